@@ -1,0 +1,1 @@
+//! Fetching checkpoints by name.

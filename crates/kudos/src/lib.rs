@@ -1,0 +1,21 @@
+//! Kudos: the whole life of a reward model, as a library.
+//!
+//! The modules stand in pipeline order and depend one way: each may use those above it.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`data`] | files of rankings, pairs and comparisons → groups (a prompt with its responses) |
+//! | [`text`] | a (prompt, response) → token ids, one function for training, evaluation and scoring |
+//! | [`nn`] | the tape of fused ops, parameters, weight files |
+//! | [`models`] | model families, checkpoints, and the reward model itself |
+//! | [`train`] | the loop, losses, schedule, optimizer state, checkpoints |
+//! | [`eval`] | metrics and what they can claim |
+//! | [`hub`] | fetching checkpoints by name |
+
+pub mod data;
+pub mod eval;
+pub mod hub;
+pub mod models;
+pub mod nn;
+pub mod text;
+pub mod train;

@@ -1,0 +1,1 @@
+//! The tape of fused ops, parameters and weight files.
