@@ -1,1 +1,26 @@
-//! Math on slices.
+//! Math on slices: everything a transformer needs, forward and backward, and nothing else.
+//!
+//! This crate holds all unsafe code of Kudos. It knows nothing of models, text or files: shapes come
+//! as numbers, data as slices, row-major. Each fast kernel stands beside a plain `_reference` twin
+//! that property tests hold it to.
+//!
+//! # Determinism
+//! One task owns each output element over its whole reduction, and every reduction has a fixed
+//! shape, so a result depends neither on the number of threads nor on the rows beside it.
+//! Fused multiply-adds are written out, so the vector and the scalar build of a kernel give the
+//! same bits.
+
+#[macro_use]
+mod simd;
+
+pub mod activation;
+pub mod attention;
+pub mod embed;
+pub mod gemm;
+pub mod math;
+pub mod norm;
+pub mod optimizer;
+pub mod parallel;
+pub mod reduce;
+
+pub use simd::{Isa, isa};

@@ -1,0 +1,377 @@
+//! Attention over packed sequences of any lengths: no padding, no mask tensor.
+//!
+//! Queries, keys and values lie side by side in one buffer `qkv: [tokens, 3·width]`; a head is
+//! `head_dim` neighbouring columns. One task owns one head of one sequence, so the result of a
+//! sequence depends on that sequence alone. Queries are taken [`BLOCK`] at a time, so the score
+//! matrix stays in the cache; only the log-sum-exp of each row is kept, and the way back computes
+//! the probabilities again (Dao et al. 2022, FlashAttention).
+
+use crate::gemm::{Operand, Store, raw};
+use crate::math::exp;
+use crate::parallel::{Shared, for_each};
+use crate::reduce::{dot, sum_by};
+use std::cell::RefCell;
+
+/// Queries handled at a time.
+const BLOCK: usize = 64;
+
+/// Where the sequences lie and how the width is cut into heads.
+#[derive(Clone, Copy)]
+pub struct Layout<'a> {
+    /// Sequence `i` is the tokens `offsets[i]..offsets[i + 1]`.
+    pub offsets: &'a [usize],
+    /// Number of heads.
+    pub heads: usize,
+    /// Columns of one head.
+    pub head_dim: usize,
+}
+
+impl Layout<'_> {
+    fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    fn tokens(&self) -> usize {
+        *self.offsets.last().expect("offsets start with 0")
+    }
+
+    fn tasks(&self) -> usize {
+        (self.offsets.len() - 1) * self.heads
+    }
+
+    fn head(&self, task: usize) -> Head {
+        let (sequence, head) = (task / self.heads, task % self.heads);
+        Head {
+            start: self.offsets[sequence],
+            len: self.offsets[sequence + 1] - self.offsets[sequence],
+            head,
+            dim: self.head_dim,
+            width: self.width(),
+        }
+    }
+}
+
+/// One head of one sequence.
+#[derive(Clone, Copy)]
+struct Head {
+    start: usize,
+    len: usize,
+    head: usize,
+    dim: usize,
+    width: usize,
+}
+
+/// Which third of the `qkv` buffer.
+#[derive(Clone, Copy)]
+enum Part {
+    Query = 0,
+    Key = 1,
+    Value = 2,
+}
+
+impl Head {
+    fn scale(&self) -> f32 {
+        1.0 / (self.dim as f32).sqrt()
+    }
+
+    /// Element index in `qkv` of this head's columns at `token` of the sequence.
+    fn at(&self, part: Part, token: usize) -> usize {
+        (self.start + token) * 3 * self.width + part as usize * self.width + self.head * self.dim
+    }
+
+    /// Element index in `[tokens, width]`.
+    fn out(&self, token: usize) -> usize {
+        (self.start + token) * self.width + self.head * self.dim
+    }
+
+    fn operand(&self, qkv: &[f32], part: Part, token: usize) -> Operand {
+        Operand::rows(&qkv[self.at(part, token)..], 3 * self.width)
+    }
+}
+
+fn transposed(operand: Operand) -> Operand {
+    Operand { row_stride: operand.column_stride, column_stride: operand.row_stride, ..operand }
+}
+
+thread_local! {
+    /// Scores and their gradients of one block of queries.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `work` with two scratch matrices of `len` values each.
+fn with_scratch(len: usize, work: impl FnOnce(&mut [f32], &mut [f32])) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < 2 * len {
+            scratch.resize(2 * len, 0.0);
+        }
+        let (a, b) = scratch.split_at_mut(len);
+        work(a, &mut b[..len]);
+    });
+}
+
+/// `out = softmax(q·kᵀ/√d)·v`, every token seeing all tokens of its sequence.
+///
+/// `out: [tokens, width]`; `log_sums: [heads, tokens]` receives each row's log-sum-exp.
+pub fn bidirectional(out: &mut [f32], log_sums: &mut [f32], qkv: &[f32], layout: Layout) {
+    let tokens = layout.tokens();
+    assert!(out.len() == tokens * layout.width() && qkv.len() == 3 * out.len());
+    assert_eq!(log_sums.len(), tokens * layout.heads);
+    let (out, log_sums) = (Shared::new(out), Shared::new(log_sums));
+    for_each(layout.tasks(), |task| {
+        let head = layout.head(task);
+        // SAFETY: a task owns the rows of its own head and sequence.
+        let log_sums = unsafe { log_sums.slice(head.head * tokens + head.start, head.len) };
+        forward_head(head, qkv, out, log_sums);
+    });
+}
+
+fn forward_head(head: Head, qkv: &[f32], out: Shared, log_sums: &mut [f32]) {
+    with_scratch(BLOCK * head.len, |scores, _| {
+        for first in (0..head.len).step_by(BLOCK) {
+            let rows = BLOCK.min(head.len - first);
+            let scores = &mut scores[..rows * head.len];
+            query_key(head, scores, qkv, first, rows);
+            softmax_rows(scores, &mut log_sums[first..first + rows], head.len, head.scale());
+            let probabilities = Operand::rows(scores, head.len);
+            let values = head.operand(qkv, Part::Value, 0);
+            let shape = [rows, head.dim, head.len];
+            // SAFETY: this task owns its head's columns of `out`; the operands cover the shape.
+            unsafe {
+                block_product(out.pointer(head.out(first)), head.width, Store::Replace, probabilities, values, shape)
+            };
+        }
+    });
+}
+
+/// `scores = q·kᵀ` for the queries `first..first + rows`.
+fn query_key(head: Head, scores: &mut [f32], qkv: &[f32], first: usize, rows: usize) {
+    let queries = head.operand(qkv, Part::Query, first);
+    let keys = transposed(head.operand(qkv, Part::Key, 0));
+    // SAFETY: `scores` is `[rows, len]`; the operands are in bounds of `qkv`, whose length was checked.
+    unsafe { block_product(scores.as_mut_ptr(), head.len, Store::Replace, queries, keys, [rows, head.len, head.dim]) };
+}
+
+/// One product inside a task, on the task's own thread.
+///
+/// # Safety
+/// As [`raw`].
+unsafe fn block_product(out: *mut f32, stride: usize, store: Store, a: Operand, b: Operand, shape: [usize; 3]) {
+    // SAFETY: the caller's promise.
+    unsafe { raw(out, stride as isize, store, a, b, shape, gemm::Parallelism::None) };
+}
+
+dispatch! {
+    fn softmax_rows(scores: &mut [f32], log_sums: &mut [f32], len: usize, scale: f32) {
+        for (row, log_sum) in scores.chunks_exact_mut(len).zip(log_sums) {
+            let mut lanes = [f32::NEG_INFINITY; 16];
+            let chunks = row.chunks_exact(16);
+            let rest = chunks.remainder();
+            for chunk in chunks {
+                for l in 0..16 {
+                    lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
+                }
+            }
+            let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, v| if *v > m { *v } else { m });
+            for v in row.iter_mut() {
+                *v = exp((*v - max) * scale);
+            }
+            let sum = sum_by(len, |j| row[j]);
+            let inverse = 1.0 / sum;
+            for v in row.iter_mut() {
+                *v *= inverse;
+            }
+            *log_sum = max.mul_add(scale, sum.ln());
+        }
+    }
+}
+
+/// What the way back reads: the forward's inputs and outputs.
+#[derive(Clone, Copy)]
+pub struct Saved<'a> {
+    /// The forward's input, `[tokens, 3·width]`.
+    pub qkv: &'a [f32],
+    /// The forward's output, `[tokens, width]`.
+    pub out: &'a [f32],
+    /// The forward's log-sum-exp, `[heads, tokens]`.
+    pub log_sums: &'a [f32],
+}
+
+/// Gradient of [`bidirectional`]: writes all of `d_qkv: [tokens, 3·width]` from `d_out: [tokens, width]`.
+pub fn bidirectional_backward(d_qkv: &mut [f32], d_out: &[f32], saved: Saved, layout: Layout) {
+    assert!(d_qkv.len() == saved.qkv.len() && d_out.len() == saved.out.len() && d_qkv.len() == 3 * d_out.len());
+    let d_qkv = Shared::new(d_qkv);
+    for_each(layout.tasks(), |task| backward_head(layout.head(task), d_qkv, d_out, saved, layout.tokens()));
+}
+
+fn backward_head(head: Head, d_qkv: Shared, d_out: &[f32], saved: Saved, tokens: usize) {
+    let log_sums = &saved.log_sums[head.head * tokens + head.start..][..head.len];
+    with_scratch(BLOCK * head.len, |probabilities, d_scores| {
+        for first in (0..head.len).step_by(BLOCK) {
+            let rows = BLOCK.min(head.len - first);
+            let (p, ds) = (&mut probabilities[..rows * head.len], &mut d_scores[..rows * head.len]);
+            query_key(head, p, saved.qkv, first, rows);
+            let d_rows = Operand::rows(&d_out[head.out(first)..], head.width);
+            let values = transposed(head.operand(saved.qkv, Part::Value, 0));
+            // SAFETY: `ds` is `[rows, len]`; the operands cover the shape.
+            unsafe {
+                block_product(ds.as_mut_ptr(), head.len, Store::Replace, d_rows, values, [rows, head.len, head.dim])
+            };
+            let row_sums = row_sums(head, d_out, saved.out, first, rows);
+            softmax_gradient(p, ds, &log_sums[first..], &row_sums, [head.len, rows], head.scale());
+            accumulate(head, d_qkv, d_rows, saved.qkv, [p, ds], first);
+        }
+    });
+}
+
+/// Σ_j dO·O of each query row: the softmax's correction term.
+fn row_sums(head: Head, d_out: &[f32], out: &[f32], first: usize, rows: usize) -> [f32; BLOCK] {
+    let mut sums = [0.0; BLOCK];
+    for (i, sum) in sums[..rows].iter_mut().enumerate() {
+        let at = head.out(first + i);
+        *sum = dot(&d_out[at..at + head.dim], &out[at..at + head.dim]);
+    }
+    sums
+}
+
+dispatch! {
+    /// Scores → probabilities in `p`; gradients of the probabilities → of the unscaled scores in `ds`.
+    fn softmax_gradient(p: &mut [f32], ds: &mut [f32], log_sums: &[f32], row_sums: &[f32], shape: [usize; 2], scale: f32) {
+        let [len, rows] = shape;
+        for i in 0..rows {
+            let (p, ds) = (&mut p[i * len..(i + 1) * len], &mut ds[i * len..(i + 1) * len]);
+            for (p, ds) in p.iter_mut().zip(ds) {
+                *p = exp(p.mul_add(scale, -log_sums[i]));
+                *ds = *p * (*ds - row_sums[i]) * scale;
+            }
+        }
+    }
+}
+
+/// Adds one block of queries to dV, dQ and dK.
+fn accumulate(head: Head, d_qkv: Shared, d_rows: Operand, qkv: &[f32], [p, ds]: [&[f32]; 2], first: usize) {
+    let rows = p.len() / head.len;
+    let store = if first == 0 { Store::Replace } else { Store::Add };
+    let stride = 3 * head.width;
+    let into = |part, token| d_qkv.pointer(head.at(part, token));
+    let (keys, queries) = (head.operand(qkv, Part::Key, 0), head.operand(qkv, Part::Query, first));
+    let (p, ds_rows) = (Operand::columns(p, head.len), Operand::rows(ds, head.len));
+    // SAFETY: this task owns its head's columns of `d_qkv` over its sequence; the operands cover the shapes.
+    unsafe {
+        block_product(into(Part::Value, 0), stride, store, p, d_rows, [head.len, head.dim, rows]);
+        block_product(into(Part::Query, first), stride, Store::Replace, ds_rows, keys, [rows, head.dim, head.len]);
+        block_product(into(Part::Key, 0), stride, store, transposed(ds_rows), queries, [head.len, head.dim, rows]);
+    }
+}
+
+/// Plain twin of [`bidirectional`] in f64.
+pub fn bidirectional_reference(out: &mut [f32], qkv: &[f32], layout: Layout) {
+    for task in 0..layout.tasks() {
+        let head = layout.head(task);
+        let value = |part, token, j| f64::from(qkv[head.at(part, token) + j]);
+        for i in 0..head.len {
+            let score = |t| (0..head.dim).map(|j| value(Part::Query, i, j) * value(Part::Key, t, j)).sum::<f64>();
+            let weights: Vec<f64> = (0..head.len).map(|t| (score(t) / (head.dim as f64).sqrt()).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for j in 0..head.dim {
+                let sum: f64 = weights.iter().enumerate().map(|(t, w)| w * value(Part::Value, t, j)).sum();
+                out[head.out(i) + j] = (sum / total) as f32;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parallel::with_threads;
+    use proptest::prelude::*;
+
+    fn values(n: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed;
+        (0..n)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    fn run(qkv: &[f32], layout: Layout) -> (Vec<f32>, Vec<f32>) {
+        let tokens = layout.tokens();
+        let (mut out, mut sums) = (vec![0.0; tokens * layout.width()], vec![0.0; tokens * layout.heads]);
+        bidirectional(&mut out, &mut sums, qkv, layout);
+        (out, sums)
+    }
+
+    fn gradient(qkv: &[f32], d_out: &[f32], layout: Layout) -> Vec<f32> {
+        let (out, log_sums) = run(qkv, layout);
+        let mut d_qkv = vec![7.0; qkv.len()];
+        bidirectional_backward(&mut d_qkv, d_out, Saved { qkv, out: &out, log_sums: &log_sums }, layout);
+        d_qkv
+    }
+
+    fn offsets(lengths: &[usize]) -> Vec<usize> {
+        std::iter::once(0)
+            .chain(lengths.iter().scan(0, |sum, l| {
+                *sum += l;
+                Some(*sum)
+            }))
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn forward_and_backward_match(lengths in proptest::collection::vec(1usize..150, 1..4), heads in 1usize..4, head_dim in 1usize..40, seed in any::<u64>()) {
+            let offsets = offsets(&lengths);
+            let layout = Layout { offsets: &offsets, heads, head_dim };
+            let qkv = values(layout.tokens() * 3 * layout.width(), seed);
+            let (out, _) = run(&qkv, layout);
+            let mut expected = vec![0.0; out.len()];
+            bidirectional_reference(&mut expected, &qkv, layout);
+            for (a, b) in out.iter().zip(&expected) { prop_assert!((a - b).abs() < 1e-5, "{} {}", a, b); }
+
+            let d_out = values(out.len(), seed ^ 5);
+            let d_qkv = gradient(&qkv, &d_out, layout);
+            let loss = |qkv: &[f32]| {
+                let mut out = vec![0.0; d_out.len()];
+                bidirectional_reference(&mut out, qkv, layout);
+                out.iter().zip(&d_out).map(|(o, d)| f64::from(*o) * f64::from(*d)).sum::<f64>()
+            };
+            let i = seed as usize % qkv.len();
+            let (mut up, mut down) = (qkv.clone(), qkv.clone());
+            up[i] += 1e-2;
+            down[i] -= 1e-2;
+            let difference = ((loss(&up) - loss(&down)) / f64::from(up[i] - down[i])) as f32;
+            prop_assert!((d_qkv[i] - difference).abs() < 2e-3, "{} instead of {}", d_qkv[i], difference);
+        }
+    }
+
+    #[test]
+    fn a_sequence_has_the_same_bits_alone_and_in_a_batch() {
+        let lengths = [5, 130, 1, 64, 65];
+        let offsets = offsets(&lengths);
+        let layout = Layout { offsets: &offsets, heads: 3, head_dim: 16 };
+        let qkv = values(layout.tokens() * 3 * layout.width(), 1);
+        let d_out = values(layout.tokens() * layout.width(), 2);
+        let (out, _) = with_threads(2, || run(&qkv, layout));
+        let d_qkv = with_threads(3, || gradient(&qkv, &d_out, layout));
+        for (i, len) in lengths.into_iter().enumerate() {
+            let (start, end, width) = (offsets[i], offsets[i + 1], layout.width());
+            let alone = Layout { offsets: &[0, len], ..layout };
+            let part = &qkv[start * 3 * width..end * 3 * width];
+            let (out_alone, _) = with_threads(1, || run(part, alone));
+            assert!(out_alone == out[start * width..end * width]);
+            let d_alone = with_threads(1, || gradient(part, &d_out[start * width..end * width], alone));
+            assert!(d_alone == d_qkv[start * 3 * width..end * 3 * width]);
+        }
+    }
+
+    #[test]
+    fn large_scores_stay_finite() {
+        let layout = Layout { offsets: &[0, 3], heads: 1, head_dim: 2 };
+        let qkv: Vec<f32> = values(18, 4).iter().map(|v| v * 1e4).collect();
+        let (out, sums) = run(&qkv, layout);
+        assert!(out.iter().chain(&sums).chain(&gradient(&qkv, &out, layout)).all(|v| v.is_finite()));
+    }
+}

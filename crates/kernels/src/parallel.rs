@@ -1,0 +1,80 @@
+//! Threads: how work is cut into tasks, each of which owns what it writes.
+
+use rayon::prelude::*;
+
+/// Fixes the number of threads of the whole process. Call once, before any kernel runs.
+///
+/// # Errors
+/// When the pool already exists with another size.
+pub fn set_threads(threads: usize) -> Result<(), String> {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|e| e.to_string())
+}
+
+/// Number of threads that kernels called from here will use.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+/// Runs `work` with its own pool of `threads` threads: how tests compare thread counts in one process.
+pub fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .expect("a thread pool of a few threads can be built")
+        .install(work)
+}
+
+/// Rows handed to one task at a time: enough work to pay for the hand-over.
+pub(crate) const ROWS: usize = 16;
+
+/// Runs `task(i)` for `0..tasks`, in any order, in parallel.
+pub(crate) fn for_each(tasks: usize, task: impl Fn(usize) + Sync + Send) {
+    if tasks <= 1 || threads() == 1 {
+        return (0..tasks).for_each(task);
+    }
+    (0..tasks).into_par_iter().for_each(task);
+}
+
+/// Runs `task(first_row, block)` over blocks of [`ROWS`] rows of `width` values.
+pub(crate) fn for_row_blocks(data: &mut [f32], width: usize, task: impl Fn(usize, &mut [f32]) + Sync + Send) {
+    data.par_chunks_mut(ROWS * width).enumerate().for_each(|(block, rows)| task(block * ROWS, rows));
+}
+
+/// A slice that several tasks write at once, each its own elements.
+///
+/// This is the one place where the borrow checker is overruled for strided outputs (a column block,
+/// the columns of one attention head).
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    data: *mut f32,
+    len: usize,
+    lifetime: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: `Shared` is a borrowed `&mut [f32]`; tasks promise disjoint elements in `slice`.
+unsafe impl Send for Shared<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    pub(crate) fn new(data: &'a mut [f32]) -> Self {
+        Self { data: data.as_mut_ptr(), len: data.len(), lifetime: std::marker::PhantomData }
+    }
+
+    /// `len` elements from `start`.
+    ///
+    /// # Safety
+    /// No two tasks may hold overlapping elements at once.
+    #[allow(clippy::mut_from_ref)] // Disjointness is the caller's promise, above.
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
+        assert!(start + len <= self.len, "{start}+{len} lies outside {} values", self.len);
+        // SAFETY: in bounds by the assertion, disjoint by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
+    }
+
+    /// Pointer to element `start`, for a strided kernel that stays inside the slice.
+    pub(crate) fn pointer(&self, start: usize) -> *mut f32 {
+        assert!(start <= self.len);
+        self.data.wrapping_add(start)
+    }
+}
