@@ -46,16 +46,15 @@ pub fn forward(act: Activation, y: &mut [f32], z: &[f32]) {
     });
 }
 
-/// `dz = dy · act'(z)`.
-pub fn backward(act: Activation, dz: &mut [f32], dy: &[f32], z: &[f32]) {
-    assert!(dz.len() == dy.len() && dy.len() == z.len());
+/// `gradient *= act'(z)`: the gradient of y becomes that of z, in place.
+pub fn backward(act: Activation, gradient: &mut [f32], z: &[f32]) {
+    assert_eq!(gradient.len(), z.len());
     let chunk = 1 << 13;
-    let tasks = dz.par_chunks_mut(chunk).zip(dy.par_chunks(chunk).zip(z.par_chunks(chunk)));
-    tasks.for_each(|(dz, (dy, z))| match act {
-        Activation::Relu => relu_backward(dz, dy, z),
-        Activation::Gelu => gelu_backward(dz, dy, z),
-        Activation::GeluTanh => map_backward(dz, dy, z, gelu_tanh_slope),
-        Activation::Tanh => map_backward(dz, dy, z, |z| 1.0 - z.tanh() * z.tanh()),
+    gradient.par_chunks_mut(chunk).zip(z.par_chunks(chunk)).for_each(|(gradient, z)| match act {
+        Activation::Relu => relu_backward(gradient, z),
+        Activation::Gelu => gelu_backward(gradient, z),
+        Activation::GeluTanh => scale_by(gradient, z, gelu_tanh_slope),
+        Activation::Tanh => scale_by(gradient, z, |z| 1.0 - z.tanh() * z.tanh()),
     });
 }
 
@@ -73,9 +72,9 @@ dispatch! {
 }
 
 dispatch! {
-    fn relu_backward(dz: &mut [f32], dy: &[f32], z: &[f32]) {
-        for ((dz, dy), z) in dz.iter_mut().zip(dy).zip(z) {
-            *dz = if *z > 0.0 { *dy } else { 0.0 };
+    fn relu_backward(gradient: &mut [f32], z: &[f32]) {
+        for (gradient, z) in gradient.iter_mut().zip(z) {
+            *gradient = if *z > 0.0 { *gradient } else { 0.0 };
         }
     }
 }
@@ -89,12 +88,12 @@ dispatch! {
 }
 
 dispatch! {
-    fn gelu_backward(dz: &mut [f32], dy: &[f32], z: &[f32]) {
+    fn gelu_backward(gradient: &mut [f32], z: &[f32]) {
         const INV_SQRT_2PI: f32 = 0.398_942_3;
-        for ((dz, dy), z) in dz.iter_mut().zip(dy).zip(z) {
+        for (gradient, z) in gradient.iter_mut().zip(z) {
             let cdf = 0.5 * (1.0 + erf(z * std::f32::consts::FRAC_1_SQRT_2));
             let pdf = INV_SQRT_2PI * exp(-0.5 * z * z);
-            *dz = dy * z.mul_add(pdf, cdf);
+            *gradient *= z.mul_add(pdf, cdf);
         }
     }
 }
@@ -117,9 +116,9 @@ fn map(y: &mut [f32], z: &[f32], f: impl Fn(f32) -> f32) {
     }
 }
 
-fn map_backward(dz: &mut [f32], dy: &[f32], z: &[f32], slope: impl Fn(f32) -> f32) {
-    for ((dz, dy), z) in dz.iter_mut().zip(dy).zip(z) {
-        *dz = dy * slope(*z);
+fn scale_by(gradient: &mut [f32], z: &[f32], slope: impl Fn(f32) -> f32) {
+    for (gradient, z) in gradient.iter_mut().zip(z) {
+        *gradient *= slope(*z);
     }
 }
 
@@ -152,15 +151,15 @@ mod tests {
         for act in ALL {
             for z in [-6.0f32, -2.3, -0.7, 0.3, 1.1, 4.0] {
                 let h = 1e-2;
-                let (mut y, mut dz) = ([0.0; 2], [0.0]);
+                let (mut y, mut dz) = ([0.0; 2], [1.0]);
                 forward(act, &mut y, &[z + h, z - h]);
-                backward(act, &mut dz, &[1.0], &[z]);
+                backward(act, &mut dz, &[z]);
                 let difference = (y[0] - y[1]) / (2.0 * h);
                 assert!((dz[0] - difference).abs() < 1e-3, "{act:?} at {z}: {} instead of {difference}", dz[0]);
             }
-            let (mut y, mut dz) = ([0.0; 2], [0.0; 2]);
+            let (mut y, mut dz) = ([0.0; 2], [1.0; 2]);
             forward(act, &mut y, &[1e4, -1e4]);
-            backward(act, &mut dz, &[1.0, 1.0], &[1e4, -1e4]);
+            backward(act, &mut dz, &[1e4, -1e4]);
             assert!(y.iter().chain(&dz).all(|v| v.is_finite()), "{act:?} at ±1e4: {y:?} {dz:?}");
         }
     }

@@ -4,6 +4,7 @@
 //!
 //! | module | purpose |
 //! |---|---|
+//! | [`files`], [`random`] | files that appear whole; random numbers that need no state |
 //! | [`data`] | files of rankings, pairs and comparisons → groups (a prompt with its responses) |
 //! | [`text`] | a (prompt, response) → token ids, one function for training, evaluation and scoring |
 //! | [`nn`] | the tape of fused ops, parameters, weight files |
@@ -14,8 +15,10 @@
 
 pub mod data;
 pub mod eval;
+pub mod files;
 pub mod hub;
 pub mod models;
 pub mod nn;
+pub mod random;
 pub mod text;
 pub mod train;

@@ -1,1 +1,15 @@
-//! Model families and the reward model.
+//! Model families, their checkpoints, and the reward model.
+//!
+//! A family's file states its config, its wiring and its checkpoint names; the wiring is built from
+//! the post-norm encoder of `encoder.rs`. This module must not know training or metrics.
+
+mod bert;
+mod checkpoint;
+mod config;
+mod distilbert;
+mod encoder;
+mod roberta;
+
+pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load};
+pub use config::{Config, ConfigError, Family};
+pub use encoder::Model;

@@ -1,1 +1,16 @@
-//! The tape of fused ops, parameters and weight files.
+//! The engine: parameters, the tape of fused ops, weight files, numerics.
+//!
+//! A model pushes ops on a [`Tape`]; the tape plans where every value lives, runs the ops forward and,
+//! for training, backward. It knows tensors by shape and must not know model families or text.
+
+pub mod numerics;
+mod ops;
+mod parameters;
+mod plan;
+mod tape;
+pub mod weights;
+
+pub use kernels::activation::Activation;
+pub use ops::{LinearSpec, NormSpec};
+pub use parameters::{Initial, ParameterSpec, Parameters, Span};
+pub use tape::{Batch, Mode, Sequence, Tape, Var};

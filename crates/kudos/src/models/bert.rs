@@ -1,0 +1,54 @@
+//! BERT (Devlin et al. 2018, arXiv:1810.04805): segments, a pooler with tanh, a classifier.
+
+use super::config::{Config, ConfigError, Family, Fields, limit};
+use super::encoder::Names;
+use crate::nn::Activation;
+use serde_json::{Map, json};
+
+pub(super) static NAMES: Names = ENCODER_NAMES;
+
+/// BERT's names, most of which RoBERTa shares.
+pub(super) const ENCODER_NAMES: Names = Names {
+    prefix: "bert.",
+    layers: "encoder.layer",
+    query: "attention.self.query",
+    key: "attention.self.key",
+    value: "attention.self.value",
+    attention_out: "attention.output.dense",
+    attention_norm: "attention.output.LayerNorm",
+    up: "intermediate.dense",
+    down: "output.dense",
+    out_norm: "output.LayerNorm",
+    head_dense: "bert.pooler.dense",
+    head_out: "classifier",
+    head_activation: Activation::Tanh,
+    // The masked-LM and next-sentence heads; and a buffer that old versions stored.
+    unused: &["cls.", "bert.embeddings.position_ids"],
+};
+
+pub(super) fn config(fields: &Fields) -> Result<Config, ConfigError> {
+    encoder_config(fields, Family::Bert, None)
+}
+
+/// The keys that BERT and RoBERTa share.
+pub(super) fn encoder_config(fields: &Fields, family: Family, padding: Option<u32>) -> Result<Config, ConfigError> {
+    fields.only("position_embedding_type", &[json!("absolute")])?;
+    fields.only("is_decoder", &[json!(false)])?;
+    fields.only("add_cross_attention", &[json!(false)])?;
+    Ok(Config {
+        json: Map::new(),
+        family,
+        hidden: fields.size("hidden_size", limit::WIDTH)?,
+        layers: fields.size("num_hidden_layers", limit::LAYERS)?,
+        heads: fields.size("num_attention_heads", limit::WIDTH)?,
+        intermediate: fields.size("intermediate_size", limit::WIDTH)?,
+        vocabulary: fields.size("vocab_size", limit::ROWS)?,
+        positions: fields.size("max_position_embeddings", limit::ROWS)?,
+        types: fields.size_or("type_vocab_size", limit::ROWS, Some(2))?,
+        epsilon: fields.positive("layer_norm_eps", 1e-12)?,
+        activation: fields.activation("hidden_act")?,
+        initial_deviation: fields.positive("initializer_range", 0.02)?,
+        labels: 1,
+        padding,
+    })
+}

@@ -1,0 +1,170 @@
+//! Loading a checkpoint into a model: strict, with the one licensed gap that a base has no head.
+
+use super::config::{Config, ConfigError};
+use super::encoder::Model;
+use crate::nn::weights::{Checkpoint, WeightError};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Why a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The config.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    /// A base where a judge is needed.
+    #[error("{path}: no classification head (`{tensor}` is missing): this is a base, not a judge; train one with `kudos train DATA --base {}`", path.parent().unwrap_or(Path::new(".")).display())]
+    NoHead {
+        /// File.
+        path: PathBuf,
+        /// First missing tensor.
+        tensor: String,
+    },
+    /// A head of another width.
+    #[error(
+        "{path}: the classification head has {found} outputs, a judge has 1; to replace it by a new one, train with --new-head"
+    )]
+    Labels {
+        /// Directory.
+        path: PathBuf,
+        /// Outputs found.
+        found: usize,
+    },
+}
+
+/// Where the classification head of a loaded model came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassifierSource {
+    /// The checkpoint.
+    Checkpoint,
+    /// Newly initialised from the seed.
+    New,
+}
+
+/// What a loader may do about a missing head.
+#[derive(Clone, Copy, Debug)]
+pub enum LoadOptions {
+    /// A judge: the head must be there, with any number of outputs.
+    Judge,
+    /// A base for training one output: a missing head is made from `seed`.
+    Base {
+        /// Seed of the new head.
+        seed: u64,
+        /// Make a new head even where the checkpoint has one.
+        new_head: bool,
+    },
+}
+
+/// Loads the model of a directory with `config.json` and safetensors.
+///
+/// # Errors
+/// [`LoadError`] for a config or tensors that do not describe exactly this model.
+pub fn load(dir: &Path, options: LoadOptions) -> Result<(Model, ClassifierSource), LoadError> {
+    let mut config = Config::read(dir)?;
+    let checkpoint = Checkpoint::open(dir)?;
+    let source = head_source(&config, &checkpoint, options)?;
+    if let (LoadOptions::Base { .. }, ClassifierSource::New) = (options, source) {
+        set_one_label(&mut config);
+    }
+    if matches!(options, LoadOptions::Base { .. }) && config.labels != 1 {
+        return Err(LoadError::Labels { path: dir.into(), found: config.labels });
+    }
+    let mut model = Model::declare(config)?;
+    let sources = match_tensors(&model, &checkpoint, source)?;
+    model.parameters.allocate();
+    fill(&mut model, &checkpoint, &sources, options)?;
+    Ok((model, source))
+}
+
+fn head_source(config: &Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<ClassifierSource, LoadError> {
+    let model = Model::declare(config.clone())?;
+    let mut head = model.parameters.specs().iter().rev().filter(|spec| model.is_head(&spec.name));
+    let output = head.find(|spec| spec.name.ends_with(".weight")).expect("every family has a head");
+    match (checkpoint.tensors.contains_key(&output.name), options) {
+        (true, LoadOptions::Judge | LoadOptions::Base { new_head: false, .. }) => Ok(ClassifierSource::Checkpoint),
+        (_, LoadOptions::Base { .. }) => Ok(ClassifierSource::New),
+        (false, LoadOptions::Judge) => {
+            Err(LoadError::NoHead { path: checkpoint.path().into(), tensor: output.name.clone() })
+        }
+    }
+}
+
+fn set_one_label(config: &mut Config) {
+    config.labels = 1;
+    config.json.insert("id2label".into(), json!({"0": "LABEL_0"}));
+    config.json.insert("label2id".into(), json!({"LABEL_0": 0}));
+    config.json.remove("num_labels");
+    config.json.insert("problem_type".into(), Value::Null);
+}
+
+/// For each parameter the tensor that fills it, or `None` for a new one. Every tensor must find its use.
+fn match_tensors(
+    model: &Model,
+    checkpoint: &Checkpoint,
+    source: ClassifierSource,
+) -> Result<Vec<Option<String>>, WeightError> {
+    let mut left: std::collections::BTreeSet<&str> = checkpoint.tensors.keys().map(String::as_str).collect();
+    let mut sources = Vec::new();
+    for spec in model.parameters.specs() {
+        let new_head = source == ClassifierSource::New && model.is_head(&spec.name);
+        match find(model, &left, &spec.name) {
+            Some(name) if new_head && checkpoint.expect(name, &spec.shape).is_err() => {
+                left.remove(name);
+                sources.push(None);
+            }
+            Some(name) => {
+                checkpoint.expect(name, &spec.shape)?;
+                left.remove(name);
+                sources.push(Some(name.to_owned()));
+            }
+            None if new_head => sources.push(None),
+            None => return Err(checkpoint.expect(&spec.name, &spec.shape).expect_err("it was not found")),
+        }
+    }
+    match left.into_iter().find(|name| !is_ignorable(model, name)) {
+        None => Ok(sources),
+        Some(name) => Err(WeightError::Unexpected {
+            path: checkpoint.path().into(),
+            tensor: name.into(),
+            shape: checkpoint.tensors[name].shape.clone(),
+        }),
+    }
+}
+
+/// The stored name of a parameter: as declared, without the encoder's prefix (bare encoders), and with
+/// the `gamma` and `beta` of checkpoints that came from TensorFlow.
+fn find<'a>(model: &Model, left: &std::collections::BTreeSet<&'a str>, name: &str) -> Option<&'a str> {
+    let bare = name.strip_prefix(model.prefix()).unwrap_or(name);
+    let old = |name: &str| match name.strip_suffix("LayerNorm.weight") {
+        Some(stem) => format!("{stem}LayerNorm.gamma"),
+        None => match name.strip_suffix("LayerNorm.bias") {
+            Some(stem) => format!("{stem}LayerNorm.beta"),
+            None => name.to_owned(),
+        },
+    };
+    [name.to_owned(), bare.to_owned(), old(name), old(bare)].iter().find_map(|n| left.get(n.as_str()).copied())
+}
+
+fn is_ignorable(model: &Model, name: &str) -> bool {
+    model.is_unused(name) || model.is_unused(&format!("{}{name}", model.prefix()))
+}
+
+fn fill(
+    model: &mut Model,
+    checkpoint: &Checkpoint,
+    sources: &[Option<String>],
+    options: LoadOptions,
+) -> Result<(), WeightError> {
+    for (index, source) in sources.iter().enumerate() {
+        let span = model.parameters.specs()[index].span;
+        match (source, options) {
+            (Some(name), _) => checkpoint.read(name, &mut model.parameters.values[span.range()])?,
+            (None, LoadOptions::Base { seed, .. }) => model.parameters.initialise(index, seed),
+            (None, LoadOptions::Judge) => unreachable!("a judge has no new parameters"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! `config.json`: which family, and how large; everything checked before anything is allocated.
+
+use kernels::activation::Activation;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// The model families Kudos knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// DistilBERT (Sanh et al. 2019).
+    DistilBert,
+    /// BERT (Devlin et al. 2018).
+    Bert,
+    /// RoBERTa (Liu et al. 2019) and XLM-RoBERTa (Conneau et al. 2019), which has the same wiring.
+    Roberta,
+}
+
+/// One way for a config to be unusable each.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}; expected the config.json of a Hugging Face checkpoint")]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// It is no JSON object.
+    #[error("{path}: {reason}")]
+    Json {
+        /// File.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A field is missing or has an impossible value.
+    #[error("{path}: `{field}` is {found}, expected {expected}")]
+    Field {
+        /// File.
+        path: PathBuf,
+        /// Key.
+        field: String,
+        /// What would do.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+}
+
+/// A checked `config.json` of an encoder.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The whole file, kept so that a trained judge can state it again.
+    pub json: Map<String, Value>,
+    /// Family.
+    pub family: Family,
+    /// Width of the states.
+    pub hidden: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of the feed-forward block.
+    pub intermediate: usize,
+    /// Rows of the word table.
+    pub vocabulary: usize,
+    /// Rows of the position table.
+    pub positions: usize,
+    /// Rows of the segment table; 0 when the family has none.
+    pub types: usize,
+    /// ε of the layer norms.
+    pub epsilon: f32,
+    /// Activation of the feed-forward block.
+    pub activation: Activation,
+    /// Standard deviation of new weights.
+    pub initial_deviation: f32,
+    /// Outputs of the classification head.
+    pub labels: usize,
+    /// Padding token, from which RoBERTa counts its positions.
+    pub padding: Option<u32>,
+}
+
+/// Reads numbers and words out of a config and says what was wrong with them.
+pub(super) struct Fields<'a> {
+    path: &'a Path,
+    json: &'a Map<String, Value>,
+}
+
+impl Fields<'_> {
+    fn error(&self, field: &str, expected: impl Into<String>) -> ConfigError {
+        let found = self.json.get(field).map_or("missing".into(), Value::to_string);
+        ConfigError::Field { path: self.path.into(), field: field.into(), expected: expected.into(), found }
+    }
+
+    /// A whole number in `1..=limit`.
+    pub(super) fn size(&self, field: &str, limit: usize) -> Result<usize, ConfigError> {
+        self.size_or(field, limit, None)
+    }
+
+    /// As [`Self::size`], with a default for a missing key.
+    pub(super) fn size_or(&self, field: &str, limit: usize, default: Option<usize>) -> Result<usize, ConfigError> {
+        let value = match (self.json.get(field), default) {
+            (None | Some(Value::Null), Some(default)) => return Ok(default),
+            (value, _) => value.and_then(Value::as_u64),
+        };
+        match value {
+            Some(n) if n >= 1 && n <= limit as u64 => Ok(n as usize),
+            _ => Err(self.error(field, format!("a whole number from 1 to {limit}"))),
+        }
+    }
+
+    /// A positive number, with a default.
+    pub(super) fn positive(&self, field: &str, default: f64) -> Result<f32, ConfigError> {
+        match self.json.get(field) {
+            None => Ok(default as f32),
+            Some(value) => match value.as_f64() {
+                Some(v) if v > 0.0 && v.is_finite() => Ok(v as f32),
+                _ => Err(self.error(field, "a positive number")),
+            },
+        }
+    }
+
+    /// The activation of the feed-forward block, exactly as named: a `gelu` is the erf one.
+    pub(super) fn activation(&self, field: &str) -> Result<Activation, ConfigError> {
+        match self.json.get(field).and_then(Value::as_str).unwrap_or("gelu") {
+            "gelu" => Ok(Activation::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
+            "relu" => Ok(Activation::Relu),
+            _ => Err(self.error(field, "gelu, gelu_new, gelu_pytorch_tanh or relu")),
+        }
+    }
+
+    /// Refuses a key whose value asks for something the wiring does not do.
+    pub(super) fn only(&self, field: &str, allowed: &[Value]) -> Result<(), ConfigError> {
+        match self.json.get(field) {
+            None | Some(Value::Null) => Ok(()),
+            Some(value) if allowed.contains(value) => Ok(()),
+            Some(_) => Err(self.error(field, allowed.iter().map(Value::to_string).collect::<Vec<_>>().join(" or "))),
+        }
+    }
+
+    /// The padding token's id.
+    pub(super) fn padding(&self, default: u32) -> Result<u32, ConfigError> {
+        match self.json.get("pad_token_id") {
+            None | Some(Value::Null) => Ok(default),
+            Some(value) => {
+                let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+                id.ok_or_else(|| self.error("pad_token_id", "a token id"))
+            }
+        }
+    }
+}
+
+/// Largest sizes a config may ask for; more is a damaged or hostile file.
+pub(super) mod limit {
+    pub const WIDTH: usize = 1 << 17;
+    pub const LAYERS: usize = 1000;
+    pub const ROWS: usize = 1 << 24;
+}
+
+impl Config {
+    /// Reads and checks `config.json` of a checkpoint directory.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the key, what was expected and what was found.
+    pub fn read(dir: &Path) -> Result<Self, ConfigError> {
+        let path = dir.join("config.json");
+        let text = std::fs::read(&path).map_err(|source| ConfigError::Io { path: path.clone(), source })?;
+        let bad = |reason: String| ConfigError::Json { path: path.clone(), reason };
+        match serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))? {
+            Value::Object(json) => Self::check(&path, json),
+            _ => Err(bad("expected a JSON object".into())),
+        }
+    }
+
+    fn check(path: &Path, json: Map<String, Value>) -> Result<Self, ConfigError> {
+        let fields = Fields { path, json: &json };
+        let mut config = match json.get("model_type").and_then(Value::as_str) {
+            Some("distilbert") => super::distilbert::config(&fields)?,
+            Some("bert") => super::bert::config(&fields)?,
+            Some("roberta" | "xlm-roberta") => super::roberta::config(&fields)?,
+            _ => return Err(fields.error("model_type", "distilbert, bert, roberta or xlm-roberta")),
+        };
+        if config.hidden % config.heads != 0 {
+            let expected = format!("a divisor of the width {}", config.hidden);
+            return Err(fields.error(config.heads_field(), expected));
+        }
+        config.labels = labels(&fields)?;
+        config.json = json;
+        Ok(config)
+    }
+
+    fn heads_field(&self) -> &'static str {
+        if self.family == Family::DistilBert { "n_heads" } else { "num_attention_heads" }
+    }
+
+    /// The most tokens a text may have.
+    pub fn max_tokens(&self) -> usize {
+        self.padding.map_or(self.positions, |padding| self.positions.saturating_sub(padding as usize + 1))
+    }
+}
+
+/// The number of outputs: `id2label`'s entries, or `num_labels`, or transformers' default of two.
+fn labels(fields: &Fields) -> Result<usize, ConfigError> {
+    match fields.json.get("id2label") {
+        Some(Value::Object(map)) if !map.is_empty() => Ok(map.len()),
+        Some(Value::Object(_)) => Err(fields.error("id2label", "at least one label")),
+        _ => fields.size_or("num_labels", 1 << 16, Some(2)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(value: Value) -> Result<Config, String> {
+        let Value::Object(json) = value else { panic!("an object") };
+        Config::check(Path::new("config.json"), json).map_err(|e| e.to_string())
+    }
+
+    fn bert() -> Value {
+        json!({"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+               "intermediate_size": 16, "vocab_size": 10, "max_position_embeddings": 12, "type_vocab_size": 2})
+    }
+
+    #[test]
+    fn impossible_configs_are_refused_by_field() {
+        let cases = [
+            ("hidden_size", json!(0), "`hidden_size` is 0"),
+            ("hidden_size", json!(1_000_000_000_000u64), "from 1 to"),
+            ("num_hidden_layers", json!(1_000_000_000_000u64), "from 1 to 1000"),
+            ("vocab_size", json!("many"), "`vocab_size` is \"many\""),
+            ("num_attention_heads", json!(3), "divisor of the width 8"),
+            ("hidden_act", json!("swish"), "gelu"),
+            ("position_embedding_type", json!("relative_key"), "absolute"),
+            ("is_decoder", json!(true), "false"),
+            ("layer_norm_eps", json!(-1.0), "positive"),
+            ("model_type", json!("t5"), "distilbert, bert"),
+            ("id2label", json!({}), "at least one label"),
+        ];
+        for (field, value, expected) in cases {
+            let mut config = bert();
+            config[field] = value;
+            let message = check(config).unwrap_err();
+            assert!(message.contains(expected), "{field}: {message}");
+        }
+    }
+
+    #[test]
+    fn labels_come_from_id2label_or_num_labels() {
+        let mut config = bert();
+        assert_eq!(check(config.clone()).unwrap().labels, 2);
+        config["num_labels"] = json!(3);
+        assert_eq!(check(config.clone()).unwrap().labels, 3);
+        config["id2label"] = json!({"0": "LABEL_0"});
+        assert_eq!(check(config).unwrap().labels, 1);
+    }
+}

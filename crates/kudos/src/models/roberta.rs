@@ -1,0 +1,21 @@
+//! RoBERTa (Liu et al. 2019, arXiv:1907.11692) and XLM-RoBERTa (Conneau et al. 2019, arXiv:1911.02116).
+//!
+//! Wired as BERT, with positions counted from the padding token's id and a head of its own.
+
+use super::bert::encoder_config;
+use super::config::{Config, ConfigError, Family, Fields};
+use super::encoder::Names;
+
+pub(super) static NAMES: Names = Names {
+    prefix: "roberta.",
+    head_dense: "classifier.dense",
+    head_out: "classifier.out_proj",
+    // The masked-LM head; the pooler, which sequence classification does not use; stored buffers.
+    unused: &["lm_head.", "roberta.pooler.", "roberta.embeddings.position_ids"],
+    ..super::bert::ENCODER_NAMES
+};
+
+pub(super) fn config(fields: &Fields) -> Result<Config, ConfigError> {
+    let padding = fields.padding(1)?;
+    encoder_config(fields, Family::Roberta, Some(padding))
+}

@@ -1,0 +1,115 @@
+//! The fused ops. Each has its forward and its backward side by side in one file.
+
+mod attention;
+mod embed;
+mod linear;
+mod norm;
+mod pool;
+
+use super::tape::{Backward, Forward, Var};
+pub use linear::LinearSpec;
+pub use norm::NormSpec;
+
+/// The closed set of ops.
+pub(super) enum Op {
+    Embed(embed::Embed),
+    Linear(linear::Linear),
+    Norm(norm::Norm),
+    Attention(attention::Attention),
+    Pool(pool::Pool),
+}
+
+/// Which buffers an op touches, for the plan.
+pub(super) struct Uses {
+    /// Values read forward.
+    pub(super) reads: [Option<Var>; 2],
+    /// Values written forward (a read one may be overwritten in place).
+    pub(super) writes: [Option<Var>; 3],
+    /// Values the backward reads.
+    pub(super) saved: [Option<Var>; 4],
+    /// The value whose gradient the backward takes.
+    pub(super) output: Var,
+    /// The values whose gradients the backward writes or adds to.
+    pub(super) inputs: [Option<Var>; 2],
+}
+
+impl Op {
+    pub(super) fn uses(&self) -> Uses {
+        match self {
+            Op::Embed(op) => op.uses(),
+            Op::Linear(op) => op.uses(),
+            Op::Norm(op) => op.uses(),
+            Op::Attention(op) => op.uses(),
+            Op::Pool(op) => op.uses(),
+        }
+    }
+
+    pub(super) fn forward(&self, pass: &mut Forward) {
+        match self {
+            Op::Embed(op) => op.forward(pass),
+            Op::Linear(op) => op.forward(pass),
+            Op::Norm(op) => op.forward(pass),
+            Op::Attention(op) => op.forward(pass),
+            Op::Pool(op) => op.forward(pass),
+        }
+    }
+
+    pub(super) fn backward(&self, pass: &mut Backward) {
+        match self {
+            Op::Embed(op) => op.backward(pass),
+            Op::Linear(op) => op.backward(pass),
+            Op::Norm(op) => op.backward(pass),
+            Op::Attention(op) => op.backward(pass),
+            Op::Pool(op) => op.backward(pass),
+        }
+    }
+}
+
+/// Finite differences: the check every op's file runs on its own backward.
+#[cfg(test)]
+pub(super) mod check {
+    use crate::nn::{Batch, Mode, Sequence, Tape, Var};
+    use crate::random::Stream;
+
+    /// Three sequences of 3, 1 and 5 tokens over a vocabulary of 7.
+    pub(in crate::nn) fn batch() -> Batch {
+        let mut batch = Batch::default();
+        for ids in [&[1u32, 4, 2][..], &[6], &[3, 3, 0, 5, 1]] {
+            batch.push(Sequence { ids, type_ids: &vec![1; ids.len()] }, None);
+        }
+        batch
+    }
+
+    fn loss(build: &impl Fn(&mut Tape, &Batch) -> Var, weights: &[f32], tape: &mut Tape) -> (f64, Var, Vec<f32>) {
+        tape.clear();
+        let batch = batch();
+        let result = build(tape, &batch);
+        tape.forward(Mode::Train, result, weights, &batch);
+        let mut random = Stream::new(9, 9);
+        let value = tape.value(result);
+        let seed: Vec<f32> = value.iter().map(|_| random.normal() as f32).collect();
+        let sum = value.iter().zip(&seed).map(|(v, s)| f64::from(*v) * f64::from(*s)).sum();
+        (sum, result, seed)
+    }
+
+    /// Holds every parameter's gradient to the central difference of a random projection of the result.
+    pub(in crate::nn) fn gradients(parameters: usize, build: impl Fn(&mut Tape, &Batch) -> Var) {
+        let mut random = Stream::new(3, 1);
+        let weights: Vec<f32> = (0..parameters).map(|_| 0.7 * random.normal() as f32).collect();
+        let mut tape = Tape::default();
+        let (_, result, seed) = loss(&build, &weights, &mut tape);
+        let mut gradients = vec![0.0; parameters];
+        tape.backward(result, &seed, &weights, &mut gradients, &batch());
+        for i in 0..parameters {
+            let h = 4e-3;
+            let mut moved = weights.clone();
+            moved[i] += h;
+            let up = loss(&build, &moved, &mut tape).0;
+            moved[i] -= 2.0 * h;
+            let down = loss(&build, &moved, &mut tape).0;
+            let difference = ((up - down) / (2.0 * f64::from(h))) as f32;
+            let close = (gradients[i] - difference).abs() < 4e-3 * (1.0 + difference.abs());
+            assert!(close, "parameter {i}: gradient {}, finite difference {difference}", gradients[i]);
+        }
+    }
+}

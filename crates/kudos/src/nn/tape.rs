@@ -1,0 +1,273 @@
+//! The tape: a list of fused ops over planned buffers, run forward and then backward.
+//!
+//! A model pushes its ops for one packed batch; nothing is computed yet. [`Tape::forward`] first
+//! derives from the list how long each value must live (in scoring until its last reader, in
+//! training until the backward op that needs it), places all buffers in one arena, and then runs.
+//! [`Tape::backward`] walks the list in reverse. Arena and lists are reused from step to step.
+
+use super::ops::Op;
+use super::plan::{Life, Planner};
+
+/// A value on the tape: a row-major matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Var(pub(super) usize);
+
+/// Whether a backward pass will follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Forward only: a value's memory is free after its last reader.
+    Score,
+    /// Forward and backward.
+    Train,
+}
+
+/// The token ids of one encoded text.
+#[derive(Clone, Copy, Debug)]
+pub struct Sequence<'a> {
+    /// Token ids.
+    pub ids: &'a [u32],
+    /// Segment of each token; all zero for families without segments.
+    pub type_ids: &'a [u32],
+}
+
+/// Sequences laid end to end: the one batch form of Kudos.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Token ids, `[tokens]`.
+    pub ids: Vec<u32>,
+    /// Segments, `[tokens]`.
+    pub type_ids: Vec<u32>,
+    /// Row of the position table, `[tokens]`.
+    pub positions: Vec<u32>,
+    /// Sequence `i` is the tokens `offsets[i]..offsets[i + 1]`; `[sequences + 1]`.
+    pub offsets: Vec<usize>,
+}
+
+impl Batch {
+    /// Empties the batch and keeps its memory.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.type_ids.clear();
+        self.positions.clear();
+        self.offsets.clear();
+        self.offsets.push(0);
+    }
+
+    /// Appends one sequence. With `padding`, positions count as in RoBERTa: from `padding + 1`, and a
+    /// token that is the padding token itself stays at `padding`.
+    pub fn push(&mut self, sequence: Sequence, padding: Option<u32>) {
+        if self.offsets.is_empty() {
+            self.offsets.push(0);
+        }
+        self.ids.extend_from_slice(sequence.ids);
+        self.type_ids.extend_from_slice(sequence.type_ids);
+        match padding {
+            None => self.positions.extend(0..sequence.ids.len() as u32),
+            Some(padding) => {
+                let counted = sequence.ids.iter().scan(padding, |position, id| {
+                    *position += u32::from(*id != padding);
+                    Some(if *id == padding { padding } else { *position })
+                });
+                self.positions.extend(counted);
+            }
+        }
+        self.offsets.push(self.ids.len());
+    }
+
+    /// Number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Number of sequences.
+    pub fn sequences(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+}
+
+/// Which of a variable's two buffers.
+#[derive(Clone, Copy)]
+pub(super) enum Buffer {
+    Value(Var),
+    Gradient(Var),
+}
+
+impl Buffer {
+    fn index(self) -> usize {
+        match self {
+            Buffer::Value(var) => 2 * var.0,
+            Buffer::Gradient(var) => 2 * var.0 + 1,
+        }
+    }
+}
+
+/// The arena with the plan over it.
+#[derive(Default)]
+pub(super) struct Arena {
+    memory: Vec<f32>,
+    planner: Planner,
+}
+
+impl Arena {
+    /// The named buffers, all at once.
+    ///
+    /// # Panics
+    /// When two of them overlap, which the plan rules out for buffers an op declared.
+    pub(super) fn buffers<const N: usize>(&mut self, names: [Buffer; N]) -> [&mut [f32]; N] {
+        let ranges = names.map(|name| self.planner.range(name.index()));
+        self.memory.get_disjoint_mut(ranges).expect("an op's buffers live at once, so the plan keeps them apart")
+    }
+}
+
+/// What an op's forward sees.
+pub(super) struct Forward<'a> {
+    pub(super) arena: &'a mut Arena,
+    pub(super) weights: &'a [f32],
+    pub(super) batch: &'a Batch,
+}
+
+/// What an op's backward sees. Parameter gradients are added to `gradients`.
+pub(super) struct Backward<'a> {
+    pub(super) arena: &'a mut Arena,
+    pub(super) weights: &'a [f32],
+    pub(super) gradients: &'a mut [f32],
+    pub(super) batch: &'a Batch,
+    written: &'a mut [bool],
+}
+
+impl Backward<'_> {
+    /// True when this is not the first contribution to the gradient of `var`: it must be added.
+    pub(super) fn adds(&mut self, var: Var) -> bool {
+        std::mem::replace(&mut self.written[var.0], true)
+    }
+}
+
+/// A program of fused ops over one batch.
+#[derive(Default)]
+pub struct Tape {
+    ops: Vec<Op>,
+    shapes: Vec<[usize; 2]>,
+    lives: Vec<Option<Life>>,
+    written: Vec<bool>,
+    arena: Arena,
+}
+
+impl Tape {
+    /// Starts a new program; memory is kept.
+    pub fn clear(&mut self) {
+        self.ops.clear();
+        self.shapes.clear();
+    }
+
+    pub(super) fn var(&mut self, rows: usize, columns: usize) -> Var {
+        self.shapes.push([rows, columns]);
+        Var(self.shapes.len() - 1)
+    }
+
+    pub(super) fn push(&mut self, op: Op) {
+        self.ops.push(op);
+    }
+
+    /// `[rows, columns]` of a value.
+    pub fn shape(&self, var: Var) -> [usize; 2] {
+        self.shapes[var.0]
+    }
+
+    /// Elements the arena holds: the peak memory of values and gradients.
+    pub fn arena_len(&self) -> usize {
+        self.arena.memory.len()
+    }
+
+    /// Runs the program; `result` stays readable until the next program.
+    pub fn forward(&mut self, mode: Mode, result: Var, weights: &[f32], batch: &Batch) {
+        self.plan(mode, result);
+        for op in &self.ops {
+            op.forward(&mut Forward { arena: &mut self.arena, weights, batch });
+        }
+    }
+
+    /// The value of the result of the last [`Self::forward`].
+    pub fn value(&mut self, result: Var) -> &[f32] {
+        let [value] = self.arena.buffers([Buffer::Value(result)]);
+        value
+    }
+
+    /// Adds the parameter gradients of Σ `seed`·`result` to `gradients`. Needs [`Mode::Train`].
+    pub fn backward(&mut self, result: Var, seed: &[f32], weights: &[f32], gradients: &mut [f32], batch: &Batch) {
+        self.written.clear();
+        self.written.resize(self.shapes.len(), false);
+        let [gradient] = self.arena.buffers([Buffer::Gradient(result)]);
+        gradient.copy_from_slice(seed);
+        self.written[result.0] = true;
+        for op in self.ops.iter().rev() {
+            op.backward(&mut Backward {
+                arena: &mut self.arena,
+                weights,
+                gradients,
+                batch,
+                written: &mut self.written,
+            });
+        }
+    }
+
+    fn plan(&mut self, mode: Mode, result: Var) {
+        self.lives.clear();
+        self.lives.resize(2 * self.shapes.len(), None);
+        let last = 2 * self.ops.len();
+        for tick in 0..self.ops.len() {
+            self.live_forward(tick);
+        }
+        self.extend(Buffer::Value(result), last);
+        if mode == Mode::Train {
+            self.extend(Buffer::Gradient(result), self.ops.len());
+            for tick in 0..self.ops.len() {
+                self.live_backward(tick, last - 1 - tick);
+            }
+        }
+        let total = self.arena.planner.place(&self.lives);
+        if self.arena.memory.len() < total {
+            self.arena.memory.resize(total, 0.0);
+        }
+    }
+
+    fn live_forward(&mut self, tick: usize) {
+        let uses = self.ops[tick].uses();
+        for var in uses.reads.into_iter().chain(uses.writes).flatten() {
+            self.extend(Buffer::Value(var), tick);
+        }
+    }
+
+    fn live_backward(&mut self, op: usize, tick: usize) {
+        let uses = self.ops[op].uses();
+        for var in uses.saved.into_iter().flatten() {
+            self.extend(Buffer::Value(var), tick);
+        }
+        for var in uses.inputs.into_iter().chain([Some(uses.output)]).flatten() {
+            self.extend(Buffer::Gradient(var), tick);
+        }
+    }
+
+    /// Stretches a buffer's life to hold at `tick`.
+    fn extend(&mut self, buffer: Buffer, tick: usize) {
+        let (Buffer::Value(var) | Buffer::Gradient(var)) = buffer;
+        let len = self.shapes[var.0][0] * self.shapes[var.0][1];
+        let life = self.lives[buffer.index()].get_or_insert(Life { len, birth: tick, death: tick });
+        life.birth = life.birth.min(tick);
+        life.death = life.death.max(tick);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_follow_each_familys_rule() {
+        let ids = [0, 5, 1, 7];
+        let mut batch = Batch::default();
+        batch.push(Sequence { ids: &ids, type_ids: &[0; 4] }, None);
+        batch.push(Sequence { ids: &ids, type_ids: &[0; 4] }, Some(1));
+        assert_eq!(batch.positions, [0, 1, 2, 3, 2, 3, 1, 4]);
+        assert_eq!((batch.offsets.as_slice(), batch.tokens(), batch.sequences()), ([0, 4, 8].as_slice(), 8, 2));
+    }
+}

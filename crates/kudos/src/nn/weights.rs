@@ -1,0 +1,467 @@
+//! Weight files: strict reading and atomic writing of safetensors.
+//!
+//! A file is not trusted: every length is checked against the file's size before memory is taken for
+//! it, every tensor against the shape the model declared, every value for being finite. Tensors are
+//! read one at a time straight into the parameter buffer, so peak memory is the model plus a chunk.
+
+use super::parameters::{ParameterSpec, Parameters};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// One way for weights to be wrong each; every message names the file or the tensor.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightError {
+    /// The file cannot be opened or read.
+    #[error("{path}: {source}")]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The header is no safetensors header.
+    #[error("{path}: not a usable safetensors file: {reason}; download or save it again")]
+    Header {
+        /// File.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor's byte range contradicts its shape, its neighbours or the file's length.
+    #[error("{path}: tensor `{tensor}`: {reason}; the file is damaged or hostile, download it again")]
+    Layout {
+        /// File.
+        path: PathBuf,
+        /// Tensor.
+        tensor: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor the model needs is not there.
+    #[error("{path}: tensor `{tensor}` is missing; expected shape {shape:?}")]
+    Missing {
+        /// File or directory.
+        path: PathBuf,
+        /// Tensor.
+        tensor: String,
+        /// Shape the model declares.
+        shape: Vec<usize>,
+    },
+    /// A tensor the model does not know.
+    #[error("{path}: unexpected tensor `{tensor}` of shape {shape:?}: the config does not describe this model")]
+    Unexpected {
+        /// File or directory.
+        path: PathBuf,
+        /// Tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// A tensor has another shape.
+    #[error("{path}: tensor `{tensor}` has shape {found:?}, the config asks for {expected:?}")]
+    Shape {
+        /// File.
+        path: PathBuf,
+        /// Tensor.
+        tensor: String,
+        /// Declared.
+        expected: Vec<usize>,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// A tensor has a type that weights cannot have.
+    #[error("{path}: tensor `{tensor}` has type {found}, expected F32, F16 or BF16")]
+    Type {
+        /// File.
+        path: PathBuf,
+        /// Tensor.
+        tensor: String,
+        /// In the file.
+        found: String,
+    },
+    /// A weight is NaN or infinite.
+    #[error("{path}: tensor `{tensor}` holds {value} at element {index}; the checkpoint is broken")]
+    NotFinite {
+        /// File.
+        path: PathBuf,
+        /// Tensor.
+        tensor: String,
+        /// Flat index.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// The config asks for more parameters than can exist.
+    #[error("parameter `{name}` of shape {shape:?} makes the model larger than 2^40 parameters; check config.json")]
+    TooLarge {
+        /// Tensor.
+        name: String,
+        /// Its declared shape.
+        shape: Vec<usize>,
+    },
+}
+
+/// The largest header that is read: 100 MB, as the reference implementation allows.
+const HEADER_LIMIT: u64 = 100_000_000;
+
+/// One tensor as the header describes it.
+#[derive(Clone, Debug, Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: [u64; 2],
+}
+
+/// Where a tensor of a checkpoint lies.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    dtype: String,
+    file: PathBuf,
+    start: u64,
+    bytes: u64,
+}
+
+/// The tensors of a checkpoint: one file, or several with an index.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    /// By name in the file.
+    pub tensors: BTreeMap<String, Stored>,
+}
+
+impl Checkpoint {
+    /// Reads the headers of `model.safetensors`, or of the files `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    /// [`WeightError`] for missing, damaged or hostile files.
+    pub fn open(dir: &Path) -> Result<Self, WeightError> {
+        let index = dir.join("model.safetensors.index.json");
+        let files = if index.exists() { shard_files(dir, &index)? } else { vec![dir.join("model.safetensors")] };
+        let mut tensors = BTreeMap::new();
+        for file in &files {
+            for (name, stored) in read_header(file)? {
+                if tensors.insert(name.clone(), stored).is_some() {
+                    let reason = "it stands in two shards".into();
+                    return Err(WeightError::Layout { path: file.clone(), tensor: name, reason });
+                }
+            }
+        }
+        let path = if files.len() == 1 { files[0].clone() } else { index };
+        Ok(Self { path, tensors })
+    }
+
+    /// The file that errors name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks presence and shape of a tensor, without reading it.
+    ///
+    /// # Errors
+    /// [`WeightError::Missing`] or [`WeightError::Shape`].
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<&Stored, WeightError> {
+        let Some(stored) = self.tensors.get(name) else {
+            return Err(WeightError::Missing { path: self.path.clone(), tensor: name.into(), shape: shape.into() });
+        };
+        if stored.shape != shape {
+            let (expected, found) = (shape.to_vec(), stored.shape.clone());
+            return Err(WeightError::Shape { path: stored.file.clone(), tensor: name.into(), expected, found });
+        }
+        Ok(stored)
+    }
+
+    /// Reads a tensor into `values`, converting to f32 and refusing NaN and infinity.
+    ///
+    /// # Errors
+    /// [`WeightError`] for unreadable files, other types and non-finite values.
+    pub fn read(&self, name: &str, values: &mut [f32]) -> Result<(), WeightError> {
+        let stored = &self.tensors[name];
+        let decode = decoder(&stored.dtype).ok_or_else(|| WeightError::Type {
+            path: stored.file.clone(),
+            tensor: name.into(),
+            found: stored.dtype.clone(),
+        })?;
+        let io = |source| WeightError::Io { path: stored.file.clone(), source };
+        let mut file = File::open(&stored.file).map_err(io)?;
+        file.seek(SeekFrom::Start(stored.start)).map_err(io)?;
+        let width = element_bytes(&stored.dtype).expect("a type with a decoder has a size");
+        let mut chunk = vec![0u8; (1 << 20).min(values.len() * width)];
+        for part in values.chunks_mut((1 << 20) / width) {
+            let bytes = &mut chunk[..part.len() * width];
+            file.read_exact(bytes).map_err(io)?;
+            part.iter_mut().zip(bytes.chunks_exact(width)).for_each(|(v, b)| *v = decode(b));
+        }
+        match values.iter().position(|v| !v.is_finite()) {
+            None => Ok(()),
+            Some(index) => Err(WeightError::NotFinite {
+                path: stored.file.clone(),
+                tensor: name.into(),
+                index,
+                value: values[index],
+            }),
+        }
+    }
+}
+
+fn decoder(dtype: &str) -> Option<fn(&[u8]) -> f32> {
+    match dtype {
+        "F32" => Some(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+        "F16" => Some(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()),
+        "BF16" => Some(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+        _ => None,
+    }
+}
+
+/// Bytes of one element; `None` for a type the format does not have.
+fn element_bytes(dtype: &str) -> Option<usize> {
+    match dtype {
+        "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" => Some(1),
+        "U16" | "I16" | "F16" | "BF16" => Some(2),
+        "U32" | "I32" | "F32" => Some(4),
+        "U64" | "I64" | "F64" => Some(8),
+        _ => None,
+    }
+}
+
+fn shard_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, WeightError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let bad = |reason: String| WeightError::Header { path: index.into(), reason };
+    let text = std::fs::read(index).map_err(|source| WeightError::Io { path: index.into(), source })?;
+    let parsed: Index = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    let mut names: Vec<String> = parsed.weight_map.into_values().collect();
+    names.sort();
+    names.dedup();
+    if let Some(name) = names.iter().find(|n| n.contains(['/', '\\']) || n.contains("..")) {
+        return Err(bad(format!("shard name `{name}` leaves the directory")));
+    }
+    Ok(names.iter().map(|name| dir.join(name)).collect())
+}
+
+/// Header of one file, every range checked.
+fn read_header(path: &Path) -> Result<BTreeMap<String, Stored>, WeightError> {
+    let io = |source| WeightError::Io { path: path.into(), source };
+    let bad = |reason: String| WeightError::Header { path: path.into(), reason };
+    let mut file = File::open(path).map_err(io)?;
+    let size = file.metadata().map_err(io)?.len();
+    let mut length = [0u8; 8];
+    file.read_exact(&mut length).map_err(|_| bad(format!("{size} bytes are too few for a header")))?;
+    let length = u64::from_le_bytes(length);
+    if length > HEADER_LIMIT || length > size - 8 {
+        return Err(bad(format!("the header claims {length} bytes, the file has {size}")));
+    }
+    let mut text = vec![0u8; length as usize];
+    file.read_exact(&mut text).map_err(io)?;
+    let mut header: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    header.remove("__metadata__");
+    let mut entries = BTreeMap::new();
+    for (name, value) in header {
+        let entry: Entry = serde_json::from_value(value).map_err(|e| bad(format!("tensor `{name}`: {e}")))?;
+        entries.insert(name, entry);
+    }
+    check_layout(path, &entries, size - 8 - length)?;
+    let stored = |e: Entry| Stored {
+        shape: e.shape,
+        dtype: e.dtype,
+        file: path.into(),
+        start: 8 + length + e.data_offsets[0],
+        bytes: e.data_offsets[1] - e.data_offsets[0],
+    };
+    Ok(entries.into_iter().map(|(name, entry)| (name, stored(entry))).collect())
+}
+
+/// Ranges must match their shapes and tile the data exactly, as the format demands.
+fn check_layout(path: &Path, entries: &BTreeMap<String, Entry>, data: u64) -> Result<(), WeightError> {
+    let mut order: Vec<_> = entries.iter().collect();
+    order.sort_by_key(|(_, e)| e.data_offsets);
+    let mut end = 0;
+    for (name, entry) in order {
+        let bad = |reason: String| WeightError::Layout { path: path.into(), tensor: name.clone(), reason };
+        let [from, to] = entry.data_offsets;
+        if from != end || to < from || to > data {
+            return Err(bad(format!("bytes {from}..{to} overlap, leave a gap or exceed the data's {data} bytes")));
+        }
+        let width = element_bytes(&entry.dtype).ok_or_else(|| bad(format!("unknown type {}", entry.dtype)))?;
+        let bytes = entry.shape.iter().try_fold(width as u64, |n, d| n.checked_mul(*d as u64));
+        if bytes != Some(to - from) {
+            return Err(bad(format!("shape {:?} of {} does not fill bytes {from}..{to}", entry.shape, entry.dtype)));
+        }
+        end = to;
+    }
+    if end != data {
+        let reason = format!("{} bytes after the last tensor", data - end);
+        return Err(WeightError::Header { path: path.into(), reason });
+    }
+    Ok(())
+}
+
+impl Stored {
+    /// Size in the file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// Writes all parameters as f32 safetensors to `path`, through a temporary file and a rename.
+///
+/// # Errors
+/// [`WeightError::Io`] for an unwritable directory or a full disk; the old file then stands.
+pub fn write(path: &Path, parameters: &Parameters) -> Result<(), WeightError> {
+    write_tensors(path, parameters.specs(), &[("", &parameters.values)])
+}
+
+/// As [`write`], with several flat buffers of the same specs: each tensor is named prefix + name.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_tensors(path: &Path, specs: &[ParameterSpec], buffers: &[(&str, &[f32])]) -> Result<(), WeightError> {
+    let io = |source| WeightError::Io { path: path.into(), source };
+    let (header, order) = header_of(specs, buffers);
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(directory).map_err(io)?;
+    let mut out = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
+    use std::io::Write;
+    let write = |out: &mut std::io::BufWriter<&mut File>| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(header.as_bytes())?;
+        for (buffer, spec) in &order {
+            for part in buffers[*buffer].1[specs[*spec].span.range()].chunks(1 << 18) {
+                out.write_all(bytemuck::cast_slice(part))?;
+            }
+        }
+        out.flush()?;
+        out.get_ref().sync_all()
+    };
+    write(&mut out).map_err(io)?;
+    drop(out);
+    crate::files::publish(file, path).map_err(io)
+}
+
+/// The JSON header, padded to 8 bytes, and the order of (buffer, spec) in the data.
+fn header_of(specs: &[ParameterSpec], buffers: &[(&str, &[f32])]) -> (String, Vec<(usize, usize)>) {
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".into(), serde_json::json!({"format": "pt"}));
+    let (mut order, mut at) = (Vec::new(), 0u64);
+    for (buffer, (prefix, _)) in buffers.iter().enumerate() {
+        for (index, spec) in specs.iter().enumerate() {
+            let end = at + 4 * spec.span.len as u64;
+            let entry = serde_json::json!({"dtype": "F32", "shape": spec.shape, "data_offsets": [at, end]});
+            header.insert(format!("{prefix}{}", spec.name), entry);
+            order.push((buffer, index));
+            at = end;
+        }
+    }
+    let mut text = serde_json::Value::Object(header).to_string();
+    text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
+    (text, order)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Initial;
+    use proptest::prelude::*;
+
+    fn file(header: &str, data: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend_from_slice(data);
+        std::fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
+
+    fn message(header: &str, data: &[u8]) -> String {
+        let (dir, _) = file(header, data);
+        let result = Checkpoint::open(dir.path()).and_then(|c| {
+            let mut values = vec![0.0; 2];
+            c.expect("a", &[2])?;
+            c.read("a", &mut values)
+        });
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn hostile_files_are_refused_by_name() {
+        let nan = [f32::NAN.to_le_bytes(), 1.0f32.to_le_bytes()].concat();
+        let cases: &[(&str, &[u8], &str)] = &[
+            ("{", &[], "not a usable safetensors"),
+            (r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,9]}}"#, &[0; 8], "`a`"),
+            (r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#, &[0; 12], "overlap"),
+            (r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, &[0; 12], "after the last"),
+            (r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, &[0; 8], "does not fill"),
+            (
+                r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,8]}}"#,
+                &[0; 8],
+                "does not fill",
+            ),
+            (
+                r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#,
+                &[0; 12],
+                "overlap",
+            ),
+            (r#"{"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#, &[0; 8], "shape [1]"),
+            (r#"{"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]}}"#, &[0; 8], "type I32"),
+            (r#"{"a":{"dtype":"Q3","shape":[2],"data_offsets":[0,8]}}"#, &[0; 8], "unknown type"),
+            (r#"{"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, &[0; 8], "`a` is missing"),
+            (r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, &nan, "NaN at element 0"),
+        ];
+        for (header, data, expected) in cases {
+            let message = message(header, data);
+            assert!(message.contains(expected), "{header}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_header_longer_than_the_file_takes_no_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        for length in [u64::MAX, 1 << 40, 99_000_000] {
+            std::fs::write(dir.path().join("model.safetensors"), length.to_le_bytes()).unwrap();
+            let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
+            assert!(message.contains("the header claims"), "{message}");
+        }
+    }
+
+    #[test]
+    fn too_many_parameters_are_refused_before_allocation() {
+        let mut parameters = Parameters::default();
+        let huge = parameters.declare("a", &[1 << 20, 1 << 20, 1 << 20], Initial::Zero);
+        assert!(matches!(huge, Err(WeightError::TooLarge { .. })));
+        assert!(parameters.declare("b", &[usize::MAX, 2], Initial::Zero).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), header in "[{}\\[\\]\":,a-z0-9]{0,80}") {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("model.safetensors"), &bytes).unwrap();
+            let _ = Checkpoint::open(dir.path());
+            let (dir, _) = file(&header, &bytes);
+            let _ = Checkpoint::open(dir.path());
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(values in proptest::collection::vec(-1e30f32..1e30, 6)) {
+            let mut parameters = Parameters::default();
+            parameters.declare("x", &[2, 2], Initial::Zero).unwrap();
+            parameters.declare("y", &[2], Initial::Zero).unwrap();
+            parameters.values = values;
+            let dir = tempfile::tempdir().unwrap();
+            write(&dir.path().join("model.safetensors"), &parameters).unwrap();
+            let checkpoint = Checkpoint::open(dir.path()).unwrap();
+            let mut back = vec![0.0; 6];
+            checkpoint.read("x", &mut back[..4]).unwrap();
+            checkpoint.read("y", &mut back[4..]).unwrap();
+            prop_assert_eq!(back, parameters.values);
+        }
+    }
+}
