@@ -18,11 +18,9 @@ expected.safetensors
     adamw.final.<parameter>     f32           the parameters after them
 expected.json
     kind, loss, settings, and two things to know when comparing:
-    zero_gradient    parameters whose gradient is 0 in exact arithmetic (softmax ignores the key bias, a
-                     difference of scores ignores the head's bias). PyTorch computes rounding noise there and
-                     AdamW turns noise into steps of up to the learning rate: do not compare their finals.
+    noise            elements of adamw.final whose value is rounding noise, see tiny.noise: do not compare them
     float32_error    the largest distance between these float32 numbers and the same run in float64,
-                     without the parameters above: a sensible test tolerance is a few times that.
+                     without that noise: a sensible test tolerance is a few times that
 
 The loss over pairs is mean(-log sigmoid(score[chosen] - score[rejected])).
 """
@@ -108,21 +106,26 @@ def gradients(model, ids, types, weight):
 
 
 def adamw(model, ids, types):
-    """Ten AdamW steps on a copy of `model`: the losses and the final parameters."""
+    """Ten AdamW steps on a copy of `model`: the losses, the final parameters, the gradients of each step."""
     model = copy.deepcopy(model)
     plain = [p for name, p in model.named_parameters() if name.endswith("bias") or "norm" in name.lower()]
     decayed = [p for p in model.parameters() if all(p is not q for q in plain)]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": WEIGHT_DECAY},
                                    {"params": plain, "weight_decay": 0.0}], **ADAMW)
-    losses = []
+    losses, every = [], []
     for _ in range(STEPS):
-        losses.append(gradients(model, ids, types, None)[0])
+        loss, grads = gradients(model, ids, types, None)
+        losses.append(loss)
+        every.append(grads)
         optimizer.step()
-    return torch.tensor(losses), {name: p.detach().clone() for name, p in model.named_parameters()}
+    return torch.tensor(losses), {name: p.detach() for name, p in model.named_parameters()}, every
 
 
 def expected(name, model, labels, with_gradients, with_adamw):
-    """Everything for expected.safetensors and expected.json, from `model` in its own precision."""
+    """What goes into expected.safetensors and expected.json, from `model` in its own precision.
+
+    The third value is the gradients of the ten AdamW steps.
+    """
     ids, types = inputs(name, model.config.model_type)
     offsets = torch.tensor([0, *LENGTHS]).cumsum(0)
     tensors = {"input_ids": torch.cat(ids), "token_type_ids": torch.cat(types), "offsets": offsets}
@@ -133,7 +136,7 @@ def expected(name, model, labels, with_gradients, with_adamw):
         tensors["logits"] = torch.cat(logits)
     elif pooled:
         tensors["pooler_output"] = torch.cat(pooled)
-    facts = {"kind": type(model).__name__}
+    facts, every = {"kind": type(model).__name__}, []
     if with_gradients:
         weight = None
         if labels == 1:
@@ -144,33 +147,22 @@ def expected(name, model, labels, with_gradients, with_adamw):
         facts["loss"], grads = gradients(model, ids, types, weight)
         tensors |= {f"grad.{key}": value for key, value in grads.items()}
     if with_adamw:
-        tensors["adamw.losses"], final = adamw(model, ids, types)
+        tensors["adamw.losses"], final, every = adamw(model, ids, types)
         tensors |= {f"adamw.final.{key}": value for key, value in final.items()}
         facts["adamw"] = {**ADAMW, "steps": STEPS, "weight_decay": WEIGHT_DECAY,
                           "weight_decay_on": "all but biases and LayerNorm weights", "clip": None}
-    return tensors, facts
+    return tensors, facts, every
 
 
-def zero_gradients(exact):
-    """Names of the parameters whose float64 gradient is rounding noise only."""
-    grads = {key[5:]: value.abs().max().item() for key, value in exact.items() if key.startswith("grad.")}
-    return sorted(key for key, value in grads.items() if value < 1e-12 * max(grads.values()))
-
-
-def is_noise(key, skipped):
-    """Whether tensor `key` of expected.safetensors is the final value of a parameter without gradient."""
-    return key.removeprefix("adamw.final.") in skipped
-
-
-def float32_error(single, exact, skipped):
-    """Largest |float32 - float64| of each kind of tensor."""
-    errors = {}
-    for key, value in exact.items():
-        kind = key.split(".")[0] if key.startswith("grad.") else ".".join(key.split(".")[:2])
-        if value.is_floating_point() and not is_noise(key, skipped) and key != "loss.weight":
-            error = (single[key].double() - value).abs().max().item()
-            errors[kind] = max(errors.get(kind, 0.0), float(f"{error:.1e}"))
-    return errors
+def difference(one, other, noise):
+    """Largest |one - other| of each kind of tensor, without noise."""
+    largest = {}
+    for key in one:
+        parameter = key.removeprefix("adamw.final.")
+        kind = key.removesuffix("." + parameter) if parameter != key else key.split(".")[0]
+        value = tiny.largest_difference(parameter, one[key], other[key], noise)
+        largest[kind] = max(largest.get(kind, 0.0), value)
+    return {kind: float(f"{value:.1e}") for kind, value in largest.items()}
 
 
 def make(name, directory):
@@ -181,13 +173,13 @@ def make(name, directory):
     shard = {"max_shard_size": "40KB"} if name == "bert_sharded" else {}
     model.save_pretrained(directory, **shard)
     arguments = (labels, with_gradients, with_adamw)
-    tensors, facts = expected(name, model, *arguments)
-    exact, _ = expected(name, copy.deepcopy(model).double(), *arguments)
-    if with_gradients:
-        facts["zero_gradient"] = zero_gradients(exact)
-    facts["float32_error"] = float32_error(tensors, exact, facts.get("zero_gradient", ()))
+    tensors, facts, single = expected(name, model, *arguments)
+    double, _, exact = expected(name, copy.deepcopy(model).double(), *arguments)
+    facts["noise"] = tiny.noise(exact, single) if with_adamw else {}
+    computed = {key: value for key, value in tensors.items() if value.is_floating_point() and key != "loss.weight"}
+    facts["float32_error"] = difference(computed, double, facts["noise"])
     save_file({key: value.contiguous() for key, value in tensors.items()}, directory / "expected.safetensors")
-    (directory / "expected.json").write_text(json.dumps(facts, indent=1) + "\n")
+    tiny.write_json(directory / "expected.json", facts)
     return facts
 
 
@@ -195,14 +187,12 @@ def check(name):
     """Regenerate one case beside the committed files; the largest difference of any tensor."""
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary)
-        skipped = make(name, fresh).get("zero_gradient", ())
+        facts = make(name, fresh)
         worst = 0.0
         for file in sorted(fresh.glob("*.safetensors")):
             new, old = load_file(file), load_file(tiny.MODELS / name / file.name)
             assert new.keys() == old.keys(), f"{name}/{file.name}: other tensors than committed"
-            for key in new:
-                if not is_noise(key, skipped):
-                    worst = max(worst, (new[key].double() - old[key].double()).abs().max().item())
+            worst = max(worst, *difference(new, old, facts["noise"]).values())
     return worst
 
 

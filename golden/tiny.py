@@ -7,6 +7,7 @@ Dropout keeps its usual 0.1 in the configs: numbers that depend on it would not 
 a run that forgets to switch it off shows.
 """
 
+import json
 import zlib
 from importlib.metadata import version
 from pathlib import Path
@@ -76,3 +77,43 @@ def build(kind, name, **options):
     made = config(family, **options)
     made._attn_implementation = "eager"
     return fill(kind(made), name).eval()
+
+
+def noise(exact, single):
+    """Parameters whose comparison after AdamW means nothing: {name: "all" or flat indices}.
+
+    `exact` and `single` are the gradients {name: tensor} of every step, in float64 and float32. Where a
+    gradient is 0 in exact arithmetic, an engine computes rounding noise instead, and AdamW divides noise by
+    its own size: the parameter moves by up to the learning rate a step, in any direction. This holds for
+    whole parameters (softmax ignores the key bias; a difference of scores ignores the head's bias) and for
+    single elements (the bias of a ReLU unit that is active for every sequence of the batch).
+    An element counts as noise if, at any step, its gradient is below 1e-5 of the largest in its tensor (where
+    rounding would shift the step by 1 % or more), except where it is 0 in both precisions (unused rows).
+    """
+    found = {}
+    for name in exact[0]:
+        largest = max(grads[name].abs().max().item() for grads in exact)
+        if largest < 1e-12 * max(g.abs().max().item() for g in exact[0].values()):
+            found[name] = "all"
+            continue
+        small = torch.zeros_like(exact[0][name], dtype=torch.bool)
+        for one, other in zip(exact, single):
+            tiny_gradient = one[name].abs() < 1e-5 * one[name].abs().max()
+            small |= tiny_gradient & ((one[name] != 0) | (other[name] != 0))
+        if small.any():
+            found[name] = small.flatten().nonzero()[:, 0].tolist()
+    return found
+
+
+def largest_difference(name, one, other, noise):
+    """Largest |one - other| over the elements of parameter `name` that are not in `noise`."""
+    difference = (one.double() - other.double()).abs().flatten()
+    skipped = noise.get(name, [])
+    difference[slice(None) if skipped == "all" else skipped] = 0
+    return difference.max().item()
+
+
+def write_json(file, facts):
+    """One line for each entry of the outer object, floats in full."""
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in facts.items()]
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n")
