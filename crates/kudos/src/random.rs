@@ -27,6 +27,11 @@ impl Stream {
         Self::new(seed, hash)
     }
 
+    /// Another stream, number `stream` below this one.
+    pub fn fork(&self, stream: u64) -> Self {
+        Self::new(self.key, stream)
+    }
+
     /// The next 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.counter += 1;

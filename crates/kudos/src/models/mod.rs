@@ -8,8 +8,13 @@ mod checkpoint;
 mod config;
 mod distilbert;
 mod encoder;
+mod reward_model;
 mod roberta;
 
 pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load};
 pub use config::{Config, ConfigError, Family};
 pub use encoder::Model;
+pub use reward_model::{
+    Calibration, Input, JudgeError, RewardConfig, RewardModel, Scored, TrainedOn, check_length, config_of_new_judge,
+    push, score_encoded,
+};

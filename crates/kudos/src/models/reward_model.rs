@@ -1,0 +1,289 @@
+//! THE reward model: text → ids → packed batch → hidden states → score.
+//!
+//! Training, evaluation, scoring and serving all come through here, with the judge's `reward.json`.
+
+use super::checkpoint::{LoadError, LoadOptions, load};
+use super::config::Config;
+use super::encoder::Model;
+use crate::data::Content;
+use crate::nn::{Batch, Mode, Sequence, Tape};
+use crate::text::{EncodeSettings, Encoded, Encoder, Rendering, TextError, Truncation};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+/// Why a judge cannot be loaded or cannot score.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError {
+    /// Config or weights.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Tokenizer or rendering.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// `reward.json`.
+    #[error("{path}: {reason}; expected the reward.json that `kudos train` writes")]
+    Reward {
+        /// File.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A classifier with several outputs.
+    #[error("{path}: the checkpoint has {labels} outputs, a judge has one; train one with `kudos train DATA --base {path} --new-head`")]
+    Labels {
+        /// Directory.
+        path: PathBuf,
+        /// Outputs.
+        labels: usize,
+    },
+    /// More tokens than the position table has rows.
+    #[error("{path}: max_length {asked} exceeds the model's {limit} positions; set it to at most {limit}")]
+    TooLong {
+        /// File or directory.
+        path: PathBuf,
+        /// Asked for.
+        asked: usize,
+        /// Positions of the model.
+        limit: usize,
+    },
+    /// The tokenizer knows more words than the model.
+    #[error("token id {id} lies outside the model's {vocabulary} embeddings: the tokenizer files belong to another model")]
+    Vocabulary {
+        /// Largest id met.
+        id: u32,
+        /// Rows of the table.
+        vocabulary: usize,
+    },
+    /// The score is not a number.
+    #[error("the judge gave the score {score}: its weights are broken or its training diverged")]
+    NotFinite {
+        /// The score.
+        score: f32,
+    },
+}
+
+/// One data file a judge was trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainedOn {
+    /// As the user named it.
+    pub file: String,
+    /// Hash of its bytes.
+    pub sha256: String,
+    /// Groups used.
+    pub groups: usize,
+    /// Pairs used.
+    pub pairs: usize,
+}
+
+/// How scores are read as probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Divides margins.
+    pub temperature: f32,
+    /// Mean score of the data the judge was trained on.
+    pub mean: f32,
+    /// Standard deviation of those scores.
+    pub std: f32,
+}
+
+/// `reward.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RewardConfig {
+    /// Version of this file: 1.
+    pub format: u32,
+    /// Rendering, token limit and truncation.
+    #[serde(flatten)]
+    pub encode: EncodeSettings,
+    /// What training started from.
+    #[serde(default)]
+    pub base: String,
+    /// What it was trained on.
+    #[serde(default)]
+    pub data: Vec<TrainedOn>,
+    /// The settings of the training run.
+    #[serde(default)]
+    pub recipe: Map<String, Value>,
+    /// How to read the scores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+}
+
+impl RewardConfig {
+    /// What a checkpoint without `reward.json` means: an encoder reads `tokenizer(prompt, response,
+    /// truncation=True, max_length=512)`.
+    pub fn default_for(config: &Config) -> Self {
+        let encode = EncodeSettings {
+            render: Rendering::Pair,
+            max_length: config.max_tokens().min(512),
+            truncation: Truncation::LongestFirst,
+        };
+        Self { format: 1, encode, base: String::new(), data: Vec::new(), recipe: Map::new(), calibration: None }
+    }
+
+    /// Reads `reward.json` of a judge directory; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`JudgeError::Reward`] for an unreadable file or another format.
+    pub fn read(dir: &Path) -> Result<Option<Self>, JudgeError> {
+        let path = dir.join("reward.json");
+        let bad = |reason: String| JudgeError::Reward { path: path.clone(), reason };
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(bad(e.to_string())),
+        };
+        let config: Self = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+        match config.format {
+            1 => Ok(Some(config)),
+            other => Err(bad(format!("format {other} is not 1: it was written by a newer version"))),
+        }
+    }
+}
+
+/// The `config.json` of a judge made from a base: one label, raw scores everywhere.
+pub fn config_of_new_judge(config: &Config) -> Map<String, Value> {
+    let architecture = match config.json.get("model_type").and_then(Value::as_str) {
+        Some("distilbert") => "DistilBertForSequenceClassification",
+        Some("roberta") => "RobertaForSequenceClassification",
+        Some("xlm-roberta") => "XLMRobertaForSequenceClassification",
+        _ => "BertForSequenceClassification",
+    };
+    let mut json = config.json.clone();
+    json.remove("num_labels");
+    json.remove("torch_dtype");
+    json.remove("_name_or_path");
+    for (key, value) in [
+        ("architectures", json!([architecture])),
+        ("dtype", json!("float32")),
+        ("id2label", json!({"0": "LABEL_0"})),
+        ("label2id", json!({"LABEL_0": 0})),
+        ("problem_type", Value::Null),
+        ("sentence_transformers", json!({"activation_fn": "torch.nn.modules.linear.Identity"})),
+    ] {
+        json.insert(key.into(), value);
+    }
+    json
+}
+
+/// A (prompt, response) to score; without a prompt the response is a whole transcript.
+pub type Input<'a> = (Option<&'a Content>, &'a Content);
+
+/// A score with what it was computed from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored {
+    /// The raw logit.
+    pub score: f32,
+    /// Tokens the model read.
+    pub tokens: usize,
+    /// Whether tokens were cut.
+    pub truncated: bool,
+}
+
+/// A trained judge, ready to score.
+pub struct RewardModel {
+    /// The network.
+    pub model: Model,
+    /// Text to ids.
+    pub encoder: Encoder,
+    /// Its `reward.json`.
+    pub reward: RewardConfig,
+    tape: Tape,
+    batch: Batch,
+}
+
+/// Tokens of one packed batch when scoring: enough to keep the products large, small in memory.
+const SCORING_TOKENS: usize = 2048;
+
+impl RewardModel {
+    /// Loads a judge directory.
+    ///
+    /// # Errors
+    /// [`JudgeError`] for anything that would make its scores differ from what it was trained for.
+    pub fn load(dir: &Path) -> Result<Self, JudgeError> {
+        let (model, _) = load(dir, LoadOptions::Judge)?;
+        if model.config.labels != 1 {
+            return Err(JudgeError::Labels { path: dir.into(), labels: model.config.labels });
+        }
+        let reward = RewardConfig::read(dir)?.unwrap_or_else(|| RewardConfig::default_for(&model.config));
+        check_length(&dir.join("reward.json"), &reward.encode, &model.config)?;
+        let encoder = Encoder::load(dir, reward.encode.clone())?;
+        Ok(Self::new(model, encoder, reward))
+    }
+
+    /// A judge from its parts.
+    pub fn new(model: Model, encoder: Encoder, reward: RewardConfig) -> Self {
+        Self { model, encoder, reward, tape: Tape::default(), batch: Batch::default() }
+    }
+
+    /// Scores, in the order of the inputs. A score depends on its own input alone, bit for bit.
+    ///
+    /// # Errors
+    /// [`JudgeError`] for texts that cannot be encoded and scores that are no numbers.
+    pub fn score(&mut self, inputs: &[Input]) -> Result<Vec<Scored>, JudgeError> {
+        let encoded = self.encoder.encode_batch(inputs)?;
+        let scores = score_encoded(&self.model, &encoded, &mut self.tape, &mut self.batch)?;
+        let scored = |(score, e): (f32, &Encoded)| Scored { score, tokens: e.ids.len(), truncated: e.truncated };
+        Ok(scores.into_iter().zip(&encoded).map(scored).collect())
+    }
+}
+
+/// Refuses a token limit that the position table cannot hold.
+///
+/// # Errors
+/// [`JudgeError::TooLong`].
+pub fn check_length(path: &Path, encode: &EncodeSettings, config: &Config) -> Result<(), JudgeError> {
+    let limit = config.max_tokens();
+    match encode.max_length > limit {
+        true => Err(JudgeError::TooLong { path: path.into(), asked: encode.max_length, limit }),
+        false => Ok(()),
+    }
+}
+
+/// Packs sequences of similar length together and runs the model; scores in the order given.
+///
+/// # Errors
+/// [`JudgeError::Vocabulary`] and [`JudgeError::NotFinite`].
+pub fn score_encoded(
+    model: &Model,
+    encoded: &[Encoded],
+    tape: &mut Tape,
+    batch: &mut Batch,
+) -> Result<Vec<f32>, JudgeError> {
+    let mut order: Vec<usize> = (0..encoded.len()).collect();
+    order.sort_by_key(|i| encoded[*i].ids.len());
+    let mut scores = vec![0.0; encoded.len()];
+    let mut rest = order.as_slice();
+    while !rest.is_empty() {
+        batch.clear();
+        let mut taken = 0;
+        while taken < rest.len() && (taken == 0 || batch.tokens() + encoded[rest[taken]].ids.len() <= SCORING_TOKENS) {
+            push(model, &encoded[rest[taken]], batch)?;
+            taken += 1;
+        }
+        tape.clear();
+        let logits = model.build(tape, batch);
+        tape.forward(Mode::Score, logits, &model.parameters.values, batch);
+        for (index, score) in rest[..taken].iter().zip(tape.value(logits)) {
+            scores[*index] = *score;
+        }
+        rest = &rest[taken..];
+    }
+    match scores.iter().find(|s| !s.is_finite()) {
+        Some(score) => Err(JudgeError::NotFinite { score: *score }),
+        None => Ok(scores),
+    }
+}
+
+/// Appends one encoded text to a batch, as the model's family counts positions.
+///
+/// # Errors
+/// [`JudgeError::Vocabulary`].
+pub fn push(model: &Model, encoded: &Encoded, batch: &mut Batch) -> Result<(), JudgeError> {
+    let vocabulary = model.config.vocabulary;
+    if let Some(id) = encoded.ids.iter().copied().find(|id| *id as usize >= vocabulary) {
+        return Err(JudgeError::Vocabulary { id, vocabulary });
+    }
+    batch.push(Sequence { ids: &encoded.ids, type_ids: &encoded.type_ids }, model.config.padding);
+    Ok(())
+}

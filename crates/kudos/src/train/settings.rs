@@ -1,0 +1,232 @@
+//! What was asked for → what will be done. All defaults stand here.
+
+use super::loss::Loss;
+use super::optimizer::Schedule;
+use crate::text::Truncation;
+use serde::{Deserialize, Serialize};
+
+/// A named set of defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recipe {
+    /// Whole groups, centring, warm-up, the best held-out checkpoint.
+    #[default]
+    Default,
+    /// TRL's RewardTrainer, step by step.
+    Trl,
+}
+
+/// Arithmetic of the matrix products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32-bit floats throughout.
+    #[default]
+    F32,
+}
+
+/// What a user may ask for; `None` is "as the recipe has it".
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[allow(missing_docs)] // Each is the flag of the same name, documented there.
+pub struct Asked {
+    pub recipe: Option<Recipe>,
+    pub loss: Option<Loss>,
+    pub max_steps: Option<u64>,
+    pub epochs: Option<f64>,
+    pub batch_size: Option<usize>,
+    pub accumulate: Option<usize>,
+    pub group_size: Option<usize>,
+    pub learning_rate: Option<f64>,
+    pub schedule: Option<Schedule>,
+    pub warmup_steps: Option<u64>,
+    pub weight_decay: Option<f32>,
+    pub max_grad_norm: Option<f64>,
+    pub center_coefficient: Option<f64>,
+    pub max_length: Option<usize>,
+    pub truncation: Option<Truncation>,
+    pub precision: Option<Precision>,
+    pub seed: Option<u64>,
+    pub no_shuffle: Option<bool>,
+    pub eval_fraction: Option<f64>,
+    pub eval_every: Option<u64>,
+    pub early_stop: Option<u64>,
+    pub save_every: Option<u64>,
+}
+
+/// What will be done. Written to `training_args.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Where the defaults came from.
+    pub recipe: Recipe,
+    /// What is minimised.
+    pub loss: Loss,
+    /// Optimizer steps of the run.
+    pub max_steps: u64,
+    /// Groups a batch.
+    pub batch_size: usize,
+    /// Batches a step.
+    pub accumulate: usize,
+    /// Most responses of one visit to a group.
+    pub group_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Its course.
+    pub schedule: Schedule,
+    /// Steps to reach it.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay, on weights that are no biases or norms.
+    pub weight_decay: f32,
+    /// Gradients are scaled down to this norm; 0 is off.
+    pub max_grad_norm: f64,
+    /// Weight of the centring term.
+    pub center_coefficient: f64,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// Seed of the head, the order and the split.
+    pub seed: u64,
+    /// Whether the order is random.
+    pub shuffle: bool,
+    /// Share of the prompts held out when no file is given for it.
+    pub eval_fraction: f64,
+    /// Steps between evaluations; 0 is never.
+    pub eval_every: u64,
+    /// Evaluations without improvement before the run stops; 0 is never.
+    pub early_stop: u64,
+    /// Steps between checkpoints.
+    pub save_every: u64,
+    /// Whether the judge is the best evaluated checkpoint, not the last one.
+    pub keep_best: bool,
+}
+
+/// A setting that makes no sense.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error("--{flag} is {found}, expected {expected}")]
+pub struct SettingsError {
+    flag: &'static str,
+    found: String,
+    expected: &'static str,
+}
+
+/// Fewest steps of the default recipe: with tens of rankings, three epochs would be a handful.
+const FEWEST_STEPS: u64 = 100;
+const EPOCHS: f64 = 3.0;
+
+impl Asked {
+    /// Share of the prompts to hold out when no evaluation file is given.
+    pub fn eval_fraction_or_default(&self) -> f64 {
+        let trl = self.recipe == Some(Recipe::Trl);
+        self.eval_fraction.unwrap_or(if trl { 0.0 } else { 0.2 })
+    }
+
+    /// Checks every value and fills in the recipe's. `visits` is the number of groups an epoch visits.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn decide(&self, visits: usize, evaluates: bool) -> Result<Settings, SettingsError> {
+        self.check()?;
+        let recipe = self.recipe.unwrap_or_default();
+        let trl = recipe == Recipe::Trl;
+        let (batch_size, accumulate) = (self.batch_size.unwrap_or(4), self.accumulate.unwrap_or(1));
+        let max_steps = self.max_steps.unwrap_or_else(|| self.steps(visits, batch_size * accumulate, trl));
+        let eval_every = self.eval_every.unwrap_or((max_steps / 10).max(1));
+        Ok(Settings {
+            recipe,
+            loss: self.loss.unwrap_or(Loss::BradleyTerry),
+            max_steps,
+            batch_size,
+            accumulate,
+            group_size: self.group_size.unwrap_or(8),
+            learning_rate: self.learning_rate.unwrap_or(5e-5),
+            schedule: self.schedule.unwrap_or(Schedule::Linear),
+            warmup_steps: self.warmup_steps.unwrap_or(if trl { 0 } else { max_steps / 10 }),
+            weight_decay: self.weight_decay.unwrap_or(0.0),
+            max_grad_norm: self.max_grad_norm.unwrap_or(1.0),
+            center_coefficient: self.center_coefficient.unwrap_or(if trl { 0.0 } else { 0.01 }),
+            precision: self.precision.unwrap_or_default(),
+            seed: self.seed.unwrap_or(42),
+            shuffle: !self.no_shuffle.unwrap_or(false),
+            eval_fraction: self.eval_fraction_or_default(),
+            eval_every: if evaluates { eval_every } else { 0 },
+            early_stop: self.early_stop.unwrap_or(0),
+            save_every: self.save_every.unwrap_or(100),
+            keep_best: evaluates && !trl,
+        })
+    }
+
+    fn steps(&self, visits: usize, visits_a_step: usize, trl: bool) -> u64 {
+        let an_epoch = visits.div_ceil(visits_a_step) as f64;
+        let steps = (self.epochs.unwrap_or(EPOCHS) * an_epoch).ceil() as u64;
+        if trl || self.epochs.is_some() { steps.max(1) } else { steps.max(FEWEST_STEPS) }
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let bad = |flag, found: String, expected| Err(SettingsError { flag, found, expected });
+        let sizes =
+            [("batch-size", self.batch_size), ("accumulate", self.accumulate), ("max-length", self.max_length)];
+        for (flag, value) in sizes {
+            if value == Some(0) {
+                return bad(flag, "0".into(), "at least 1");
+            }
+        }
+        if let Some(size) = self.group_size.filter(|size| *size < 2) {
+            return bad("group-size", size.to_string(), "at least 2");
+        }
+        if self.save_every == Some(0) {
+            return bad("save-every", "0".into(), "at least 1");
+        }
+        let positive = [("learning-rate", self.learning_rate, 10.0), ("epochs", self.epochs, 1e6)];
+        for (flag, value, limit) in positive {
+            if let Some(value) = value.filter(|v| !(*v > 0.0 && *v <= limit)) {
+                return bad(flag, value.to_string(), "a positive number of ordinary size");
+            }
+        }
+        let decay = self.weight_decay.map(f64::from);
+        let not_negative = [
+            ("weight-decay", decay),
+            ("max-grad-norm", self.max_grad_norm),
+            ("center-coefficient", self.center_coefficient),
+        ];
+        for (flag, value) in not_negative {
+            if let Some(value) = value.filter(|v| !(*v >= 0.0 && v.is_finite())) {
+                return bad(flag, value.to_string(), "0 or a positive number");
+            }
+        }
+        match self.eval_fraction.filter(|f| !(0.0..=0.9).contains(f)) {
+            Some(fraction) => bad("eval-fraction", fraction.to_string(), "from 0 to 0.9"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipes_differ_where_they_should() {
+        let decide = |recipe| Asked { recipe: Some(recipe), ..Asked::default() }.decide(40, true).unwrap();
+        let (default, trl) = (decide(Recipe::Default), decide(Recipe::Trl));
+        assert_eq!((default.max_steps, trl.max_steps), (100, 30));
+        assert_eq!((default.warmup_steps, trl.warmup_steps), (10, 0));
+        assert_eq!((default.center_coefficient, trl.center_coefficient), (0.01, 0.0));
+        assert!(default.keep_best && !trl.keep_best);
+        assert_eq!((default.learning_rate, default.batch_size, default.seed), (5e-5, 4, 42));
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_flag() {
+        let cases = [
+            (Asked { batch_size: Some(0), ..Asked::default() }, "--batch-size is 0"),
+            (Asked { group_size: Some(1), ..Asked::default() }, "--group-size is 1"),
+            (Asked { learning_rate: Some(f64::NAN), ..Asked::default() }, "--learning-rate is NaN"),
+            (Asked { epochs: Some(-1.0), ..Asked::default() }, "--epochs is -1"),
+            (Asked { weight_decay: Some(-0.1), ..Asked::default() }, "--weight-decay"),
+            (Asked { eval_fraction: Some(1.0), ..Asked::default() }, "--eval-fraction is 1"),
+        ];
+        for (asked, expected) in cases {
+            let message = asked.decide(10, false).unwrap_err().to_string();
+            assert!(message.starts_with(expected), "{message}");
+        }
+    }
+}
