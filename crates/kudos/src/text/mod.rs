@@ -1,1 +1,64 @@
 //! Rendering of (prompt, response) to token ids: the one encode function of training, evaluation and scoring.
+//!
+//! A reward model is only as good as the agreement between the ids it was trained on and the ids it
+//! is asked about, so there is exactly one path from text to ids, and [`EncodeSettings`] travels with
+//! the judge in `reward.json`. Ids, type ids and truncation are those of transformers 5, which is what a
+//! user compares with; where transformers does not take `tokenizer.json` at its word, neither do we
+//! (`tokenizer_class` holds the rules).
+//!
+//! | file | purpose |
+//! |---|---|
+//! | `encoder` | [`Encoder`]: load once, encode one or many, cut to the token limit |
+//! | `render` | contents → the text or pair of texts to tokenise |
+//! | `chat` | chat templates, rendered as transformers renders them |
+//! | `tokenizer_class` | which tokenizer class transformers picks, and what that class rebuilds |
+//! | `tokenizer_config` | `tokenizer_config.json` and the small files around it |
+//! | `error` | [`TextError`] |
+//!
+//! This module knows text and ids. It must not know models, batches or where the records came from.
+
+mod chat;
+mod encoder;
+mod error;
+mod render;
+mod tokenizer_class;
+mod tokenizer_config;
+
+pub use encoder::{Encoded, Encoder, TokenizerFile};
+pub use error::TextError;
+
+use serde::{Deserialize, Serialize};
+
+/// How a prompt and a response become the text that is tokenised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rendering {
+    /// Two sequences with the tokenizer's separators: `tokenizer(prompt, response)`. For encoders.
+    Pair,
+    /// One sequence, the prompt followed by the response and the end-of-sequence token, as TRL does.
+    Concat,
+    /// The tokenizer's chat template over the prompt's messages and the response.
+    Chat,
+}
+
+/// What is cut when a text has more tokens than the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Truncation {
+    /// The longer of the two sequences first, as `truncation=True` does in transformers; one sequence
+    /// is cut on the tokenizer's `truncation_side` (its end, unless the config says otherwise).
+    LongestFirst,
+    /// The prompt's start first. A response that does not fit alone loses its end, and the prompt entirely.
+    KeepResponse,
+}
+
+/// The part of `reward.json` that decides which ids a (prompt, response) becomes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EncodeSettings {
+    /// How prompt and response are put together.
+    pub render: Rendering,
+    /// Most tokens of an encoded text, special tokens included.
+    pub max_length: usize,
+    /// What is cut beyond `max_length`.
+    pub truncation: Truncation,
+}

@@ -1,0 +1,429 @@
+//! [`Encoder`]: from (prompt, response) to ids, within the token limit.
+//!
+//! Each sequence is tokenised whole and without special tokens, cut, and only then given its special
+//! tokens, as the engine of transformers does; doing the steps apart is what lets `keep_response` exist
+//! and lets a caller know how many tokens were lost. Nothing is ever padded.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use tokenizers::{
+    Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
+    truncate_encodings,
+};
+
+use super::chat::ChatTemplate;
+use super::render::{self, Rendered};
+use super::tokenizer_class::{Applied, TokenizerClass};
+use super::tokenizer_config::{TokenizerConfig, malformed, read_if_exists};
+use super::{EncodeSettings, Rendering, TextError, Truncation};
+use crate::data::Content;
+
+/// Files that make a tokenizer, in the order in which they are copied.
+const FILE_NAMES: [&str; 11] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    "tokenizer.model",
+    "chat_template.jinja",
+];
+
+/// One text as the model gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// Token ids, special tokens included; at most `max_length` of them.
+    pub ids: Vec<u32>,
+    /// Which sequence each token belongs to, 0 or 1; all 0 where transformers gives the model no type ids.
+    pub type_ids: Vec<u32>,
+    /// Whether tokens were cut to stay within `max_length`.
+    pub truncated: bool,
+    /// Number of tokens, special tokens included, that the uncut text has.
+    pub tokens_before_truncation: usize,
+}
+
+/// A file of the tokenizer, to be copied byte for byte into a judge directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenizerFile {
+    /// Name within the directory.
+    pub name: &'static str,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// A tokenizer with the settings of a judge: the only way from text to ids.
+pub struct Encoder {
+    dir: PathBuf,
+    settings: EncodeSettings,
+    tokenizer: Tokenizer,
+    /// The side on which `longest_first` cuts.
+    side: TruncationDirection,
+    /// Special tokens around one sequence, and around two.
+    special_counts: [usize; 2],
+    applied: Applied,
+    template: Option<ChatTemplate>,
+    model_vocab_size: Option<usize>,
+}
+
+impl Encoder {
+    /// Reads the tokenizer of a model directory.
+    ///
+    /// # Errors
+    /// A missing or malformed file, a chat rendering without a template, a `max_length` without room for text.
+    pub fn load(dir: &Path, settings: EncodeSettings) -> Result<Self, TextError> {
+        let path = dir.join("tokenizer.json");
+        let bytes = read_if_exists(&path)?
+            .ok_or_else(|| TextError::MissingTokenizer { dir: dir.into() })?;
+        let mut tokenizer = Tokenizer::from_bytes(bytes)
+            .map_err(|error| malformed(&path, "a tokenizer of the Hugging Face kind", &error))?;
+        let config = TokenizerConfig::read(dir)?;
+        let side = truncation_side(&config, &tokenizer);
+        let (class, note) = TokenizerClass::choose(&config, &tokenizer);
+        let mut applied = class.apply(&path, &mut tokenizer, &config)?;
+        applied.notes.extend(note);
+        // Limits and padding that the file carries from someone's script are not the judge's.
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| malformed(&path, "a tokenizer", &error))?;
+        let count = |pair| {
+            tokenizer
+                .get_post_processor()
+                .map_or(0, |processor| processor.added_tokens(pair))
+        };
+        let encoder = Self {
+            special_counts: [count(false), count(true)],
+            template: chat_template(dir, &config, &applied)?,
+            model_vocab_size: config.model_vocab_size,
+            dir: dir.into(),
+            settings,
+            tokenizer,
+            side,
+            applied,
+        };
+        encoder.check_settings().map(|()| encoder)
+    }
+
+    fn check_settings(&self) -> Result<(), TextError> {
+        let max_length = self.settings.max_length;
+        let special_tokens = match self.settings.render {
+            Rendering::Pair => self.special_counts[0].max(self.special_counts[1]),
+            Rendering::Concat => self.special_counts[0],
+            Rendering::Chat if self.template.is_none() => {
+                return Err(TextError::NoChatTemplate {
+                    dir: self.dir.clone(),
+                });
+            }
+            Rendering::Chat => 0,
+        };
+        if max_length <= special_tokens {
+            return Err(TextError::MaxLengthTooSmall {
+                max_length,
+                special_tokens,
+            });
+        }
+        Ok(())
+    }
+
+    /// Encodes one response; without a prompt, `response` is a whole transcript.
+    ///
+    /// # Errors
+    /// A template that refuses the messages, or a token the model has no embedding for.
+    pub fn encode(
+        &self,
+        prompt: Option<&Content>,
+        response: &Content,
+    ) -> Result<Encoded, TextError> {
+        match self.render(prompt, response)? {
+            Rendered::Pair { prompt, response } => self.encode_pair(&prompt, &response),
+            Rendered::Single {
+                text,
+                prompt_bytes,
+                special_tokens,
+            } => self.encode_single(&text, prompt_bytes, special_tokens),
+        }
+    }
+
+    /// Encodes many, on all threads of the current rayon pool; results in the order given.
+    ///
+    /// # Errors
+    /// That of the first text that cannot be encoded.
+    pub fn encode_batch(
+        &self,
+        texts: &[(Option<&Content>, &Content)],
+    ) -> Result<Vec<Encoded>, TextError> {
+        let encoded: Vec<_> = texts
+            .par_iter()
+            .map(|(prompt, response)| self.encode(*prompt, response))
+            .collect();
+        encoded.into_iter().collect()
+    }
+
+    fn render(&self, prompt: Option<&Content>, response: &Content) -> Result<Rendered, TextError> {
+        match (self.settings.render, &self.template) {
+            (Rendering::Pair, _) => Ok(render::pair(prompt, response)),
+            (Rendering::Concat, _) => Ok(render::concat(
+                prompt,
+                response,
+                self.special_token("eos_token"),
+            )),
+            (Rendering::Chat, None) => Err(TextError::NoChatTemplate {
+                dir: self.dir.clone(),
+            }),
+            (Rendering::Chat, Some(template)) => {
+                let text = template.render(prompt, response)?;
+                let prompt_bytes = match self.settings.truncation {
+                    Truncation::KeepResponse => template.prompt_bytes(&text, prompt, response)?,
+                    Truncation::LongestFirst => 0,
+                };
+                Ok(Rendered::Single {
+                    text,
+                    prompt_bytes,
+                    special_tokens: false,
+                })
+            }
+        }
+    }
+
+    fn encode_pair(&self, prompt: &str, response: &str) -> Result<Encoded, TextError> {
+        let budget = self
+            .settings
+            .max_length
+            .saturating_sub(self.special_counts[1]);
+        let mut first = self.tokenise(prompt)?;
+        let mut second = self.tokenise(response)?;
+        second.set_type_ids(vec![1; second.len()]);
+        let total = first.len() + second.len();
+        if total > budget {
+            (first, second) = match self.settings.truncation {
+                Truncation::KeepResponse => {
+                    first.truncate(
+                        budget.saturating_sub(second.len()),
+                        0,
+                        TruncationDirection::Left,
+                    );
+                    second.truncate(budget, 0, TruncationDirection::Right);
+                    (first, second)
+                }
+                Truncation::LongestFirst => self.cut_longest_first(first, second, budget)?,
+            };
+        }
+        self.finish(first, Some(second), true, total)
+    }
+
+    fn cut_longest_first(
+        &self,
+        first: Encoding,
+        second: Encoding,
+        max_length: usize,
+    ) -> Result<(Encoding, Encoding), TextError> {
+        let strategy = TruncationStrategy::LongestFirst;
+        let params = TruncationParams {
+            direction: self.side,
+            max_length,
+            strategy,
+            stride: 0,
+        };
+        let (first, second) =
+            truncate_encodings(first, Some(second), &params).map_err(tokenizer_failed)?;
+        Ok((first, second.unwrap_or_default()))
+    }
+
+    fn encode_single(
+        &self,
+        text: &str,
+        prompt_bytes: usize,
+        special_tokens: bool,
+    ) -> Result<Encoded, TextError> {
+        let special_count = if special_tokens {
+            self.special_counts[0]
+        } else {
+            0
+        };
+        let budget = self.settings.max_length.saturating_sub(special_count);
+        let mut tokens = match self.settings.truncation {
+            Truncation::LongestFirst => self.tokenise(text)?,
+            // Only here does it matter where in the text a token comes from.
+            Truncation::KeepResponse => self
+                .tokenizer
+                .encode(text, false)
+                .map_err(tokenizer_failed)?,
+        };
+        let total = tokens.len();
+        match self.settings.truncation {
+            Truncation::LongestFirst => tokens.truncate(budget, 0, self.side),
+            Truncation::KeepResponse => cut_prompt_first(&mut tokens, prompt_bytes, budget),
+        }
+        self.finish(tokens, None, special_tokens, total)
+    }
+
+    fn tokenise(&self, text: &str) -> Result<Encoding, TextError> {
+        self.tokenizer
+            .encode_fast(text, false)
+            .map_err(tokenizer_failed)
+    }
+
+    /// Adds the special tokens to what is left of `text_tokens` tokens of text.
+    fn finish(
+        &self,
+        mut first: Encoding,
+        mut second: Option<Encoding>,
+        special_tokens: bool,
+        text_tokens: usize,
+    ) -> Result<Encoded, TextError> {
+        // What was cut off is kept as overflow, which post-processing would process too.
+        first.take_overflowing();
+        second
+            .iter_mut()
+            .for_each(|second| drop(second.take_overflowing()));
+        let left = first.len() + second.as_ref().map_or(0, Encoding::len);
+        let encoding = self
+            .tokenizer
+            .post_process(first, second, special_tokens)
+            .map_err(tokenizer_failed)?;
+        let cut = text_tokens - left;
+        let type_ids = if self.applied.type_ids {
+            encoding.get_type_ids().to_vec()
+        } else {
+            vec![0; encoding.len()]
+        };
+        let encoded = Encoded {
+            ids: encoding.get_ids().to_vec(),
+            type_ids,
+            truncated: cut > 0,
+            tokens_before_truncation: encoding.len() + cut,
+        };
+        self.check_vocabulary(&encoded.ids).map(|()| encoded)
+    }
+
+    fn check_vocabulary(&self, ids: &[u32]) -> Result<(), TextError> {
+        let Some(vocab_size) = self.model_vocab_size else {
+            return Ok(());
+        };
+        match ids.iter().copied().find(|&id| id as usize >= vocab_size) {
+            None => Ok(()),
+            Some(id) => {
+                let token = self.tokenizer.id_to_token(id).unwrap_or_default();
+                Err(TextError::OutsideVocabulary {
+                    token,
+                    id,
+                    vocab_size,
+                })
+            }
+        }
+    }
+
+    /// The settings the encoder was loaded with.
+    pub fn settings(&self) -> &EncodeSettings {
+        &self.settings
+    }
+
+    /// Number of tokens the tokenizer knows, added ones included. The model may have more embeddings.
+    pub fn vocab_size(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// Id of the padding token, if the tokenizer has one. Nothing here pads; `config.json` names it.
+    pub fn pad_token_id(&self) -> Option<u32> {
+        self.tokenizer.token_to_id(self.special_token("pad_token")?)
+    }
+
+    /// Id of the end-of-sequence token, if the tokenizer has one.
+    pub fn eos_token_id(&self) -> Option<u32> {
+        self.tokenizer.token_to_id(self.special_token("eos_token")?)
+    }
+
+    /// The text of a special token by its name in `tokenizer_config.json`, such as `eos_token`.
+    pub fn special_token(&self, name: &str) -> Option<&str> {
+        self.applied
+            .special_tokens
+            .get(name)
+            .map(|token| token.content.as_str())
+    }
+
+    /// The token of an id, for messages to people.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
+    /// Whether the tokenizer brings a chat template, which [`Rendering::Chat`] needs.
+    pub fn has_chat_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// What a user should know about this tokenizer, one line each: usually nothing.
+    pub fn notes(&self) -> &[String] {
+        &self.applied.notes
+    }
+
+    /// The tokenizer's files, byte for byte: with them, a judge's directory encodes as its base does.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn files(&self) -> Result<Vec<TokenizerFile>, TextError> {
+        let read = |name| {
+            Ok(read_if_exists(&self.dir.join(name))?.map(|bytes| TokenizerFile { name, bytes }))
+        };
+        FILE_NAMES
+            .into_iter()
+            .filter_map(|name| read(name).transpose())
+            .collect()
+    }
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder")
+            .field("dir", &self.dir)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Drops tokens from the start as far as they are the prompt's, and only then from the end.
+fn cut_prompt_first(tokens: &mut Encoding, prompt_bytes: usize, budget: usize) {
+    if tokens.len() <= budget {
+        return;
+    }
+    let is_prompt = |&&(start, end): &&(usize, usize)| start < prompt_bytes && end <= prompt_bytes;
+    let prompt_tokens = tokens.get_offsets().iter().take_while(is_prompt).count();
+    let response_tokens = tokens.len() - prompt_tokens;
+    tokens.truncate(response_tokens.max(budget), 0, TruncationDirection::Left);
+    tokens.truncate(budget, 0, TruncationDirection::Right);
+}
+
+fn truncation_side(config: &TokenizerConfig, tokenizer: &Tokenizer) -> TruncationDirection {
+    match config.text("truncation_side") {
+        Some("left") => TruncationDirection::Left,
+        Some(_) => TruncationDirection::Right,
+        None => tokenizer
+            .get_truncation()
+            .map_or(TruncationDirection::Right, |truncation| {
+                truncation.direction
+            }),
+    }
+}
+
+fn chat_template(
+    dir: &Path,
+    config: &TokenizerConfig,
+    applied: &Applied,
+) -> Result<Option<ChatTemplate>, TextError> {
+    let Some(source) = &config.chat_template else {
+        return Ok(None);
+    };
+    let tokens = applied
+        .special_tokens
+        .iter()
+        .map(|(name, token)| (name.as_str(), token.content.as_str()));
+    ChatTemplate::parse(dir, source, tokens).map(Some)
+}
+
+fn tokenizer_failed(error: tokenizers::Error) -> TextError {
+    TextError::Tokenize(error.to_string())
+}

@@ -1,0 +1,108 @@
+//! What can go wrong between a text and its ids. Each message says where, what was found and what to do.
+
+use std::path::PathBuf;
+
+/// Failure to load a tokenizer or to encode a text.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// The directory has no `tokenizer.json`.
+    #[error(
+        "{}: no tokenizer.json here; expected a model directory with a fast tokenizer \
+         (AutoTokenizer.from_pretrained(...).save_pretrained(...) writes one)", .dir.display()
+    )]
+    MissingTokenizer {
+        /// The directory that was searched.
+        dir: PathBuf,
+    },
+    /// A file exists and cannot be read.
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file does not hold what its name promises.
+    #[error("{}: expected {expected}, found: {found}; fetch or save the file again", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What the file should hold.
+        expected: &'static str,
+        /// What the parser met instead.
+        found: String,
+    },
+    /// `tokenizer_config.json` asks for a tokenizer that `tokenizer.json` cannot be made into.
+    #[error(
+        "{}: tokenizer_class {class} {expected}, found {found}; correct tokenizer_class in tokenizer_config.json \
+         (PreTrainedTokenizerFast takes tokenizer.json as it is)", .path.display()
+    )]
+    ClassMismatch {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// The class that transformers would use.
+        class: &'static str,
+        /// What the class needs.
+        expected: &'static str,
+        /// What is there.
+        found: String,
+    },
+    /// The token limit leaves nothing for the text.
+    #[error(
+        "max_length {max_length} leaves no room for text: this tokenizer adds {special_tokens} special tokens; \
+         set max_length to at least {}", .special_tokens + 1
+    )]
+    MaxLengthTooSmall {
+        /// The limit that was asked for.
+        max_length: usize,
+        /// Special tokens around the text (or the pair of texts).
+        special_tokens: usize,
+    },
+    /// `render` is `chat` and the tokenizer has no template.
+    #[error(
+        "{}: render \"chat\" needs a chat template, found none in chat_template.jinja or tokenizer_config.json; \
+         use render \"concat\" or \"pair\", or add the template", .dir.display()
+    )]
+    NoChatTemplate {
+        /// The tokenizer's directory.
+        dir: PathBuf,
+    },
+    /// The chat template does not parse.
+    #[error("{}: the chat template does not parse: {reason}", .dir.display())]
+    BadChatTemplate {
+        /// The tokenizer's directory.
+        dir: PathBuf,
+        /// What the template engine said, with the line.
+        reason: String,
+    },
+    /// The chat template failed on these messages, or refused them by `raise_exception`.
+    #[error("the chat template refuses these messages: {reason}; the roles were: {roles}")]
+    ChatTemplate {
+        /// What the template said.
+        reason: String,
+        /// Roles of the messages, in order.
+        roles: String,
+    },
+    /// A whole transcript given as plain text cannot be rendered by a chat template.
+    #[error(
+        "render \"chat\" needs a prompt or a list of messages, found one plain text without a prompt; \
+         split the transcript into {{role, content}} messages, or use render \"concat\""
+    )]
+    ChatNeedsMessages,
+    /// The tokenizer itself failed.
+    #[error("the tokenizer cannot encode this text: {0}")]
+    Tokenize(String),
+    /// The tokenizer made an id that the model has no embedding for.
+    #[error(
+        "token {token:?} has id {id}, but config.json gives the model a vocab_size of {vocab_size}; \
+         the tokenizer and the model do not belong together"
+    )]
+    OutsideVocabulary {
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Number of embeddings of the model.
+        vocab_size: usize,
+    },
+}
