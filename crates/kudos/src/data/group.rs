@@ -46,6 +46,24 @@ pub struct Comparison {
     pub weight: f32,
 }
 
+impl Group {
+    /// Every preference as `(chosen, rejected, margin)`, indices into [`Group::responses`]; ties make none.
+    pub fn pairs(&self) -> impl Iterator<Item = (usize, usize, f32)> + '_ {
+        self.comparisons.iter().filter_map(|comparison| {
+            let (chosen, rejected) = comparison.better_worse()?;
+            Some((chosen, rejected, comparison.margin))
+        })
+    }
+
+    /// Comparisons that prefer neither side.
+    pub fn ties(&self) -> usize {
+        self.comparisons
+            .iter()
+            .filter(|comparison| comparison.is_tie())
+            .count()
+    }
+}
+
 impl Comparison {
     /// True when neither side is preferred.
     pub fn is_tie(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The vocabulary of the data files: contents, messages and the place a row came from.
 
+use serde_json::Value;
 use std::sync::Arc;
 
 /// One turn of a conversation, as chat-format data sets store it.
@@ -33,5 +34,158 @@ pub struct Location {
 impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+impl Content {
+    /// Length in characters, of the texts alone.
+    pub fn chars(&self) -> usize {
+        match self {
+            Content::Text(text) => text.chars().count(),
+            Content::Messages(messages) => messages.iter().map(|m| m.content.chars().count()).sum(),
+        }
+    }
+
+    /// True if there is nothing to read: white space only, no message, or a blank last message.
+    pub fn is_blank(&self) -> bool {
+        match self {
+            Content::Text(text) => text.trim().is_empty(),
+            Content::Messages(messages) => {
+                messages.last().is_none_or(|m| m.content.trim().is_empty())
+            }
+        }
+    }
+
+    /// As it stands in a data file: a string, or a list of `{role, content}`.
+    pub fn to_value(&self) -> Value {
+        match self {
+            Content::Text(text) => text.as_str().into(),
+            Content::Messages(messages) => messages.iter().map(Message::to_value).collect(),
+        }
+    }
+}
+
+impl Message {
+    fn to_value(&self) -> Value {
+        let entries = [("role", &self.role), ("content", &self.content)];
+        Value::Object(
+            entries
+                .into_iter()
+                .map(|(key, text)| (key.to_owned(), text.as_str().into()))
+                .collect(),
+        )
+    }
+}
+
+/// The five kinds of row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// `prompt, answer, rank`: one row a response.
+    Ranked,
+    /// `prompt, chosen, rejected`.
+    Pairs,
+    /// `prompt, response_a, response_b, label`.
+    Comparisons,
+    /// `prompt, responses: [{text, score or rank}]`.
+    Groups,
+    /// `prompt, response`, or `prompt, responses: [text]`: nothing to learn from.
+    Unlabelled,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Kind::Ranked => "ranked responses",
+            Kind::Pairs => "pairs",
+            Kind::Comparisons => "comparisons",
+            Kind::Groups => "groups",
+            Kind::Unlabelled => "unlabelled",
+        })
+    }
+}
+
+/// What one row says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// One response with its place among those of the same prompt (`None`: unranked).
+    Ranked {
+        /// What was asked.
+        prompt: Content,
+        /// The answer.
+        response: Content,
+        /// 1 is best; equal ranks are ties.
+        rank: Option<f64>,
+    },
+    /// A response preferred to another.
+    Pair {
+        /// `None` when both sides are whole transcripts.
+        prompt: Option<Content>,
+        /// The better one.
+        chosen: Content,
+        /// The worse one.
+        rejected: Content,
+        /// How much better; 0 unless the row says.
+        margin: f32,
+        /// Weight of the judgement; 1 unless the row says.
+        weight: f32,
+    },
+    /// Two responses and a verdict.
+    Comparison {
+        /// What was asked.
+        prompt: Option<Content>,
+        /// The response listed first.
+        a: Content,
+        /// The response listed second.
+        b: Content,
+        /// Share of votes for `a`: 1, 0, 0.5 for a tie, or between.
+        target: f32,
+    },
+    /// A whole group in one row.
+    Group {
+        /// What was asked.
+        prompt: Content,
+        /// Its responses, in the order of the row; a text may be empty.
+        responses: Vec<Candidate>,
+    },
+    /// One response without a judgement.
+    Unlabelled {
+        /// What was asked.
+        prompt: Content,
+        /// The answer.
+        response: Content,
+    },
+}
+
+impl Record {
+    /// The kind of row.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Record::Ranked { .. } => Kind::Ranked,
+            Record::Pair { .. } => Kind::Pairs,
+            Record::Comparison { .. } => Kind::Comparisons,
+            Record::Group { responses, .. } if responses.iter().any(Candidate::is_labelled) => {
+                Kind::Groups
+            }
+            Record::Group { .. } | Record::Unlabelled { .. } => Kind::Unlabelled,
+        }
+    }
+}
+
+/// One response of a group row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Its text or messages.
+    pub content: Content,
+    /// Place in the ranking: 1 is best.
+    pub rank: Option<f64>,
+    /// Rating: higher is better.
+    pub score: Option<f64>,
+}
+
+impl Candidate {
+    /// True if the row says how good it is.
+    pub fn is_labelled(&self) -> bool {
+        self.rank.is_some() || self.score.is_some()
     }
 }

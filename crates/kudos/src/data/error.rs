@@ -1,0 +1,298 @@
+//! One variant per way a data file can be wrong.
+//!
+//! Two levels: a [`DataError`] ends the reading of a file, a [`RowProblem`] costs one row, which is
+//! counted and reported with its place. Every message is one line that says where, what was expected,
+//! what was found and, when it ends the command, what to do.
+
+use super::record::Location;
+use std::io;
+use std::sync::Arc;
+
+/// What stops the reading or writing of a file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The file is missing or may not be read.
+    #[error("{file}: expected a readable file, found {source}; check the name and the permissions")]
+    Open {
+        /// The file as the user named it.
+        file: Arc<str>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A directory was given.
+    #[error(
+        "{file}: expected a file, found a directory; name the files in it, such as {file}/train.jsonl"
+    )]
+    Directory {
+        /// The directory as the user named it.
+        file: Arc<str>,
+    },
+    /// There is no row at all.
+    #[error(
+        "{file}: expected at least one row, found {found}; check that it was written completely"
+    )]
+    Empty {
+        /// The file as the user named it.
+        file: Arc<str>,
+        /// `an empty file`, `a header and no rows`, …
+        found: &'static str,
+    },
+    /// The first bytes are those of a format that Kudos does not read.
+    #[error(
+        "{file}: expected CSV, JSONL, a JSON array or Parquet, found {found}; convert it first"
+    )]
+    Unsupported {
+        /// The file as the user named it.
+        file: Arc<str>,
+        /// What the first bytes say it is.
+        found: &'static str,
+    },
+    /// The columns (or the keys of the first row) are not those of any kind of data.
+    #[error("{location}: expected {expected}, found {found}; rename or add the columns")]
+    Columns {
+        /// Header line or first row.
+        location: Location,
+        /// The nearest kind of data and what it lacks.
+        expected: String,
+        /// The columns there are.
+        found: String,
+    },
+    /// Two columns have the same name.
+    #[error(
+        "{location}: expected distinct column names, found {column:?} twice; rename one of them"
+    )]
+    DuplicateColumn {
+        /// Header line.
+        location: Location,
+        /// The name that stands twice.
+        column: String,
+    },
+    /// The file breaks off or is corrupt; what follows cannot be trusted.
+    #[error("{location}: expected {expected}, found {found}; write or fetch the file again")]
+    Damaged {
+        /// The last line that was reached.
+        location: Location,
+        /// `a complete gzip stream`, …
+        expected: &'static str,
+        /// What the decoder said.
+        found: String,
+    },
+    /// A quoted CSV field is never closed: an unknown number of rows are inside it.
+    #[error(
+        "{location}: expected a closing quote, found the end of the file; double the quotes inside the field (RFC 4180)"
+    )]
+    UnclosedQuote {
+        /// Line the row starts at.
+        location: Location,
+    },
+    /// Text after the `]` of a JSON array.
+    #[error(
+        "{location}: expected nothing after the closing `]`, found more text; write one JSON array, or one object a line"
+    )]
+    Trailing {
+        /// Line of the first stray byte.
+        location: Location,
+    },
+    /// The system failed to deliver the bytes.
+    #[error("{location}: expected to read on, found {source}; check the disk or the pipe")]
+    Read {
+        /// The last line that was reached.
+        location: Location,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// So many ranked responses share one prompt that their pairs would not fit in memory.
+    #[error(
+        "{location}: expected at most {limit} ranked responses to one prompt, found {found}; check the `prompt` column"
+    )]
+    GroupTooLarge {
+        /// First row of the group.
+        location: Location,
+        /// The limit.
+        limit: usize,
+        /// Responses with a rank.
+        found: usize,
+    },
+    /// A row that cannot be used, where the caller asked to stop at the first.
+    #[error("{0}; correct the row, or run without --strict to leave it out")]
+    Row(RowProblem),
+    /// The output could not be written.
+    #[error(
+        "{file}: expected to write the output, found {source}; check the directory and the free space"
+    )]
+    Write {
+        /// The output as the user named it.
+        file: Arc<str>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A row that the output format cannot express.
+    #[error(
+        "{file}: row {row}, column {column:?}: expected {expected}, found {found}; write JSONL, which has no columns"
+    )]
+    Unwritable {
+        /// The output as the user named it.
+        file: Arc<str>,
+        /// Row of the output, from 1.
+        row: u64,
+        /// The column.
+        column: String,
+        /// What the columns written so far allow.
+        expected: String,
+        /// What the row holds.
+        found: String,
+    },
+}
+
+impl DataError {
+    /// True for a closed pipe (`kudos … | head`), which is no failure of ours.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, DataError::Write { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Sorts an error of a reader into "damaged" (said by a decoder) and "not delivered".
+    pub(super) fn from_read(location: Location, expected: &'static str, source: io::Error) -> Self {
+        use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+        match source.kind() {
+            UnexpectedEof => {
+                let found = "its end too early".to_owned();
+                DataError::Damaged {
+                    location,
+                    expected,
+                    found,
+                }
+            }
+            InvalidData | InvalidInput | Other => {
+                let found = source.to_string();
+                DataError::Damaged {
+                    location,
+                    expected,
+                    found,
+                }
+            }
+            _ => DataError::Read { location, source },
+        }
+    }
+}
+
+/// One row that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{location}: {kind}")]
+pub struct RowProblem {
+    /// Where the row starts.
+    pub location: Location,
+    /// What is wrong with it.
+    pub kind: ProblemKind,
+}
+
+/// The ways a row can be unusable.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// Bytes that are not UTF-8.
+    #[error("expected UTF-8, found an invalid byte at byte {byte} of {place}")]
+    NotUtf8 {
+        /// From 1, in the row or the field.
+        byte: usize,
+        /// `the line`, `the element`, or the column.
+        place: String,
+    },
+    /// Not a JSON object, or not JSON at all.
+    #[error("expected a JSON object, found {found}")]
+    BadJson {
+        /// The parser's words, with the column.
+        found: String,
+    },
+    /// A CSV row with more or fewer fields than the header.
+    #[error("expected {expected} fields as in the header, found {found}")]
+    Ragged {
+        /// Fields of the header.
+        expected: usize,
+        /// Fields of the row.
+        found: usize,
+    },
+    /// Text between a closing quote and the next comma.
+    #[error(
+        "expected a comma after the closing quote of field {field}, found text (a quote inside a field is doubled)"
+    )]
+    BadQuote {
+        /// From 1.
+        field: usize,
+    },
+    /// Longer than [`super::Options::max_row_bytes`].
+    #[error("expected at most {limit} bytes in a row, found more")]
+    TooLong {
+        /// The limit.
+        limit: usize,
+    },
+    /// Keys that this kind of row needs are absent.
+    #[error("expected {expected}, found {found}")]
+    Missing {
+        /// The nearest kind of data and what it lacks.
+        expected: String,
+        /// The keys there are.
+        found: String,
+    },
+    /// A value of another type.
+    #[error("column `{column}`: expected {expected}, found {found}")]
+    WrongType {
+        /// The column.
+        column: String,
+        /// `text or a list of messages`, `a number`, …
+        expected: &'static str,
+        /// The value, shortened.
+        found: String,
+    },
+    /// A number outside its range, NaN included.
+    #[error("column `{column}`: expected {expected}, found {found}")]
+    OutOfRange {
+        /// The column.
+        column: String,
+        /// The range.
+        expected: &'static str,
+        /// The number.
+        found: f64,
+    },
+    /// A label that is none of those known.
+    #[error("column `label`: expected a, b, tie or a number from 0 to 1, found {found}")]
+    UnknownLabel {
+        /// The label, shortened.
+        found: String,
+    },
+    /// A text of white space only, or no text.
+    #[error("column `{column}`: expected text, found nothing")]
+    EmptyText {
+        /// The column; `responses[3].text` in a group.
+        column: String,
+    },
+    /// A group with fewer than two usable responses.
+    #[error("column `responses`: expected at least 2 usable responses, found {found}")]
+    TooFew {
+        /// Those there are.
+        found: usize,
+    },
+    /// Both sides of a comparison are the same text.
+    #[error("expected two different responses, found the same one twice")]
+    Identical,
+}
+
+impl ProblemKind {
+    /// A stable name for counting and for JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ProblemKind::NotUtf8 { .. } => "not_utf8",
+            ProblemKind::BadJson { .. } => "bad_json",
+            ProblemKind::Ragged { .. } => "ragged",
+            ProblemKind::BadQuote { .. } => "bad_quote",
+            ProblemKind::TooLong { .. } => "too_long",
+            ProblemKind::Missing { .. } => "missing_column",
+            ProblemKind::WrongType { .. } => "wrong_type",
+            ProblemKind::OutOfRange { .. } => "out_of_range",
+            ProblemKind::UnknownLabel { .. } => "unknown_label",
+            ProblemKind::EmptyText { .. } => "empty",
+            ProblemKind::TooFew { .. } => "too_few_responses",
+            ProblemKind::Identical => "identical",
+        }
+    }
+}

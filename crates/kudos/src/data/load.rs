@@ -1,0 +1,718 @@
+//! Rows → [`Group`]s: what training and evaluation read.
+//!
+//! Within a file, ranked rows of one prompt are one group, and so are pair and comparison rows of one
+//! prompt: there a response that stands in many rows is one [`Response`], found by its content. Every
+//! unusable row is kept as a problem with its place; nothing is dropped in silence.
+
+use super::error::{DataError, ProblemKind, RowProblem};
+use super::group::{Comparison, Group, Response};
+use super::reader::{Options, Reader, Row};
+use super::record::{Candidate, Content, Kind, Location, Record};
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::path::Path;
+use std::sync::Arc;
+
+/// More ranked responses to one prompt than this make more pairs than memory should hold.
+const MAX_RANKED: usize = 4096;
+
+/// All groups of some files, with what could not be used.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The groups, in the order of the files and of their first rows.
+    pub groups: Vec<Group>,
+    /// Where each group came from; parallel to `groups`.
+    pub origins: Vec<Origin>,
+    /// Rows (or responses of a row) that could not be used.
+    pub problems: Vec<RowProblem>,
+    /// What was read, file by file.
+    pub files: Vec<FileInfo>,
+}
+
+/// Where a group came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Origin {
+    /// Index in [`Loaded::files`].
+    pub file: usize,
+    /// The kind of its first row.
+    pub kind: Kind,
+    /// The row behind each comparison, parallel to [`Group::comparisons`]; empty for rankings, whose
+    /// comparisons follow from the rows of their responses.
+    pub judged: Vec<Judged>,
+    /// Extra columns that are the same in all rows of the group.
+    pub shared: Map<String, Value>,
+}
+
+/// The row behind one comparison.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// Where it stands.
+    pub location: Location,
+    /// Its extra columns.
+    pub extra: Map<String, Value>,
+}
+
+/// What one file holds.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct FileInfo {
+    /// The file as the user named it.
+    pub file: String,
+    /// SHA-256 of the file as it lies on disk, in hexadecimal.
+    pub sha256: String,
+    /// The kind of its first usable row; `None` if it has none.
+    pub kind: Option<Kind>,
+    /// Usable rows of each kind.
+    pub kinds: BTreeMap<Kind, u64>,
+    /// All rows, usable or not.
+    pub rows: u64,
+    /// Rows that could not be used, whole or in part.
+    pub unusable: u64,
+    /// Groups.
+    pub groups: usize,
+    /// Preferences: comparisons that are not ties.
+    pub pairs: usize,
+    /// Comparisons that are ties.
+    pub ties: usize,
+}
+
+/// Reads files and groups their rows.
+///
+/// # Errors
+/// If a file cannot be read to its end, or, with [`Options::strict`], at the first unusable row.
+pub fn load_groups<P: AsRef<Path>>(paths: &[P], options: &Options) -> Result<Loaded, DataError> {
+    let mut loaded = Loaded::default();
+    for path in paths {
+        loaded.read(Reader::open(path, options)?, options)?;
+    }
+    Ok(loaded)
+}
+
+impl Loaded {
+    /// Reads one more file.
+    ///
+    /// # Errors
+    /// As [`load_groups`].
+    pub fn read(&mut self, mut reader: Reader, options: &Options) -> Result<(), DataError> {
+        let first_problem = self.problems.len();
+        let mut grouping = Grouping::new(self.files.len(), reader.file().clone());
+        for row in &mut reader {
+            grouping.info.rows += 1;
+            match row {
+                Ok(row) => grouping.add(row, &mut self.problems),
+                Err(DataError::Row(problem)) => self.problems.push(problem),
+                Err(error) => return Err(error),
+            }
+            match self.problems.last() {
+                Some(problem) if options.strict => return Err(DataError::Row(problem.clone())),
+                _ => {}
+            }
+        }
+        let new = &self.problems[first_problem..];
+        grouping.info.unusable = new.chunk_by(|a, b| a.location == b.location).count() as u64;
+        grouping.info.sha256 = reader.sha256();
+        grouping.finish(self)
+    }
+
+    /// Preferences: comparisons that are not ties.
+    pub fn pairs(&self) -> usize {
+        self.files.iter().map(|file| file.pairs).sum()
+    }
+
+    /// Comparisons that are ties.
+    pub fn ties(&self) -> usize {
+        self.files.iter().map(|file| file.ties).sum()
+    }
+
+    /// The row that comparison `c` of group `g` stands in (in a ranking: the row of its second response).
+    pub fn comparison_location(&self, g: usize, c: usize) -> &Location {
+        match self.origins[g].judged.get(c) {
+            Some(judged) => &judged.location,
+            None => &self.groups[g].responses[self.groups[g].comparisons[c].second].location,
+        }
+    }
+
+    /// The extra columns that belong to comparison `c` of group `g`.
+    pub fn comparison_extra(&self, g: usize, c: usize) -> &Map<String, Value> {
+        self.origins[g]
+            .judged
+            .get(c)
+            .map_or(&self.origins[g].shared, |judged| &judged.extra)
+    }
+}
+
+/// Which rows of one prompt go together.
+#[derive(Clone, Copy, PartialEq, Hash)]
+enum Family {
+    Rankings,
+    Judgements,
+}
+
+/// The groups of one file while it is read.
+struct Grouping {
+    info: FileInfo,
+    file: usize,
+    groups: Vec<Group>,
+    origins: Vec<Origin>,
+    prompts: Index,
+    responses: Index,
+}
+
+impl Grouping {
+    fn new(file: usize, name: Arc<str>) -> Self {
+        let (sha256, kind, kinds) = (String::new(), None, BTreeMap::new());
+        let info = FileInfo {
+            file: name.to_string(),
+            sha256,
+            kind,
+            kinds,
+            rows: 0,
+            unusable: 0,
+            groups: 0,
+            pairs: 0,
+            ties: 0,
+        };
+        let (groups, origins) = (Vec::new(), Vec::new());
+        Grouping {
+            info,
+            file,
+            groups,
+            origins,
+            prompts: Index::default(),
+            responses: Index::default(),
+        }
+    }
+
+    fn add(&mut self, row: Row, problems: &mut Vec<RowProblem>) {
+        let kind = row.record.kind();
+        let (record, location, extra) = row.into_parts();
+        let judged = Judged { location, extra };
+        let usable = match record {
+            Record::Ranked {
+                prompt,
+                response,
+                rank,
+            } => self.add_response(kind, prompt, response, rank, judged),
+            Record::Unlabelled { prompt, response } => {
+                self.add_response(kind, prompt, response, None, judged)
+            }
+            Record::Pair {
+                prompt,
+                chosen,
+                rejected,
+                margin,
+                weight,
+            } => {
+                let verdict = Comparison {
+                    first: 0,
+                    second: 1,
+                    target: 1.0,
+                    margin,
+                    weight,
+                };
+                self.add_judgement(kind, prompt, [chosen, rejected], verdict, judged)
+            }
+            Record::Comparison {
+                prompt,
+                a,
+                b,
+                target,
+            } => {
+                let verdict = Comparison {
+                    first: 0,
+                    second: 1,
+                    target,
+                    margin: 0.0,
+                    weight: 1.0,
+                };
+                self.add_judgement(kind, prompt, [a, b], verdict, judged)
+            }
+            Record::Group { prompt, responses } => {
+                self.add_group(kind, prompt, responses, judged, problems)
+            }
+        };
+        if usable {
+            self.info.kind.get_or_insert(kind);
+            *self.info.kinds.entry(kind).or_default() += 1;
+        }
+    }
+
+    fn add_response(
+        &mut self,
+        kind: Kind,
+        prompt: Content,
+        content: Content,
+        rank: Option<f64>,
+        row: Judged,
+    ) -> bool {
+        let location = row.location.clone();
+        let g = self.group_of(Family::Rankings, kind, Some(prompt), row);
+        self.groups[g].responses.push(Response {
+            content,
+            rank,
+            score: None,
+            location,
+        });
+        true
+    }
+
+    fn add_judgement(
+        &mut self,
+        kind: Kind,
+        prompt: Option<Content>,
+        [first, second]: [Content; 2],
+        verdict: Comparison,
+        row: Judged,
+    ) -> bool {
+        let g = self.group_of(Family::Judgements, kind, prompt, row.clone());
+        let first = self.response_of(g, first, &row.location);
+        let second = self.response_of(g, second, &row.location);
+        self.groups[g].comparisons.push(Comparison {
+            first,
+            second,
+            ..verdict
+        });
+        self.origins[g].judged.push(row);
+        true
+    }
+
+    /// Adds a whole group without its empty responses; false if too little is left of it.
+    fn add_group(
+        &mut self,
+        kind: Kind,
+        prompt: Content,
+        candidates: Vec<Candidate>,
+        row: Judged,
+        problems: &mut Vec<RowProblem>,
+    ) -> bool {
+        let mut report = |kind| {
+            problems.push(RowProblem {
+                location: row.location.clone(),
+                kind,
+            })
+        };
+        let mut usable = Vec::with_capacity(candidates.len());
+        for (at, candidate) in candidates.into_iter().enumerate() {
+            if candidate.content.is_blank() {
+                report(ProblemKind::EmptyText {
+                    column: format!("responses[{}].text", at + 1),
+                });
+            } else {
+                usable.push(candidate);
+            }
+        }
+        let needed = if kind == Kind::Unlabelled { 1 } else { 2 };
+        if usable.len() < needed {
+            report(ProblemKind::TooFew {
+                found: usable.len(),
+            });
+            return false;
+        }
+        let location = row.location.clone();
+        let g = self.new_group(kind, Some(prompt), row);
+        self.groups[g].responses = ranked(usable, &location);
+        true
+    }
+
+    /// The group of this prompt and family, new if there is none. Without a prompt it is always new.
+    fn group_of(
+        &mut self,
+        family: Family,
+        kind: Kind,
+        prompt: Option<Content>,
+        row: Judged,
+    ) -> usize {
+        let Some(key) = &prompt else {
+            return self.new_group(kind, prompt, row);
+        };
+        let (groups, origins) = (&self.groups, &self.origins);
+        let same = |g: usize| {
+            groups[g].prompt.as_ref() == Some(key) && Family::of(origins[g].kind) == Some(family)
+        };
+        match self
+            .prompts
+            .find_or_insert(&(family, key), self.groups.len(), same)
+        {
+            Some(g) => {
+                self.origins[g]
+                    .shared
+                    .retain(|name, value| row.extra.get(name) == Some(value));
+                g
+            }
+            None => self.new_group(kind, prompt, row),
+        }
+    }
+
+    fn new_group(&mut self, kind: Kind, prompt: Option<Content>, row: Judged) -> usize {
+        let Judged { location, extra } = row;
+        let shared = extra.clone();
+        self.origins.push(Origin {
+            file: self.file,
+            kind,
+            judged: Vec::new(),
+            shared,
+        });
+        let (responses, comparisons) = (Vec::new(), Vec::new());
+        self.groups.push(Group {
+            prompt,
+            responses,
+            comparisons,
+            location,
+            extra,
+        });
+        self.groups.len() - 1
+    }
+
+    /// The response of this content in group `g`, new if there is none.
+    fn response_of(&mut self, g: usize, content: Content, location: &Location) -> usize {
+        let responses = &mut self.groups[g].responses;
+        let same = |r: usize| {
+            responses
+                .get(r)
+                .is_some_and(|known| known.content == content)
+        };
+        let found = self
+            .responses
+            .find_or_insert(&(g, &content), responses.len(), same);
+        found.unwrap_or_else(|| {
+            responses.push(Response {
+                content,
+                rank: None,
+                score: None,
+                location: location.clone(),
+            });
+            responses.len() - 1
+        })
+    }
+
+    /// Turns ranks into comparisons and hands everything over.
+    fn finish(mut self, loaded: &mut Loaded) -> Result<(), DataError> {
+        for (group, origin) in self.groups.iter_mut().zip(&self.origins) {
+            if origin.judged.is_empty() {
+                group.comparisons = comparisons_of_ranks(group)?;
+            }
+        }
+        self.info.groups = self.groups.len();
+        self.info.ties = self.groups.iter().map(Group::ties).sum();
+        self.info.pairs = self
+            .groups
+            .iter()
+            .map(|group| group.comparisons.len())
+            .sum::<usize>()
+            - self.info.ties;
+        loaded.groups.append(&mut self.groups);
+        loaded.origins.append(&mut self.origins);
+        loaded.files.push(self.info);
+        Ok(())
+    }
+}
+
+impl Family {
+    /// Group rows stand alone: each is complete.
+    fn of(kind: Kind) -> Option<Family> {
+        match kind {
+            Kind::Ranked | Kind::Unlabelled => Some(Family::Rankings),
+            Kind::Pairs | Kind::Comparisons => Some(Family::Judgements),
+            Kind::Groups => None,
+        }
+    }
+}
+
+/// Gives every candidate its rank: as stated, or, where no candidate states one, by score (highest
+/// first, equal scores share a rank).
+fn ranked(candidates: Vec<Candidate>, location: &Location) -> Vec<Response> {
+    let stated = candidates.iter().any(|candidate| candidate.rank.is_some());
+    let scores: Vec<f64> = candidates
+        .iter()
+        .filter_map(|candidate| candidate.score)
+        .collect();
+    let place = |score: f64| 1.0 + scores.iter().filter(|other| **other > score).count() as f64;
+    let response = |Candidate {
+                        content,
+                        rank,
+                        score,
+                    }: Candidate| {
+        let rank = if stated { rank } else { score.map(place) };
+        Response {
+            content,
+            rank,
+            score,
+            location: location.clone(),
+        }
+    };
+    candidates.into_iter().map(response).collect()
+}
+
+/// One comparison for every two ranked responses, in listed order.
+fn comparisons_of_ranks(group: &Group) -> Result<Vec<Comparison>, DataError> {
+    let place = |(r, response): (usize, &Response)| response.rank.map(|rank| (r, rank));
+    let places: Vec<(usize, f64)> = group
+        .responses
+        .iter()
+        .enumerate()
+        .filter_map(place)
+        .collect();
+    if places.len() > MAX_RANKED {
+        let location = group.location.clone();
+        return Err(DataError::GroupTooLarge {
+            location,
+            limit: MAX_RANKED,
+            found: places.len(),
+        });
+    }
+    let mut comparisons = Vec::with_capacity(places.len() * places.len().saturating_sub(1) / 2);
+    for (i, (first, better)) in places.iter().enumerate() {
+        for (second, other) in &places[i + 1..] {
+            let target = if better < other {
+                1.0
+            } else if better > other {
+                0.0
+            } else {
+                0.5
+            };
+            comparisons.push(Comparison {
+                first: *first,
+                second: *second,
+                target,
+                margin: 0.0,
+                weight: 1.0,
+            });
+        }
+    }
+    Ok(comparisons)
+}
+
+/// Finds equal things by hash without keeping a second copy of their texts.
+#[derive(Default)]
+struct Index {
+    hasher: RandomState,
+    buckets: HashMap<u64, Vec<usize>>,
+}
+
+impl Index {
+    /// The number of an equal thing; `None` if there is none, and it is then noted as `new`.
+    fn find_or_insert(
+        &mut self,
+        key: &impl Hash,
+        new: usize,
+        same: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let bucket = self.buckets.entry(self.hasher.hash_one(key)).or_default();
+        let found = bucket.iter().copied().find(|number| same(*number));
+        if found.is_none() {
+            bucket.push(new);
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Loaded {
+        let mut loaded = Loaded::default();
+        let reader =
+            Reader::from_bytes("t", text.as_bytes().to_vec(), &Options::default()).unwrap();
+        loaded.read(reader, &Options::default()).unwrap();
+        loaded
+    }
+
+    /// A ranked CSV of prompts with this many usable answers and this many empty ones.
+    fn rankings(prompts: &[(usize, usize)]) -> String {
+        let mut text = "prompt,answer,rank\n".to_owned();
+        for (p, (usable, empty)) in prompts.iter().enumerate() {
+            for r in 0..usable + empty {
+                let answer = if r < *usable {
+                    format!("answer {r}")
+                } else {
+                    String::new()
+                };
+                text += &format!("prompt {p},{answer},{}\n", r + 1);
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn pairs_of_rankings() {
+        let cases: [(&[(usize, usize)], usize, usize); 5] = [
+            (&[(4, 0); 5], 30, 0),
+            (&[(4, 0), (4, 0), (4, 0), (3, 1), (3, 1)], 24, 2),
+            (&[(4, 0), (4, 0), (4, 0), (4, 0), (2, 2)], 25, 2),
+            (&[(1, 0)], 0, 0),
+            (&[(0, 2), (2, 0)], 1, 2),
+        ];
+        for (prompts, pairs, empty) in cases {
+            let loaded = load(&rankings(prompts));
+            assert_eq!(
+                (loaded.pairs(), loaded.problems.len()),
+                (pairs, empty),
+                "{prompts:?}"
+            );
+            assert_eq!(loaded.groups.iter().flat_map(Group::pairs).count(), pairs);
+            assert_eq!(loaded.files[0].unusable, empty as u64);
+            assert_eq!(
+                loaded.files[0].rows,
+                prompts.iter().map(|(a, b)| (a + b) as u64).sum::<u64>()
+            );
+        }
+    }
+
+    /// `(first, second, target)` of every comparison, group by group.
+    fn verdicts(loaded: &Loaded) -> Vec<Vec<(usize, usize, f32)>> {
+        let triple = |c: &Comparison| (c.first, c.second, c.target);
+        loaded
+            .groups
+            .iter()
+            .map(|group| group.comparisons.iter().map(triple).collect())
+            .collect()
+    }
+
+    #[test]
+    fn verdicts_of_every_kind() {
+        let cases: [(&str, &[&[(usize, usize, f32)]]); 8] = [
+            (
+                "prompt,answer,rank\np,a,2\np,b,1\np,c,\np,d,2\n",
+                &[&[(0, 1, 0.0), (0, 3, 0.5), (1, 3, 1.0)]],
+            ),
+            (
+                "prompt,answer,rank\np,a,1\nq,c,1\np,b,1.5\n",
+                &[&[(0, 1, 1.0)], &[]],
+            ),
+            (
+                "prompt,chosen,rejected\np,a,b\nq,a,b\np,c,a\n",
+                &[&[(0, 1, 1.0), (2, 0, 1.0)], &[(0, 1, 1.0)]],
+            ),
+            (
+                "chosen,rejected\na,b\na,b\n",
+                &[&[(0, 1, 1.0)], &[(0, 1, 1.0)]],
+            ),
+            (
+                "prompt,response_a,response_b,label\np,a,b,tie\np,b,a,b\np,a,c,0.25\n",
+                &[&[(0, 1, 0.5), (1, 0, 0.0), (0, 2, 0.25)]],
+            ),
+            (
+                r#"{"prompt":"p","responses":[{"text":"a","score":2},{"text":"b","score":5},{"text":"c"}]}"#,
+                &[&[(0, 1, 0.0)]],
+            ),
+            (
+                r#"{"prompt":"p","responses":[{"text":"a","rank":2,"score":9},{"text":"b","rank":1},"c"]}"#,
+                &[&[(0, 1, 0.0)]],
+            ),
+            (r#"{"prompt":"p","responses":["a","b"]}"#, &[&[]]),
+        ];
+        for (text, expected) in cases {
+            let loaded = load(text);
+            assert_eq!(
+                verdicts(&loaded),
+                expected.iter().map(|v| v.to_vec()).collect::<Vec<_>>(),
+                "{text}"
+            );
+            assert_eq!(loaded.problems, [], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_located() {
+        let cases: [(&str, &[(u64, &str)], usize); 6] = [
+            (
+                "prompt,answer,rank\np,a,first\np,b,1\np,,2\n",
+                &[(2, "wrong_type"), (4, "empty")],
+                0,
+            ),
+            (
+                "prompt,chosen,rejected,margin\np,a,b,nan\np,a,a,\np,a,b,1\n",
+                &[(2, "out_of_range"), (3, "identical")],
+                1,
+            ),
+            (
+                "prompt,response_a,response_b,label\np,a,b,model_a\np,a,b,1.5\n",
+                &[(2, "unknown_label"), (3, "unknown_label")],
+                0,
+            ),
+            (
+                r#"{"prompt":"p","responses":[{"text":"a","rank":1}]}"#,
+                &[(1, "too_few_responses")],
+                0,
+            ),
+            (
+                r#"{"prompt":"p","responses":[{"text":"a","rank":1},{"text":" ","rank":2},{"text":"c","rank":3}]}"#,
+                &[(1, "empty")],
+                1,
+            ),
+            (
+                "{\"prompt\":\"p\",\"chosen\":\"a\",\"rejected\":\"b\"}\n{\"prompt\":\"p\"}\n{",
+                &[(2, "missing_column"), (3, "bad_json")],
+                1,
+            ),
+        ];
+        for (text, expected, pairs) in cases {
+            let loaded = load(text);
+            let found: Vec<_> = loaded
+                .problems
+                .iter()
+                .map(|p| (p.location.line, p.kind.name()))
+                .collect();
+            assert_eq!(
+                (found.as_slice(), loaded.pairs()),
+                (expected, pairs),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn strict_stops_at_the_first_problem() {
+        let options = Options {
+            strict: true,
+            ..Options::default()
+        };
+        for text in [
+            "prompt,answer,rank\np,a,1\np,,2\n",
+            r#"{"prompt":"p","responses":[{"text":"a","rank":1}]}"#,
+        ] {
+            let reader = Reader::from_bytes("t", text.into(), &options).unwrap();
+            let error = Loaded::default().read(reader, &options).unwrap_err();
+            assert!(matches!(error, DataError::Row(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_judgement_keeps_its_row() {
+        let loaded =
+            load("id,prompt,chosen,rejected,margin,weight\n1,p,a,b,2,\n2,q,a,b,,\n3,p,b,c,,0.5\n");
+        assert_eq!(loaded.groups[0].responses.len(), 3);
+        assert_eq!(loaded.comparison_location(0, 1).to_string(), "t:4");
+        assert_eq!(loaded.comparison_extra(0, 1)["id"], "3");
+        assert!(loaded.origins[0].shared.is_empty(), "the ids differ");
+        let (first, second) = (
+            loaded.groups[0].comparisons[0],
+            loaded.groups[0].comparisons[1],
+        );
+        assert_eq!(
+            (first.margin, first.weight, second.margin, second.weight),
+            (2.0, 1.0, 0.0, 0.5)
+        );
+        let loaded = load("prompt,answer,rank,topic,model\np,a,1,t,x\np,b,2,t,y\n");
+        assert_eq!(loaded.comparison_location(0, 0).to_string(), "t:3");
+        assert_eq!(
+            serde_json::to_string(loaded.comparison_extra(0, 0)).unwrap(),
+            r#"{"topic":"t"}"#
+        );
+    }
+
+    #[test]
+    fn too_many_ranks_for_one_prompt() {
+        let reader = Reader::from_bytes(
+            "t",
+            rankings(&[(MAX_RANKED + 1, 0)]).into(),
+            &Options::default(),
+        )
+        .unwrap();
+        let error = Loaded::default()
+            .read(reader, &Options::default())
+            .unwrap_err();
+        assert!(matches!(error, DataError::GroupTooLarge { .. }), "{error}");
+    }
+}

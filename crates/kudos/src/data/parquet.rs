@@ -1,0 +1,196 @@
+//! Parquet rows as JSON objects, a batch at a time.
+//!
+//! Columns of types that JSON lacks (dates, decimals, …) are carried as their text; a number that is
+//! not finite becomes the text `NaN`, `Infinity` or `-Infinity`, so that nothing turns into null.
+
+use super::error::ProblemKind;
+use super::jsonl::RawRow;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, UInt64Type};
+use arrow::error::ArrowError;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use serde_json::{Map, Value};
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Rows decoded at once: the memory of a reader is a page of each column and this many rows.
+const BATCH_ROWS: usize = 128;
+
+/// The rows of a Parquet file.
+pub(super) struct Parquet {
+    batches: ParquetRecordBatchReader,
+    names: Vec<String>,
+    columns: Vec<ArrayRef>,
+    /// Next row of the batch, and of the file (from 1).
+    next: usize,
+    length: usize,
+    row: u64,
+}
+
+impl Parquet {
+    /// Reads the footer; the error is the decoder's words.
+    pub fn new(file: File) -> Result<Self, String> {
+        let batches = guarded(|| {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+            builder.with_batch_size(BATCH_ROWS).build()
+        })?;
+        let schema = arrow::array::RecordBatchReader::schema(&batches);
+        let names = schema
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect();
+        Ok(Parquet {
+            batches,
+            names,
+            columns: Vec::new(),
+            next: 0,
+            length: 0,
+            row: 0,
+        })
+    }
+
+    /// The column names.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Row reached, from 1.
+    pub fn row(&self) -> u64 {
+        self.row.max(1)
+    }
+
+    pub fn next(&mut self) -> Result<Option<RawRow>, String> {
+        while self.next == self.length {
+            let Some(batch) = guarded(|| self.batches.next().transpose())? else {
+                return Ok(None);
+            };
+            self.length = batch.num_rows();
+            self.next = 0;
+            self.columns = guarded(|| plain_columns(&batch))?;
+        }
+        self.row += 1;
+        let fields = self.names.iter().zip(&self.columns).map(|(name, column)| {
+            let value = value_at(column, self.next).map_err(|problem| problem.in_column(name))?;
+            Ok((name.clone(), value))
+        });
+        let row = fields.collect::<Result<Map<_, _>, ProblemKind>>();
+        self.next += 1;
+        Ok(Some((self.row, row)))
+    }
+}
+
+/// Runs a decoder: on a corrupt file it may panic instead of returning an error, and a data file must
+/// never end the program that way.
+fn guarded<T, E: std::fmt::Display>(decode: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(decode)) {
+        Ok(result) => result.map_err(|e| e.to_string().replace('\n', " ")),
+        Err(_) => Err("data that the Parquet decoder cannot follow".to_owned()),
+    }
+}
+
+fn plain_columns(batch: &RecordBatch) -> Result<Vec<ArrayRef>, ArrowError> {
+    batch.columns().iter().map(plain).collect()
+}
+
+/// Casts to one of the few types that [`value_at`] knows.
+fn plain(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let target = plain_type(column.data_type());
+    if *column.data_type() == target {
+        Ok(column.clone())
+    } else {
+        cast(column, &target)
+    }
+}
+
+fn plain_type(found: &DataType) -> DataType {
+    use DataType::*;
+    let inner =
+        |field: &Field| Arc::new(field.clone().with_data_type(plain_type(field.data_type())));
+    match found {
+        Null | Boolean => found.clone(),
+        Int8 | Int16 | Int32 | Int64 => Int64,
+        UInt8 | UInt16 | UInt32 | UInt64 => UInt64,
+        Float16 | Float32 | Float64 => Float64,
+        Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => LargeBinary,
+        Dictionary(_, values) => plain_type(values),
+        List(field)
+        | LargeList(field)
+        | FixedSizeList(field, _)
+        | ListView(field)
+        | LargeListView(field) => LargeList(inner(field)),
+        Struct(fields) => Struct(fields.iter().map(|field| inner(field)).collect()),
+        _ => LargeUtf8,
+    }
+}
+
+fn value_at(column: &ArrayRef, at: usize) -> Result<Value, ProblemKind> {
+    if column.is_null(at) {
+        return Ok(Value::Null);
+    }
+    Ok(match column.data_type() {
+        DataType::Boolean => column.as_boolean().value(at).into(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().value(at).into(),
+        DataType::UInt64 => column.as_primitive::<UInt64Type>().value(at).into(),
+        DataType::Float64 => number(column.as_primitive::<Float64Type>().value(at)),
+        DataType::LargeUtf8 => column.as_string::<i64>().value(at).into(),
+        DataType::LargeBinary => text(column.as_binary::<i64>().value(at))?,
+        DataType::LargeList(_) => {
+            let items = column.as_list::<i64>().value(at);
+            Value::Array(
+                (0..items.len())
+                    .map(|i| value_at(&items, i))
+                    .collect::<Result<_, _>>()?,
+            )
+        }
+        DataType::Struct(fields) => {
+            let members = column.as_struct().columns();
+            let entry = |(field, member): (&Arc<Field>, &ArrayRef)| {
+                Ok((field.name().clone(), value_at(member, at)?))
+            };
+            Value::Object(
+                fields
+                    .iter()
+                    .zip(members)
+                    .map(entry)
+                    .collect::<Result<_, ProblemKind>>()?,
+            )
+        }
+        _ => Value::Null,
+    })
+}
+
+/// Parquet written without a logical type calls its text "bytes".
+fn text(bytes: &[u8]) -> Result<Value, ProblemKind> {
+    let text = std::str::from_utf8(bytes);
+    text.map(Value::from).map_err(|e| ProblemKind::NotUtf8 {
+        byte: e.valid_up_to() + 1,
+        place: String::new(),
+    })
+}
+
+/// A JSON number, or the text of one that JSON cannot write.
+fn number(value: f64) -> Value {
+    let name = if value.is_nan() {
+        "NaN"
+    } else if value > 0.0 {
+        "Infinity"
+    } else {
+        "-Infinity"
+    };
+    serde_json::Number::from_f64(value).map_or_else(|| name.into(), Value::Number)
+}
+
+impl ProblemKind {
+    fn in_column(self, column: &str) -> Self {
+        match self {
+            ProblemKind::NotUtf8 { byte, .. } => ProblemKind::NotUtf8 {
+                byte,
+                place: format!("column `{column}`"),
+            },
+            other => other,
+        }
+    }
+}
