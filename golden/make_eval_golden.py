@@ -3,9 +3,10 @@
     pip install numpy==2.4.6 scipy==1.17.1 scikit-learn==1.9.1
     python golden/make_eval_golden.py            # writes golden/eval/*.json
 
-Each file holds a small random data set (the texts as their lengths alone), the scores, and what the libraries say of them.
-Nothing here repeats the formulas of the Rust side where another way exists: best-of-n goes through all draws, the partial
-correlation through the residuals of two regressions, and the interval through scipy.stats.bootstrap.
+Each file holds a small random data set (the texts as their lengths alone), the scores, and what
+the libraries say of them. Nothing here repeats the formulas of the Rust side where another way
+exists: best-of-n goes through all draws, the partial correlation through the residuals of two
+regressions, the interval through scipy.stats.bootstrap, and the temperature through scipy.optimize.
 """
 
 import itertools
@@ -13,7 +14,7 @@ import json
 import pathlib
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 from sklearn.metrics import brier_score_loss, log_loss, ndcg_score
 
 HERE = pathlib.Path(__file__).parent / "eval"
@@ -148,6 +149,11 @@ def calibration(groups, temperature):
     }
 
 
+def fitted_temperature(groups):
+    loss = lambda beta: calibration(groups, 1 / beta)["log_loss"]
+    return float(1 / optimize.minimize_scalar(loss, bounds=(0.01, 100), options={"xatol": 1e-9}).x)
+
+
 def length_partial_correlation(groups):
     """Pearson's r of what is left of score and log length after regressing each on people's order."""
     columns = []
@@ -224,6 +230,7 @@ def main():
     for name, (groups, temperature) in sets.items():
         golden = {
             "temperature": temperature,
+            "fitted_temperature": fitted_temperature(groups),
             "expected": expected(groups, temperature),
             "groups": groups,
         }

@@ -1,7 +1,8 @@
-//! The metrics against SciPy, scikit-learn and NumPy (`golden/make_eval_golden.py`), and properties that hold for all data.
+//! The metrics against SciPy, scikit-learn and NumPy (`golden/make_eval_golden.py`), and properties
+//! that hold for all data.
 
 use kudos::data::{Comparison, Content, Group, Location, Response};
-use kudos::eval::{DataReport, EvalOptions, Metrics, evaluate};
+use kudos::eval::{DataReport, EvalOptions, Metrics, evaluate, fit_temperature};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 
@@ -12,6 +13,7 @@ struct Golden {
     scores: Vec<Vec<f32>>,
     temperature: f32,
     expected: Value,
+    fitted_temperature: f64,
 }
 
 fn golden(name: &str) -> Golden {
@@ -24,6 +26,7 @@ fn golden(name: &str) -> Golden {
         groups: groups.iter().map(group).collect(),
         scores: groups.iter().map(|g| floats(&g["scores"])).collect(),
         temperature: float(&json["temperature"]) as f32,
+        fitted_temperature: float(&json["fitted_temperature"]),
         expected: json["expected"].take(),
     }
 }
@@ -123,6 +126,9 @@ fn check(name: &str, interval_tolerance: f64) {
         };
         assert_close(&format!("{name}: {key}"), &found[key], expected, tolerance);
     }
+    let fitted = fit_temperature(&golden.groups, &golden.scores).expect(name);
+    let distance = f64::from(fitted.expect("margins")) - golden.fitted_temperature;
+    assert!(distance.abs() < 1e-4, "{name}: temperature {fitted:?}");
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! What picking by this judge would bring: the quality of the response it scores highest among n.
 //!
-//! The n responses are drawn from the k of a group. All draws are averaged exactly instead of simulated: with the responses in
-//! ascending order of score, the one at place i (from 0) is the top of `C(i, n−1)` of the `C(k, n)` draws, which
-//! is the unbiased estimator of Stiennon et al. 2020 and Nakano et al. 2021 (WebGPT, appendix I).
+//! The n responses are drawn from the k of a group. All draws are averaged exactly instead of
+//! simulated: with the responses in ascending order of score, the one at place i (from 0) is the
+//! top of `C(i, n−1)` of the `C(k, n)` draws, which is the unbiased estimator of Stiennon et al.
+//! 2020 and Nakano et al. 2021 (WebGPT, appendix I).
 
 use super::mean;
 use super::ranking::{Ranking, wins};
 use std::collections::BTreeMap;
 
-/// Expected quality of one pick among n, as the share of the other responses to its prompt that it beats in
-/// people's order (ties half). `judge` lies between `random` and `oracle` when the judge is of use.
+/// Expected quality of one pick among n, as the share of the other responses to its prompt that it
+/// beats in people's order (ties half). `judge` lies between `random` and `oracle` when the judge
+/// is of use.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct BestOfN {
     /// Picked by the judge's score; equal scores are picked among at random.

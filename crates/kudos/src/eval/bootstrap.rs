@@ -1,9 +1,10 @@
 //! The interval of the accuracy: a percentile bootstrap over prompts.
 //!
-//! The pairs of one prompt are not independent: four ranked answers make six pairs, and a judge that is at home in
-//! a subject gets all six. Resampling pairs would report an interval that is far too narrow, so whole prompts are
-//! resampled, each with all its pairs (the cluster bootstrap: Davison & Hinkley, *Bootstrap Methods and their
-//! Application*, 1997, §3.8). The random numbers are counter-based: resample `r`, draw `d` is always the same number.
+//! The pairs of one prompt are not independent: four ranked answers make six pairs, and a judge
+//! that is at home in a subject gets all six. Resampling pairs would report an interval that is far
+//! too narrow, so whole prompts are resampled, each with all its pairs (the cluster bootstrap:
+//! Davison & Hinkley, *Bootstrap Methods and their Application*, 1997, §3.8). The random numbers
+//! are counter-based: resample `r`, draw `d` is always the same number.
 
 use super::pairs::Pair;
 
@@ -17,9 +18,10 @@ struct Tally {
 
 /// 95 % interval of the accuracy over prompts, `[low, high]`.
 ///
-/// `None` with fewer than two prompts (one prompt says nothing about others) or without resamples. When everything
-/// is right, or everything wrong, every resample would agree and the bootstrap would claim certainty; then it is the exact interval of
-/// Clopper & Pearson (1934) with the prompts as trials, so that 4 prompts out of 4 give `[.40, 1]`.
+/// `None` with fewer than two prompts (one prompt says nothing about others) or without resamples.
+/// When everything is right, or everything wrong, every resample would agree and the bootstrap
+/// would claim certainty; then it is the exact interval of Clopper & Pearson (1934) with the
+/// prompts as trials, so that 4 prompts out of 4 give `[.40, 1]`.
 pub(super) fn accuracy_interval(pairs: &[Pair], resamples: usize, seed: u64) -> Option<[f64; 2]> {
     let prompts = tallies(pairs);
     if prompts.len() < 2 || resamples == 0 {
@@ -98,7 +100,8 @@ mod tests {
     use super::super::{pairs, testing};
     use super::*;
 
-    /// Interval over `prompts` prompts of which the first `right` are judged right, with `copies` equal pairs each.
+    /// Interval over `prompts` prompts of which the first `right` are judged right, with `copies`
+    /// equal pairs each.
     fn interval(prompts: usize, right: usize, copies: usize, seed: u64) -> Option<[f64; 2]> {
         let mut group = testing::ranked("p", &[1.0, 2.0]);
         group.comparisons = vec![group.comparisons[0]; copies];

@@ -1,9 +1,10 @@
 //! Whether the judge's probabilities mean what they say.
 //!
-//! Bradley–Terry reads a margin as a probability: P(first beats second) = σ(margin / T). The temperature T only
-//! stretches the scale; it changes none of the other metrics. Ties count here, with target ½: a judge should be undecided about them.
-//! All three figures stay the same when a comparison lists its sides the other way round.
-//! `f64` throughout, so the log-sigmoid is written out here and not taken from the `f32` numerics of training.
+//! Bradley–Terry reads a margin as a probability: P(first beats second) = σ(margin / T). The
+//! temperature T only stretches the scale; it changes none of the other metrics. Ties count here,
+//! with target ½: a judge should be undecided about them. All three figures stay the same when a
+//! comparison lists its sides the other way round. `f64` throughout, so the log-sigmoid is written
+//! out here and not taken from the `f32` numerics of training.
 
 use super::{Scored, mean};
 
@@ -48,11 +49,38 @@ fn log_sigmoid(x: f64) -> f64 {
     x.min(0.0) - (-x.abs()).exp().ln_1p()
 }
 
+/// The temperature with the least log loss (Guo et al. 2017), between 1/100 and 100.
+///
+/// The ends stand for "no finite one is best": 1/100 when the judge is right everywhere, 100 when it
+/// is no better than chance. `None` without comparisons or when all margins are 0.
+pub(super) fn best_temperature(forecasts: &[Forecast]) -> Option<f32> {
+    forecasts.iter().find(|f| f.logit != 0.0)?;
+    let loss = |temperature: f64| -> f64 {
+        let scaled = forecasts.iter().map(|f| Forecast {
+            logit: f.logit / temperature,
+            target: f.target,
+        });
+        scaled.map(|f| negative_log_likelihood(&f)).sum()
+    };
+    // The loss is convex in 1/T, so it has one valley in ln T, which thirds close in on.
+    let (mut low, mut high) = (0.01_f64.ln(), 100_f64.ln());
+    while high - low > 1e-7 {
+        let (left, right) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
+        match loss(left.exp()) < loss(right.exp()) {
+            true => high = right,
+            false => low = left,
+        }
+    }
+    Some(((low + high) / 2.0).exp() as f32)
+}
+
+fn negative_log_likelihood(f: &Forecast) -> f64 {
+    -f.target * log_sigmoid(f.logit) - (1.0 - f.target) * log_sigmoid(-f.logit)
+}
+
 /// Mean of −t·ln p − (1−t)·ln(1−p): what Bradley–Terry training minimises. ln 2 = .693 says nothing.
 pub(super) fn log_loss(forecasts: &[Forecast]) -> Option<f64> {
-    let loss =
-        |f: &Forecast| -f.target * log_sigmoid(f.logit) - (1.0 - f.target) * log_sigmoid(-f.logit);
-    mean(forecasts.iter().map(loss))
+    mean(forecasts.iter().map(negative_log_likelihood))
 }
 
 /// Mean of (p − t)² (Brier 1950). .25 on decided comparisons says nothing.
@@ -89,7 +117,8 @@ fn agreement(forecast: &Forecast) -> f64 {
     }
 }
 
-/// Expected calibration error (Guo et al. 2017): |confidence − agreement| of the bins, weighted by their counts.
+/// Expected calibration error (Guo et al. 2017): |confidence − agreement| of the bins, weighted by
+/// their counts.
 pub(super) fn expected_calibration_error(forecasts: &[Forecast]) -> Option<f64> {
     let weighted = |b: &Bin| b.count as f64 * (b.confidence - b.agreement).abs();
     let sum: f64 = bins(forecasts).iter().map(weighted).sum();
@@ -126,6 +155,17 @@ mod tests {
             ];
             assert!(found.iter().all(|d| d.abs() < 1e-12), "{logit}: {found:?}");
         }
+    }
+
+    #[test]
+    fn the_ends_of_the_temperature() {
+        let at = |logit: f64, target: f64| best_temperature(&one(logit, target));
+        assert_eq!(at(0.0, 1.0), None);
+        assert_eq!(best_temperature(&[]), None);
+        assert!((at(2.0, 1.0).unwrap() - 0.01).abs() < 1e-4);
+        assert!((at(2.0, 0.0).unwrap() - 100.0).abs() < 1e-2);
+        // σ(x) = .8 at x = ln 4.
+        assert!((at(3.0 * 4.0_f64.ln(), 0.8).unwrap() - 3.0).abs() < 1e-4);
     }
 
     #[test]

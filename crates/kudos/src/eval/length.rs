@@ -1,7 +1,8 @@
 //! How much the score follows the length of a response, beyond what people's order explains.
 //!
-//! Longer is often better, so a plain correlation of score and length accuses a good judge too. The partial
-//! correlation takes out what the people's order and the length have in common, and leaves the rest.
+//! Longer is often better, so a plain correlation of score and length accuses a good judge too. The
+//! partial correlation takes out what the people's order and the length have in common, and leaves
+//! the rest.
 
 use super::{Scored, mean};
 use crate::data::{Content, Group};
@@ -16,10 +17,11 @@ pub(super) fn characters(content: &Content) -> usize {
 
 /// Partial correlation of score and log length given people's order, within groups.
 ///
-/// For each response: score `s`, `l = ln(1 + characters)`, and `q` = net wins, Σ (2·target − 1) over its comparisons
-/// as seen from its side. Each is centred in its group; then over all responses, with Pearson's r,
-/// `r_sl·q = (r_sl − r_sq·r_lq) / √((1 − r_sq²)(1 − r_lq²))` (Yule 1907). Groups without comparisons are left out. `None`
-/// when it is undefined: equal scores or lengths everywhere, or people's order decides one of them fully.
+/// For each response: score `s`, `l = ln(1 + characters)`, and `q` = net wins, Σ (2·target − 1)
+/// over its comparisons as seen from its side. Each is centred in its group; then over all
+/// responses, with Pearson's r, `r_sl·q = (r_sl − r_sq·r_lq) / √((1 − r_sq²)(1 − r_lq²))`
+/// (Yule 1907). Groups without comparisons are left out. `None` when it is undefined: equal scores
+/// or lengths everywhere, or people's order decides one of them fully.
 pub(super) fn partial_correlation(data: &[Scored]) -> Option<f64> {
     let (mut s, mut l, mut q) = (Vec::new(), Vec::new(), Vec::new());
     for scored in data.iter().filter(|d| !d.group.comparisons.is_empty()) {
@@ -50,8 +52,11 @@ fn net_wins(group: &Group) -> Vec<f64> {
     wins
 }
 
+/// Less their mean; equal values give exact zeros, as they are first taken relative to one of them.
 fn centred(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
-    let values: Vec<f64> = values.into_iter().collect();
+    let mut values: Vec<f64> = values.into_iter().collect();
+    let origin = values.first().copied().unwrap_or(0.0);
+    values.iter_mut().for_each(|v| *v -= origin);
     let centre = mean(values.iter().copied()).unwrap_or(0.0);
     values.iter().map(|v| v - centre).collect()
 }
@@ -60,8 +65,7 @@ fn centred(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
 pub(super) fn correlation(x: &[f64], y: &[f64]) -> Option<f64> {
     let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
     let (xx, yy) = (dot(x, x), dot(y, y));
-    // Centring leaves rounding noise of equal values behind: nothing that small is variation.
-    (xx > 1e-20 && yy > 1e-20).then(|| dot(x, y) / (xx * yy).sqrt())
+    (xx > 0.0 && yy > 0.0).then(|| dot(x, y) / (xx * yy).sqrt())
 }
 
 #[cfg(test)]

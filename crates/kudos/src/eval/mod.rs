@@ -1,15 +1,16 @@
 //! How good a judge is, and how sure one can be of it.
 //!
-//! One accuracy figure hides more than it shows: it moves by several points between two draws of a hundred
-//! prompts, a judge that only counts characters reaches .6 on many data sets, and a judge that ranks well may still
-//! be far too sure of itself. So every figure here stands beside what it must be compared with: the accuracy beside its
-//! interval, beside "the longer one wins" and "the first listed wins"; the picks of best-of-n beside a random pick and
-//! the best possible one.
+//! One accuracy figure hides more than it shows: it moves by several points between two draws of a
+//! hundred prompts, a judge that only counts characters reaches .6 on many data sets, and a judge
+//! that ranks well may still be far too sure of itself. So every figure here stands beside what it
+//! must be compared with: the accuracy beside its interval, beside "the longer one wins" and "the
+//! first listed wins"; the picks of best-of-n beside a random pick and the best possible one.
 //!
-//! The module takes groups and scores, and gives numbers. It must not know models, tokens or files, so that
-//! anything that scores (a judge, a remote model, a column of a table) is measured by the same rules.
-//! Everything is computed in `f64`; nothing depends on the order in which a group lists its responses, except
-//! `first_listed_accuracy`, whose subject it is. Definitions and sources stand at the fields of [`Metrics`].
+//! The module takes groups and scores, and gives numbers. It must not know models, tokens or files,
+//! so that anything that scores (a judge, a remote model, a column of a table) is measured by the
+//! same rules. Everything is computed in `f64`; nothing depends on the order in which a group lists
+//! its responses, except `first_listed_accuracy`, whose subject it is. Definitions and sources
+//! stand at the fields of [`Metrics`].
 //!
 //! | file | subject |
 //! |---|---|
@@ -35,7 +36,9 @@ mod verdict;
 
 pub use best_of_n::BestOfN;
 pub use calibration::Bin;
-pub use report::{DataReport, EvalError, EvalOptions, Metrics, evaluate, reliability};
+pub use report::{
+    DataReport, EvalError, EvalOptions, Metrics, evaluate, fit_temperature, reliability,
+};
 pub use table::render_table;
 pub use verdict::{Cause, Finding, Outcome, verdict};
 

@@ -1,7 +1,8 @@
 //! Groups → pairs, and how often the judge, the length and the place in the list pick the better one.
 //!
-//! A pair is a comparison with a preferred side; a soft target counts for the side with the majority. Ties are no
-//! pairs: no order of the scores could be right or wrong about them. All pairs weigh the same here, whatever
+//! A pair is a comparison with a preferred side; a soft target counts for the side with the
+//! majority. Ties are no pairs: no order of the scores could be right or wrong about them. All
+//! pairs weigh the same here, whatever
 //! `weight` says: weights are for training, and an accuracy must be countable by hand.
 
 use super::{Scored, length};
@@ -66,8 +67,8 @@ pub(super) fn accuracy<'a>(pairs: &[Pair<'a>], rule: impl Fn(&Pair<'a>) -> Halve
     (!pairs.is_empty()).then(|| total as f64 / (2 * pairs.len()) as f64)
 }
 
-/// True when the file lists the better one first by its format (`chosen` before `rejected`), so that its order
-/// says nothing: every target is 1 and nothing has a rank.
+/// True when the file lists the better one first by its format (`chosen` before `rejected`), so
+/// that its order says nothing: every target is 1 and nothing has a rank.
 pub(super) fn chosen_first(data: &[Scored]) -> bool {
     data.iter().all(|scored| {
         let unranked = scored.group.responses.iter().all(|r| r.rank.is_none());

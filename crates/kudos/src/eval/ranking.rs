@@ -1,7 +1,7 @@
 //! Whole rankings: Kendall's tau-b, Spearman's rho and NDCG of each group.
 //!
-//! These are for groups of three and more. On two responses tau and rho are ±1 and their mean is twice the accuracy less one,
-//! so pairs in the same file would only dilute what the rankings say.
+//! These are for groups of three and more. On two responses tau and rho are ±1 and their mean is
+//! twice the accuracy less one, so pairs in the same file would only dilute what the rankings say.
 
 use super::{Scored, length, mean};
 use crate::data::Response;
@@ -44,9 +44,11 @@ pub(super) fn mean_over(rankings: &[Ranking], figure: fn(&Ranking) -> f64) -> Op
     mean(rankings.iter().map(figure))
 }
 
-/// Kendall's tau-b (Kendall 1945): (concordant − discordant) / √(untied by people × untied by the judge).
+/// Kendall's tau-b (Kendall 1945): (concordant − discordant) / √(untied by people × untied by the
+/// judge).
 ///
-/// 0 when the judge gives all the same score: it would be undefined, and leaving such groups out would reward them.
+/// 0 when the judge gives all the same score: it would be undefined, and leaving such groups out
+/// would reward them.
 pub(super) fn kendall_tau_b(ranking: &Ranking) -> f64 {
     let (mut net, mut untied_quality, mut untied_scores) = (0.0, 0.0, 0.0);
     for i in 0..ranking.quality.len() {
@@ -68,7 +70,8 @@ fn sign(a: f64, b: f64) -> f64 {
     f64::from(i8::from(a > b) - i8::from(a < b))
 }
 
-/// Spearman's rho: Pearson's r of the two rank vectors, ties sharing their mean rank. 0 for equal scores, as above.
+/// Spearman's rho: Pearson's r of the two rank vectors, ties sharing their mean rank. 0 for equal
+/// scores, as above.
 pub(super) fn spearman(ranking: &Ranking) -> f64 {
     let centre = (ranking.quality.len() - 1) as f64 / 2.0;
     let ranks = |values: &[f64]| -> Vec<f64> {
@@ -85,10 +88,12 @@ pub(super) fn wins(values: &[f64], value: f64) -> f64 {
     beaten as f64 + tied as f64 / 2.0
 }
 
-/// NDCG (Järvelin & Kekäläinen 2002) as scikit-learn's `ndcg_score` computes it: linear gains, discount
-/// 1 / log₂(place + 1), and responses of equal score share the mean gain of their places (McSherry & Najork 2008).
+/// NDCG (Järvelin & Kekäläinen 2002) as scikit-learn's `ndcg_score` computes it: linear gains,
+/// discount 1 / log₂(place + 1), and responses of equal score share the mean gain of their places
+/// (McSherry & Najork 2008).
 ///
-/// The gain is the number of responses strictly worse, so the last has 0 and scales of ratings do not matter.
+/// The gain is the number of responses strictly worse, so the last has 0 and scales of ratings do
+/// not matter.
 pub(super) fn ndcg(ranking: &Ranking) -> f64 {
     let worse = |q: &f64| ranking.quality.iter().filter(|other| *other < q).count() as f64;
     let gains: Vec<f64> = ranking.quality.iter().map(worse).collect();

@@ -77,7 +77,8 @@ pub struct DataReport {
     pub metrics: Metrics,
     /// The same by the column `subset`, for groups that have one.
     pub subsets: BTreeMap<String, Metrics>,
-    /// Responses that did not fit the token limit. [`evaluate`] sees no tokens and leaves it `None`: whoever encoded knows.
+    /// Responses that did not fit the token limit. [`evaluate`] sees no tokens and leaves it
+    /// `None`: whoever encoded knows.
     pub truncated: Option<usize>,
 }
 
@@ -94,33 +95,40 @@ pub struct Metrics {
     pub ties: usize,
     /// Pairs whose scores are exactly equal.
     pub score_ties: usize,
-    /// Share of the pairs whose better side has the higher score; equal scores count one half. Unweighted.
+    /// Share of the pairs whose better side has the higher score; equal scores count one half.
+    /// Unweighted.
     pub accuracy: Option<f64>,
     /// 95 % percentile bootstrap interval of the accuracy over prompts (Davison & Hinkley 1997, §3.8).
     pub accuracy_ci95: Option<[f64; 2]>,
     /// Accuracy of "the longer response wins", in characters, on the same pairs.
     pub longer_response_accuracy: Option<f64>,
-    /// Accuracy of "the response listed first wins"; `None` for files of chosen and rejected, which list the chosen first.
+    /// Accuracy of "the response listed first wins"; `None` for files of chosen and rejected, which
+    /// list the chosen first.
     pub first_listed_accuracy: Option<f64>,
-    /// Mean over rankings of three or more of Kendall's tau-b (Kendall 1945), as `scipy.stats.kendalltau`.
+    /// Mean over rankings of three or more of Kendall's tau-b (Kendall 1945), as
+    /// `scipy.stats.kendalltau`.
     pub kendall_tau_b: Option<f64>,
     /// Mean over the same rankings of Spearman's rho, as `scipy.stats.spearmanr`.
     pub spearman: Option<f64>,
-    /// Mean over the same rankings of NDCG, as `sklearn.metrics.ndcg_score`; gain = responses strictly worse.
+    /// Mean over the same rankings of NDCG, as `sklearn.metrics.ndcg_score`; gain = responses
+    /// strictly worse.
     pub ndcg: Option<f64>,
-    /// Expected calibration error (Guo et al. 2017), 10 bins of equal width over the confidence in [.5, 1].
+    /// Expected calibration error (Guo et al. 2017), 10 bins of equal width over the confidence in
+    /// [.5, 1].
     pub ece: Option<f64>,
     /// Mean squared error of P(first beats second) (Brier 1950).
     pub brier: Option<f64>,
     /// Mean negative log-likelihood of the votes under P(first beats second) = σ(margin / temperature).
     pub log_loss: Option<f64>,
-    /// Correlation of score and log length within groups, given people's order (see `docs/evaluation.md`).
+    /// Correlation of score and log length within groups, given people's order (see
+    /// `docs/evaluation.md`).
     pub length_partial_correlation: Option<f64>,
     /// Quality of the pick among n responses, by n; empty without rankings.
     pub best_of_n: BTreeMap<usize, BestOfN>,
     /// Mean of all scores.
     pub score_mean: Option<f64>,
-    /// Standard deviation of all scores (of the population). Near 0, the judge says the same of everything.
+    /// Standard deviation of all scores (of the population). Near 0, the judge says the same of
+    /// everything.
     pub score_std: Option<f64>,
 }
 
@@ -170,6 +178,19 @@ pub fn reliability(
         &data,
         temperature,
     )))
+}
+
+/// The temperature that makes σ(margin / temperature) fit the comparisons best: the one for
+/// `reward.json`, fitted on held-out data.
+///
+/// Between .01 (the judge is right everywhere) and 100 (no better than chance); `None` when there
+/// are no comparisons, or only equal scores.
+///
+/// # Errors
+/// When the scores do not fit the groups or are not finite.
+pub fn fit_temperature(groups: &[Group], scores: &[Vec<f32>]) -> Result<Option<f32>, EvalError> {
+    let forecasts = calibration::forecasts(&matched(groups, scores)?, 1.0);
+    Ok(calibration::best_temperature(&forecasts))
 }
 
 fn check_temperature(temperature: f32) -> Result<(), EvalError> {
@@ -306,9 +327,9 @@ mod tests {
         let scores = [vec![3.0, 2.0, 1.0], vec![0.0, 1.0]];
         let report = evaluate("a.csv", &groups, &scores, &options()).unwrap();
         let json = serde_json::to_value(&report).unwrap();
-        let contract = "file groups pairs ties accuracy accuracy_ci95 kendall_tau_b spearman ndcg ece brier log_loss \
-             longer_response_accuracy length_partial_correlation best_of_n subsets score_ties first_listed_accuracy \
-             prompts truncated";
+        let contract = "file groups pairs ties accuracy accuracy_ci95 kendall_tau_b spearman ndcg \
+            ece brier log_loss longer_response_accuracy length_partial_correlation best_of_n \
+            subsets score_ties first_listed_accuracy prompts truncated";
         for key in contract.split_whitespace() {
             assert!(json.get(key).is_some(), "{key}");
         }

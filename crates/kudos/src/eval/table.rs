@@ -1,6 +1,7 @@
 //! Reports as an aligned text table for the terminal.
 //!
-//! The accuracy never stands alone: its interval, and what length and place would reach, are the next columns.
+//! The accuracy never stands alone: its interval, and what length and place would reach, are the
+//! next columns.
 
 use super::{DataReport, Metrics};
 
@@ -20,7 +21,8 @@ const COLUMNS: [&str; 11] = [
 
 type Row = [String; COLUMNS.len()];
 
-/// One line a file, its subsets indented below it, and notes on what the figures hide. Ends with a newline.
+/// One line a file, its subsets indented below it, and notes on what the figures hide. Ends with a
+/// newline.
 pub fn render_table(reports: &[DataReport]) -> String {
     let mut rows: Vec<Row> = vec![COLUMNS.map(String::from)];
     for report in reports {

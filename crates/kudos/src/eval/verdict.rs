@@ -1,8 +1,8 @@
 //! "Why am I at 50 %?": what the figures after a training run mean, and what to do next.
 //!
-//! Each cause has one check, and each check says what was seen, what usually lies behind it, and the next step.
-//! Several can hold at once; they come in the order in which they should be looked at, since a judge with collapsed scores
-//! is also near chance, and more data would not help it.
+//! Each cause has one check, and each check says what was seen, what usually lies behind it, and
+//! the next step. Several can hold at once; they come in the order in which they should be looked
+//! at, since a judge with collapsed scores is also near chance, and more data would not help it.
 
 use super::Metrics;
 
@@ -122,8 +122,8 @@ fn diverged(outcome: &Outcome) -> Option<Finding> {
     finding(
         Cause::Diverged,
         format!("The training loss went from {start:.3} up to {end:.3}."),
-        "The learning rate is too high for this base or batch size: divide --learning-rate by ten, or warm up over the first \
-         tenth of the steps (--warmup-steps).",
+        "The learning rate is too high for this base or batch size: divide --learning-rate by \
+        ten, or warm up over the first tenth of the steps (--warmup-steps).",
     )
 }
 
@@ -134,9 +134,10 @@ fn collapsed(outcome: &Outcome) -> Option<Finding> {
         format!(
             "The judge gives every held-out response the same score (standard deviation {spread:.1e})."
         ),
-        "Either it did not train (too few steps, a learning rate far too low) or too high a rate has destroyed it, or the \
-         prompts fill the token limit so that no response is read: look at the truncated share in `kudos check`, try \
-         --truncation keep_response, then a third of the --learning-rate.",
+        "Either it did not train (too few steps, a learning rate far too low) or too high a rate \
+        has destroyed it, or the prompts fill the token limit so that no response is read: look \
+        at the truncated share in `kudos check`, try --truncation keep_response, then a third of \
+        the --learning-rate.",
     )
 }
 
@@ -149,8 +150,8 @@ fn not_learning(outcome: &Outcome) -> Option<Finding> {
     finding(
         Cause::NotLearning,
         format!("The training loss did not fall: {start:.3} at the start, {end:.3} at the end."),
-        "The steps are too few or too small (raise --max-steps, then --learning-rate threefold), or the labels contradict \
-         each other, which `kudos check` counts.",
+        "The steps are too few or too small (raise --max-steps, then --learning-rate threefold), \
+        or the labels contradict each other, which `kudos check` counts.",
     )
 }
 
@@ -162,8 +163,9 @@ fn inverted(outcome: &Outcome) -> Option<Finding> {
             "Held-out accuracy is {}, reliably worse than chance.",
             accuracy_in_words(outcome.held_out)
         ),
-        "One of the two files is probably the wrong way round: rank 1 is the best and a higher score is better. Look at ten rows \
-         of each, or the held-out data reward the opposite of the training data.",
+        "One of the two files is probably the wrong way round: rank 1 is the best and a higher \
+        score is better. Look at ten rows of each, or the held-out data reward the opposite of \
+        the training data.",
     )
 }
 
@@ -179,9 +181,10 @@ fn near_chance(outcome: &Outcome) -> Option<Finding> {
             "Held-out accuracy is {}, hardly to be told from a coin.",
             accuracy_in_words(outcome.held_out)
         ),
-        "The usual causes, in this order: labels that are noisy or contradict each other (run `kudos check`; let two people rank \
-         the same twenty prompts and see how often they agree), too few prompts (a hundred is little), too few steps or a learning rate \
-         that is off by a factor of ten, a held-out set about other things than the training set.",
+        "The usual causes, in this order: labels that are noisy or contradict each other (run \
+        `kudos check`; let two people rank the same twenty prompts and see how often they agree), \
+        too few prompts (a hundred is little), too few steps or a learning rate that is off by a \
+        factor of ten, a held-out set about other things than the training set.",
     )
 }
 
@@ -198,8 +201,8 @@ fn overfit(outcome: &Outcome) -> Option<Finding> {
             outcome.train_pairs,
             accuracy_in_words(outcome.held_out)
         ),
-        "It has learnt these rows by heart: train for fewer --epochs or with --early-stop, and collect more prompts rather than \
-         more responses to the same ones.",
+        "It has learnt these rows by heart: train for fewer --epochs or with --early-stop, and \
+        collect more prompts rather than more responses to the same ones.",
     )
 }
 
@@ -216,12 +219,13 @@ fn length_only(outcome: &Outcome) -> Option<Finding> {
     finding(
         Cause::LengthOnly,
         format!(
-            "Always picking the {rule} response would be right on {} of the held-out pairs, the judge on {}.",
+            "Always picking the {rule} response would be right on {} of the held-out pairs, the \
+            judge on {}.",
             percent(reached),
             percent(accuracy)
         ),
-        "It may have learnt nothing but length: see `length_partial_correlation` in `kudos eval`, and add pairs in which the \
-         better response is the one of the other length.",
+        "It may have learnt nothing but length: see `length_partial_correlation` in `kudos eval`, \
+        and add pairs in which the better response is the one of the other length.",
     )
 }
 
@@ -235,8 +239,8 @@ fn truncated(outcome: &Outcome) -> Option<Finding> {
             "{} of the training responses did not fit the token limit.",
             percent(outcome.truncated_share)
         ),
-        "What was cut cannot be judged: raise --max-length if the base allows it, or use --truncation keep_response so that the prompt is \
-         cut first.",
+        "What was cut cannot be judged: raise --max-length if the base allows it, or use \
+        --truncation keep_response so that the prompt is cut first.",
     )
 }
 
@@ -257,8 +261,9 @@ fn little_data(outcome: &Outcome) -> Option<Finding> {
             held_out.prompts,
             accuracy_in_words(held_out)
         ),
-        "Do not choose between two runs on this. An interval of ±5 % takes about 400 held-out pairs of different prompts; a larger \
-         --eval-fraction or a separate --eval file helps at once.",
+        "Do not choose between two runs on this. An interval of ±5 % takes about 400 held-out \
+        pairs of different prompts; a larger --eval-fraction or a separate --eval file helps at \
+        once.",
     )
 }
 
@@ -273,8 +278,9 @@ fn sound(held_out: &Metrics) -> Finding {
             "Held-out accuracy is {}{longer}.",
             accuracy_in_words(held_out)
         ),
-        advice: "That is above chance and above length, and close to the training accuracy. It holds for data like the \
-                 held-out set; measure on another file before relying on it elsewhere.",
+        advice: "That is above chance and above length, and close to the training accuracy. It \
+        holds for data like the held-out set; measure on another file before relying on it \
+        elsewhere.",
     }
 }
 
