@@ -2,8 +2,8 @@
 //!
 //! The n responses are drawn from the k of a group. All draws are averaged exactly instead of
 //! simulated: with the responses in ascending order of score, the one at place i (from 0) is the
-//! top of `C(i, n−1)` of the `C(k, n)` draws, which is the unbiased estimator of Stiennon et al.
-//! 2020 and Nakano et al. 2021 (WebGPT, appendix I).
+//! top of `C(i, n−1)` of the `C(k, n)` draws, which is the unbiased estimator of Nakano et al. 2021
+//! (WebGPT).
 
 use super::mean;
 use super::ranking::{Ranking, wins};
