@@ -1,0 +1,188 @@
+//! Whether the judge's probabilities mean what they say.
+//!
+//! Bradley–Terry reads a margin as a probability: P(first beats second) = σ(margin / T). The
+//! temperature T only stretches the scale; it changes none of the other metrics. Ties count here,
+//! with target ½: a judge should be undecided about them. All three figures stay the same when a
+//! comparison lists its sides the other way round. `f64` throughout, so the log-sigmoid is written
+//! out here and not taken from the `f32` numerics of training.
+
+use super::{Scored, mean};
+
+const BINS: usize = 10;
+
+/// A comparison as the judge sees it.
+pub(super) struct Forecast {
+    /// Margin of the first over the second, divided by the temperature.
+    logit: f64,
+    /// Share of the votes for the first.
+    target: f64,
+}
+
+/// One bin of the reliability diagram.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Bin {
+    /// Comparisons in it.
+    pub count: usize,
+    /// Mean probability that the judge gives to its preferred side, in [.5, 1].
+    pub confidence: f64,
+    /// Mean share of the votes that this side got.
+    pub agreement: f64,
+}
+
+/// All comparisons, ties included.
+pub(super) fn forecasts(data: &[Scored], temperature: f32) -> Vec<Forecast> {
+    let of_group = |scored: &Scored| -> Vec<Forecast> {
+        let score = |index: usize| f64::from(scored.scores[index]);
+        let comparisons = scored.group.comparisons.iter();
+        comparisons
+            .map(|c| Forecast {
+                logit: (score(c.first) - score(c.second)) / f64::from(temperature),
+                target: f64::from(c.target),
+            })
+            .collect()
+    };
+    data.iter().flat_map(of_group).collect()
+}
+
+/// ln σ(x), exact for large |x|.
+fn log_sigmoid(x: f64) -> f64 {
+    x.min(0.0) - (-x.abs()).exp().ln_1p()
+}
+
+/// The temperature with the least log loss (Guo et al. 2017), between 1/100 and 100.
+///
+/// The ends stand for "no finite one is best": 1/100 when the judge is right everywhere, 100 when it
+/// is no better than chance. `None` without comparisons or when all margins are 0.
+pub(super) fn best_temperature(forecasts: &[Forecast]) -> Option<f32> {
+    forecasts.iter().find(|f| f.logit != 0.0)?;
+    let loss = |temperature: f64| -> f64 {
+        let scaled = forecasts.iter().map(|f| Forecast {
+            logit: f.logit / temperature,
+            target: f.target,
+        });
+        scaled.map(|f| negative_log_likelihood(&f)).sum()
+    };
+    // The loss is convex in 1/T, so it has one valley in ln T, which thirds close in on.
+    let (mut low, mut high) = (0.01_f64.ln(), 100_f64.ln());
+    while high - low > 1e-7 {
+        let (left, right) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
+        match loss(left.exp()) < loss(right.exp()) {
+            true => high = right,
+            false => low = left,
+        }
+    }
+    Some(((low + high) / 2.0).exp() as f32)
+}
+
+fn negative_log_likelihood(f: &Forecast) -> f64 {
+    -f.target * log_sigmoid(f.logit) - (1.0 - f.target) * log_sigmoid(-f.logit)
+}
+
+/// Mean of −t·ln p − (1−t)·ln(1−p): what Bradley–Terry training minimises. ln 2 = .693 says nothing.
+pub(super) fn log_loss(forecasts: &[Forecast]) -> Option<f64> {
+    mean(forecasts.iter().map(negative_log_likelihood))
+}
+
+/// Mean of (p − t)² (Brier 1950). .25 on decided comparisons says nothing.
+pub(super) fn brier(forecasts: &[Forecast]) -> Option<f64> {
+    let square = |f: &Forecast| (log_sigmoid(f.logit).exp() - f.target).powi(2);
+    mean(forecasts.iter().map(square))
+}
+
+/// Ten bins of equal width over the confidence max(p, 1−p), from .5 to 1; empty bins have count 0.
+pub(super) fn bins(forecasts: &[Forecast]) -> Vec<Bin> {
+    let mut sums = [(0usize, 0.0, 0.0); BINS];
+    for forecast in forecasts {
+        let confidence = log_sigmoid(forecast.logit.abs()).exp();
+        let index = ((confidence - 0.5) * 2.0 * BINS as f64) as usize;
+        let (count, sure, agreed) = &mut sums[index.min(BINS - 1)];
+        *count += 1;
+        *sure += confidence;
+        *agreed += agreement(forecast);
+    }
+    let average = |(count, sure, agreed): (usize, f64, f64)| Bin {
+        count,
+        confidence: sure / count.max(1) as f64,
+        agreement: agreed / count.max(1) as f64,
+    };
+    sums.map(average).to_vec()
+}
+
+/// Share of the votes for the side that the judge prefers; one half when it prefers neither.
+fn agreement(forecast: &Forecast) -> f64 {
+    match forecast.logit {
+        x if x > 0.0 => forecast.target,
+        x if x < 0.0 => 1.0 - forecast.target,
+        _ => 0.5,
+    }
+}
+
+/// Expected calibration error (Guo et al. 2017): |confidence − agreement| of the bins, weighted by
+/// their counts.
+pub(super) fn expected_calibration_error(forecasts: &[Forecast]) -> Option<f64> {
+    let weighted = |b: &Bin| b.count as f64 * (b.confidence - b.agreement).abs();
+    let sum: f64 = bins(forecasts).iter().map(weighted).sum();
+    (!forecasts.is_empty()).then(|| sum / forecasts.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(logit: f64, target: f64) -> [Forecast; 1] {
+        [Forecast { logit, target }]
+    }
+
+    #[test]
+    fn single_forecasts() {
+        // (logit, target, log loss, Brier, ECE)
+        let p = 1.0 / (1.0 + (-2.0_f64).exp());
+        let cases = [
+            (0.0, 1.0, 2.0_f64.ln(), 0.25, 0.0),
+            (0.0, 0.5, 2.0_f64.ln(), 0.0, 0.0),
+            (2.0, 1.0, -p.ln(), (1.0 - p) * (1.0 - p), 1.0 - p),
+            (-2.0, 1.0, -(1.0 - p).ln(), p * p, p),
+            (-2.0, 0.0, -p.ln(), (1.0 - p) * (1.0 - p), 1.0 - p),
+            (1e4, 1.0, 0.0, 0.0, 0.0),
+            (-1e4, 1.0, 1e4, 1.0, 1.0),
+        ];
+        for (logit, target, loss, squared, error) in cases {
+            let forecast = one(logit, target);
+            let found = [
+                log_loss(&forecast).unwrap() - loss,
+                brier(&forecast).unwrap() - squared,
+                expected_calibration_error(&forecast).unwrap() - error,
+            ];
+            assert!(found.iter().all(|d| d.abs() < 1e-12), "{logit}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn the_ends_of_the_temperature() {
+        let at = |logit: f64, target: f64| best_temperature(&one(logit, target));
+        assert_eq!(at(0.0, 1.0), None);
+        assert_eq!(best_temperature(&[]), None);
+        assert!((at(2.0, 1.0).unwrap() - 0.01).abs() < 1e-4);
+        assert!((at(2.0, 0.0).unwrap() - 100.0).abs() < 1e-2);
+        // σ(x) = .8 at x = ln 4.
+        assert!((at(3.0 * 4.0_f64.ln(), 0.8).unwrap() - 3.0).abs() < 1e-4);
+    }
+
+    #[test]
+    fn bins_cover_one_half_to_one() {
+        let logit = |p: f64| (p / (1.0 - p)).ln();
+        for (p, expected) in [(0.5, 0), (0.54, 0), (0.56, 1), (0.97, 9), (0.44, 1)] {
+            let found = bins(&one(logit(p), 1.0));
+            let place = found.iter().position(|bin| bin.count == 1);
+            assert_eq!(place, Some(expected), "{p}");
+        }
+        assert_eq!(bins(&one(f64::MAX, 1.0))[9].count, 1);
+    }
+
+    #[test]
+    fn nothing_to_forecast_gives_nothing() {
+        assert_eq!(log_loss(&[]), None);
+        assert_eq!(brier(&[]), None);
+        assert_eq!(expected_calibration_error(&[]), None);
+    }
+}

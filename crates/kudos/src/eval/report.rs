@@ -1,0 +1,449 @@
+//! All the metrics of a file, together and by subset: the content of `eval --json`.
+
+use super::pairs::Pair;
+use super::{
+    BestOfN, Bin, Scored, best_of_n, bootstrap, calibration, length, mean, pairs, ranking,
+};
+use crate::data::{Content, Group, Location};
+use std::collections::{BTreeMap, HashMap};
+
+/// How to evaluate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EvalOptions {
+    /// Resamples of the bootstrap; 0 leaves the interval out.
+    pub bootstrap: usize,
+    /// Seed of the bootstrap: the same seed gives the same interval.
+    pub seed: u64,
+    /// Divides margins before they are read as probabilities (the judge's `calibration.temperature`).
+    pub temperature: f32,
+}
+
+impl Default for EvalOptions {
+    fn default() -> Self {
+        EvalOptions {
+            bootstrap: 2000,
+            seed: 42,
+            temperature: 1.0,
+        }
+    }
+}
+
+/// Why scores cannot be evaluated.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum EvalError {
+    /// Not one list of scores a group.
+    #[error("expected scores of {expected} groups, found {found}")]
+    GroupCount {
+        /// Groups of the file.
+        expected: usize,
+        /// Lists of scores.
+        found: usize,
+    },
+    /// Not one score a response.
+    #[error("{location}: expected {expected} scores, one a response, found {found}")]
+    ScoreCount {
+        /// The group.
+        location: Location,
+        /// Responses of the group.
+        expected: usize,
+        /// Scores of the group.
+        found: usize,
+    },
+    /// A score is NaN or infinite.
+    #[error(
+        "{location}: the score of response {response} is {score}, expected a finite number; \
+         the judge's weights are broken or its training diverged"
+    )]
+    NotFinite {
+        /// The row of the response.
+        location: Location,
+        /// Its place in the group, from 1.
+        response: usize,
+        /// The score.
+        score: f32,
+    },
+    /// The temperature cannot divide margins.
+    #[error("the temperature is {0}, expected a finite number above 0")]
+    Temperature(f32),
+}
+
+/// What a judge reaches on one file.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct DataReport {
+    /// The file, as the user named it.
+    pub file: String,
+    /// The figures of the whole file; their keys stand beside `file` in the JSON.
+    #[serde(flatten)]
+    pub metrics: Metrics,
+    /// The same by the column `subset`, for groups that have one.
+    pub subsets: BTreeMap<String, Metrics>,
+    /// Responses that did not fit the token limit. [`evaluate`] sees no tokens and leaves it
+    /// `None`: whoever encoded knows.
+    pub truncated: Option<usize>,
+}
+
+/// The figures. Each is `None` (`null` in the JSON) where the data cannot say.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Metrics {
+    /// Groups.
+    pub groups: usize,
+    /// Different prompts: several groups can share one. Groups without a prompt count one each.
+    pub prompts: usize,
+    /// Comparisons with a preferred side.
+    pub pairs: usize,
+    /// Comparisons without one. They count in `ece`, `brier` and `log_loss` alone.
+    pub ties: usize,
+    /// Pairs whose scores are exactly equal.
+    pub score_ties: usize,
+    /// Share of the pairs whose better side has the higher score; equal scores count one half.
+    /// Unweighted.
+    pub accuracy: Option<f64>,
+    /// 95 % percentile bootstrap interval of the accuracy over prompts (Davison & Hinkley 1997, §3.8).
+    pub accuracy_ci95: Option<[f64; 2]>,
+    /// Accuracy of "the longer response wins", in characters, on the same pairs.
+    pub longer_response_accuracy: Option<f64>,
+    /// Accuracy of "the response listed first wins"; `None` for files of chosen and rejected, which
+    /// list the chosen first.
+    pub first_listed_accuracy: Option<f64>,
+    /// Mean over rankings of three or more of Kendall's tau-b (Kendall 1945), as
+    /// `scipy.stats.kendalltau`.
+    pub kendall_tau_b: Option<f64>,
+    /// Mean over the same rankings of Spearman's rho, as `scipy.stats.spearmanr`.
+    pub spearman: Option<f64>,
+    /// Mean over the same rankings of NDCG, as `sklearn.metrics.ndcg_score`; gain = responses
+    /// strictly worse.
+    pub ndcg: Option<f64>,
+    /// Expected calibration error (Guo et al. 2017), 10 bins of equal width over the confidence in
+    /// [.5, 1].
+    pub ece: Option<f64>,
+    /// Mean squared error of P(first beats second) (Brier 1950).
+    pub brier: Option<f64>,
+    /// Mean negative log-likelihood of the votes under P(first beats second) = σ(margin / temperature).
+    pub log_loss: Option<f64>,
+    /// Correlation of score and log length within groups, given people's order (see
+    /// `docs/evaluation.md`).
+    pub length_partial_correlation: Option<f64>,
+    /// Quality of the pick among n responses, by n; empty without rankings.
+    pub best_of_n: BTreeMap<usize, BestOfN>,
+    /// Mean of all scores.
+    pub score_mean: Option<f64>,
+    /// Standard deviation of all scores (of the population). Near 0, the judge says the same of
+    /// everything.
+    pub score_std: Option<f64>,
+}
+
+/// Measures the scores of one file: `scores[g][r]` is the score of response `r` of group `g`.
+///
+/// # Errors
+/// When the scores do not fit the groups or are not finite, or the temperature is not positive.
+pub fn evaluate(
+    file: &str,
+    groups: &[Group],
+    scores: &[Vec<f32>],
+    options: &EvalOptions,
+) -> Result<DataReport, EvalError> {
+    let data = matched(groups, scores)?;
+    check_temperature(options.temperature)?;
+    let chosen_first = pairs::chosen_first(&data);
+    let report = |data: &[Scored]| {
+        let mut metrics = measure(data, options);
+        if chosen_first {
+            metrics.first_listed_accuracy = None;
+        }
+        metrics
+    };
+    Ok(DataReport {
+        file: file.to_string(),
+        metrics: report(&data),
+        subsets: subsets(&data)
+            .into_iter()
+            .map(|(name, data)| (name, report(&data)))
+            .collect(),
+        truncated: None,
+    })
+}
+
+/// The reliability diagram behind `ece`: ten bins of the confidence from .5 to 1.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn reliability(
+    groups: &[Group],
+    scores: &[Vec<f32>],
+    temperature: f32,
+) -> Result<Vec<Bin>, EvalError> {
+    let data = matched(groups, scores)?;
+    check_temperature(temperature)?;
+    Ok(calibration::bins(&calibration::forecasts(
+        &data,
+        temperature,
+    )))
+}
+
+/// The temperature that makes σ(margin / temperature) fit the comparisons best: the one for
+/// `reward.json`, fitted on held-out data.
+///
+/// Between .01 (the judge is right everywhere) and 100 (no better than chance); `None` when there
+/// are no comparisons, or only equal scores.
+///
+/// # Errors
+/// When the scores do not fit the groups or are not finite.
+pub fn fit_temperature(groups: &[Group], scores: &[Vec<f32>]) -> Result<Option<f32>, EvalError> {
+    let forecasts = calibration::forecasts(&matched(groups, scores)?, 1.0);
+    Ok(calibration::best_temperature(&forecasts))
+}
+
+fn check_temperature(temperature: f32) -> Result<(), EvalError> {
+    match temperature.is_finite() && temperature > 0.0 {
+        true => Ok(()),
+        false => Err(EvalError::Temperature(temperature)),
+    }
+}
+
+/// Groups with their scores and the numbers of their prompts.
+fn matched<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Result<Vec<Scored<'a>>, EvalError> {
+    if groups.len() != scores.len() {
+        return Err(EvalError::GroupCount {
+            expected: groups.len(),
+            found: scores.len(),
+        });
+    }
+    let mut numbers: HashMap<&Content, usize> = HashMap::new();
+    let mut number_of = |group: &'a Group, own: usize| match &group.prompt {
+        Some(prompt) => *numbers.entry(prompt).or_insert(own),
+        None => own,
+    };
+    let pairs = groups.iter().zip(scores).enumerate();
+    pairs
+        .map(|(own, (group, scores))| {
+            check_scores(group, scores)?;
+            let prompt = number_of(group, own);
+            Ok(Scored {
+                group,
+                scores,
+                prompt,
+            })
+        })
+        .collect()
+}
+
+fn check_scores(group: &Group, scores: &[f32]) -> Result<(), EvalError> {
+    if scores.len() != group.responses.len() {
+        return Err(EvalError::ScoreCount {
+            location: group.location.clone(),
+            expected: group.responses.len(),
+            found: scores.len(),
+        });
+    }
+    match scores.iter().position(|score| !score.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(EvalError::NotFinite {
+            location: group.responses[index].location.clone(),
+            response: index + 1,
+            score: scores[index],
+        }),
+    }
+}
+
+/// The groups by `subset`; those without one belong to none. Numbers and booleans are names too.
+fn subsets<'a>(data: &[Scored<'a>]) -> BTreeMap<String, Vec<Scored<'a>>> {
+    let mut subsets: BTreeMap<String, Vec<Scored>> = BTreeMap::new();
+    for scored in data {
+        let name = match scored.group.extra.get("subset") {
+            None | Some(serde_json::Value::Null) => continue,
+            Some(serde_json::Value::String(name)) if name.is_empty() => continue,
+            Some(serde_json::Value::String(name)) => name.clone(),
+            Some(other) => other.to_string(),
+        };
+        subsets.entry(name).or_default().push(*scored);
+    }
+    subsets
+}
+
+fn measure(data: &[Scored], options: &EvalOptions) -> Metrics {
+    let pairs = pairs::of(data);
+    let rankings = ranking::rankings(data);
+    let forecasts = calibration::forecasts(data, options.temperature);
+    let (score_mean, score_std) = moments(data);
+    Metrics {
+        groups: data.len(),
+        prompts: prompts(data),
+        pairs: pairs.len(),
+        ties: forecasts.len() - pairs.len(),
+        score_ties: pairs.iter().filter(|pair| pair.judged() == 1).count(),
+        accuracy: pairs::accuracy(&pairs, Pair::judged),
+        accuracy_ci95: bootstrap::accuracy_interval(&pairs, options.bootstrap, options.seed),
+        longer_response_accuracy: pairs::accuracy(&pairs, Pair::by_length),
+        first_listed_accuracy: pairs::accuracy(&pairs, Pair::by_place),
+        kendall_tau_b: ranking::mean_over(&rankings, ranking::kendall_tau_b),
+        spearman: ranking::mean_over(&rankings, ranking::spearman),
+        ndcg: ranking::mean_over(&rankings, ranking::ndcg),
+        ece: calibration::expected_calibration_error(&forecasts),
+        brier: calibration::brier(&forecasts),
+        log_loss: calibration::log_loss(&forecasts),
+        length_partial_correlation: length::partial_correlation(data),
+        best_of_n: best_of_n::curve(&rankings),
+        score_mean,
+        score_std,
+    }
+}
+
+fn prompts(data: &[Scored]) -> usize {
+    let mut numbers: Vec<usize> = data.iter().map(|scored| scored.prompt).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers.len()
+}
+
+/// Mean and standard deviation of all scores.
+fn moments(data: &[Scored]) -> (Option<f64>, Option<f64>) {
+    let scores = || data.iter().flat_map(|d| d.scores).map(|&s| f64::from(s));
+    let centre = mean(scores());
+    let variance = centre.and_then(|m| mean(scores().map(|s| (s - m).powi(2))));
+    (centre, variance.map(f64::sqrt))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{comparison, ranked, unranked};
+    use super::*;
+
+    fn options() -> EvalOptions {
+        EvalOptions {
+            bootstrap: 50,
+            ..EvalOptions::default()
+        }
+    }
+
+    fn named(subset: serde_json::Value, ranks: &[f64]) -> Group {
+        let mut group = ranked(&subset.to_string(), ranks);
+        group.extra.insert("subset".into(), subset);
+        group
+    }
+
+    #[test]
+    fn the_json_has_the_keys_of_the_contract() {
+        let groups = [ranked("p", &[1.0, 2.0, 3.0]), ranked("q", &[2.0, 1.0])];
+        let scores = [vec![3.0, 2.0, 1.0], vec![0.0, 1.0]];
+        let report = evaluate("a.csv", &groups, &scores, &options()).unwrap();
+        let json = serde_json::to_value(&report).unwrap();
+        let contract = "file groups pairs ties accuracy accuracy_ci95 kendall_tau_b spearman ndcg \
+            ece brier log_loss longer_response_accuracy length_partial_correlation best_of_n \
+            subsets score_ties first_listed_accuracy prompts truncated";
+        for key in contract.split_whitespace() {
+            assert!(json.get(key).is_some(), "{key}");
+        }
+        assert_eq!(json["accuracy"], 1.0);
+        assert_eq!(
+            json["best_of_n"]["2"]["judge"],
+            json["best_of_n"]["2"]["oracle"]
+        );
+    }
+
+    #[test]
+    fn unlabelled_data_gives_nulls_and_no_panic() {
+        let groups = [unranked("p", &["a", "b"])];
+        for groups in [&groups[..], &[]] {
+            let scores = vec![vec![1.0, 2.0]; groups.len()];
+            let metrics = evaluate("u", groups, &scores, &options()).unwrap().metrics;
+            assert_eq!((metrics.pairs, metrics.accuracy), (0, None));
+            assert_eq!(
+                (metrics.ece, metrics.ndcg, metrics.accuracy_ci95),
+                (None, None, None)
+            );
+        }
+    }
+
+    #[test]
+    fn scores_that_do_not_fit_are_errors_that_say_where() {
+        let groups = [ranked("p", &[1.0, 2.0])];
+        let cases: [(&[Vec<f32>], &str); 4] = [
+            (&[], "expected scores of 1 groups, found 0"),
+            (&[vec![1.0]], "cases.jsonl:1: expected 2 scores"),
+            (
+                &[vec![1.0, f32::NAN]],
+                "cases.jsonl:1: the score of response 2 is NaN",
+            ),
+            (
+                &[vec![f32::INFINITY, 0.0]],
+                "the score of response 1 is inf",
+            ),
+        ];
+        for (scores, expected) in cases {
+            let error = evaluate("a", &groups, scores, &options()).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn temperatures_must_be_positive() {
+        for temperature in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            let options = EvalOptions {
+                temperature,
+                ..options()
+            };
+            let error = evaluate("a", &[], &[], &options).unwrap_err();
+            assert!(matches!(error, EvalError::Temperature(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn subsets_are_measured_on_their_own() {
+        let groups = [
+            named("hard".into(), &[1.0, 2.0]),
+            named("easy".into(), &[1.0, 2.0]),
+            named(7.into(), &[1.0, 2.0]),
+            named(serde_json::Value::Null, &[1.0, 2.0]),
+            ranked("none", &[1.0, 2.0]),
+        ];
+        let scores = [0.0, 2.0, 0.0, 2.0, 2.0].map(|s| vec![s, 1.0]);
+        let report = evaluate("a", &groups, &scores, &options()).unwrap();
+        let found: Vec<_> = report
+            .subsets
+            .iter()
+            .map(|(n, m)| (n.as_str(), m.accuracy))
+            .collect();
+        assert_eq!(
+            found,
+            [("7", Some(0.0)), ("easy", Some(1.0)), ("hard", Some(0.0))]
+        );
+        assert_eq!(report.metrics.accuracy, Some(0.6));
+    }
+
+    #[test]
+    fn equal_prompts_are_one_prompt_and_missing_ones_are_their_own() {
+        let mut groups = ["p", "q", "p", "r", "s"].map(|p| ranked(p, &[1.0, 2.0]));
+        groups[3].prompt = None;
+        groups[4].prompt = None;
+        let metrics = evaluate("a", &groups, &vec![vec![1.0, 0.0]; 5], &options())
+            .unwrap()
+            .metrics;
+        assert_eq!((metrics.groups, metrics.prompts), (5, 4));
+    }
+
+    #[test]
+    fn files_of_chosen_and_rejected_have_no_first_listed() {
+        let mut group = unranked("p", &["a", "b"]);
+        group.comparisons = vec![comparison(0, 1, 1.0)];
+        let mut groups = vec![group.clone(), group];
+        let scores = vec![vec![1.0, 0.0]; 2];
+        let first = |groups: &[Group]| {
+            let report = evaluate("a", groups, &scores, &options()).unwrap();
+            report.metrics.first_listed_accuracy
+        };
+        assert_eq!(first(&groups), None);
+        groups[1].comparisons[0].target = 0.0;
+        assert_eq!(first(&groups), Some(0.5));
+    }
+
+    #[test]
+    fn moments_are_of_all_scores() {
+        let groups = [ranked("p", &[1.0, 2.0]), unranked("q", &["a", "b"])];
+        let scores = [vec![1.0, 3.0], vec![1.0, 3.0]];
+        let metrics = evaluate("a", &groups, &scores, &options()).unwrap().metrics;
+        assert_eq!(
+            (metrics.score_mean, metrics.score_std),
+            (Some(2.0), Some(1.0))
+        );
+    }
+}
