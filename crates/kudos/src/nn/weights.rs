@@ -132,6 +132,8 @@ pub struct Checkpoint {
     path: PathBuf,
     /// By name in the file.
     pub tensors: BTreeMap<String, Stored>,
+    /// What the header says besides tensors (of one file; empty for shards).
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl Checkpoint {
@@ -141,18 +143,28 @@ impl Checkpoint {
     /// [`WeightError`] for missing, damaged or hostile files.
     pub fn open(dir: &Path) -> Result<Self, WeightError> {
         let index = dir.join("model.safetensors.index.json");
-        let files = if index.exists() { shard_files(dir, &index)? } else { vec![dir.join("model.safetensors")] };
+        if !index.exists() {
+            return Self::open_file(&dir.join("model.safetensors"));
+        }
         let mut tensors = BTreeMap::new();
-        for file in &files {
-            for (name, stored) in read_header(file)? {
+        for file in &shard_files(dir, &index)? {
+            for (name, stored) in read_header(file)?.0 {
                 if tensors.insert(name.clone(), stored).is_some() {
                     let reason = "it stands in two shards".into();
                     return Err(WeightError::Layout { path: file.clone(), tensor: name, reason });
                 }
             }
         }
-        let path = if files.len() == 1 { files[0].clone() } else { index };
-        Ok(Self { path, tensors })
+        Ok(Self { path: index, tensors, metadata: BTreeMap::new() })
+    }
+
+    /// Reads the header of one file.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_file(path: &Path) -> Result<Self, WeightError> {
+        let (tensors, metadata) = read_header(path)?;
+        Ok(Self { path: path.into(), tensors, metadata })
     }
 
     /// The file that errors name.
@@ -245,8 +257,10 @@ fn shard_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, WeightError> {
     Ok(names.iter().map(|name| dir.join(name)).collect())
 }
 
-/// Header of one file, every range checked.
-fn read_header(path: &Path) -> Result<BTreeMap<String, Stored>, WeightError> {
+/// Tensors and metadata of one file's header, every range checked.
+type Header = (BTreeMap<String, Stored>, BTreeMap<String, String>);
+
+fn read_header(path: &Path) -> Result<Header, WeightError> {
     let io = |source| WeightError::Io { path: path.into(), source };
     let bad = |reason: String| WeightError::Header { path: path.into(), reason };
     let mut file = File::open(path).map_err(io)?;
@@ -261,7 +275,8 @@ fn read_header(path: &Path) -> Result<BTreeMap<String, Stored>, WeightError> {
     file.read_exact(&mut text).map_err(io)?;
     let mut header: BTreeMap<String, serde_json::Value> =
         serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
-    header.remove("__metadata__");
+    let metadata = header.remove("__metadata__").map_or(Ok(BTreeMap::new()), serde_json::from_value);
+    let metadata = metadata.map_err(|e| bad(format!("metadata: {e}")))?;
     let mut entries = BTreeMap::new();
     for (name, value) in header {
         let entry: Entry = serde_json::from_value(value).map_err(|e| bad(format!("tensor `{name}`: {e}")))?;
@@ -275,7 +290,7 @@ fn read_header(path: &Path) -> Result<BTreeMap<String, Stored>, WeightError> {
         start: 8 + length + e.data_offsets[0],
         bytes: e.data_offsets[1] - e.data_offsets[0],
     };
-    Ok(entries.into_iter().map(|(name, entry)| (name, stored(entry))).collect())
+    Ok((entries.into_iter().map(|(name, entry)| (name, stored(entry))).collect(), metadata))
 }
 
 /// Ranges must match their shapes and tile the data exactly, as the format demands.
@@ -315,16 +330,21 @@ impl Stored {
 /// # Errors
 /// [`WeightError::Io`] for an unwritable directory or a full disk; the old file then stands.
 pub fn write(path: &Path, parameters: &Parameters) -> Result<(), WeightError> {
-    write_tensors(path, parameters.specs(), &[("", &parameters.values)])
+    write_tensors(path, parameters.specs(), &[("", &parameters.values)], &[])
 }
 
 /// As [`write`], with several flat buffers of the same specs: each tensor is named prefix + name.
 ///
 /// # Errors
 /// As [`write`].
-pub fn write_tensors(path: &Path, specs: &[ParameterSpec], buffers: &[(&str, &[f32])]) -> Result<(), WeightError> {
+pub fn write_tensors(
+    path: &Path,
+    specs: &[ParameterSpec],
+    buffers: &[(&str, &[f32])],
+    metadata: &[(&str, &str)],
+) -> Result<(), WeightError> {
     let io = |source| WeightError::Io { path: path.into(), source };
-    let (header, order) = header_of(specs, buffers);
+    let (header, order) = header_of(specs, buffers, metadata);
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(directory).map_err(io)?;
     let mut out = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
@@ -346,9 +366,15 @@ pub fn write_tensors(path: &Path, specs: &[ParameterSpec], buffers: &[(&str, &[f
 }
 
 /// The JSON header, padded to 8 bytes, and the order of (buffer, spec) in the data.
-fn header_of(specs: &[ParameterSpec], buffers: &[(&str, &[f32])]) -> (String, Vec<(usize, usize)>) {
+fn header_of(
+    specs: &[ParameterSpec],
+    buffers: &[(&str, &[f32])],
+    metadata: &[(&str, &str)],
+) -> (String, Vec<(usize, usize)>) {
     let mut header = serde_json::Map::new();
-    header.insert("__metadata__".into(), serde_json::json!({"format": "pt"}));
+    let pairs = [("format", "pt")].into_iter().chain(metadata.iter().copied());
+    let metadata: BTreeMap<&str, &str> = pairs.collect();
+    header.insert("__metadata__".into(), serde_json::json!(metadata));
     let (mut order, mut at) = (Vec::new(), 0u64);
     for (buffer, (prefix, _)) in buffers.iter().enumerate() {
         for (index, spec) in specs.iter().enumerate() {

@@ -117,7 +117,9 @@ mod tests {
     fn bradley_terry_is_trls() {
         let scores = [1.2, 0.2];
         let mut c = [comparison(0, 1, 1.0)];
-        let judged = |c| Judged { comparisons: c, ranks: &[None, None] };
+        fn judged(c: &[Comparison]) -> Judged<'_> {
+            Judged { comparisons: c, ranks: &[None, None] }
+        }
         assert!((value(Loss::BradleyTerry, 0.0, judged(&c), &scores) - 0.313_261_687_518_222_8).abs() < 1e-7);
         assert!((value(Loss::BradleyTerry, 0.1, judged(&c), &scores) - 0.313_261_687_518_222_8 - 0.196).abs() < 1e-7);
         c[0].margin = 0.5;

@@ -1,1 +1,318 @@
-//! The training loop and what it needs.
+//! Training: groups of encoded responses in, a judge out.
+//!
+//! The loop is [`Trainer::run`]; a step is [`Trainer::step`]. Everything a step depends on is in the
+//! [`Settings`], the examples and the counters of [`State`], so a run that was killed continues from its
+//! last checkpoint to the same bytes.
+
+mod card;
+mod checkpoint;
+mod examples;
+mod judge;
+mod log;
+mod loss;
+mod optimizer;
+mod sampler;
+mod settings;
+mod step;
+
+pub use checkpoint::{Best, State};
+pub use examples::{Example, HeldOut, truncated_share};
+pub use judge::{JudgeFiles, write_judge};
+pub use log::{Evaluation, StepMetrics};
+pub use loss::{Judged, Loss, group_loss};
+pub use optimizer::{Optimizer, Schedule, clip_scale};
+pub use sampler::{Visit, epoch};
+pub use settings::{Asked, Precision, Recipe, Settings, SettingsError};
+
+use crate::eval::{DataReport, EvalError, EvalOptions, evaluate};
+use crate::models::{JudgeError, Model, score_encoded};
+use crate::nn::weights::{self, WeightError};
+use crate::nn::{Batch, Tape};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// Nothing to learn from.
+    #[error("no pairs to train on: {reason}")]
+    NoPairs {
+        /// What was found instead.
+        reason: String,
+    },
+    /// Loss or gradient is not a number.
+    #[error(
+        "step {step}: the {what} is {value}; the run diverged. The last checkpoint (step {saved}) and the best judge so \
+         far are intact in {dir}; lower --learning-rate or set --max-grad-norm"
+    )]
+    NotFinite {
+        /// Step that failed.
+        step: u64,
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// Step of the last checkpoint.
+        saved: u64,
+        /// Output directory.
+        dir: PathBuf,
+    },
+    /// Encoding or scoring.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    /// Weights.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    /// Held-out scores cannot be evaluated.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// The output directory.
+    #[error("{path}: {source}; the last checkpoint is intact")]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A checkpoint of another run.
+    #[error("{path}: {reason}; resume with the same data and flags, or choose another -o")]
+    OtherRun {
+        /// File.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+}
+
+impl TrainError {
+    fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        |source| TrainError::Io { path, source }
+    }
+}
+
+/// What the loop tells whoever watches.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A step was done.
+    Step(&'a StepMetrics),
+    /// The held-out data was scored.
+    Evaluated(&'a Evaluation),
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Steps done.
+    pub steps: u64,
+    /// Step whose weights the judge has.
+    pub kept: u64,
+    /// The judge on the held-out data.
+    pub held_out: Option<DataReport>,
+    /// Mean accuracy on the training pairs over the last epoch (at most its last tenth of the run).
+    pub train_accuracy: Option<f64>,
+    /// Training loss over the first and the last steps.
+    pub loss: Option<[f64; 2]>,
+    /// Whether the run stopped before `max_steps` because the held-out accuracy no longer rose.
+    pub stopped_early: bool,
+    /// Whether the held-out accuracy chose the weights.
+    pub chosen_by_held_out: bool,
+}
+
+/// A run: the model, its data and its counters.
+pub struct Trainer {
+    /// What is trained.
+    pub model: Model,
+    settings: Settings,
+    examples: Vec<Example>,
+    held_out: Option<HeldOut>,
+    dir: PathBuf,
+    fingerprint: String,
+    optimizer: Optimizer,
+    gradients: Vec<f32>,
+    state: State,
+    visits: Vec<Visit>,
+    tape: Tape,
+    batch: Batch,
+}
+
+impl Trainer {
+    /// Sets a run up in the output directory `dir`. `fingerprint` names the data and the base, so that a
+    /// checkpoint of another run is not resumed.
+    ///
+    /// # Errors
+    /// When there is nothing to train on or the directory cannot be made.
+    pub fn new(
+        model: Model,
+        settings: Settings,
+        examples: Vec<Example>,
+        held_out: Option<HeldOut>,
+        dir: PathBuf,
+        fingerprint: String,
+    ) -> Result<Self, TrainError> {
+        if examples.is_empty() {
+            return Err(TrainError::NoPairs { reason: "every group is unlabelled, tied or held out".into() });
+        }
+        let run = dir.join("run");
+        std::fs::create_dir_all(&run).map_err(TrainError::io(run))?;
+        let len = model.parameters.len();
+        let optimizer = Optimizer::new(len, settings.weight_decay);
+        let visits = sampler::epoch(&examples, settings.group_size, settings.shuffle, settings.seed, 0);
+        Ok(Self {
+            model,
+            settings,
+            examples,
+            held_out,
+            dir,
+            fingerprint,
+            optimizer,
+            gradients: vec![0.0; len],
+            state: State::default(),
+            visits,
+            tape: Tape::default(),
+            batch: Batch::default(),
+        })
+    }
+
+    /// Continues from the last checkpoint of the output directory; from the start when there is none.
+    /// Returns the step it continues after.
+    ///
+    /// # Errors
+    /// When the checkpoint belongs to another run or is damaged.
+    pub fn resume(&mut self) -> Result<u64, TrainError> {
+        let path = self.checkpoint_path();
+        if path.exists() {
+            let identity = self.identity();
+            self.state = checkpoint::read(&path, &mut self.model.parameters, &mut self.optimizer, &identity)?;
+            self.visits = self.epoch(self.state.epoch);
+        }
+        log::truncate(&self.dir, self.state.step)?;
+        Ok(self.state.step)
+    }
+
+    /// Trains to the end and leaves the chosen weights in the model and in `model.safetensors`.
+    ///
+    /// # Errors
+    /// [`TrainError`]; the last checkpoint and the best weights so far stay as they were.
+    pub fn run(&mut self, watch: &mut dyn FnMut(Event)) -> Result<Finished, TrainError> {
+        let mut log = log::Log::open(&self.dir)?;
+        while self.state.step < self.settings.max_steps && !self.is_stale() {
+            let started = Instant::now();
+            let mut metrics = self.step()?;
+            self.check_finite(&metrics)?;
+            metrics.seconds = started.elapsed().as_secs_f64();
+            self.state.remember(&metrics);
+            watch(Event::Step(&metrics));
+            let evaluation = if self.is_due(self.settings.eval_every) { Some(self.evaluate()?) } else { None };
+            if let Some(evaluation) = &evaluation {
+                watch(Event::Evaluated(evaluation));
+            }
+            log.append(&metrics, evaluation.as_ref())?;
+            if self.is_due(self.settings.save_every) {
+                log.flush()?;
+                self.save()?;
+            }
+        }
+        self.finish()
+    }
+
+    /// True after every `every` steps and after the last; never for 0.
+    fn is_due(&self, every: u64) -> bool {
+        every > 0 && (self.state.step.is_multiple_of(every) || self.state.step == self.settings.max_steps)
+    }
+
+    fn is_stale(&self) -> bool {
+        self.settings.early_stop > 0 && self.state.without_improvement >= self.settings.early_stop
+    }
+
+    fn check_finite(&self, metrics: &StepMetrics) -> Result<(), TrainError> {
+        let values = [("loss", metrics.loss), ("gradient norm", metrics.grad_norm)];
+        match values.into_iter().find(|(_, value)| !value.is_finite()) {
+            None => Ok(()),
+            Some((what, value)) => Err(TrainError::NotFinite {
+                step: self.state.step,
+                what,
+                value,
+                saved: self.state.saved,
+                dir: self.dir.clone(),
+            }),
+        }
+    }
+
+    fn epoch(&self, epoch: u64) -> Vec<Visit> {
+        let Settings { group_size, shuffle, seed, .. } = self.settings;
+        sampler::epoch(&self.examples, group_size, shuffle, seed, epoch)
+    }
+
+    /// Scores the held-out data; keeps the weights when they are the best so far.
+    fn evaluate(&mut self) -> Result<Evaluation, TrainError> {
+        let held_out = self.held_out.as_ref().expect("evaluation is only due with held-out data");
+        let scores = score_encoded(&self.model, &held_out.sequences, &mut self.tape, &mut self.batch)?;
+        let evaluation = held_out.evaluation(&self.settings, self.state.step, &scores)?;
+        if self.settings.keep_best {
+            if self.state.best.is_none_or(|best| evaluation.beats(&best)) {
+                weights::write(&self.dir.join("model.safetensors"), &self.model.parameters)?;
+                self.state.best = Some(evaluation.as_best());
+                self.state.without_improvement = 0;
+            } else {
+                self.state.without_improvement += 1;
+            }
+        }
+        Ok(evaluation)
+    }
+
+    fn checkpoint_path(&self) -> PathBuf {
+        self.dir.join("run").join("checkpoint.safetensors")
+    }
+
+    /// What a checkpoint must agree with to be resumed.
+    fn identity(&self) -> String {
+        let mut identity = serde_json::to_value(&self.settings).expect("settings are plain data");
+        identity["data"] = self.fingerprint.as_str().into();
+        identity.to_string()
+    }
+
+    fn save(&mut self) -> Result<(), TrainError> {
+        self.state.saved = self.state.step;
+        let path = self.checkpoint_path();
+        checkpoint::write(&path, &self.model.parameters, &self.optimizer, &self.state, &self.identity())
+    }
+
+    /// Settles on the best weights or the last, and says how good they are.
+    fn finish(&mut self) -> Result<Finished, TrainError> {
+        let path = self.dir.join("model.safetensors");
+        match self.state.best {
+            Some(_) => checkpoint::read_weights(&path, &mut self.model.parameters)?,
+            None => weights::write(&path, &self.model.parameters)?,
+        }
+        let held_out = match &self.held_out {
+            None => None,
+            Some(held_out) => {
+                let scores = score_encoded(&self.model, &held_out.sequences, &mut self.tape, &mut self.batch)?;
+                let grouped = held_out.grouped(&scores);
+                let mut report = evaluate(&held_out.name, &held_out.groups, &grouped, &EvalOptions::default())?;
+                report.truncated = Some(held_out.sequences.iter().filter(|s| s.truncated).count());
+                Some(report)
+            }
+        };
+        Ok(Finished {
+            steps: self.state.step,
+            kept: self.state.best.map_or(self.state.step, |best| best.step),
+            held_out,
+            train_accuracy: self.state.late_accuracy(),
+            loss: self.state.loss_ends(),
+            stopped_early: self.state.step < self.settings.max_steps,
+            chosen_by_held_out: self.state.best.is_some(),
+        })
+    }
+
+    /// The settings of the run.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The data of the run.
+    pub fn examples(&self) -> &[Example] {
+        &self.examples
+    }
+}

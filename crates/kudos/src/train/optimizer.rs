@@ -35,13 +35,14 @@ impl Optimizer {
         let mut values = std::mem::take(&mut parameters.values);
         for spec in parameters.specs() {
             let range = spec.span.range();
+            let update = self.update(spec.decay, learning_rate, gradient_scale);
             let tensor = Tensor {
                 values: &mut values[range.clone()],
                 first: &mut self.first[range.clone()],
                 second: &mut self.second[range.clone()],
                 gradient: &gradients[range],
             };
-            adamw(tensor, self.update(spec.decay, learning_rate, gradient_scale));
+            adamw(tensor, update);
         }
         parameters.values = values;
     }

@@ -1,0 +1,126 @@
+//! The model card: what a judge was trained on, how good it is, and what that does not say.
+
+use super::{Finished, JudgeFiles, Trainer, truncated_share};
+use crate::eval::{DataReport, Metrics};
+use crate::models::RewardConfig;
+use std::fmt::Write;
+
+/// `README.md` of a judge directory.
+pub(super) fn render(trainer: &Trainer, finished: &Finished, files: &JudgeFiles, reward: &RewardConfig) -> String {
+    let mut card = String::from("---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags:\n- reward-model\n- kudos\n---\n\n# Reward model\n\n");
+    let head = if files.new_head { "a new classification head" } else { "its own classification head" };
+    let _ = writeln!(
+        card,
+        "Scores how good a response to a prompt is: one number, higher is better. Trained with Kudos {} from `{}` with {head}.\n",
+        env!("CARGO_PKG_VERSION"),
+        files.base
+    );
+    data(&mut card, trainer, files);
+    held_out(&mut card, finished);
+    usage(&mut card, reward);
+    settings(&mut card, trainer, finished);
+    limits(&mut card, finished);
+    card
+}
+
+fn data(card: &mut String, trainer: &Trainer, files: &JudgeFiles) {
+    card.push_str("## Data\n\n| file | groups | pairs | SHA-256 |\n|---|---|---|---|\n");
+    for file in &files.data {
+        let _ = writeln!(card, "| {} | {} | {} | `{}` |", file.file, file.groups, file.pairs, file.sha256);
+    }
+    let pairs: usize = trainer.examples().iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
+    let truncated = truncated_share(trainer.examples());
+    let _ = writeln!(
+        card,
+        "\nTrained on {pairs} pairs in {} groups, after holding out. {:.1} % of the responses were cut to the token limit.\n",
+        trainer.examples().len(),
+        100.0 * truncated
+    );
+}
+
+fn held_out(card: &mut String, finished: &Finished) {
+    card.push_str("## Held-out results\n\n");
+    let Some(report) = &finished.held_out else {
+        card.push_str("None: nothing was held out, so nothing is known about how good this judge is.\n\n");
+        return;
+    };
+    let metrics = &report.metrics;
+    let _ = writeln!(
+        card,
+        "On {} pairs of {} prompts ({}), none of which was trained on:\n\n| metric | value |\n|---|---|",
+        metrics.pairs, metrics.prompts, report.file
+    );
+    for (name, value) in rows(metrics) {
+        let _ = writeln!(card, "| {name} | {value} |");
+    }
+    card.push('\n');
+    if finished.chosen_by_held_out {
+        card.push_str(
+            "The weights are those of the evaluated step with the highest held-out accuracy, so these figures are \
+             slightly optimistic: evaluate on prompts that were used for neither.\n\n",
+        );
+    }
+}
+
+fn rows(metrics: &Metrics) -> Vec<(&'static str, String)> {
+    let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
+    let accuracy = match metrics.accuracy_ci95 {
+        Some([low, high]) => format!("{} (95 % interval {low:.3} to {high:.3})", number(metrics.accuracy)),
+        None => number(metrics.accuracy),
+    };
+    vec![
+        ("accuracy", accuracy),
+        ("\"the longer response wins\" on the same pairs", number(metrics.longer_response_accuracy)),
+        ("Kendall tau-b", number(metrics.kendall_tau_b)),
+        ("Spearman", number(metrics.spearman)),
+        ("NDCG", number(metrics.ndcg)),
+        ("log loss", number(metrics.log_loss)),
+        ("expected calibration error", number(metrics.ece)),
+    ]
+}
+
+fn usage(card: &mut String, reward: &RewardConfig) {
+    let _ = writeln!(
+        card,
+        "## Use\n\n```\nkudos score DATA --judge THIS_DIRECTORY\n```\n\nIn transformers: `AutoModelForSequenceClassification` on \
+         `tokenizer(prompt, response, truncation=True, max_length={})`; the logit is the score. Scores of different prompts \
+         compare only loosely; differences within a prompt are what it was trained for.\n",
+        reward.encode.max_length
+    );
+}
+
+fn settings(card: &mut String, trainer: &Trainer, finished: &Finished) {
+    let s = trainer.settings();
+    let _ = writeln!(
+        card,
+        "## Training\n\n{} steps of {} groups ({:?} loss, AdamW, peak learning rate {}, {:?} schedule, {} warm-up steps, seed {}); \
+         the weights of step {} were kept. All settings: `training_args.json`; all steps: `run/metrics.jsonl`.\n",
+        finished.steps,
+        s.batch_size * s.accumulate,
+        s.loss,
+        s.learning_rate,
+        s.schedule,
+        s.warmup_steps,
+        s.seed,
+        finished.kept
+    );
+}
+
+fn limits(card: &mut String, finished: &Finished) {
+    card.push_str("## Limits\n\nIt knows the taste of the people who ranked its data, in the kinds of prompt they ranked, and nothing about truth. ");
+    let length = finished.held_out.as_ref().and_then(length_sentence);
+    card.push_str(&length.unwrap_or_default());
+    card.push_str(
+        "Optimising a language model hard against it will find its mistakes. Do not use it to decide about people.\n",
+    );
+}
+
+fn length_sentence(report: &DataReport) -> Option<String> {
+    let correlation = report.metrics.length_partial_correlation?;
+    let words = match correlation {
+        c if c > 0.2 => "prefers longer responses beyond what people's order explains",
+        c if c < -0.2 => "prefers shorter responses beyond what people's order explains",
+        _ => "shows no strong preference for length",
+    };
+    Some(format!("On the held-out data it {words} (partial correlation {correlation:.2}). "))
+}

@@ -1,0 +1,193 @@
+//! Checkpoints: one file that holds everything a run needs to continue, replaced in one step.
+
+use super::log::StepMetrics;
+use super::{Optimizer, TrainError};
+use crate::nn::{ParameterSpec, Parameters};
+use crate::nn::weights::{self, Checkpoint, WeightError};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// The best evaluation so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// After this step.
+    pub step: u64,
+    /// Held-out accuracy.
+    pub accuracy: f64,
+    /// Held-out loss.
+    pub loss: f64,
+}
+
+/// The counters of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Steps done.
+    pub step: u64,
+    /// Epoch the next step is in.
+    pub epoch: u64,
+    /// Visit of that epoch the next step starts with.
+    pub next_visit: usize,
+    /// Best evaluation so far.
+    pub best: Option<Best>,
+    /// Evaluations since then.
+    pub without_improvement: u64,
+    /// Step of the last checkpoint.
+    pub saved: u64,
+    /// (loss, accuracy) of the first steps.
+    first: Vec<(f64, Option<f64>)>,
+    /// (loss, accuracy) of the last steps.
+    last: Vec<(f64, Option<f64>)>,
+}
+
+/// Steps that "at the start" and "at the end" are averaged over.
+const END: usize = 20;
+
+impl State {
+    pub(super) fn remember(&mut self, metrics: &StepMetrics) {
+        let entry = (metrics.loss, metrics.accuracy);
+        if self.first.len() < END {
+            self.first.push(entry);
+        }
+        if self.last.len() == END {
+            self.last.remove(0);
+        }
+        self.last.push(entry);
+    }
+
+    /// Mean accuracy on the training pairs over the last steps.
+    pub fn late_accuracy(&self) -> Option<f64> {
+        let known: Vec<f64> = self.last.iter().filter_map(|(_, accuracy)| *accuracy).collect();
+        (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+    }
+
+    /// Mean loss over the first and over the last steps.
+    pub fn loss_ends(&self) -> Option<[f64; 2]> {
+        let mean = |part: &[(f64, _)]| part.iter().map(|(loss, _)| loss).sum::<f64>() / part.len() as f64;
+        (!self.last.is_empty()).then(|| [mean(&self.first), mean(&self.last)])
+    }
+}
+
+/// Prefixes of a parameter's name in the checkpoint.
+const WEIGHTS: &str = "";
+const FIRST: &str = "adamw.first.";
+const SECOND: &str = "adamw.second.";
+
+/// Writes weights, moments and counters.
+pub(super) fn write(
+    path: &Path,
+    parameters: &Parameters,
+    optimizer: &Optimizer,
+    state: &State,
+    identity: &str,
+) -> Result<(), TrainError> {
+    let state = serde_json::to_string(state).expect("counters are plain data");
+    let buffers: [(&str, &[f32]); 3] =
+        [(WEIGHTS, &parameters.values), (FIRST, &optimizer.first), (SECOND, &optimizer.second)];
+    let metadata = [("state", state.as_str()), ("run", identity)];
+    Ok(weights::write_tensors(path, parameters.specs(), &buffers, &metadata)?)
+}
+
+/// Restores what [`write`] wrote, if it is the same run.
+pub(super) fn read(
+    path: &Path,
+    parameters: &mut Parameters,
+    optimizer: &mut Optimizer,
+    identity: &str,
+) -> Result<State, TrainError> {
+    let checkpoint = Checkpoint::open_file(path)?;
+    let other = |reason: String| TrainError::OtherRun { path: path.into(), reason };
+    let metadata = |key: &str| checkpoint.metadata.get(key).ok_or_else(|| other(format!("it holds no `{key}`")));
+    let found = metadata("run")?;
+    if found != identity {
+        return Err(other(difference(found, identity)));
+    }
+    let state: State = serde_json::from_str(metadata("state")?).map_err(|e| other(e.to_string()))?;
+    let specs = parameters.specs().to_vec();
+    read_all(&checkpoint, &specs, WEIGHTS, &mut parameters.values)?;
+    read_all(&checkpoint, &specs, FIRST, &mut optimizer.first)?;
+    read_all(&checkpoint, &specs, SECOND, &mut optimizer.second)?;
+    optimizer.step = state.step;
+    Ok(state)
+}
+
+/// Reads plain weights that this run wrote.
+pub(super) fn read_weights(path: &Path, parameters: &mut Parameters) -> Result<(), WeightError> {
+    let specs = parameters.specs().to_vec();
+    read_all(&Checkpoint::open_file(path)?, &specs, WEIGHTS, &mut parameters.values)
+}
+
+fn read_all(
+    checkpoint: &Checkpoint,
+    specs: &[ParameterSpec],
+    prefix: &str,
+    values: &mut [f32],
+) -> Result<(), WeightError> {
+    for spec in specs {
+        let name = format!("{prefix}{}", spec.name);
+        checkpoint.expect(&name, &spec.shape)?;
+        checkpoint.read(&name, &mut values[spec.span.range()])?;
+    }
+    Ok(())
+}
+
+/// Names the first setting in which two runs differ.
+fn difference(found: &str, expected: &str) -> String {
+    let parse = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
+    let (found, expected) = (parse(found), parse(expected));
+    let differs = expected.iter().find(|(key, value)| found.get(*key) != Some(value));
+    match differs {
+        Some((key, value)) => {
+            let found = found.get(key).map_or("missing".into(), Value::to_string);
+            format!("it belongs to another run: {key} was {found}, now {value}")
+        }
+        None => "it belongs to another run".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Initial;
+
+    fn parts() -> (Parameters, Optimizer) {
+        let mut parameters = Parameters::default();
+        parameters.declare("w.weight", &[2, 3], Initial::Zero).unwrap();
+        parameters.values = (0..6).map(|i| i as f32).collect();
+        let mut optimizer = Optimizer::new(6, 0.0);
+        optimizer.first[2] = 0.5;
+        optimizer.second[3] = 0.25;
+        (parameters, optimizer)
+    }
+
+    #[test]
+    fn a_checkpoint_restores_everything_and_refuses_another_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint.safetensors");
+        let (parameters, optimizer) = parts();
+        let best = Some(Best { step: 4, accuracy: 0.1 + 0.2, loss: 1.0 / 3.0 });
+        let state = State { step: 7, epoch: 1, next_visit: 3, best, first: vec![(0.7, None)], ..State::default() };
+        write(&path, &parameters, &optimizer, &state, r#"{"seed":1}"#).unwrap();
+        let (mut restored, mut moments) = parts();
+        restored.values.fill(9.0);
+        moments.first.fill(9.0);
+        assert_eq!(read(&path, &mut restored, &mut moments, r#"{"seed":1}"#).unwrap(), state);
+        assert_eq!((restored.values, moments.first, moments.step), (parameters.values.clone(), optimizer.first, 7));
+        let (mut restored, mut moments) = parts();
+        let error = read(&path, &mut restored, &mut moments, r#"{"seed":2}"#).unwrap_err().to_string();
+        assert!(error.contains("seed was 1, now 2"), "{error}");
+        std::fs::write(&path, b"cut").unwrap();
+        assert!(read(&path, &mut restored, &mut moments, "{}").is_err());
+    }
+
+    #[test]
+    fn ends_are_averages_of_twenty_steps() {
+        let mut state = State::default();
+        assert_eq!((state.late_accuracy(), state.loss_ends()), (None, None));
+        for step in 0..50 {
+            let metrics = StepMetrics { loss: f64::from(step), accuracy: Some(0.5), ..StepMetrics::default() };
+            state.remember(&metrics);
+        }
+        assert_eq!((state.loss_ends(), state.late_accuracy()), (Some([9.5, 39.5]), Some(0.5)));
+    }
+}

@@ -1,0 +1,139 @@
+//! `run/metrics.jsonl`: one line a step.
+
+use super::TrainError;
+use super::checkpoint::Best;
+use serde::Serialize;
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// The metrics of one step.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StepMetrics {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// Epochs done after it.
+    pub epoch: f64,
+    /// Mean loss over the step's groups, before its update.
+    pub loss: f64,
+    /// Share of the step's pairs in the right order; equal scores are half right.
+    pub accuracy: Option<f64>,
+    /// Mean chosen score − rejected score.
+    pub margin: Option<f64>,
+    /// Mean score.
+    pub mean_reward: f64,
+    /// Lowest score.
+    pub min_reward: f32,
+    /// Highest score.
+    pub max_reward: f32,
+    /// Euclidean norm of the gradient, before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of the update.
+    pub learning_rate: f64,
+    /// Tokens encoded in this step.
+    pub tokens: usize,
+    /// Pairs of supervision in this step.
+    pub pairs: usize,
+    /// Seconds this step took.
+    pub seconds: f64,
+}
+
+/// The held-out metrics after a step.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // As the step metrics of the same name.
+pub struct Evaluation {
+    #[serde(skip)]
+    pub step: u64,
+    pub eval_loss: f64,
+    pub eval_accuracy: Option<f64>,
+    pub eval_margin: Option<f64>,
+    pub eval_mean_reward: Option<f64>,
+    pub eval_min_reward: f32,
+    pub eval_max_reward: f32,
+}
+
+impl Evaluation {
+    /// True when these weights are to be preferred: higher accuracy, or equal accuracy and lower loss.
+    pub fn beats(&self, best: &Best) -> bool {
+        let accuracy = self.eval_accuracy.unwrap_or(0.5);
+        accuracy > best.accuracy || (accuracy == best.accuracy && self.eval_loss < best.loss)
+    }
+
+    /// What is remembered of the best.
+    pub fn as_best(&self) -> Best {
+        Best { step: self.step, accuracy: self.eval_accuracy.unwrap_or(0.5), loss: self.eval_loss }
+    }
+}
+
+fn path(dir: &Path) -> PathBuf {
+    dir.join("run").join("metrics.jsonl")
+}
+
+/// The open log.
+pub(super) struct Log {
+    out: BufWriter<File>,
+    path: PathBuf,
+}
+
+impl Log {
+    pub(super) fn open(dir: &Path) -> Result<Self, TrainError> {
+        let path = path(dir);
+        let file = File::options().create(true).append(true).open(&path).map_err(TrainError::io(&path))?;
+        Ok(Self { out: BufWriter::new(file), path })
+    }
+
+    /// Writes one line and hands it to the system at once, so that the run can be watched.
+    pub(super) fn append(&mut self, step: &StepMetrics, evaluation: Option<&Evaluation>) -> Result<(), TrainError> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            #[serde(flatten)]
+            step: &'a StepMetrics,
+            #[serde(flatten)]
+            evaluation: Option<&'a Evaluation>,
+        }
+        let line = serde_json::to_string(&Line { step, evaluation }).expect("metrics are plain data");
+        writeln!(self.out, "{line}").and_then(|()| self.out.flush()).map_err(TrainError::io(&self.path))
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), TrainError> {
+        self.out.get_ref().sync_all().map_err(TrainError::io(&self.path))
+    }
+}
+
+/// Drops the lines after `step`, and a last line that was cut: they will be written again.
+pub(super) fn truncate(dir: &Path, step: u64) -> Result<(), TrainError> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        step: u64,
+    }
+    let path = path(dir);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(TrainError::io(&path)(e)),
+    };
+    let mut kept = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(TrainError::io(&path))?;
+        match serde_json::from_str::<Line>(&line) {
+            Ok(parsed) if parsed.step <= step => kept.extend_from_slice(format!("{line}\n").as_bytes()),
+            _ => break,
+        }
+    }
+    crate::files::write(&path, &kept).map_err(TrainError::io(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resuming_drops_later_and_broken_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("run")).unwrap();
+        truncate(dir.path(), 3).unwrap();
+        std::fs::write(path(dir.path()), "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"st").unwrap();
+        truncate(dir.path(), 2).unwrap();
+        assert_eq!(std::fs::read_to_string(path(dir.path())).unwrap(), "{\"step\":1}\n{\"step\":2}\n");
+    }
+}

@@ -1,0 +1,140 @@
+//! One optimizer step: visits → packed batches → scores → losses → gradients → weights.
+
+use super::log::StepMetrics;
+use super::loss::{Judged, group_loss};
+use super::{TrainError, Trainer, Visit, clip_scale};
+use crate::models::push;
+use crate::nn::Mode;
+
+/// Tokens packed into one forward and backward. A step of more tokens runs as several, whose gradients
+/// add up to the same sum: memory is bounded by this, not by the batch.
+const PACKED_TOKENS: usize = 4096;
+
+/// What a step adds up over its visits.
+#[derive(Default)]
+struct Sums {
+    loss: f64,
+    right: f64,
+    margins: f64,
+    pairs: usize,
+    rewards: Vec<f32>,
+    tokens: usize,
+}
+
+impl Trainer {
+    /// Does the next step and returns its metrics (all but the seconds).
+    pub(super) fn step(&mut self) -> Result<StepMetrics, TrainError> {
+        let (visits, epoch) = self.next_visits();
+        self.gradients.fill(0.0);
+        let mut sums = Sums::default();
+        let mut rest = visits.as_slice();
+        while !rest.is_empty() {
+            let taken = self.fitting(rest);
+            self.accumulate(&rest[..taken], visits.len(), &mut sums)?;
+            rest = &rest[taken..];
+        }
+        let norm = kernels::reduce::sum_of_squares(&self.gradients).sqrt();
+        let settings = &self.settings;
+        let factor = settings.schedule.factor(self.state.step, settings.warmup_steps, settings.max_steps);
+        let learning_rate = settings.learning_rate * factor;
+        self.state.step += 1;
+        let metrics = sums.metrics(visits.len(), self.state.step, epoch, norm, learning_rate);
+        if metrics.loss.is_finite() && norm.is_finite() {
+            let scale = clip_scale(norm, settings.max_grad_norm);
+            self.optimizer.step(&mut self.model.parameters, &self.gradients, learning_rate as f32, scale);
+        }
+        Ok(metrics)
+    }
+
+    /// The visits of one step, and the epoch reached after them as a fraction.
+    fn next_visits(&mut self) -> (Vec<Visit>, f64) {
+        let wanted = self.settings.batch_size * self.settings.accumulate;
+        let start = self.state.next_visit;
+        let end = (start + wanted).min(self.visits.len());
+        let visits = self.visits[start..end].to_vec();
+        let epoch = self.state.epoch as f64 + end as f64 / self.visits.len() as f64;
+        self.state.next_visit = end;
+        if end == self.visits.len() {
+            self.state.epoch += 1;
+            self.state.next_visit = 0;
+            self.visits = self.epoch(self.state.epoch);
+        }
+        (visits, epoch)
+    }
+
+    /// How many of the visits fit one packed batch; at least one.
+    fn fitting(&self, visits: &[Visit]) -> usize {
+        let mut tokens = 0;
+        let fits = |visit: &&Visit| {
+            let sequences = &self.examples[visit.example].sequences;
+            tokens += visit.members.iter().map(|m| sequences[*m].ids.len()).sum::<usize>();
+            tokens <= PACKED_TOKENS
+        };
+        visits.iter().take_while(fits).count().max(1)
+    }
+
+    /// Forward and backward of some visits; each weighs 1 / `total` in the step's loss.
+    fn accumulate(&mut self, visits: &[Visit], total: usize, sums: &mut Sums) -> Result<(), TrainError> {
+        self.batch.clear();
+        for visit in visits {
+            for member in &visit.members {
+                push(&self.model, &self.examples[visit.example].sequences[*member], &mut self.batch)?;
+            }
+        }
+        self.tape.clear();
+        let logits = self.model.build(&mut self.tape, &self.batch);
+        self.tape.forward(Mode::Train, logits, &self.model.parameters.values, &self.batch);
+        let scores = self.tape.value(logits).to_vec();
+        let mut seed = vec![0.0; scores.len()];
+        let mut at = 0;
+        for visit in visits {
+            let range = at..at + visit.members.len();
+            sums.loss += self.visit_loss(visit, &scores[range.clone()], total, &mut seed[range.clone()]);
+            sums.count(visit, &scores[range.clone()]);
+            at = range.end;
+        }
+        sums.tokens += self.batch.tokens();
+        let weights = &self.model.parameters.values;
+        self.tape.backward(logits, &seed, weights, &mut self.gradients, &self.batch);
+        Ok(())
+    }
+
+    fn visit_loss(&self, visit: &Visit, scores: &[f32], total: usize, seed: &mut [f32]) -> f64 {
+        let ranks = &self.examples[visit.example].ranks;
+        let ranks: Vec<Option<f64>> = visit.members.iter().map(|m| ranks[*m]).collect();
+        let judged = Judged { comparisons: &visit.comparisons, ranks: &ranks };
+        group_loss(self.settings.loss, self.settings.center_coefficient, judged, scores, 1.0 / total as f64, seed)
+    }
+}
+
+impl Sums {
+    /// Accuracy and margins of one visit's pairs; equal scores are half right.
+    fn count(&mut self, visit: &Visit, scores: &[f32]) {
+        for (better, worse) in visit.comparisons.iter().filter_map(|c| c.better_worse()) {
+            let margin = f64::from(scores[better]) - f64::from(scores[worse]);
+            self.right += if margin > 0.0 { 1.0 } else { 0.5 * f64::from(u8::from(margin == 0.0)) };
+            self.margins += margin;
+            self.pairs += 1;
+        }
+        self.rewards.extend_from_slice(scores);
+    }
+
+    fn metrics(self, visits: usize, step: u64, epoch: f64, grad_norm: f64, learning_rate: f64) -> StepMetrics {
+        let mean = |sum: f64, n: usize| (n > 0).then(|| sum / n as f64);
+        StepMetrics {
+            step,
+            epoch,
+            loss: self.loss / visits as f64,
+            accuracy: mean(self.right, self.pairs),
+            margin: mean(self.margins, self.pairs),
+            mean_reward: self.rewards.iter().map(|r| f64::from(*r)).sum::<f64>() / self.rewards.len() as f64,
+            min_reward: self.rewards.iter().copied().fold(f32::INFINITY, f32::min),
+            max_reward: self.rewards.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+            grad_norm,
+            learning_rate,
+            tokens: self.tokens,
+            pairs: self.pairs,
+            seconds: 0.0,
+        }
+    }
+}

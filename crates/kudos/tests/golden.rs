@@ -1,0 +1,299 @@
+//! The engine against PyTorch: logits, all gradients, ten AdamW steps, and ten steps of TRL's RewardTrainer.
+//!
+//! The numbers come from `golden/make_golden.py` and `golden/make_trl.py`.
+
+use kudos::data::Comparison;
+use kudos::models::{ClassifierSource, LoadOptions, Model, load, push};
+use kudos::nn::{Batch, Mode, Tape};
+use kudos::text::Encoded;
+use kudos::train::{Asked, Example, Judged, Loss, Optimizer, Recipe, Trainer, group_loss};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+fn dir(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models").join(name)
+}
+
+/// A golden directory's expectations.
+struct Expected {
+    bytes: Vec<u8>,
+    json: Value,
+}
+
+impl Expected {
+    fn read(name: &str) -> Self {
+        let bytes = std::fs::read(dir(name).join("expected.safetensors")).unwrap();
+        let json = serde_json::from_slice(&std::fs::read(dir(name).join("expected.json")).unwrap()).unwrap();
+        Self { bytes, json }
+    }
+
+    fn tensors(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).unwrap()
+    }
+
+    fn f32(&self, name: &str) -> Vec<f32> {
+        let tensors = self.tensors();
+        let data = tensors.tensor(name).unwrap().data();
+        data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    fn i64(&self, name: &str) -> Vec<usize> {
+        let tensors = self.tensors();
+        let data = tensors.tensor(name).unwrap().data();
+        data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as usize).collect()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.tensors().tensor(name).is_ok()
+    }
+
+    /// Sequences `ids[offsets[i]..offsets[i + 1]]`.
+    fn sequences(&self, ids: &str, types: Option<&str>, offsets: &str) -> Vec<Encoded> {
+        let (ids, offsets) = (self.i64(ids), self.i64(offsets));
+        let types = types.map_or(vec![0; ids.len()], |name| self.i64(name));
+        let part = |all: &[usize], w: &[usize]| all[w[0]..w[1]].iter().map(|v| *v as u32).collect::<Vec<_>>();
+        offsets.windows(2).map(|w| encoded(part(&ids, w), part(&types, w))).collect()
+    }
+
+    /// True where a value after Adam is rounding noise: a gradient of 0 ± 1e-9 moves it a full step either way.
+    fn is_noise(&self, parameter: &str, element: usize) -> bool {
+        match &self.json["noise"][parameter] {
+            Value::String(_) => true,
+            Value::Array(elements) => elements.iter().any(|e| e.as_u64() == Some(element as u64)),
+            _ => false,
+        }
+    }
+}
+
+fn encoded(ids: Vec<u32>, type_ids: Vec<u32>) -> Encoded {
+    Encoded { tokens_before_truncation: ids.len(), truncated: false, ids, type_ids }
+}
+
+fn pack(model: &Model, sequences: &[Encoded]) -> Batch {
+    let mut batch = Batch::default();
+    sequences.iter().for_each(|s| push(model, s, &mut batch).unwrap());
+    batch
+}
+
+fn logits(model: &Model, sequences: &[Encoded]) -> Vec<f32> {
+    let (mut tape, batch) = (Tape::default(), pack(model, sequences));
+    let result = model.build(&mut tape, &batch);
+    tape.forward(Mode::Score, result, &model.parameters.values, &batch);
+    tape.value(result).to_vec()
+}
+
+fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!((f - e).abs() <= tolerance, "{what}[{i}]: {f} instead of {e}");
+    }
+}
+
+const SCORED: [&str; 6] = ["distilbert", "bert", "roberta", "xlm_roberta", "bert_3_labels", "bert_sharded"];
+const TRAINED: [&str; 4] = ["distilbert", "bert", "roberta", "xlm_roberta"];
+
+fn case(name: &str) -> (Model, Expected, Vec<Encoded>) {
+    let (model, source) = load(&dir(name), LoadOptions::Judge).unwrap();
+    assert_eq!(source, ClassifierSource::Checkpoint);
+    let expected = Expected::read(name);
+    let sequences = expected.sequences("input_ids", Some("token_type_ids"), "offsets");
+    (model, expected, sequences)
+}
+
+#[test]
+fn logits_are_pytorchs() {
+    for name in SCORED {
+        let (model, expected, sequences) = case(name);
+        assert_close(&logits(&model, &sequences), &expected.f32("logits"), 1e-5, name);
+    }
+}
+
+#[test]
+fn hidden_states_of_headless_bases_are_pytorchs() {
+    for name in ["bert_base", "distilbert_base", "bert_masked_lm", "roberta_masked_lm", "bert"] {
+        let (model, source) = load(&dir(name), LoadOptions::Base { seed: 1, new_head: false }).unwrap();
+        assert_eq!(source == ClassifierSource::New, name != "bert", "{name}");
+        let expected = Expected::read(name);
+        let sequences = expected.sequences("input_ids", Some("token_type_ids"), "offsets");
+        let (mut tape, batch) = (Tape::default(), pack(&model, &sequences));
+        let states = model.hidden_states(&mut tape, &batch);
+        tape.forward(Mode::Score, states, &model.parameters.values, &batch);
+        assert_close(tape.value(states), &expected.f32("last_hidden_state"), 2e-5, name);
+    }
+}
+
+#[test]
+fn a_score_has_the_same_bits_alone_and_in_any_batch() {
+    for name in TRAINED {
+        let (model, _, sequences) = case(name);
+        let together = logits(&model, &sequences);
+        for (i, sequence) in sequences.iter().enumerate() {
+            for threads in 1..=3 {
+                let alone = kernels::parallel::with_threads(threads, || logits(&model, std::slice::from_ref(sequence)));
+                assert_eq!(alone[0].to_bits(), together[i].to_bits(), "{name}, sequence {i}, {threads} threads");
+            }
+        }
+    }
+}
+
+/// ∂loss/∂logits and the loss, as the goldens define them.
+fn loss_seed(expected: &Expected, logits: &[f32]) -> (f64, Vec<f32>) {
+    let mut seed = vec![0.0; logits.len()];
+    if expected.has("loss.weight") {
+        let weight = expected.f32("loss.weight");
+        let loss = weight.iter().zip(logits).map(|(w, l)| f64::from(*w) * f64::from(*l)).sum();
+        return (loss, weight);
+    }
+    let pairs = expected.i64("pairs");
+    let pair = |p: &[usize]| Comparison { first: p[0], second: p[1], target: 1.0, margin: 0.0, weight: 1.0 };
+    let comparisons: Vec<_> = pairs.chunks_exact(2).map(pair).collect();
+    let judged = Judged { comparisons: &comparisons, ranks: &[] };
+    let loss = group_loss(Loss::BradleyTerry, 0.0, judged, logits, 1.0, &mut seed);
+    (loss, seed)
+}
+
+fn gradients(model: &Model, expected: &Expected, sequences: &[Encoded]) -> (f64, Vec<f32>) {
+    let (mut tape, batch) = (Tape::default(), pack(model, sequences));
+    let result = model.build(&mut tape, &batch);
+    let weights = &model.parameters.values;
+    tape.forward(Mode::Train, result, weights, &batch);
+    let (loss, seed) = loss_seed(expected, tape.value(result));
+    let mut gradients = vec![0.0; weights.len()];
+    tape.backward(result, &seed, weights, &mut gradients, &batch);
+    (loss, gradients)
+}
+
+#[test]
+fn all_gradients_are_pytorchs() {
+    for name in ["distilbert", "bert", "roberta", "xlm_roberta", "bert_3_labels"] {
+        let (model, expected, sequences) = case(name);
+        let (loss, gradients) = gradients(&model, &expected, &sequences);
+        assert!((loss - expected.json["loss"].as_f64().unwrap()).abs() < 1e-5, "{name}: loss {loss}");
+        for spec in model.parameters.specs() {
+            let golden = expected.f32(&format!("grad.{}", spec.name));
+            let largest = golden.iter().fold(0f32, |m, v| m.max(v.abs()));
+            // Relative to the tensor's largest gradient. Some are 0 in exact arithmetic (key biases): those
+            // differ by what rounding leaves, which the golden states as its own distance from float64.
+            let rounding = expected.json["float32_error"]["grad"].as_f64().unwrap() as f32;
+            let tolerance = 1e-4 * largest + rounding;
+            assert_close(&gradients[spec.span.range()], &golden, tolerance, &format!("{name} {}", spec.name));
+        }
+    }
+}
+
+#[test]
+fn ten_adamw_steps_are_pytorchs() {
+    for name in TRAINED {
+        let (mut model, expected, sequences) = case(name);
+        let mut optimizer = Optimizer::new(model.parameters.len(), 0.01);
+        for golden in expected.f32("adamw.losses") {
+            let (loss, gradients) = gradients(&model, &expected, &sequences);
+            assert!((loss - f64::from(golden)).abs() < 1e-4, "{name}: loss {loss} instead of {golden}");
+            optimizer.step(&mut model.parameters, &gradients, 1e-3, 1.0);
+        }
+        assert_weights(&model, &expected, "adamw.final.", name);
+    }
+}
+
+/// Every weight within 1e-4 of the golden, relative to the largest of its tensor.
+fn assert_weights(model: &Model, expected: &Expected, prefix: &str, what: &str) {
+    for spec in model.parameters.specs() {
+        let golden = expected.f32(&format!("{prefix}{}", spec.name));
+        let largest = golden.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let values = &model.parameters.values[spec.span.range()];
+        for (i, (v, g)) in values.iter().zip(&golden).enumerate() {
+            let close = (v - g).abs() <= 1e-4 * largest;
+            assert!(close || expected.is_noise(&spec.name, i), "{what} {}[{i}]: {v} instead of {g}", spec.name);
+        }
+    }
+}
+
+fn pairs(expected: &Expected) -> Vec<Example> {
+    let chosen = expected.sequences("chosen_ids", None, "chosen_offsets");
+    let rejected = expected.sequences("rejected_ids", None, "rejected_offsets");
+    let margins = if expected.has("margin") { expected.f32("margin") } else { vec![0.0; chosen.len()] };
+    let example = |((chosen, rejected), margin)| Example {
+        sequences: vec![chosen, rejected],
+        comparisons: vec![Comparison { first: 0, second: 1, target: 1.0, margin, weight: 1.0 }],
+        ranks: vec![None; 2],
+    };
+    chosen.into_iter().zip(rejected).zip(margins).map(example).collect()
+}
+
+/// `--recipe trl --no-shuffle` on the ids TRL was given: loss, gradient norm, rate, accuracy and margin of
+/// each step, then the weights.
+#[test]
+fn ten_steps_follow_trl() {
+    for (name, base) in
+        [("trl_distilbert", "trl_distilbert"), ("trl_bert", "trl_bert"), ("trl_distilbert_margin", "trl_distilbert")]
+    {
+        let expected = Expected::read(name);
+        let (model, _) = load(&dir(base), LoadOptions::Base { seed: 42, new_head: false }).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let asked = Asked {
+            recipe: Some(Recipe::Trl),
+            max_steps: Some(10),
+            learning_rate: Some(1e-3),
+            no_shuffle: Some(true),
+            ..Asked::default()
+        };
+        let settings = asked.decide(40, false).unwrap();
+        let mut trainer =
+            Trainer::new(model, settings, pairs(&expected), None, out.path().into(), String::new()).unwrap();
+        trainer.run(&mut |_| ()).unwrap();
+        let log = std::fs::read_to_string(out.path().join("run/metrics.jsonl")).unwrap();
+        let steps = expected.json["steps"].as_array().unwrap();
+        assert_eq!(log.lines().count(), steps.len());
+        for (line, golden) in log.lines().zip(steps) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            for key in ["loss", "grad_norm", "learning_rate", "accuracy", "margin"] {
+                let (found, golden) = (line[key].as_f64().unwrap(), golden[key].as_f64().unwrap());
+                let step = &line["step"];
+                assert!((found - golden).abs() < 1e-4, "{name} step {step}: {key} {found} instead of {golden}");
+            }
+        }
+        if name != "trl_distilbert_margin" {
+            assert_weights(&trainer.model, &expected, "final.", name);
+        }
+    }
+}
+
+#[test]
+fn refusals_name_the_tensor() {
+    let copy = |name: &str| {
+        let to = tempfile::tempdir().unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(dir(name).join(file), to.path().join(file)).unwrap();
+        }
+        to
+    };
+    let message = |dir: &Path, options| load(dir, options).map(|_| ()).unwrap_err().to_string();
+    let base = LoadOptions::Base { seed: 1, new_head: false };
+
+    assert!(message(&dir("bert_base"), LoadOptions::Judge).contains("`classifier.weight` is missing"));
+    assert!(message(&dir("bert_3_labels"), base).contains("3 outputs"));
+    let replaced = LoadOptions::Base { seed: 1, new_head: true };
+    assert_eq!(load(&dir("bert_3_labels"), replaced).unwrap().0.config.labels, 1);
+
+    let edit = |name: &str, key: &str, value: Value| {
+        let to = copy(name);
+        let path = to.path().join("config.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config[key] = value;
+        std::fs::write(&path, config.to_string()).unwrap();
+        to
+    };
+    let cases = [
+        (edit("bert", "num_hidden_layers", 3.into()), "encoder.layer.2.attention.self.query.weight` is missing"),
+        (edit("bert", "num_hidden_layers", 1.into()), "unexpected tensor `bert.encoder.layer.1"),
+        (edit("bert", "vocab_size", 121.into()), "word_embeddings.weight` has shape [120, 32]"),
+        (edit("bert", "vocab_size", 16_000_000.into()), "word_embeddings.weight` has shape"),
+        (edit("bert", "hidden_size", 1_000_000_000_000u64.into()), "`hidden_size` is 1000000000000"),
+        (edit("distilbert", "n_layers", 900.into()), "is missing"),
+    ];
+    for (edited, expected) in cases {
+        let found = message(edited.path(), LoadOptions::Judge);
+        assert!(found.contains(expected), "{found}");
+    }
+}
