@@ -273,6 +273,8 @@ mod tests {
     use std::io::{BufReader, Cursor};
 
     type Record = (u64, Result<Vec<String>, ProblemKind>);
+    /// A text and its records: line, fields.
+    type Case = (&'static str, &'static [(u64, &'static [&'static str])]);
 
     fn records(bytes: &[u8], buffer: usize, limit: usize) -> Result<Vec<Record>, u64> {
         let input = Box::new(BufReader::with_capacity(
@@ -293,7 +295,7 @@ mod tests {
 
     #[test]
     fn splitting() {
-        let cases: [(&str, &[(u64, &[&str])]); 10] = [
+        let cases: [Case; 10] = [
             ("a,b\n1,2\n", &[(1, &["a", "b"]), (2, &["1", "2"])]),
             ("a,b\r\n1,2", &[(1, &["a", "b"]), (2, &["1", "2"])]),
             ("a\rb\r\rc", &[(1, &["a"]), (2, &["b"]), (4, &["c"])]),

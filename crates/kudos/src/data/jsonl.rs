@@ -332,10 +332,13 @@ mod tests {
         }
     }
 
+    /// A text, and line and usability of its elements or the fault.
+    type Case<'a> = (&'a str, Result<&'a [(u64, bool)], &'a str>);
+
     #[test]
     fn elements() {
         let long = format!("[{{\"a\":\"{}\"}},\n{{}}]", "x".repeat(40));
-        let cases: [(&str, Result<&[(u64, bool)], &str>); 12] = [
+        let cases: [Case; 12] = [
             ("[]", Ok(&[])),
             ("[ {} ]\n", Ok(&[(1, true)])),
             (
@@ -346,10 +349,7 @@ mod tests {
             (r#"[{"a":"\\"},{}]"#, Ok(&[(1, true), (1, true)])),
             ("[{},]", Ok(&[(1, true)])),
             ("[,{}]", Ok(&[(1, false), (1, true)])),
-            (
-                "[1,{\"a\":]},{}]",
-                Ok(&[(1, false), (1, false), (1, true)]),
-            ),
+            ("[1,{\"a\":]},{}]", Ok(&[(1, false), (1, false), (1, true)])),
             ("[{}", Err("unclosed")),
             ("[{},", Err("unclosed")),
             ("[{}] {}", Err("trailing")),

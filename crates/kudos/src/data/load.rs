@@ -534,9 +534,16 @@ mod tests {
         text
     }
 
+    /// Prompts as (usable, empty) answers; pairs; problems.
+    type Counts = (&'static [(usize, usize)], usize, usize);
+    /// A file and the `(first, second, target)` of every comparison of every group.
+    type Verdicts = (&'static str, &'static [&'static [(usize, usize, f32)]]);
+    /// A file, line and name of every problem, and the pairs that are left.
+    type Problems = (&'static str, &'static [(u64, &'static str)], usize);
+
     #[test]
     fn pairs_of_rankings() {
-        let cases: [(&[(usize, usize)], usize, usize); 5] = [
+        let cases: [Counts; 5] = [
             (&[(4, 0); 5], 30, 0),
             (&[(4, 0), (4, 0), (4, 0), (3, 1), (3, 1)], 24, 2),
             (&[(4, 0), (4, 0), (4, 0), (4, 0), (2, 2)], 25, 2),
@@ -571,7 +578,7 @@ mod tests {
 
     #[test]
     fn verdicts_of_every_kind() {
-        let cases: [(&str, &[&[(usize, usize, f32)]]); 8] = [
+        let cases: [Verdicts; 8] = [
             (
                 "prompt,answer,rank\np,a,2\np,b,1\np,c,\np,d,2\n",
                 &[&[(0, 1, 0.0), (0, 3, 0.5), (1, 3, 1.0)]],
@@ -615,7 +622,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_located() {
-        let cases: [(&str, &[(u64, &str)], usize); 6] = [
+        let cases: [Problems; 6] = [
             (
                 "prompt,answer,rank\np,a,first\np,b,1\np,,2\n",
                 &[(2, "wrong_type"), (4, "empty")],

@@ -2,19 +2,29 @@
 //!
 //! This module knows files and rankings; it must not know tokens or models.
 
+pub mod check;
 mod columns;
 mod csv;
 mod error;
 mod group;
 mod jsonl;
 mod load;
+mod pairs;
 mod parquet;
 mod reader;
 mod record;
+mod sink;
 mod source;
+mod split;
+mod table;
+mod writer;
 
 pub use error::{DataError, ProblemKind, RowProblem};
 pub use group::{Comparison, Group, Response};
 pub use load::{FileInfo, Judged, Loaded, Origin, load_groups};
+pub use pairs::preferences;
 pub use reader::{Options, Reader, Row};
 pub use record::{Candidate, Content, Kind, Location, Message, Record};
+pub use sink::Compression;
+pub use split::split_by_prompt;
+pub use writer::{Encoding, FIRST_ROWS, OutputFormat, Writer};

@@ -561,4 +561,28 @@ mod tests {
             assert_eq!(errors.len(), 1, "{errors:?}");
         }
     }
+
+    /// Starts that lead deeper than noise alone would.
+    const STARTS: [&[u8]; 8] = [
+        b"",
+        b"chosen,rejected\n",
+        b"prompt,answer,rank\n\"",
+        b"{\"chosen\":\"",
+        b"[{\"prompt\":",
+        b"PAR1",
+        b"\x1f\x8b\x08\0\0\0\0\0\0\xff",
+        b"\x28\xb5\x2f\xfd",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_a_reader_panic(start in 0..STARTS.len(), noise: Vec<u8>) {
+            let _ = outline(&[STARTS[start], &noise].concat());
+        }
+
+        #[test]
+        fn no_text_makes_a_reader_panic(start in 0..5usize, noise in r#"[a",\r\n\[\]{}:0-9\\]{0,60}"#) {
+            let _ = outline(&[STARTS[start], noise.as_bytes()].concat());
+        }
+    }
 }
