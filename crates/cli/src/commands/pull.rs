@@ -1,0 +1,133 @@
+//! `kudos pull NAME`: fetch a model into the local cache, once, so that nothing else needs a network.
+//!
+//! Standard output carries the path alone, for `--model "$(kudos pull NAME)"`; everything said on
+//! the way goes to standard error.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use kudos::hub::{Progress, PullOptions, Pulled, Settings, pull_with};
+
+/// Fetch a model by name.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// org/name on the Hugging Face hub, org/name@revision, or a short name: all-minilm-l6-v2,
+    /// smollm2-135m-instruct, distilbert-base-uncased
+    name: String,
+    /// Branch, tag or commit [default: main]
+    #[arg(long, value_name = "R")]
+    revision: Option<String>,
+    /// The GGUF file to take: its name, or a part only one has (q4_k_m)
+    #[arg(long, value_name = "F")]
+    file: Option<String>,
+    /// Put plain copies of the files in this folder, too
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Ask the server again, check every file, fetch anew what differs
+    #[arg(long)]
+    force: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kudos pull all-minilm-l6-v2
+  kudos pull distilbert/distilbert-base-uncased --revision main
+  kudos pull Qwen/Qwen2.5-0.5B-Instruct-GGUF --file q4_k_m
+  kudos pull smollm2-135m-instruct --dir models/smollm2
+
+Environment: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, HTTPS_PROXY, SSL_CERT_FILE, KUDOS_HOME";
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Those of [`kudos::hub::pull`].
+pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
+    let options = PullOptions {
+        revision: args.revision.clone(),
+        file: args.file.clone(),
+        dir: args.dir.clone(),
+        force: args.force,
+    };
+    let mut display = Display::new(global.quiet);
+    let pulled = pull_with(
+        &args.name,
+        &options,
+        &Settings::from_env(),
+        &mut |progress| display.show(progress),
+    );
+    display.bar.finish_and_clear();
+    print(&pulled?, global);
+    Ok(())
+}
+
+fn print(pulled: &Pulled, global: &super::Global) {
+    if global.json {
+        let result = serde_json::json!({
+            "name": pulled.name,
+            "path": pulled.path,
+            "revision": pulled.revision,
+            "files": pulled.files,
+        });
+        println!("{result}");
+        return;
+    }
+    if pulled.already && !global.quiet {
+        eprintln!("{} is already here (--force checks it again)", pulled.name);
+    }
+    println!("{}", pulled.path.display());
+}
+
+/// A bar on a terminal; else a line a file.
+struct Display {
+    bar: ProgressBar,
+    quiet: bool,
+    is_terminal: bool,
+}
+
+impl Display {
+    fn new(quiet: bool) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        Self {
+            bar: ProgressBar::hidden(),
+            quiet,
+            is_terminal,
+        }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        match progress {
+            _ if self.quiet => {}
+            Progress::Bytes { done, total } if self.is_terminal => self.advance(done, total),
+            Progress::File { name, .. } if self.is_terminal => self.bar.set_message(name),
+            Progress::File { name, bytes } => match bytes {
+                Some(bytes) => eprintln!("{name} ({})", indicatif::DecimalBytes(bytes)),
+                None => eprintln!("{name}"),
+            },
+            Progress::Note(note) => self.bar.suspend(|| eprintln!("{note}")),
+            _ => {}
+        }
+    }
+
+    /// The bar appears with the first bytes, and its rate counts from there: what an earlier pull left
+    /// on disk was not fetched now.
+    fn advance(&mut self, done: u64, total: u64) {
+        if self.bar.is_hidden() {
+            let message = self.bar.message();
+            self.bar = ProgressBar::new(total)
+                .with_style(style())
+                .with_position(done);
+            self.bar.set_message(message);
+            self.bar.reset_eta();
+        }
+        self.bar.set_position(done);
+    }
+}
+
+fn style() -> ProgressStyle {
+    let template =
+        "{wide_msg} {bar:24} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
