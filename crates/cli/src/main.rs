@@ -1,1 +1,115 @@
-fn main() {}
+//! The `kudos` command.
+//!
+//! `run` shows the program: settings file → arguments → one command. Each command has its own file.
+
+mod commands;
+mod defaults;
+mod display;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use commands::{Global, best, check, eval, pairs, pull, quickstart, score, train};
+use std::process::ExitCode;
+
+/// Reward models on two CPU cores: train on rankings, evaluate honestly, score, choose.
+#[derive(Parser)]
+#[command(name = "kudos", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Threads to use [default: all cores]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Say nothing but results and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Print the settings this command would run with, as kudos.toml would hold them, and stop
+    #[arg(long, global = true)]
+    print_settings: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kudos quickstart                                          the whole loop on the bundled example
+  kudos check rankings.csv                                  what is wrong with this data
+  kudos train rankings.csv --base all-minilm-l6-v2 -o judge
+  kudos eval test.jsonl --judge judge
+  kudos score answers.csv --judge judge -o scored.csv
+
+Settings also come from kudos.toml in the working directory: a table for each command, keys named as its flags.";
+
+#[derive(Subcommand)]
+enum Command {
+    Quickstart(quickstart::Args),
+    Pull(WithJson<pull::Args>),
+    Check(WithJson<check::Args>),
+    Pairs(WithJson<pairs::Args>),
+    Train(Box<train::Args>),
+    Eval(eval::Args),
+    Score(score::Args),
+    Best(best::Args),
+}
+
+/// A command whose result can be had as JSON on standard output.
+#[derive(clap::Args)]
+struct WithJson<T: clap::Args> {
+    #[command(flatten)]
+    args: T,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kudos: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True when whoever read our output has read enough (`kudos score … | head`).
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let data = cause.downcast_ref::<kudos::data::DataError>().is_some_and(|e| e.is_broken_pipe());
+        let io = cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
+        data || io
+    })
+}
+
+fn run() -> anyhow::Result<()> {
+    let typed: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let arguments = defaults::with_settings_file(&Cli::command(), typed)?;
+    let matches = Cli::command().get_matches_from(arguments);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if cli.print_settings {
+        print!("{}", defaults::describe(&matches));
+        return Ok(());
+    }
+    if let Some(threads) = cli.threads {
+        kernels::parallel::set_threads(threads.into()).map_err(anyhow::Error::msg)?;
+    }
+    let global = |json| Global { json, quiet: cli.quiet, threads: cli.threads.map(usize::from) };
+    match &cli.command {
+        Command::Quickstart(args) => quickstart::run(args, &global(false)),
+        Command::Pull(with) => pull::run(&with.args, &global(with.json)),
+        Command::Check(with) => check::run(&with.args, &global(with.json)),
+        Command::Pairs(with) => pairs::run(&with.args, &global(with.json)),
+        Command::Train(args) => train::run(args, &global(false)),
+        Command::Eval(args) => eval::run(args, &global(false)),
+        Command::Score(args) => score::run(args, &global(false)),
+        Command::Best(args) => best::run(args, &global(false)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -21,9 +21,7 @@ struct Row {
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [dir, render, max_length, truncation] = arguments.as_slice() else {
-        return Err(
-            "usage: encode DIR pair|concat|chat MAX_LENGTH longest_first|keep_response".into(),
-        );
+        return Err("usage: encode DIR pair|concat|chat MAX_LENGTH longest_first|keep_response".into());
     };
     let settings = EncodeSettings {
         render: serde_json::from_value(json!(render))?,
@@ -35,14 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         eprintln!("{note}");
     }
     let lines: Vec<String> = std::io::stdin().lock().lines().collect::<Result<_, _>>()?;
-    let rows: Vec<Row> = lines
-        .iter()
-        .map(|line| serde_json::from_str(line))
-        .collect::<Result<_, _>>()?;
-    let texts: Vec<_> = rows
-        .iter()
-        .map(|row| (row.prompt.as_ref(), &row.response))
-        .collect();
+    let rows: Vec<Row> = lines.iter().map(|line| serde_json::from_str(line)).collect::<Result<_, _>>()?;
+    let texts: Vec<_> = rows.iter().map(|row| (row.prompt.as_ref(), &row.response)).collect();
     let mut output = std::io::stdout().lock();
     for encoded in encoder.encode_batch(&texts)? {
         let line = json!({

@@ -40,9 +40,8 @@ fn float(value: &Value) -> f64 {
 }
 
 fn group(json: &Value) -> Group {
-    let responses = list(&json["lengths"])
-        .zip(list(&json["ranks"]))
-        .map(|(n, rank)| response(float(n) as usize, rank.as_f64()));
+    let responses =
+        list(&json["lengths"]).zip(list(&json["ranks"])).map(|(n, rank)| response(float(n) as usize, rank.as_f64()));
     let comparisons = list(&json["comparisons"]).map(|c| {
         let [first, second, target] = [0, 1, 2].map(|i| float(&c[i]));
         comparison(first as usize, second as usize, target as f32)
@@ -52,10 +51,7 @@ fn group(json: &Value) -> Group {
 }
 
 fn location() -> Location {
-    Location {
-        file: "golden".into(),
-        line: 1,
-    }
+    Location { file: "golden".into(), line: 1 }
 }
 
 fn new_group(prompt: &str, responses: Vec<Response>, comparisons: Vec<Comparison>) -> Group {
@@ -70,22 +66,11 @@ fn new_group(prompt: &str, responses: Vec<Response>, comparisons: Vec<Comparison
 
 /// A response of so many characters, of two bytes each.
 fn response(characters: usize, rank: Option<f64>) -> Response {
-    Response {
-        content: Content::Text("ü".repeat(characters)),
-        rank,
-        score: None,
-        location: location(),
-    }
+    Response { content: Content::Text("ü".repeat(characters)), rank, score: None, location: location() }
 }
 
 fn comparison(first: usize, second: usize, target: f32) -> Comparison {
-    Comparison {
-        first,
-        second,
-        target,
-        margin: 0.0,
-        weight: 1.0,
-    }
+    Comparison { first, second, target, margin: 0.0, weight: 1.0 }
 }
 
 /// Compares two JSON values, numbers to `tolerance`; `key` says where in the message.
@@ -96,9 +81,7 @@ fn assert_close(key: &str, found: &Value, expected: &Value, tolerance: f64) {
             assert!(distance <= tolerance, "{key}: {found}, expected {expected}");
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            a.iter()
-                .zip(b)
-                .for_each(|(a, b)| assert_close(key, a, b, tolerance));
+            a.iter().zip(b).for_each(|(a, b)| assert_close(key, a, b, tolerance));
         }
         (Value::Object(a), Value::Object(b)) if a.len() == b.len() => {
             for (name, value) in b {
@@ -111,10 +94,7 @@ fn assert_close(key: &str, found: &Value, expected: &Value, tolerance: f64) {
 
 fn check(name: &str, interval_tolerance: f64) {
     let golden = golden(name);
-    let options = EvalOptions {
-        temperature: golden.temperature,
-        ..EvalOptions::default()
-    };
+    let options = EvalOptions { temperature: golden.temperature, ..EvalOptions::default() };
     let report = evaluate(name, &golden.groups, &golden.scores, &options).expect(name);
     let found = serde_json::to_value(&report).expect("JSON");
     for (key, expected) in golden.expected.as_object().expect("expected values") {
@@ -221,10 +201,7 @@ fn ranked(rows: Vec<(u8, i8, usize)>) -> (Group, Vec<f32>) {
 }
 
 fn report(groups: &[Group], scores: &[Vec<f32>]) -> DataReport {
-    let options = EvalOptions {
-        bootstrap: 20,
-        ..EvalOptions::default()
-    };
+    let options = EvalOptions { bootstrap: 20, ..EvalOptions::default() };
     evaluate("property", groups, scores, &options).expect("finite scores")
 }
 

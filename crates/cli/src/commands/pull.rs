@@ -30,6 +30,13 @@ pub struct Args {
     force: bool,
 }
 
+impl Args {
+    /// A plain call for one name, for commands that fetch what they need.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), revision: None, file: None, dir: None, force: false }
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   kudos pull all-minilm-l6-v2
@@ -52,12 +59,7 @@ pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
         force: args.force,
     };
     let mut display = Display::new(global.quiet);
-    let pulled = pull_with(
-        &args.name,
-        &options,
-        &Settings::from_env(),
-        &mut |progress| display.show(progress),
-    );
+    let pulled = pull_with(&args.name, &options, &Settings::from_env(), &mut |progress| display.show(progress));
     display.bar.finish_and_clear();
     print(&pulled?, global);
     Ok(())
@@ -90,11 +92,7 @@ struct Display {
 impl Display {
     fn new(quiet: bool) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
-        Self {
-            bar: ProgressBar::hidden(),
-            quiet,
-            is_terminal,
-        }
+        Self { bar: ProgressBar::hidden(), quiet, is_terminal }
     }
 
     fn show(&mut self, progress: Progress) {
@@ -116,9 +114,7 @@ impl Display {
     fn advance(&mut self, done: u64, total: u64) {
         if self.bar.is_hidden() {
             let message = self.bar.message();
-            self.bar = ProgressBar::new(total)
-                .with_style(style())
-                .with_position(done);
+            self.bar = ProgressBar::new(total).with_style(style()).with_position(done);
             self.bar.set_message(message);
             self.bar.reset_eta();
         }
@@ -127,7 +123,6 @@ impl Display {
 }
 
 fn style() -> ProgressStyle {
-    let template =
-        "{wide_msg} {bar:24} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+    let template = "{wide_msg} {bar:24} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

@@ -106,10 +106,7 @@ pub struct Report {
 impl Report {
     /// Findings of a severity.
     pub fn count(&self, severity: Severity) -> usize {
-        self.findings
-            .iter()
-            .filter(|finding| finding.severity == severity)
-            .count()
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 }
 
@@ -124,12 +121,7 @@ pub fn run(loaded: &Loaded, options: &CheckOptions) -> Report {
         }
     }
     let prompts = findings.prompts(loaded, options.eval_from);
-    if loaded.pairs() == 0
-        && loaded
-            .files
-            .iter()
-            .any(|file| file.kind != Some(Kind::Unlabelled))
-    {
+    if loaded.pairs() == 0 && loaded.files.iter().any(|file| file.kind != Some(Kind::Unlabelled)) {
         findings.nothing_to_learn(loaded);
     }
     let mut rows = BTreeMap::new();
@@ -154,121 +146,29 @@ pub fn run(loaded: &Loaded, options: &CheckOptions) -> Report {
 const FAULTS: [(&str, Severity, &str); 24] = {
     use Severity::{Error, Note, Warning};
     [
-        (
-            "leak",
-            Error,
-            "prompts of the evaluation data are in the training data: take them out of one",
-        ),
-        (
-            "nothing_to_learn",
-            Error,
-            "no pair can be made: every prompt needs two responses of different rank",
-        ),
-        (
-            "bad_json",
-            Warning,
-            "rows that are not a JSON object are left out: correct them",
-        ),
-        (
-            "not_utf8",
-            Warning,
-            "rows that are not UTF-8 are left out: convert the file",
-        ),
-        (
-            "ragged",
-            Warning,
-            "rows with more or fewer fields than the header are left out: correct them",
-        ),
-        (
-            "bad_quote",
-            Warning,
-            "rows with a quote out of place are left out: double the quotes inside fields",
-        ),
-        (
-            "too_long",
-            Warning,
-            "rows beyond the size limit are left out: look for an unclosed quote",
-        ),
-        (
-            "missing_column",
-            Warning,
-            "rows without the columns of their kind are left out: add them",
-        ),
-        (
-            "wrong_type",
-            Warning,
-            "rows with a value of another type are left out: correct them",
-        ),
-        (
-            "out_of_range",
-            Warning,
-            "rows with a number out of range are left out: correct them",
-        ),
-        (
-            "unknown_label",
-            Warning,
-            "rows with an unknown label are left out: use a, b, tie or a number from 0 to 1",
-        ),
-        (
-            "too_few_responses",
-            Warning,
-            "groups of fewer than two usable responses are left out",
-        ),
-        (
-            "empty",
-            Warning,
-            "empty texts are left out and make no pairs: fill them in or remove them",
-        ),
-        (
-            "identical",
-            Warning,
-            "a response is preferred to itself: remove one of the two",
-        ),
-        (
-            "contradictory",
-            Warning,
-            "pairs contradict an earlier one (A over B, B over A): keep one of the two",
-        ),
-        (
-            "cyclic",
-            Warning,
-            "preferences run in a circle, which no score can satisfy: judge again",
-        ),
-        (
-            "shared_prompt",
-            Warning,
-            "prompts stand in several files: do not train on one and evaluate on another",
-        ),
-        (
-            "too_long_for_base",
-            Warning,
-            "responses do not fit the token limit and will be cut: raise --max-length",
-        ),
-        (
-            "identical_after_truncation",
-            Warning,
-            "pairs differ only in what will be cut off: raise --max-length",
-        ),
-        (
-            "duplicate_pair",
-            Note,
-            "the same judgement again: it will count more than once",
-        ),
-        (
-            "duplicate_response",
-            Note,
-            "the same response again for one prompt",
-        ),
-        (
-            "repeated_prompt",
-            Note,
-            "several group rows ask the same prompt: they stay separate groups",
-        ),
-        (
-            "lone_response",
-            Note,
-            "prompts with fewer than two ranked responses make no pair",
-        ),
+        ("leak", Error, "prompts of the evaluation data are in the training data: take them out of one"),
+        ("nothing_to_learn", Error, "no pair can be made: every prompt needs two responses of different rank"),
+        ("bad_json", Warning, "rows that are not a JSON object are left out: correct them"),
+        ("not_utf8", Warning, "rows that are not UTF-8 are left out: convert the file"),
+        ("ragged", Warning, "rows with more or fewer fields than the header are left out: correct them"),
+        ("bad_quote", Warning, "rows with a quote out of place are left out: double the quotes inside fields"),
+        ("too_long", Warning, "rows beyond the size limit are left out: look for an unclosed quote"),
+        ("missing_column", Warning, "rows without the columns of their kind are left out: add them"),
+        ("wrong_type", Warning, "rows with a value of another type are left out: correct them"),
+        ("out_of_range", Warning, "rows with a number out of range are left out: correct them"),
+        ("unknown_label", Warning, "rows with an unknown label are left out: use a, b, tie or a number from 0 to 1"),
+        ("too_few_responses", Warning, "groups of fewer than two usable responses are left out"),
+        ("empty", Warning, "empty texts are left out and make no pairs: fill them in or remove them"),
+        ("identical", Warning, "a response is preferred to itself: remove one of the two"),
+        ("contradictory", Warning, "pairs contradict an earlier one (A over B, B over A): keep one of the two"),
+        ("cyclic", Warning, "preferences run in a circle, which no score can satisfy: judge again"),
+        ("shared_prompt", Warning, "prompts stand in several files: do not train on one and evaluate on another"),
+        ("too_long_for_base", Warning, "responses do not fit the token limit and will be cut: raise --max-length"),
+        ("identical_after_truncation", Warning, "pairs differ only in what will be cut off: raise --max-length"),
+        ("duplicate_pair", Note, "the same judgement again: it will count more than once"),
+        ("duplicate_response", Note, "the same response again for one prompt"),
+        ("repeated_prompt", Note, "several group rows ask the same prompt: they stay separate groups"),
+        ("lone_response", Note, "prompts with fewer than two ranked responses make no pair"),
         ("tied", Note, "ties make no pair"),
     ]
 };
@@ -279,75 +179,39 @@ struct Findings(HashMap<&'static str, Vec<Place>>);
 
 impl Findings {
     fn add(&mut self, code: &'static str, at: &Location, detail: String) {
-        let place = Place {
-            file: at.file.to_string(),
-            line: at.line,
-            detail,
-        };
+        let place = Place { file: at.file.to_string(), line: at.line, detail };
         self.0.entry(code).or_default().push(place);
     }
 
     fn sorted(mut self) -> Vec<Finding> {
         let finding = |(code, severity, message): (&'static str, Severity, &'static str)| {
             let places = self.0.remove(code)?;
-            Some(Finding {
-                severity,
-                code,
-                message,
-                count: places.len(),
-                places,
-            })
+            Some(Finding { severity, code, message, count: places.len(), places })
         };
         FAULTS.into_iter().filter_map(finding).collect()
     }
 
     fn problems(&mut self, loaded: &Loaded) {
         for problem in &loaded.problems {
-            self.add(
-                problem.kind.name(),
-                &problem.location,
-                problem.kind.to_string(),
-            );
+            self.add(problem.kind.name(), &problem.location, problem.kind.to_string());
         }
     }
 
     fn nothing_to_learn(&mut self, loaded: &Loaded) {
         for file in &loaded.files {
-            let start = Location {
-                file: file.file.as_str().into(),
-                line: 1,
-            };
-            self.add(
-                "nothing_to_learn",
-                &start,
-                format!("{} rows, no pair", file.rows),
-            );
+            let start = Location { file: file.file.as_str().into(), line: 1 };
+            self.add("nothing_to_learn", &start, format!("{} rows, no pair", file.rows));
         }
     }
 
     /// Ties, repetitions, contradictions and circles among the responses of one prompt.
     fn group(&mut self, loaded: &Loaded, g: usize) {
         let (group, origin) = (&loaded.groups[g], &loaded.origins[g]);
-        if origin.kind == Kind::Ranked
-            && group.responses.iter().filter(|r| r.rank.is_some()).count() < 2
-        {
-            self.add(
-                "lone_response",
-                &group.location,
-                "nothing to compare it with".to_owned(),
-            );
+        if origin.kind == Kind::Ranked && group.responses.iter().filter(|r| r.rank.is_some()).count() < 2 {
+            self.add("lone_response", &group.location, "nothing to compare it with".to_owned());
         }
-        for (c, _) in group
-            .comparisons
-            .iter()
-            .enumerate()
-            .filter(|(_, comparison)| comparison.is_tie())
-        {
-            self.add(
-                "tied",
-                loaded.comparison_location(g, c),
-                "neither is better".to_owned(),
-            );
+        for (c, _) in group.comparisons.iter().enumerate().filter(|(_, comparison)| comparison.is_tie()) {
+            self.add("tied", loaded.comparison_location(g, c), "neither is better".to_owned());
         }
         let same_as = first_of_its_content(group);
         self.repeated_responses(group, &same_as);
@@ -363,33 +227,17 @@ impl Findings {
         for (r, first) in same_as.iter().enumerate().filter(|(r, first)| r != *first) {
             let (again, first) = (&group.responses[r], &group.responses[*first]);
             let differ = matches!((again.rank, first.rank), (Some(a), Some(b)) if a != b);
-            let code = if differ {
-                "identical"
-            } else {
-                "duplicate_response"
-            };
-            self.add(
-                code,
-                &again.location,
-                format!("same text as at {}", first.location),
-            );
+            let code = if differ { "identical" } else { "duplicate_response" };
+            self.add(code, &again.location, format!("same text as at {}", first.location));
         }
     }
 
     /// The first comparison that says so, for every (better, worse) of the group.
-    fn wins(
-        &mut self,
-        loaded: &Loaded,
-        g: usize,
-        same_as: &[usize],
-    ) -> BTreeMap<(usize, usize), usize> {
+    fn wins(&mut self, loaded: &Loaded, g: usize, same_as: &[usize]) -> BTreeMap<(usize, usize), usize> {
         let judged = !loaded.origins[g].judged.is_empty();
         let mut wins = BTreeMap::new();
         for (c, comparison) in loaded.groups[g].comparisons.iter().enumerate() {
-            let Some((better, worse)) = comparison
-                .better_worse()
-                .map(|(b, w)| (same_as[b], same_as[w]))
-            else {
+            let Some((better, worse)) = comparison.better_worse().map(|(b, w)| (same_as[b], same_as[w])) else {
                 continue;
             };
             let at = loaded.comparison_location(g, c);
@@ -414,31 +262,15 @@ impl Findings {
         for (better, worse) in wins.keys() {
             beats[*better].push(*worse);
         }
-        for circle in strongly_connected(&beats)
-            .into_iter()
-            .filter(|circle| circle.len() > 2)
-        {
+        for circle in strongly_connected(&beats).into_iter().filter(|circle| circle.len() > 2) {
             let members: HashSet<usize> = circle.iter().copied().collect();
-            let inside = wins
-                .iter()
-                .filter(|((a, b), _)| members.contains(a) && members.contains(b));
+            let inside = wins.iter().filter(|((a, b), _)| members.contains(a) && members.contains(b));
             let mut rows: Vec<usize> = inside.map(|(_, c)| *c).collect();
             rows.sort_unstable();
-            let lines: Vec<String> = rows
-                .iter()
-                .take(LINES_SHOWN)
-                .map(|c| loaded.comparison_location(g, *c).line.to_string())
-                .collect();
-            let more = if rows.len() > LINES_SHOWN {
-                ", …"
-            } else {
-                ""
-            };
-            let detail = format!(
-                "{} responses, lines {}{more}",
-                circle.len(),
-                lines.join(", ")
-            );
+            let lines: Vec<String> =
+                rows.iter().take(LINES_SHOWN).map(|c| loaded.comparison_location(g, *c).line.to_string()).collect();
+            let more = if rows.len() > LINES_SHOWN { ", …" } else { "" };
+            let detail = format!("{} responses, lines {}{more}", circle.len(), lines.join(", "));
             self.add("cyclic", loaded.comparison_location(g, rows[0]), detail);
         }
     }
@@ -450,11 +282,7 @@ impl Findings {
         let encoded: Vec<EncodedInfo> = group.responses.iter().map(encode).collect();
         for (response, info) in group.responses.iter().zip(&encoded) {
             if info.tokens_before_truncation > info.ids.len() {
-                let detail = format!(
-                    "{} tokens, {} of them are kept",
-                    info.tokens_before_truncation,
-                    info.ids.len()
-                );
+                let detail = format!("{} tokens, {} of them are kept", info.tokens_before_truncation, info.ids.len());
                 self.add("too_long_for_base", &response.location, detail);
             }
         }
@@ -463,11 +291,7 @@ impl Findings {
             let differ = group.responses[first].content != group.responses[second].content;
             if differ && encoded[first].ids == encoded[second].ids {
                 let detail = format!("the same {} tokens", encoded[first].ids.len());
-                self.add(
-                    "identical_after_truncation",
-                    loaded.comparison_location(g, c),
-                    detail,
-                );
+                self.add("identical_after_truncation", loaded.comparison_location(g, c), detail);
             }
         }
     }
@@ -480,11 +304,7 @@ impl Findings {
             let here = earlier.iter().find(|(file, _)| *file == origin.file);
             if let Some((_, first)) = here {
                 if origin.kind == Kind::Groups {
-                    self.add(
-                        "repeated_prompt",
-                        &group.location,
-                        format!("first at {first}"),
-                    );
+                    self.add("repeated_prompt", &group.location, format!("first at {first}"));
                 }
                 continue;
             }
@@ -504,12 +324,7 @@ const LINES_SHOWN: usize = 8;
 /// For every response, the first of the group with the same content.
 fn first_of_its_content(group: &Group) -> Vec<usize> {
     let mut first = HashMap::new();
-    group
-        .responses
-        .iter()
-        .enumerate()
-        .map(|(r, response)| *first.entry(&response.content).or_insert(r))
-        .collect()
+    group.responses.iter().enumerate().map(|(r, response)| *first.entry(&response.content).or_insert(r)).collect()
 }
 
 /// Strongly connected components (Kosaraju 1978), without recursion: chains can be long.
@@ -519,17 +334,10 @@ fn strongly_connected(edges: &[Vec<usize>]) -> Vec<Vec<usize>> {
         targets.iter().for_each(|to| reversed[*to].push(from));
     }
     let mut visited = vec![false; edges.len()];
-    let finished: Vec<usize> = (0..edges.len())
-        .flat_map(|start| postorder(edges, start, &mut visited))
-        .collect();
+    let finished: Vec<usize> = (0..edges.len()).flat_map(|start| postorder(edges, start, &mut visited)).collect();
     visited.fill(false);
-    let components = finished
-        .into_iter()
-        .rev()
-        .map(|start| postorder(&reversed, start, &mut visited));
-    components
-        .filter(|component| !component.is_empty())
-        .collect()
+    let components = finished.into_iter().rev().map(|start| postorder(&reversed, start, &mut visited));
+    components.filter(|component| !component.is_empty()).collect()
 }
 
 /// Unvisited nodes that can be reached from `start`, each after all it leads to.
@@ -558,43 +366,26 @@ fn postorder(edges: &[Vec<usize>], start: usize, visited: &mut [bool]) -> Vec<us
 
 fn longer_wins(loaded: &Loaded) -> Option<Baseline> {
     let results = loaded.groups.iter().flat_map(|group| {
-        let lengths: Vec<usize> = group
-            .responses
-            .iter()
-            .map(|response| response.content.chars())
-            .collect();
-        group.pairs().map(move |(chosen, rejected, _)| {
-            match lengths[chosen].cmp(&lengths[rejected]) {
-                std::cmp::Ordering::Greater => 1.0,
-                std::cmp::Ordering::Equal => 0.5,
-                std::cmp::Ordering::Less => 0.0,
-            }
+        let lengths: Vec<usize> = group.responses.iter().map(|response| response.content.chars()).collect();
+        group.pairs().map(move |(chosen, rejected, _)| match lengths[chosen].cmp(&lengths[rejected]) {
+            std::cmp::Ordering::Greater => 1.0,
+            std::cmp::Ordering::Equal => 0.5,
+            std::cmp::Ordering::Less => 0.0,
         })
     });
     baseline(results)
 }
 
 fn first_listed_wins(loaded: &Loaded) -> Option<Baseline> {
-    let unordered = loaded
-        .groups
-        .iter()
-        .zip(&loaded.origins)
-        .filter(|(_, origin)| origin.kind != Kind::Pairs);
+    let unordered = loaded.groups.iter().zip(&loaded.origins).filter(|(_, origin)| origin.kind != Kind::Pairs);
     let comparisons = unordered.flat_map(|(group, _)| &group.comparisons);
-    baseline(
-        comparisons
-            .filter(|c| !c.is_tie())
-            .map(|c| f64::from(u8::from(c.target > 0.5))),
-    )
+    baseline(comparisons.filter(|c| !c.is_tie()).map(|c| f64::from(u8::from(c.target > 0.5))))
 }
 
 /// `None` without any pair.
 fn baseline(results: impl Iterator<Item = f64>) -> Option<Baseline> {
     let (sum, pairs) = results.fold((0.0, 0), |(sum, pairs), result| (sum + result, pairs + 1));
-    (pairs > 0).then(|| Baseline {
-        accuracy: sum / pairs as f64,
-        pairs,
-    })
+    (pairs > 0).then(|| Baseline { accuracy: sum / pairs as f64, pairs })
 }
 
 #[cfg(test)]
@@ -605,12 +396,7 @@ mod tests {
     fn load(files: &[&str]) -> Loaded {
         let mut loaded = Loaded::default();
         for (f, text) in files.iter().enumerate() {
-            let reader = Reader::from_bytes(
-                &format!("f{f}"),
-                text.as_bytes().to_vec(),
-                &Options::default(),
-            )
-            .unwrap();
+            let reader = Reader::from_bytes(&format!("f{f}"), text.as_bytes().to_vec(), &Options::default()).unwrap();
             loaded.read(reader, &Options::default()).unwrap();
         }
         loaded
@@ -618,17 +404,8 @@ mod tests {
 
     /// `code file:line …` of every finding.
     fn found(loaded: &Loaded, options: &CheckOptions) -> Vec<String> {
-        let places = |f: &Finding| {
-            f.places
-                .iter()
-                .map(|p| format!(" {}:{}", p.file, p.line))
-                .collect::<String>()
-        };
-        run(loaded, options)
-            .findings
-            .iter()
-            .map(|f| format!("{}{}", f.code, places(f)))
-            .collect()
+        let places = |f: &Finding| f.places.iter().map(|p| format!(" {}:{}", p.file, p.line)).collect::<String>();
+        run(loaded, options).findings.iter().map(|f| format!("{}{}", f.code, places(f))).collect()
     }
 
     #[test]
@@ -733,11 +510,7 @@ p,b
             ),
         ];
         for (files, expected) in cases {
-            assert_eq!(
-                found(&load(files), &CheckOptions::default()),
-                expected,
-                "{files:?}"
-            );
+            assert_eq!(found(&load(files), &CheckOptions::default()), expected, "{files:?}");
         }
     }
 
@@ -752,20 +525,10 @@ q,x,y,a
 p,x,y,b
 ",
         ]);
-        let options = CheckOptions {
-            eval_from: Some(1),
-            ..CheckOptions::default()
-        };
+        let options = CheckOptions { eval_from: Some(1), ..CheckOptions::default() };
         let report = run(&loaded, &options);
         assert_eq!(found(&loaded, &options), ["leak f1:3"]);
-        assert_eq!(
-            (
-                report.count(Severity::Error),
-                report.prompts,
-                report.findings[0].count
-            ),
-            (1, 2, 1)
-        );
+        assert_eq!((report.count(Severity::Error), report.prompts, report.findings[0].count), (1, 2, 1));
     }
 
     #[test]
@@ -779,13 +542,7 @@ s,aa,b
 "]),
             &CheckOptions::default(),
         );
-        assert_eq!(
-            report.longer_wins,
-            Some(Baseline {
-                accuracy: 0.625,
-                pairs: 4
-            })
-        );
+        assert_eq!(report.longer_wins, Some(Baseline { accuracy: 0.625, pairs: 4 }));
         assert_eq!(report.first_listed_wins, None);
         let report = run(
             &load(&["prompt,response_a,response_b,label
@@ -796,100 +553,52 @@ r,a,b,1
 "]),
             &CheckOptions::default(),
         );
-        assert_eq!(
-            report.longer_wins,
-            Some(Baseline {
-                accuracy: 0.5,
-                pairs: 3
-            })
-        );
-        assert_eq!(
-            report.first_listed_wins,
-            Some(Baseline {
-                accuracy: 2.0 / 3.0,
-                pairs: 3
-            })
-        );
+        assert_eq!(report.longer_wins, Some(Baseline { accuracy: 0.5, pairs: 3 }));
+        assert_eq!(report.first_listed_wins, Some(Baseline { accuracy: 2.0 / 3.0, pairs: 3 }));
     }
 
     #[test]
     fn token_limits() {
         // One token a character, at most three.
         let encode = |_: Option<&Content>, response: &Content| {
-            let Content::Text(text) = response else {
-                unreachable!()
-            };
+            let Content::Text(text) = response else { unreachable!() };
             let ids: Vec<u32> = text.chars().map(u32::from).collect();
-            EncodedInfo {
-                tokens_before_truncation: ids.len(),
-                ids: ids[..ids.len().min(3)].to_vec(),
-            }
+            EncodedInfo { tokens_before_truncation: ids.len(), ids: ids[..ids.len().min(3)].to_vec() }
         };
-        let options = CheckOptions {
-            encode: Some(&encode),
-            ..CheckOptions::default()
-        };
+        let options = CheckOptions { encode: Some(&encode), ..CheckOptions::default() };
         let loaded = load(&["prompt,chosen,rejected
 p,abcd,abce
 p,abc,x
 "]);
-        assert_eq!(
-            found(&loaded, &options),
-            [
-                "too_long_for_base f0:2 f0:2",
-                "identical_after_truncation f0:2"
-            ]
-        );
+        assert_eq!(found(&loaded, &options), ["too_long_for_base f0:2 f0:2", "identical_after_truncation f0:2"]);
     }
 
     #[test]
     fn every_problem_has_its_fault() {
         let (text, number) = (String::new, 0);
         let problems = [
-            ProblemKind::NotUtf8 {
-                byte: number,
-                place: text(),
-            },
+            ProblemKind::NotUtf8 { byte: number, place: text() },
             ProblemKind::BadJson { found: text() },
-            ProblemKind::Ragged {
-                expected: number,
-                found: number,
-            },
+            ProblemKind::Ragged { expected: number, found: number },
             ProblemKind::BadQuote { field: number },
             ProblemKind::TooLong { limit: number },
-            ProblemKind::Missing {
-                expected: text(),
-                found: text(),
-            },
-            ProblemKind::WrongType {
-                column: text(),
-                expected: "",
-                found: text(),
-            },
-            ProblemKind::OutOfRange {
-                column: text(),
-                expected: "",
-                found: 0.0,
-            },
+            ProblemKind::Missing { expected: text(), found: text() },
+            ProblemKind::WrongType { column: text(), expected: "", found: text() },
+            ProblemKind::OutOfRange { column: text(), expected: "", found: 0.0 },
             ProblemKind::UnknownLabel { found: text() },
             ProblemKind::EmptyText { column: text() },
             ProblemKind::TooFew { found: number },
             ProblemKind::Identical,
         ];
         for problem in problems {
-            assert!(
-                FAULTS.iter().any(|(code, ..)| *code == problem.name()),
-                "{problem}"
-            );
+            assert!(FAULTS.iter().any(|(code, ..)| *code == problem.name()), "{problem}");
         }
         assert!(FAULTS.is_sorted_by_key(|(_, severity, _)| *severity));
     }
 
     #[test]
     fn long_chains_do_not_recurse() {
-        let chain: Vec<Vec<usize>> = (0..200_000)
-            .map(|node| vec![(node + 1) % 200_000])
-            .collect();
+        let chain: Vec<Vec<usize>> = (0..200_000).map(|node| vec![(node + 1) % 200_000]).collect();
         assert_eq!(strongly_connected(&chain).len(), 1);
         let tree = vec![vec![1, 2], vec![2], vec![]];
         assert_eq!(strongly_connected(&tree).len(), 3);

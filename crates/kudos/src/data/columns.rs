@@ -13,10 +13,7 @@ type Fields = Map<String, Value>;
 const KINDS: [(Kind, &[&str]); 7] = [
     (Kind::Groups, &["prompt", "responses"]),
     (Kind::Pairs, &["chosen", "rejected"]),
-    (
-        Kind::Comparisons,
-        &["prompt", "response_a", "response_b", "label"],
-    ),
+    (Kind::Comparisons, &["prompt", "response_a", "response_b", "label"]),
     (Kind::Ranked, &["prompt", "answer", "rank"]),
     (Kind::Ranked, &["prompt", "response", "rank"]),
     (Kind::Unlabelled, &["prompt", "answer"]),
@@ -35,21 +32,12 @@ impl Shape {
     pub fn recognise(names: &[&str]) -> Result<Shape, Unrecognised> {
         let has_all = |required: &[&str]| required.iter().all(|name| names.contains(name));
         let found = KINDS.iter().find(|(_, required)| has_all(required));
-        found
-            .map(|(kind, required)| Shape {
-                kind: *kind,
-                required,
-            })
-            .ok_or_else(|| Unrecognised::new(names))
+        found.map(|(kind, required)| Shape { kind: *kind, required }).ok_or_else(|| Unrecognised::new(names))
     }
 
     /// Columns that the record holds; all others are extra.
     pub fn holds(&self, column: &str) -> bool {
-        let optional: &[&str] = if self.kind == Kind::Pairs {
-            &["prompt", "margin", "weight"]
-        } else {
-            &[]
-        };
+        let optional: &[&str] = if self.kind == Kind::Pairs { &["prompt", "margin", "weight"] } else { &[] };
         self.required.contains(&column) || optional.contains(&column)
     }
 
@@ -71,10 +59,9 @@ impl Shape {
                 response: text(fields, self.required[1])?,
                 rank: number(fields.get("rank"), || "rank".into())?,
             }),
-            Kind::Unlabelled => Ok(Record::Unlabelled {
-                prompt: text(fields, "prompt")?,
-                response: text(fields, self.required[1])?,
-            }),
+            Kind::Unlabelled => {
+                Ok(Record::Unlabelled { prompt: text(fields, "prompt")?, response: text(fields, self.required[1])? })
+            }
             Kind::Pairs => pair(fields),
             Kind::Comparisons => comparison(fields),
             Kind::Groups => group(fields),
@@ -93,21 +80,14 @@ impl Unrecognised {
     /// Names the nearest kind: the one with the greatest share of its columns present.
     fn new(names: &[&str]) -> Self {
         let missing = |required: &[&'static str]| -> Vec<&'static str> {
-            required
-                .iter()
-                .filter(|name| !names.contains(*name))
-                .copied()
-                .collect()
+            required.iter().filter(|name| !names.contains(*name)).copied().collect()
         };
         // Every kind has a prompt, so having one tells nothing.
         let share = |required: &[&'static str]| {
             let telling = || required.iter().filter(|name| **name != "prompt");
             telling().filter(|name| names.contains(*name)).count() * 12 / telling().count()
         };
-        let nearest = KINDS
-            .iter()
-            .rev()
-            .max_by_key(|(_, required)| share(required));
+        let nearest = KINDS.iter().rev().max_by_key(|(_, required)| share(required));
         let expected = match nearest.filter(|(_, required)| share(required) > 0) {
             Some((kind, required)) => {
                 format!("the columns {} ({kind}; missing: {})", quoted(required), quoted(&missing(required)))
@@ -116,11 +96,7 @@ impl Unrecognised {
                      response_b, label, or prompt, responses, or prompt, response"
                 .to_owned(),
         };
-        let found = if names.is_empty() {
-            "none".to_owned()
-        } else {
-            quoted(names)
-        };
+        let found = if names.is_empty() { "none".to_owned() } else { quoted(names) };
         Unrecognised { expected, found }
     }
 }
@@ -134,11 +110,7 @@ impl From<Unrecognised> for ProblemKind {
 const NAMES_SHOWN: usize = 12;
 
 fn quoted(names: &[&str]) -> String {
-    let mut list: Vec<String> = names
-        .iter()
-        .take(NAMES_SHOWN)
-        .map(|name| format!("`{}`", shorten(name)))
-        .collect();
+    let mut list: Vec<String> = names.iter().take(NAMES_SHOWN).map(|name| format!("`{}`", shorten(name))).collect();
     if names.len() > NAMES_SHOWN {
         list.push(format!("and {} more", names.len() - NAMES_SHOWN));
     }
@@ -155,13 +127,7 @@ fn pair(fields: &Fields) -> Result<Record, ProblemKind> {
     }
     let (margin, weight) = (single(margin, "margin")?, single(weight, "weight")?);
     distinct(&chosen, &rejected)?;
-    Ok(Record::Pair {
-        prompt,
-        chosen,
-        rejected,
-        margin,
-        weight,
-    })
+    Ok(Record::Pair { prompt, chosen, rejected, margin, weight })
 }
 
 fn comparison(fields: &Fields) -> Result<Record, ProblemKind> {
@@ -169,12 +135,7 @@ fn comparison(fields: &Fields) -> Result<Record, ProblemKind> {
     let prompt = optional_text(fields, "prompt")?;
     let target = label(fields.get("label").unwrap_or(&Value::Null))?;
     distinct(&a, &b)?;
-    Ok(Record::Comparison {
-        prompt,
-        a,
-        b,
-        target,
-    })
+    Ok(Record::Comparison { prompt, a, b, target })
 }
 
 fn group(fields: &Fields) -> Result<Record, ProblemKind> {
@@ -186,25 +147,15 @@ fn group(fields: &Fields) -> Result<Record, ProblemKind> {
     if list.is_empty() {
         return Err(ProblemKind::TooFew { found: 0 });
     }
-    let responses = list
-        .iter()
-        .enumerate()
-        .map(|(at, value)| candidate(at + 1, value));
-    Ok(Record::Group {
-        prompt,
-        responses: responses.collect::<Result<_, _>>()?,
-    })
+    let responses = list.iter().enumerate().map(|(at, value)| candidate(at + 1, value));
+    Ok(Record::Group { prompt, responses: responses.collect::<Result<_, _>>()? })
 }
 
 /// One element of `responses`, number `at` from 1: an object, or the text (or messages) alone.
 fn candidate(at: usize, value: &Value) -> Result<Candidate, ProblemKind> {
     let place = |key: &str| format!("responses[{at}]{key}");
     let Value::Object(fields) = value else {
-        return Ok(Candidate {
-            content: content(value, || place(""))?,
-            rank: None,
-            score: None,
-        });
+        return Ok(Candidate { content: content(value, || place(""))?, rank: None, score: None });
     };
     let text = fields.get("text").unwrap_or(&Value::Null);
     Ok(Candidate {
@@ -215,26 +166,18 @@ fn candidate(at: usize, value: &Value) -> Result<Candidate, ProblemKind> {
 }
 
 fn distinct(first: &Content, second: &Content) -> Result<(), ProblemKind> {
-    if first == second {
-        Err(ProblemKind::Identical)
-    } else {
-        Ok(())
-    }
+    if first == second { Err(ProblemKind::Identical) } else { Ok(()) }
 }
 
 /// A column that must hold something to read.
 fn text(fields: &Fields, column: &str) -> Result<Content, ProblemKind> {
     let value = fields.get(column).unwrap_or(&Value::Null);
     if value.is_null() {
-        return Err(ProblemKind::EmptyText {
-            column: column.to_owned(),
-        });
+        return Err(ProblemKind::EmptyText { column: column.to_owned() });
     }
     let content = content(value, || column.to_owned())?;
     if content.is_blank() {
-        return Err(ProblemKind::EmptyText {
-            column: column.to_owned(),
-        });
+        return Err(ProblemKind::EmptyText { column: column.to_owned() });
     }
     Ok(content)
 }
@@ -243,37 +186,22 @@ fn text(fields: &Fields, column: &str) -> Result<Content, ProblemKind> {
 fn optional_text(fields: &Fields, column: &str) -> Result<Option<Content>, ProblemKind> {
     match fields.get(column) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            Ok(Some(content(value, || column.to_owned())?).filter(|content| !content.is_blank()))
-        }
+        Some(value) => Ok(Some(content(value, || column.to_owned())?).filter(|content| !content.is_blank())),
     }
 }
 
 fn content(value: &Value, column: impl Fn() -> String) -> Result<Content, ProblemKind> {
     match value {
         Value::String(text) => Some(Content::Text(text.clone())),
-        Value::Array(turns) => turns
-            .iter()
-            .map(message)
-            .collect::<Option<_>>()
-            .map(Content::Messages),
+        Value::Array(turns) => turns.iter().map(message).collect::<Option<_>>().map(Content::Messages),
         _ => None,
     }
-    .ok_or_else(|| {
-        wrong_type(
-            column(),
-            "text or a list of {role, content} messages",
-            value,
-        )
-    })
+    .ok_or_else(|| wrong_type(column(), "text or a list of {role, content} messages", value))
 }
 
 fn message(value: &Value) -> Option<Message> {
     let text = |key| value.get(key)?.as_str().map(str::to_owned);
-    Some(Message {
-        role: text("role")?,
-        content: text("content")?,
-    })
+    Some(Message { role: text("role")?, content: text("content")? })
 }
 
 /// A finite number, also as text; `None` if absent, null or empty.
@@ -287,27 +215,17 @@ fn number(value: Option<&Value>, column: impl Fn() -> String) -> Result<Option<f
     match found {
         Some(number) if number.is_finite() => Ok(Some(number)),
         Some(number) => Err(out_of_range(&column(), "a finite number", number)),
-        None => Err(wrong_type(
-            column(),
-            "a number",
-            value.unwrap_or(&Value::Null),
-        )),
+        None => Err(wrong_type(column(), "a number", value.unwrap_or(&Value::Null))),
     }
 }
 
 fn single(value: f64, column: &str) -> Result<f32, ProblemKind> {
     let single = value as f32;
-    if single.is_finite() {
-        Ok(single)
-    } else {
-        Err(out_of_range(column, "a number that fits 32 bits", value))
-    }
+    if single.is_finite() { Ok(single) } else { Err(out_of_range(column, "a number that fits 32 bits", value)) }
 }
 
 fn label(value: &Value) -> Result<f32, ProblemKind> {
-    let unknown = || ProblemKind::UnknownLabel {
-        found: describe(value),
-    };
+    let unknown = || ProblemKind::UnknownLabel { found: describe(value) };
     let share = match value.as_str().map(str::trim) {
         Some(name) if name.eq_ignore_ascii_case("a") => 1.0,
         Some(name) if name.eq_ignore_ascii_case("b") => 0.0,
@@ -315,11 +233,7 @@ fn label(value: &Value) -> Result<f32, ProblemKind> {
         Some(text) => text.parse().map_err(|_| unknown())?,
         None => value.as_f64().ok_or_else(unknown)?,
     };
-    if (0.0..=1.0).contains(&share) {
-        Ok(share as f32)
-    } else {
-        Err(unknown())
-    }
+    if (0.0..=1.0).contains(&share) { Ok(share as f32) } else { Err(unknown()) }
 }
 
 fn number_cell(cell: String) -> Value {
@@ -336,15 +250,9 @@ fn number_cell(cell: String) -> Value {
 
 /// A cell that is the JSON of a list of messages is that list (this is how we write one to CSV).
 fn messages_cell(cell: String) -> Value {
-    let parsed = if cell.starts_with('[') {
-        serde_json::from_str::<Value>(&cell).ok()
-    } else {
-        None
-    };
+    let parsed = if cell.starts_with('[') { serde_json::from_str::<Value>(&cell).ok() } else { None };
     match parsed {
-        Some(Value::Array(turns))
-            if !turns.is_empty() && turns.iter().all(|turn| message(turn).is_some()) =>
-        {
+        Some(Value::Array(turns)) if !turns.is_empty() && turns.iter().all(|turn| message(turn).is_some()) => {
             Value::Array(turns)
         }
         _ => Value::String(cell),
@@ -352,19 +260,11 @@ fn messages_cell(cell: String) -> Value {
 }
 
 fn out_of_range(column: &str, expected: &'static str, found: f64) -> ProblemKind {
-    ProblemKind::OutOfRange {
-        column: column.to_owned(),
-        expected,
-        found,
-    }
+    ProblemKind::OutOfRange { column: column.to_owned(), expected, found }
 }
 
 fn wrong_type(column: String, expected: &'static str, found: &Value) -> ProblemKind {
-    ProblemKind::WrongType {
-        column,
-        expected,
-        found: describe(found),
-    }
+    ProblemKind::WrongType { column, expected, found: describe(found) }
 }
 
 /// A value in a few words.

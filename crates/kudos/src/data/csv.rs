@@ -44,17 +44,9 @@ impl Csv {
         let mut records = Records::new(input, line, limit);
         records.read()?;
         let header_line = records.splitter.start;
-        let header = records
-            .splitter
-            .fields(None)
-            .map_err(|kind| CsvFault::Header(header_line, kind))?;
+        let header = records.splitter.fields(None).map_err(|kind| CsvFault::Header(header_line, kind))?;
         let header = header.iter().map(|name| name.trim().to_owned()).collect();
-        Ok(Csv {
-            records,
-            header,
-            header_line,
-            type_cell: Box::new(|_, cell| cell.into()),
-        })
+        Ok(Csv { records, header, header_line, type_cell: Box::new(|_, cell| cell.into()) })
     }
 
     pub fn line(&self) -> u64 {
@@ -66,10 +58,7 @@ impl Csv {
             return Ok(None);
         }
         let fields = self.records.splitter.fields(Some(self.header.len()));
-        Ok(Some((
-            self.records.splitter.start,
-            fields.map(|fields| self.row(fields)),
-        )))
+        Ok(Some((self.records.splitter.start, fields.map(|fields| self.row(fields)))))
     }
 
     fn row(&self, fields: Vec<String>) -> Map<String, Value> {
@@ -98,10 +87,7 @@ struct Records {
 
 impl Records {
     fn new(input: Bytes, line: u64, limit: usize) -> Self {
-        Records {
-            input,
-            splitter: Splitter::new(line, limit),
-        }
+        Records { input, splitter: Splitter::new(line, limit) }
     }
 
     /// Reads the next record; false at the end of the file.
@@ -140,16 +126,7 @@ impl Splitter {
     fn new(line: u64, limit: usize) -> Self {
         let (bytes, ends) = (Vec::new(), Vec::new());
         let state = State::Between;
-        Splitter {
-            limit,
-            line,
-            start: line,
-            after_cr: false,
-            state,
-            bytes,
-            ends,
-            problem: None,
-        }
+        Splitter { limit, line, start: line, after_cr: false, state, bytes, ends, problem: None }
     }
 
     fn clear(&mut self) {
@@ -204,9 +181,7 @@ impl Splitter {
 
     fn push_bare(&mut self, byte: u8) {
         if self.state == State::Quote {
-            self.problem.get_or_insert(ProblemKind::BadQuote {
-                field: self.ends.len() + 1,
-            });
+            self.problem.get_or_insert(ProblemKind::BadQuote { field: self.ends.len() + 1 });
         }
         self.state = State::Bare;
         self.push(byte);
@@ -244,20 +219,14 @@ impl Splitter {
             return Err(problem.clone());
         }
         if let Some(expected) = expected.filter(|count| *count != self.ends.len()) {
-            return Err(ProblemKind::Ragged {
-                expected,
-                found: self.ends.len(),
-            });
+            return Err(ProblemKind::Ragged { expected, found: self.ends.len() });
         }
         let mut start = 0;
         let mut fields = Vec::with_capacity(self.ends.len());
         for (at, end) in self.ends.iter().enumerate() {
             let field = std::str::from_utf8(&self.bytes[start..*end]).map_err(|e| {
                 let place = format!("field {}", at + 1);
-                ProblemKind::NotUtf8 {
-                    byte: e.valid_up_to() + 1,
-                    place,
-                }
+                ProblemKind::NotUtf8 { byte: e.valid_up_to() + 1, place }
             })?;
             fields.push(field.to_owned());
             start = *end;
@@ -277,10 +246,7 @@ mod tests {
     type Case = (&'static str, &'static [(u64, &'static [&'static str])]);
 
     fn records(bytes: &[u8], buffer: usize, limit: usize) -> Result<Vec<Record>, u64> {
-        let input = Box::new(BufReader::with_capacity(
-            buffer,
-            Cursor::new(bytes.to_vec()),
-        ));
+        let input = Box::new(BufReader::with_capacity(buffer, Cursor::new(bytes.to_vec())));
         let mut records = Records::new(input, 1, limit);
         let mut all = Vec::new();
         loop {
@@ -309,14 +275,9 @@ mod tests {
         ];
         for (text, expected) in cases {
             let found = records(text.as_bytes(), 1, 99).unwrap();
-            let found: Vec<_> = found
-                .into_iter()
-                .map(|(line, row)| (line, row.unwrap()))
-                .collect();
-            let expected: Vec<_> = expected
-                .iter()
-                .map(|(line, row)| (*line, row.iter().map(|s| s.to_string()).collect()))
-                .collect();
+            let found: Vec<_> = found.into_iter().map(|(line, row)| (line, row.unwrap())).collect();
+            let expected: Vec<_> =
+                expected.iter().map(|(line, row)| (*line, row.iter().map(|s| s.to_string()).collect())).collect();
             assert_eq!(found, expected, "{text:?}");
         }
     }
@@ -328,13 +289,7 @@ mod tests {
         assert_eq!(found[1], (2, Err(ProblemKind::BadQuote { field: 1 })));
         assert_eq!(found[2], (3, Ok(vec!["e".into()])));
         let found = records(b"a,b\xff\nc", 3, 99).unwrap();
-        assert_eq!(
-            found[0].1,
-            Err(ProblemKind::NotUtf8 {
-                byte: 2,
-                place: "field 2".into()
-            })
-        );
+        assert_eq!(found[0].1, Err(ProblemKind::NotUtf8 { byte: 2, place: "field 2".into() }));
         let found = records(b"aaaaaaaaaaaaaa,,,,,\nb", 3, 9).unwrap();
         assert_eq!(found[0].1, Err(ProblemKind::TooLong { limit: 9 }));
         assert_eq!(found[1], (2, Ok(vec!["b".into()])));
@@ -342,14 +297,8 @@ mod tests {
 
     /// The `csv` crate, which reads leniently where we report.
     fn oracle(bytes: &[u8]) -> Vec<Vec<String>> {
-        let mut reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(bytes);
-        reader
-            .records()
-            .map(|record| record.unwrap().iter().map(str::to_owned).collect())
-            .collect()
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
+        reader.records().map(|record| record.unwrap().iter().map(str::to_owned).collect()).collect()
     }
 
     proptest! {

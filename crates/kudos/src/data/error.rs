@@ -21,17 +21,13 @@ pub enum DataError {
         source: io::Error,
     },
     /// A directory was given.
-    #[error(
-        "{file}: expected a file, found a directory; name the files in it, such as {file}/train.jsonl"
-    )]
+    #[error("{file}: expected a file, found a directory; name the files in it, such as {file}/train.jsonl")]
     Directory {
         /// The directory as the user named it.
         file: Arc<str>,
     },
     /// There is no row at all.
-    #[error(
-        "{file}: expected at least one row, found {found}; check that it was written completely"
-    )]
+    #[error("{file}: expected at least one row, found {found}; check that it was written completely")]
     Empty {
         /// The file as the user named it.
         file: Arc<str>,
@@ -39,9 +35,7 @@ pub enum DataError {
         found: &'static str,
     },
     /// The first bytes are those of a format that Kudos does not read.
-    #[error(
-        "{file}: expected CSV, JSONL, a JSON array or Parquet, found {found}; convert it first"
-    )]
+    #[error("{file}: expected CSV, JSONL, a JSON array or Parquet, found {found}; convert it first")]
     Unsupported {
         /// The file as the user named it.
         file: Arc<str>,
@@ -59,9 +53,7 @@ pub enum DataError {
         found: String,
     },
     /// Two columns have the same name.
-    #[error(
-        "{location}: expected distinct column names, found {column:?} twice; rename one of them"
-    )]
+    #[error("{location}: expected distinct column names, found {column:?} twice; rename one of them")]
     DuplicateColumn {
         /// Header line.
         location: Location,
@@ -118,9 +110,7 @@ pub enum DataError {
     #[error("{0}; correct the row, or run without --strict to leave it out")]
     Row(RowProblem),
     /// The output could not be written.
-    #[error(
-        "{file}: expected to write the output, found {source}; check the directory and the free space"
-    )]
+    #[error("{file}: expected to write the output, found {source}; check the directory and the free space")]
     Write {
         /// The output as the user named it.
         file: Arc<str>,
@@ -157,19 +147,11 @@ impl DataError {
         match source.kind() {
             UnexpectedEof => {
                 let found = "its end too early".to_owned();
-                DataError::Damaged {
-                    location,
-                    expected,
-                    found,
-                }
+                DataError::Damaged { location, expected, found }
             }
             InvalidData | InvalidInput | Other => {
                 let found = source.to_string();
-                DataError::Damaged {
-                    location,
-                    expected,
-                    found,
-                }
+                DataError::Damaged { location, expected, found }
             }
             _ => DataError::Read { location, source },
         }

@@ -60,22 +60,10 @@ impl Group {
     pub fn prompt_key(&self) -> String {
         let text = match (&self.prompt, self.responses.first()) {
             (Some(prompt), _) => plain(prompt),
-            (
-                None,
-                Some(Response {
-                    content: Content::Messages(turns),
-                    ..
-                }),
-            ) => plain(&Content::Messages(
-                turns[..turns.len().saturating_sub(1)].to_vec(),
-            )),
-            (
-                None,
-                Some(Response {
-                    content: Content::Text(text),
-                    ..
-                }),
-            ) => {
+            (None, Some(Response { content: Content::Messages(turns), .. })) => {
+                plain(&Content::Messages(turns[..turns.len().saturating_sub(1)].to_vec()))
+            }
+            (None, Some(Response { content: Content::Text(text), .. })) => {
                 let end = text.rfind(LAST_TURN).unwrap_or(text.len());
                 text[..end].to_owned()
             }
@@ -86,10 +74,7 @@ impl Group {
 
     /// Comparisons that prefer neither side.
     pub fn ties(&self) -> usize {
-        self.comparisons
-            .iter()
-            .filter(|comparison| comparison.is_tie())
-            .count()
+        self.comparisons.iter().filter(|comparison| comparison.is_tie()).count()
     }
 }
 
@@ -99,10 +84,7 @@ const LAST_TURN: &str = "\n\nAssistant:";
 fn plain(content: &Content) -> String {
     match content {
         Content::Text(text) => text.clone(),
-        Content::Messages(turns) => turns
-            .iter()
-            .map(|turn| format!("{}: {}\n", turn.role, turn.content))
-            .collect(),
+        Content::Messages(turns) => turns.iter().map(|turn| format!("{}: {}\n", turn.role, turn.content)).collect(),
     }
 }
 
@@ -132,53 +114,27 @@ mod tests {
     }
 
     fn chat(turns: &[(&str, &str)]) -> Content {
-        let turn = |(role, content): &(&str, &str)| Message {
-            role: role.to_string(),
-            content: content.to_string(),
-        };
+        let turn = |(role, content): &(&str, &str)| Message { role: role.to_string(), content: content.to_string() };
         Content::Messages(turns.iter().map(turn).collect())
     }
 
     fn group(prompt: Option<Content>, response: Content) -> Group {
-        let location = Location {
-            file: "f".into(),
-            line: 1,
-        };
-        let response = Response {
-            content: response,
-            rank: None,
-            score: None,
-            location: location.clone(),
-        };
-        Group {
-            prompt,
-            responses: vec![response],
-            comparisons: Vec::new(),
-            location,
-            extra: Map::new(),
-        }
+        let location = Location { file: "f".into(), line: 1 };
+        let response = Response { content: response, rank: None, score: None, location: location.clone() };
+        Group { prompt, responses: vec![response], comparisons: Vec::new(), location, extra: Map::new() }
     }
 
     #[test]
     fn prompt_keys() {
         let cases = [
             (group(Some(text(" a\n b ")), text("x")), "a b"),
+            (group(Some(chat(&[("user", "a"), ("assistant", "b")])), text("x")), "user: a assistant: b"),
             (
-                group(Some(chat(&[("user", "a"), ("assistant", "b")])), text("x")),
-                "user: a assistant: b",
-            ),
-            (
-                group(
-                    None,
-                    text("\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d"),
-                ),
+                group(None, text("\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d")),
                 "Human: a Assistant: b Human: c",
             ),
             (group(None, text("no turns")), "no turns"),
-            (
-                group(None, chat(&[("user", "a"), ("assistant", "b")])),
-                "user: a",
-            ),
+            (group(None, chat(&[("user", "a"), ("assistant", "b")])), "user: a"),
             (group(None, chat(&[])), ""),
         ];
         for (group, expected) in cases {
@@ -189,24 +145,10 @@ mod tests {
     #[test]
     fn pairs_leave_ties_out() {
         let mut group = group(None, text("x"));
-        let comparison = Comparison {
-            first: 0,
-            second: 1,
-            target: 1.0,
-            margin: 2.0,
-            weight: 1.0,
-        };
+        let comparison = Comparison { first: 0, second: 1, target: 1.0, margin: 2.0, weight: 1.0 };
         let targets = [1.0, 0.0, 0.5, 0.6];
-        group.comparisons = targets
-            .map(|target| Comparison {
-                target,
-                ..comparison
-            })
-            .to_vec();
-        assert_eq!(
-            group.pairs().collect::<Vec<_>>(),
-            [(0, 1, 2.0), (1, 0, 2.0), (0, 1, 2.0)]
-        );
+        group.comparisons = targets.map(|target| Comparison { target, ..comparison }).to_vec();
+        assert_eq!(group.pairs().collect::<Vec<_>>(), [(0, 1, 2.0), (1, 0, 2.0), (0, 1, 2.0)]);
         assert_eq!(group.ties(), 1);
     }
 }

@@ -22,11 +22,7 @@ pub(super) struct Jsonl {
 
 impl Jsonl {
     pub fn new(input: Bytes, line: u64, limit: usize) -> Self {
-        Jsonl {
-            input,
-            line,
-            row: Capped::new(limit),
-        }
+        Jsonl { input, line, row: Capped::new(limit) }
     }
 
     pub fn line(&self) -> u64 {
@@ -99,13 +95,7 @@ impl From<io::Error> for ArrayFault {
 
 impl JsonArray {
     pub fn new(input: Bytes, line: u64, limit: usize) -> Self {
-        JsonArray {
-            input,
-            line,
-            row: Capped::new(limit),
-            opened: false,
-            closed: false,
-        }
+        JsonArray { input, line, row: Capped::new(limit), opened: false, closed: false }
     }
 
     pub fn line(&self) -> u64 {
@@ -151,13 +141,7 @@ impl JsonArray {
             let element = &chunk[..end.unwrap_or(chunk.len())];
             self.line += element.iter().filter(|b| **b == b'\n').count() as u64;
             self.row.push(element);
-            let after = end.map(|at| {
-                if chunk[at] == b',' {
-                    After::Comma
-                } else {
-                    After::Close
-                }
-            });
+            let after = end.map(|at| if chunk[at] == b',' { After::Comma } else { After::Close });
             let used = element.len() + usize::from(end.is_some());
             self.input.consume(used);
             if let Some(after) = after {
@@ -203,11 +187,7 @@ struct Capped {
 
 impl Capped {
     fn new(limit: usize) -> Self {
-        Capped {
-            bytes: Vec::new(),
-            limit,
-            overflowed: false,
-        }
+        Capped { bytes: Vec::new(), limit, overflowed: false }
     }
 
     fn clear(&mut self) {
@@ -230,10 +210,8 @@ impl Capped {
         if self.overflowed {
             return Err(ProblemKind::TooLong { limit: self.limit });
         }
-        let text = std::str::from_utf8(&self.bytes).map_err(|e| ProblemKind::NotUtf8 {
-            byte: e.valid_up_to() + 1,
-            place: place.to_owned(),
-        })?;
+        let text = std::str::from_utf8(&self.bytes)
+            .map_err(|e| ProblemKind::NotUtf8 { byte: e.valid_up_to() + 1, place: place.to_owned() })?;
         parse_object(text.trim_start_matches('\u{feff}'))
     }
 }
@@ -241,17 +219,11 @@ impl Capped {
 /// Parses one object, refusing a key that stands twice (the first value would be lost).
 pub(super) fn parse_object(text: &str) -> Result<Map<String, Value>, ProblemKind> {
     let mut parser = serde_json::Deserializer::from_str(text);
-    let object = parser
-        .deserialize_map(DistinctKeys)
-        .and_then(|map| parser.end().map(|()| map));
+    let object = parser.deserialize_map(DistinctKeys).and_then(|map| parser.end().map(|()| map));
     object.map_err(|error| {
         let words = error.to_string();
-        let words = words
-            .rfind(" at line ")
-            .map_or(words.as_str(), |at| &words[..at]);
-        ProblemKind::BadJson {
-            found: format!("{words} (column {})", error.column()),
-        }
+        let words = words.rfind(" at line ").map_or(words.as_str(), |at| &words[..at]);
+        ProblemKind::BadJson { found: format!("{words} (column {})", error.column()) }
     })
 }
 
@@ -283,17 +255,12 @@ mod tests {
 
     /// A two-byte buffer, so that every state is crossed at a buffer's end.
     fn bytes(text: &str) -> Bytes {
-        Box::new(BufReader::with_capacity(
-            2,
-            std::io::Cursor::new(text.as_bytes().to_vec()),
-        ))
+        Box::new(BufReader::with_capacity(2, std::io::Cursor::new(text.as_bytes().to_vec())))
     }
 
     fn lines_of(text: &str) -> Vec<(u64, bool)> {
         let mut reader = Jsonl::new(bytes(text), 1, 30);
-        std::iter::from_fn(|| reader.next().unwrap())
-            .map(|(line, row)| (line, row.is_ok()))
-            .collect()
+        std::iter::from_fn(|| reader.next().unwrap()).map(|(line, row)| (line, row.is_ok())).collect()
     }
 
     #[test]
@@ -303,10 +270,7 @@ mod tests {
             ("{}", &[(1, true)]),
             ("{}\r\n{}\n", &[(1, true), (2, true)]),
             ("{}\n\n  \n{}", &[(1, true), (4, true)]),
-            (
-                "{\"a\":1}\n{\"a\":}\n{}",
-                &[(1, true), (2, false), (3, true)],
-            ),
+            ("{\"a\":1}\n{\"a\":}\n{}", &[(1, true), (2, false), (3, true)]),
             ("{\"a\":1,\"a\":2}", &[(1, false)]),
             ("{} {}", &[(1, false)]),
             ("[]", &[(1, false)]),
@@ -341,10 +305,7 @@ mod tests {
         let cases: [Case; 12] = [
             ("[]", Ok(&[])),
             ("[ {} ]\n", Ok(&[(1, true)])),
-            (
-                "[\n{},\n\n{\"a\":\n1},{}]",
-                Ok(&[(2, true), (4, true), (5, true)]),
-            ),
+            ("[\n{},\n\n{\"a\":\n1},{}]", Ok(&[(2, true), (4, true), (5, true)])),
             (r#"[{"a":"],}\"[{"},{}]"#, Ok(&[(1, true), (1, true)])),
             (r#"[{"a":"\\"},{}]"#, Ok(&[(1, true), (1, true)])),
             ("[{},]", Ok(&[(1, true)])),
@@ -369,22 +330,9 @@ mod tests {
 
     #[test]
     fn invalid_utf8_is_located() {
-        let mut reader = Jsonl::new(
-            Box::new(std::io::Cursor::new(b"{}\n{\"a\":\"\xff\"}".to_vec())),
-            1,
-            99,
-        );
+        let mut reader = Jsonl::new(Box::new(std::io::Cursor::new(b"{}\n{\"a\":\"\xff\"}".to_vec())), 1, 99);
         reader.next().unwrap();
         let (line, row) = reader.next().unwrap().unwrap();
-        assert_eq!(
-            (line, row),
-            (
-                2,
-                Err(ProblemKind::NotUtf8 {
-                    byte: 7,
-                    place: "the line".into()
-                })
-            )
-        );
+        assert_eq!((line, row), (2, Err(ProblemKind::NotUtf8 { byte: 7, place: "the line".into() })));
     }
 }

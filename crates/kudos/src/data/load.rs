@@ -134,10 +134,7 @@ impl Loaded {
 
     /// The extra columns that belong to comparison `c` of group `g`.
     pub fn comparison_extra(&self, g: usize, c: usize) -> &Map<String, Value> {
-        self.origins[g]
-            .judged
-            .get(c)
-            .map_or(&self.origins[g].shared, |judged| &judged.extra)
+        self.origins[g].judged.get(c).map_or(&self.origins[g].shared, |judged| &judged.extra)
     }
 }
 
@@ -173,14 +170,7 @@ impl Grouping {
             ties: 0,
         };
         let (groups, origins) = (Vec::new(), Vec::new());
-        Grouping {
-            info,
-            file,
-            groups,
-            origins,
-            prompts: Index::default(),
-            responses: Index::default(),
-        }
+        Grouping { info, file, groups, origins, prompts: Index::default(), responses: Index::default() }
     }
 
     fn add(&mut self, row: Row, problems: &mut Vec<RowProblem>) {
@@ -188,48 +178,17 @@ impl Grouping {
         let (record, location, extra) = row.into_parts();
         let judged = Judged { location, extra };
         let usable = match record {
-            Record::Ranked {
-                prompt,
-                response,
-                rank,
-            } => self.add_response(kind, prompt, response, rank, judged),
-            Record::Unlabelled { prompt, response } => {
-                self.add_response(kind, prompt, response, None, judged)
-            }
-            Record::Pair {
-                prompt,
-                chosen,
-                rejected,
-                margin,
-                weight,
-            } => {
-                let verdict = Comparison {
-                    first: 0,
-                    second: 1,
-                    target: 1.0,
-                    margin,
-                    weight,
-                };
+            Record::Ranked { prompt, response, rank } => self.add_response(kind, prompt, response, rank, judged),
+            Record::Unlabelled { prompt, response } => self.add_response(kind, prompt, response, None, judged),
+            Record::Pair { prompt, chosen, rejected, margin, weight } => {
+                let verdict = Comparison { first: 0, second: 1, target: 1.0, margin, weight };
                 self.add_judgement(kind, prompt, [chosen, rejected], verdict, judged)
             }
-            Record::Comparison {
-                prompt,
-                a,
-                b,
-                target,
-            } => {
-                let verdict = Comparison {
-                    first: 0,
-                    second: 1,
-                    target,
-                    margin: 0.0,
-                    weight: 1.0,
-                };
+            Record::Comparison { prompt, a, b, target } => {
+                let verdict = Comparison { first: 0, second: 1, target, margin: 0.0, weight: 1.0 };
                 self.add_judgement(kind, prompt, [a, b], verdict, judged)
             }
-            Record::Group { prompt, responses } => {
-                self.add_group(kind, prompt, responses, judged, problems)
-            }
+            Record::Group { prompt, responses } => self.add_group(kind, prompt, responses, judged, problems),
         };
         if usable {
             self.info.kind.get_or_insert(kind);
@@ -237,22 +196,10 @@ impl Grouping {
         }
     }
 
-    fn add_response(
-        &mut self,
-        kind: Kind,
-        prompt: Content,
-        content: Content,
-        rank: Option<f64>,
-        row: Judged,
-    ) -> bool {
+    fn add_response(&mut self, kind: Kind, prompt: Content, content: Content, rank: Option<f64>, row: Judged) -> bool {
         let location = row.location.clone();
         let g = self.group_of(Family::Rankings, kind, Some(prompt), row);
-        self.groups[g].responses.push(Response {
-            content,
-            rank,
-            score: None,
-            location,
-        });
+        self.groups[g].responses.push(Response { content, rank, score: None, location });
         true
     }
 
@@ -267,11 +214,7 @@ impl Grouping {
         let g = self.group_of(Family::Judgements, kind, prompt, row.clone());
         let first = self.response_of(g, first, &row.location);
         let second = self.response_of(g, second, &row.location);
-        self.groups[g].comparisons.push(Comparison {
-            first,
-            second,
-            ..verdict
-        });
+        self.groups[g].comparisons.push(Comparison { first, second, ..verdict });
         self.origins[g].judged.push(row);
         true
     }
@@ -285,27 +228,18 @@ impl Grouping {
         row: Judged,
         problems: &mut Vec<RowProblem>,
     ) -> bool {
-        let mut report = |kind| {
-            problems.push(RowProblem {
-                location: row.location.clone(),
-                kind,
-            })
-        };
+        let mut report = |kind| problems.push(RowProblem { location: row.location.clone(), kind });
         let mut usable = Vec::with_capacity(candidates.len());
         for (at, candidate) in candidates.into_iter().enumerate() {
             if candidate.content.is_blank() {
-                report(ProblemKind::EmptyText {
-                    column: format!("responses[{}].text", at + 1),
-                });
+                report(ProblemKind::EmptyText { column: format!("responses[{}].text", at + 1) });
             } else {
                 usable.push(candidate);
             }
         }
         let needed = if kind == Kind::Unlabelled { 1 } else { 2 };
         if usable.len() < needed {
-            report(ProblemKind::TooFew {
-                found: usable.len(),
-            });
+            report(ProblemKind::TooFew { found: usable.len() });
             return false;
         }
         let location = row.location.clone();
@@ -315,28 +249,15 @@ impl Grouping {
     }
 
     /// The group of this prompt and family, new if there is none. Without a prompt it is always new.
-    fn group_of(
-        &mut self,
-        family: Family,
-        kind: Kind,
-        prompt: Option<Content>,
-        row: Judged,
-    ) -> usize {
+    fn group_of(&mut self, family: Family, kind: Kind, prompt: Option<Content>, row: Judged) -> usize {
         let Some(key) = &prompt else {
             return self.new_group(kind, prompt, row);
         };
         let (groups, origins) = (&self.groups, &self.origins);
-        let same = |g: usize| {
-            groups[g].prompt.as_ref() == Some(key) && Family::of(origins[g].kind) == Some(family)
-        };
-        match self
-            .prompts
-            .find_or_insert(&(family, key), self.groups.len(), same)
-        {
+        let same = |g: usize| groups[g].prompt.as_ref() == Some(key) && Family::of(origins[g].kind) == Some(family);
+        match self.prompts.find_or_insert(&(family, key), self.groups.len(), same) {
             Some(g) => {
-                self.origins[g]
-                    .shared
-                    .retain(|name, value| row.extra.get(name) == Some(value));
+                self.origins[g].shared.retain(|name, value| row.extra.get(name) == Some(value));
                 g
             }
             None => self.new_group(kind, prompt, row),
@@ -346,41 +267,19 @@ impl Grouping {
     fn new_group(&mut self, kind: Kind, prompt: Option<Content>, row: Judged) -> usize {
         let Judged { location, extra } = row;
         let shared = extra.clone();
-        self.origins.push(Origin {
-            file: self.file,
-            kind,
-            judged: Vec::new(),
-            shared,
-        });
+        self.origins.push(Origin { file: self.file, kind, judged: Vec::new(), shared });
         let (responses, comparisons) = (Vec::new(), Vec::new());
-        self.groups.push(Group {
-            prompt,
-            responses,
-            comparisons,
-            location,
-            extra,
-        });
+        self.groups.push(Group { prompt, responses, comparisons, location, extra });
         self.groups.len() - 1
     }
 
     /// The response of this content in group `g`, new if there is none.
     fn response_of(&mut self, g: usize, content: Content, location: &Location) -> usize {
         let responses = &mut self.groups[g].responses;
-        let same = |r: usize| {
-            responses
-                .get(r)
-                .is_some_and(|known| known.content == content)
-        };
-        let found = self
-            .responses
-            .find_or_insert(&(g, &content), responses.len(), same);
+        let same = |r: usize| responses.get(r).is_some_and(|known| known.content == content);
+        let found = self.responses.find_or_insert(&(g, &content), responses.len(), same);
         found.unwrap_or_else(|| {
-            responses.push(Response {
-                content,
-                rank: None,
-                score: None,
-                location: location.clone(),
-            });
+            responses.push(Response { content, rank: None, score: None, location: location.clone() });
             responses.len() - 1
         })
     }
@@ -394,12 +293,7 @@ impl Grouping {
         }
         self.info.groups = self.groups.len();
         self.info.ties = self.groups.iter().map(Group::ties).sum();
-        self.info.pairs = self
-            .groups
-            .iter()
-            .map(|group| group.comparisons.len())
-            .sum::<usize>()
-            - self.info.ties;
+        self.info.pairs = self.groups.iter().map(|group| group.comparisons.len()).sum::<usize>() - self.info.ties;
         loaded.groups.append(&mut self.groups);
         loaded.origins.append(&mut self.origins);
         loaded.files.push(self.info);
@@ -422,23 +316,11 @@ impl Family {
 /// first, equal scores share a rank).
 fn ranked(candidates: Vec<Candidate>, location: &Location) -> Vec<Response> {
     let stated = candidates.iter().any(|candidate| candidate.rank.is_some());
-    let scores: Vec<f64> = candidates
-        .iter()
-        .filter_map(|candidate| candidate.score)
-        .collect();
+    let scores: Vec<f64> = candidates.iter().filter_map(|candidate| candidate.score).collect();
     let place = |score: f64| 1.0 + scores.iter().filter(|other| **other > score).count() as f64;
-    let response = |Candidate {
-                        content,
-                        rank,
-                        score,
-                    }: Candidate| {
+    let response = |Candidate { content, rank, score }: Candidate| {
         let rank = if stated { rank } else { score.map(place) };
-        Response {
-            content,
-            rank,
-            score,
-            location: location.clone(),
-        }
+        Response { content, rank, score, location: location.clone() }
     };
     candidates.into_iter().map(response).collect()
 }
@@ -446,19 +328,10 @@ fn ranked(candidates: Vec<Candidate>, location: &Location) -> Vec<Response> {
 /// One comparison for every two ranked responses, in listed order.
 fn comparisons_of_ranks(group: &Group) -> Result<Vec<Comparison>, DataError> {
     let place = |(r, response): (usize, &Response)| response.rank.map(|rank| (r, rank));
-    let places: Vec<(usize, f64)> = group
-        .responses
-        .iter()
-        .enumerate()
-        .filter_map(place)
-        .collect();
+    let places: Vec<(usize, f64)> = group.responses.iter().enumerate().filter_map(place).collect();
     if places.len() > MAX_RANKED {
         let location = group.location.clone();
-        return Err(DataError::GroupTooLarge {
-            location,
-            limit: MAX_RANKED,
-            found: places.len(),
-        });
+        return Err(DataError::GroupTooLarge { location, limit: MAX_RANKED, found: places.len() });
     }
     let mut comparisons = Vec::with_capacity(places.len() * places.len().saturating_sub(1) / 2);
     for (i, (first, better)) in places.iter().enumerate() {
@@ -470,13 +343,7 @@ fn comparisons_of_ranks(group: &Group) -> Result<Vec<Comparison>, DataError> {
             } else {
                 0.5
             };
-            comparisons.push(Comparison {
-                first: *first,
-                second: *second,
-                target,
-                margin: 0.0,
-                weight: 1.0,
-            });
+            comparisons.push(Comparison { first: *first, second: *second, target, margin: 0.0, weight: 1.0 });
         }
     }
     Ok(comparisons)
@@ -491,12 +358,7 @@ struct Index {
 
 impl Index {
     /// The number of an equal thing; `None` if there is none, and it is then noted as `new`.
-    fn find_or_insert(
-        &mut self,
-        key: &impl Hash,
-        new: usize,
-        same: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
+    fn find_or_insert(&mut self, key: &impl Hash, new: usize, same: impl Fn(usize) -> bool) -> Option<usize> {
         let bucket = self.buckets.entry(self.hasher.hash_one(key)).or_default();
         let found = bucket.iter().copied().find(|number| same(*number));
         if found.is_none() {
@@ -512,8 +374,7 @@ mod tests {
 
     fn load(text: &str) -> Loaded {
         let mut loaded = Loaded::default();
-        let reader =
-            Reader::from_bytes("t", text.as_bytes().to_vec(), &Options::default()).unwrap();
+        let reader = Reader::from_bytes("t", text.as_bytes().to_vec(), &Options::default()).unwrap();
         loaded.read(reader, &Options::default()).unwrap();
         loaded
     }
@@ -523,11 +384,7 @@ mod tests {
         let mut text = "prompt,answer,rank\n".to_owned();
         for (p, (usable, empty)) in prompts.iter().enumerate() {
             for r in 0..usable + empty {
-                let answer = if r < *usable {
-                    format!("answer {r}")
-                } else {
-                    String::new()
-                };
+                let answer = if r < *usable { format!("answer {r}") } else { String::new() };
                 text += &format!("prompt {p},{answer},{}\n", r + 1);
             }
         }
@@ -552,49 +409,26 @@ mod tests {
         ];
         for (prompts, pairs, empty) in cases {
             let loaded = load(&rankings(prompts));
-            assert_eq!(
-                (loaded.pairs(), loaded.problems.len()),
-                (pairs, empty),
-                "{prompts:?}"
-            );
+            assert_eq!((loaded.pairs(), loaded.problems.len()), (pairs, empty), "{prompts:?}");
             assert_eq!(loaded.groups.iter().flat_map(Group::pairs).count(), pairs);
             assert_eq!(loaded.files[0].unusable, empty as u64);
-            assert_eq!(
-                loaded.files[0].rows,
-                prompts.iter().map(|(a, b)| (a + b) as u64).sum::<u64>()
-            );
+            assert_eq!(loaded.files[0].rows, prompts.iter().map(|(a, b)| (a + b) as u64).sum::<u64>());
         }
     }
 
     /// `(first, second, target)` of every comparison, group by group.
     fn verdicts(loaded: &Loaded) -> Vec<Vec<(usize, usize, f32)>> {
         let triple = |c: &Comparison| (c.first, c.second, c.target);
-        loaded
-            .groups
-            .iter()
-            .map(|group| group.comparisons.iter().map(triple).collect())
-            .collect()
+        loaded.groups.iter().map(|group| group.comparisons.iter().map(triple).collect()).collect()
     }
 
     #[test]
     fn verdicts_of_every_kind() {
         let cases: [Verdicts; 8] = [
-            (
-                "prompt,answer,rank\np,a,2\np,b,1\np,c,\np,d,2\n",
-                &[&[(0, 1, 0.0), (0, 3, 0.5), (1, 3, 1.0)]],
-            ),
-            (
-                "prompt,answer,rank\np,a,1\nq,c,1\np,b,1.5\n",
-                &[&[(0, 1, 1.0)], &[]],
-            ),
-            (
-                "prompt,chosen,rejected\np,a,b\nq,a,b\np,c,a\n",
-                &[&[(0, 1, 1.0), (2, 0, 1.0)], &[(0, 1, 1.0)]],
-            ),
-            (
-                "chosen,rejected\na,b\na,b\n",
-                &[&[(0, 1, 1.0)], &[(0, 1, 1.0)]],
-            ),
+            ("prompt,answer,rank\np,a,2\np,b,1\np,c,\np,d,2\n", &[&[(0, 1, 0.0), (0, 3, 0.5), (1, 3, 1.0)]]),
+            ("prompt,answer,rank\np,a,1\nq,c,1\np,b,1.5\n", &[&[(0, 1, 1.0)], &[]]),
+            ("prompt,chosen,rejected\np,a,b\nq,a,b\np,c,a\n", &[&[(0, 1, 1.0), (2, 0, 1.0)], &[(0, 1, 1.0)]]),
+            ("chosen,rejected\na,b\na,b\n", &[&[(0, 1, 1.0)], &[(0, 1, 1.0)]]),
             (
                 "prompt,response_a,response_b,label\np,a,b,tie\np,b,a,b\np,a,c,0.25\n",
                 &[&[(0, 1, 0.5), (1, 0, 0.0), (0, 2, 0.25)]],
@@ -611,11 +445,7 @@ mod tests {
         ];
         for (text, expected) in cases {
             let loaded = load(text);
-            assert_eq!(
-                verdicts(&loaded),
-                expected.iter().map(|v| v.to_vec()).collect::<Vec<_>>(),
-                "{text}"
-            );
+            assert_eq!(verdicts(&loaded), expected.iter().map(|v| v.to_vec()).collect::<Vec<_>>(), "{text}");
             assert_eq!(loaded.problems, [], "{text}");
         }
     }
@@ -623,11 +453,7 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_located() {
         let cases: [Problems; 6] = [
-            (
-                "prompt,answer,rank\np,a,first\np,b,1\np,,2\n",
-                &[(2, "wrong_type"), (4, "empty")],
-                0,
-            ),
+            ("prompt,answer,rank\np,a,first\np,b,1\np,,2\n", &[(2, "wrong_type"), (4, "empty")], 0),
             (
                 "prompt,chosen,rejected,margin\np,a,b,nan\np,a,a,\np,a,b,1\n",
                 &[(2, "out_of_range"), (3, "identical")],
@@ -638,11 +464,7 @@ mod tests {
                 &[(2, "unknown_label"), (3, "unknown_label")],
                 0,
             ),
-            (
-                r#"{"prompt":"p","responses":[{"text":"a","rank":1}]}"#,
-                &[(1, "too_few_responses")],
-                0,
-            ),
+            (r#"{"prompt":"p","responses":[{"text":"a","rank":1}]}"#, &[(1, "too_few_responses")], 0),
             (
                 r#"{"prompt":"p","responses":[{"text":"a","rank":1},{"text":" ","rank":2},{"text":"c","rank":3}]}"#,
                 &[(1, "empty")],
@@ -656,29 +478,15 @@ mod tests {
         ];
         for (text, expected, pairs) in cases {
             let loaded = load(text);
-            let found: Vec<_> = loaded
-                .problems
-                .iter()
-                .map(|p| (p.location.line, p.kind.name()))
-                .collect();
-            assert_eq!(
-                (found.as_slice(), loaded.pairs()),
-                (expected, pairs),
-                "{text}"
-            );
+            let found: Vec<_> = loaded.problems.iter().map(|p| (p.location.line, p.kind.name())).collect();
+            assert_eq!((found.as_slice(), loaded.pairs()), (expected, pairs), "{text}");
         }
     }
 
     #[test]
     fn strict_stops_at_the_first_problem() {
-        let options = Options {
-            strict: true,
-            ..Options::default()
-        };
-        for text in [
-            "prompt,answer,rank\np,a,1\np,,2\n",
-            r#"{"prompt":"p","responses":[{"text":"a","rank":1}]}"#,
-        ] {
+        let options = Options { strict: true, ..Options::default() };
+        for text in ["prompt,answer,rank\np,a,1\np,,2\n", r#"{"prompt":"p","responses":[{"text":"a","rank":1}]}"#] {
             let reader = Reader::from_bytes("t", text.into(), &options).unwrap();
             let error = Loaded::default().read(reader, &options).unwrap_err();
             assert!(matches!(error, DataError::Row(_)), "{error}");
@@ -687,39 +495,22 @@ mod tests {
 
     #[test]
     fn every_judgement_keeps_its_row() {
-        let loaded =
-            load("id,prompt,chosen,rejected,margin,weight\n1,p,a,b,2,\n2,q,a,b,,\n3,p,b,c,,0.5\n");
+        let loaded = load("id,prompt,chosen,rejected,margin,weight\n1,p,a,b,2,\n2,q,a,b,,\n3,p,b,c,,0.5\n");
         assert_eq!(loaded.groups[0].responses.len(), 3);
         assert_eq!(loaded.comparison_location(0, 1).to_string(), "t:4");
         assert_eq!(loaded.comparison_extra(0, 1)["id"], "3");
         assert!(loaded.origins[0].shared.is_empty(), "the ids differ");
-        let (first, second) = (
-            loaded.groups[0].comparisons[0],
-            loaded.groups[0].comparisons[1],
-        );
-        assert_eq!(
-            (first.margin, first.weight, second.margin, second.weight),
-            (2.0, 1.0, 0.0, 0.5)
-        );
+        let (first, second) = (loaded.groups[0].comparisons[0], loaded.groups[0].comparisons[1]);
+        assert_eq!((first.margin, first.weight, second.margin, second.weight), (2.0, 1.0, 0.0, 0.5));
         let loaded = load("prompt,answer,rank,topic,model\np,a,1,t,x\np,b,2,t,y\n");
         assert_eq!(loaded.comparison_location(0, 0).to_string(), "t:3");
-        assert_eq!(
-            serde_json::to_string(loaded.comparison_extra(0, 0)).unwrap(),
-            r#"{"topic":"t"}"#
-        );
+        assert_eq!(serde_json::to_string(loaded.comparison_extra(0, 0)).unwrap(), r#"{"topic":"t"}"#);
     }
 
     #[test]
     fn too_many_ranks_for_one_prompt() {
-        let reader = Reader::from_bytes(
-            "t",
-            rankings(&[(MAX_RANKED + 1, 0)]).into(),
-            &Options::default(),
-        )
-        .unwrap();
-        let error = Loaded::default()
-            .read(reader, &Options::default())
-            .unwrap_err();
+        let reader = Reader::from_bytes("t", rankings(&[(MAX_RANKED + 1, 0)]).into(), &Options::default()).unwrap();
+        let error = Loaded::default().read(reader, &Options::default()).unwrap_err();
         assert!(matches!(error, DataError::GroupTooLarge { .. }), "{error}");
     }
 }

@@ -16,40 +16,28 @@ pub fn preferences(loaded: &Loaded) -> impl Iterator<Item = Map<String, Value>> 
     let with_margin = comparisons().any(|comparison| comparison.margin != 0.0);
     let with_weight = comparisons().any(|comparison| comparison.weight != 1.0);
     let places = loaded.groups.iter().enumerate();
-    places
-        .flat_map(|(g, group)| (0..group.comparisons.len()).map(move |c| (g, c)))
-        .filter_map(move |(g, c)| {
-            let (group, comparison) = (&loaded.groups[g], &loaded.groups[g].comparisons[c]);
-            let mut row = loaded.comparison_extra(g, c).clone();
-            row.retain(|name, _| !OURS.contains(&name.as_str()));
-            state_preference(&mut row, group, comparison)?;
-            if with_margin {
-                row.insert("margin".to_owned(), decimal(comparison.margin));
-            }
-            if with_weight {
-                row.insert("weight".to_owned(), decimal(comparison.weight));
-            }
-            Some(row)
-        })
+    places.flat_map(|(g, group)| (0..group.comparisons.len()).map(move |c| (g, c))).filter_map(move |(g, c)| {
+        let (group, comparison) = (&loaded.groups[g], &loaded.groups[g].comparisons[c]);
+        let mut row = loaded.comparison_extra(g, c).clone();
+        row.retain(|name, _| !OURS.contains(&name.as_str()));
+        state_preference(&mut row, group, comparison)?;
+        if with_margin {
+            row.insert("margin".to_owned(), decimal(comparison.margin));
+        }
+        if with_weight {
+            row.insert("weight".to_owned(), decimal(comparison.weight));
+        }
+        Some(row)
+    })
 }
 
-fn state_preference(
-    row: &mut Map<String, Value>,
-    group: &Group,
-    comparison: &Comparison,
-) -> Option<()> {
+fn state_preference(row: &mut Map<String, Value>, group: &Group, comparison: &Comparison) -> Option<()> {
     let (chosen, rejected) = comparison.better_worse()?;
     if let Some(prompt) = &group.prompt {
         row.insert("prompt".to_owned(), prompt.to_value());
     }
-    row.insert(
-        "chosen".to_owned(),
-        group.responses[chosen].content.to_value(),
-    );
-    row.insert(
-        "rejected".to_owned(),
-        group.responses[rejected].content.to_value(),
-    );
+    row.insert("chosen".to_owned(), group.responses[chosen].content.to_value());
+    row.insert("rejected".to_owned(), group.responses[rejected].content.to_value());
     Some(())
 }
 
@@ -68,9 +56,7 @@ mod tests {
         let mut loaded = Loaded::default();
         let reader = Reader::from_bytes("t", text.into(), &Options::default()).unwrap();
         loaded.read(reader, &Options::default()).unwrap();
-        preferences(&loaded)
-            .map(|row| serde_json::to_string(&row).unwrap())
-            .collect()
+        preferences(&loaded).map(|row| serde_json::to_string(&row).unwrap()).collect()
     }
 
     #[test]
@@ -90,19 +76,14 @@ mod tests {
                     r#"{"id":"2","prompt":"p","chosen":"b","rejected":"c","margin":0.0}"#,
                 ],
             ),
-            (
-                "chosen,rejected,margin,weight\na,b,0,1\n",
-                &[r#"{"chosen":"a","rejected":"b"}"#],
-            ),
+            ("chosen,rejected,margin,weight\na,b,0,1\n", &[r#"{"chosen":"a","rejected":"b"}"#]),
             (
                 "prompt,response_a,response_b,label,chosen\np,a,b,b,a\np,a,b,tie,a\n",
                 &[r#"{"prompt":"p","chosen":"b","rejected":"a"}"#],
             ),
             (
                 r#"{"id":7,"prompt":[{"role":"user","content":"p"}],"responses":[{"text":"a","score":1},{"text":"b","score":2}]}"#,
-                &[
-                    r#"{"id":7,"prompt":[{"role":"user","content":"p"}],"chosen":"b","rejected":"a"}"#,
-                ],
+                &[r#"{"id":7,"prompt":[{"role":"user","content":"p"}],"chosen":"b","rejected":"a"}"#],
             ),
             ("prompt,response\np,a\np,b\n", &[]),
         ];

@@ -37,19 +37,8 @@ impl Parquet {
             builder.with_batch_size(BATCH_ROWS).build()
         })?;
         let schema = arrow::array::RecordBatchReader::schema(&batches);
-        let names = schema
-            .fields()
-            .iter()
-            .map(|field| field.name().clone())
-            .collect();
-        Ok(Parquet {
-            batches,
-            names,
-            columns: Vec::new(),
-            next: 0,
-            length: 0,
-            row: 0,
-        })
+        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
+        Ok(Parquet { batches, names, columns: Vec::new(), next: 0, length: 0, row: 0 })
     }
 
     /// The column names.
@@ -98,17 +87,12 @@ fn plain_columns(batch: &RecordBatch) -> Result<Vec<ArrayRef>, ArrowError> {
 /// Casts to one of the few types that [`value_at`] knows.
 fn plain(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let target = plain_type(column.data_type());
-    if *column.data_type() == target {
-        Ok(column.clone())
-    } else {
-        cast(column, &target)
-    }
+    if *column.data_type() == target { Ok(column.clone()) } else { cast(column, &target) }
 }
 
 fn plain_type(found: &DataType) -> DataType {
     use DataType::*;
-    let inner =
-        |field: &Field| Arc::new(field.clone().with_data_type(plain_type(field.data_type())));
+    let inner = |field: &Field| Arc::new(field.clone().with_data_type(plain_type(field.data_type())));
     match found {
         Null | Boolean => found.clone(),
         Int8 | Int16 | Int32 | Int64 => Int64,
@@ -116,11 +100,9 @@ fn plain_type(found: &DataType) -> DataType {
         Float16 | Float32 | Float64 => Float64,
         Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => LargeBinary,
         Dictionary(_, values) => plain_type(values),
-        List(field)
-        | LargeList(field)
-        | FixedSizeList(field, _)
-        | ListView(field)
-        | LargeListView(field) => LargeList(inner(field)),
+        List(field) | LargeList(field) | FixedSizeList(field, _) | ListView(field) | LargeListView(field) => {
+            LargeList(inner(field))
+        }
         Struct(fields) => Struct(fields.iter().map(|field| inner(field)).collect()),
         _ => LargeUtf8,
     }
@@ -139,24 +121,12 @@ fn value_at(column: &ArrayRef, at: usize) -> Result<Value, ProblemKind> {
         DataType::LargeBinary => text(column.as_binary::<i64>().value(at))?,
         DataType::LargeList(_) => {
             let items = column.as_list::<i64>().value(at);
-            Value::Array(
-                (0..items.len())
-                    .map(|i| value_at(&items, i))
-                    .collect::<Result<_, _>>()?,
-            )
+            Value::Array((0..items.len()).map(|i| value_at(&items, i)).collect::<Result<_, _>>()?)
         }
         DataType::Struct(fields) => {
             let members = column.as_struct().columns();
-            let entry = |(field, member): (&Arc<Field>, &ArrayRef)| {
-                Ok((field.name().clone(), value_at(member, at)?))
-            };
-            Value::Object(
-                fields
-                    .iter()
-                    .zip(members)
-                    .map(entry)
-                    .collect::<Result<_, ProblemKind>>()?,
-            )
+            let entry = |(field, member): (&Arc<Field>, &ArrayRef)| Ok((field.name().clone(), value_at(member, at)?));
+            Value::Object(fields.iter().zip(members).map(entry).collect::<Result<_, ProblemKind>>()?)
         }
         _ => Value::Null,
     })
@@ -165,10 +135,7 @@ fn value_at(column: &ArrayRef, at: usize) -> Result<Value, ProblemKind> {
 /// Parquet written without a logical type calls its text "bytes".
 fn text(bytes: &[u8]) -> Result<Value, ProblemKind> {
     let text = std::str::from_utf8(bytes);
-    text.map(Value::from).map_err(|e| ProblemKind::NotUtf8 {
-        byte: e.valid_up_to() + 1,
-        place: String::new(),
-    })
+    text.map(Value::from).map_err(|e| ProblemKind::NotUtf8 { byte: e.valid_up_to() + 1, place: String::new() })
 }
 
 /// A JSON number, or the text of one that JSON cannot write.
@@ -186,10 +153,7 @@ fn number(value: f64) -> Value {
 impl ProblemKind {
     fn in_column(self, column: &str) -> Self {
         match self {
-            ProblemKind::NotUtf8 { byte, .. } => ProblemKind::NotUtf8 {
-                byte,
-                place: format!("column `{column}`"),
-            },
+            ProblemKind::NotUtf8 { byte, .. } => ProblemKind::NotUtf8 { byte, place: format!("column `{column}`") },
             other => other,
         }
     }

@@ -27,10 +27,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options {
-            strict: false,
-            max_row_bytes: 64 << 20,
-        }
+        Options { strict: false, max_row_bytes: 64 << 20 }
     }
 }
 
@@ -49,11 +46,7 @@ pub struct Row {
 impl Row {
     /// The record, its place, and the columns that the record does not hold.
     pub fn into_parts(self) -> (Record, Location, Map<String, Value>) {
-        let extra = self
-            .original
-            .into_iter()
-            .filter(|(name, _)| !self.shape.holds(name))
-            .collect();
+        let extra = self.original.into_iter().filter(|(name, _)| !self.shape.holds(name)).collect();
         (self.record, self.location, extra)
     }
 }
@@ -91,15 +84,8 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::open`].
-    pub fn from_read(
-        name: &str,
-        input: impl Read + Send + 'static,
-        options: &Options,
-    ) -> Result<Reader, DataError> {
-        Self::new(
-            source::recognise(name.into(), Box::new(input), None)?,
-            options,
-        )
+    pub fn from_read(name: &str, input: impl Read + Send + 'static, options: &Options) -> Result<Reader, DataError> {
+        Self::new(source::recognise(name.into(), Box::new(input), None)?, options)
     }
 
     /// Reads bytes in memory; `name` stands for them in messages.
@@ -111,12 +97,7 @@ impl Reader {
     }
 
     fn new(source: Source, options: &Options) -> Result<Reader, DataError> {
-        let Source {
-            file,
-            body,
-            digest,
-            expected,
-        } = source;
+        let Source { file, body, digest, expected } = source;
         let limit = options.max_row_bytes;
         let rows = match body {
             Body::Jsonl { input, line } => Rows::Jsonl(Jsonl::new(input, line, limit)),
@@ -131,16 +112,7 @@ impl Reader {
             }
         };
         let (shape, strict) = (None, options.strict);
-        let mut reader = Reader {
-            file,
-            rows,
-            digest,
-            expected,
-            shape,
-            any: false,
-            done: false,
-            strict,
-        };
+        let mut reader = Reader { file, rows, digest, expected, shape, any: false, done: false, strict };
         reader.recognise_header()?;
         Ok(reader)
     }
@@ -164,10 +136,7 @@ impl Reader {
         };
         let location = at(&self.file, line);
         if let Some(column) = duplicate(names) {
-            return Err(DataError::DuplicateColumn {
-                location,
-                column: column.to_owned(),
-            });
+            return Err(DataError::DuplicateColumn { location, column: column.to_owned() });
         }
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let shape = Shape::recognise(&names).map_err(|missing| no_kind(location, missing))?;
@@ -181,33 +150,16 @@ impl Reader {
     fn next_raw(&mut self) -> Result<Option<RawRow>, DataError> {
         let (file, expected) = (&self.file, self.expected);
         match &mut self.rows {
-            Rows::Csv(csv) => csv
-                .next()
-                .map_err(|fault| csv_error(fault, at(file, csv.line()), expected)),
-            Rows::Jsonl(lines) => lines
-                .next()
-                .map_err(|e| DataError::from_read(at(file, lines.line()), expected, e)),
-            Rows::Array(array) => array
-                .next()
-                .map_err(|fault| array_error(fault, at(file, array.line()), expected)),
-            Rows::Parquet(parquet) => parquet
-                .next()
-                .map_err(|found| damaged_parquet(at(file, parquet.row()), found)),
+            Rows::Csv(csv) => csv.next().map_err(|fault| csv_error(fault, at(file, csv.line()), expected)),
+            Rows::Jsonl(lines) => lines.next().map_err(|e| DataError::from_read(at(file, lines.line()), expected, e)),
+            Rows::Array(array) => array.next().map_err(|fault| array_error(fault, at(file, array.line()), expected)),
+            Rows::Parquet(parquet) => parquet.next().map_err(|found| damaged_parquet(at(file, parquet.row()), found)),
         }
     }
 
-    fn row(
-        &mut self,
-        line: u64,
-        fields: Result<Map<String, Value>, ProblemKind>,
-    ) -> Result<Row, DataError> {
+    fn row(&mut self, line: u64, fields: Result<Map<String, Value>, ProblemKind>) -> Result<Row, DataError> {
         let location = at(&self.file, line);
-        let problem = |kind| {
-            DataError::Row(RowProblem {
-                location: location.clone(),
-                kind,
-            })
-        };
+        let problem = |kind| DataError::Row(RowProblem { location: location.clone(), kind });
         let original = fields.map_err(problem)?;
         let shape = match (&self.rows, self.shape) {
             (Rows::Csv(_) | Rows::Parquet(_), Some(shape)) => shape,
@@ -221,12 +173,7 @@ impl Reader {
         };
         self.shape = Some(shape);
         let record = shape.record(&original).map_err(problem)?;
-        Ok(Row {
-            record,
-            location,
-            original,
-            shape,
-        })
+        Ok(Row { record, location, original, shape })
     }
 
     fn step(&mut self) -> Result<Option<Row>, DataError> {
@@ -243,10 +190,7 @@ impl Reader {
             Rows::Parquet(_) => "columns and no rows",
             Rows::Jsonl(_) => "an empty file",
         };
-        Err(DataError::Empty {
-            file: self.file.clone(),
-            found,
-        })
+        Err(DataError::Empty { file: self.file.clone(), found })
     }
 }
 
@@ -268,46 +212,27 @@ impl Iterator for Reader {
 }
 
 fn at(file: &Arc<str>, line: u64) -> Location {
-    Location {
-        file: file.clone(),
-        line,
-    }
+    Location { file: file.clone(), line }
 }
 
 fn duplicate(names: &[String]) -> Option<&str> {
     let mut seen = std::collections::HashSet::new();
-    names
-        .iter()
-        .map(String::as_str)
-        .find(|name| !seen.insert(*name))
+    names.iter().map(String::as_str).find(|name| !seen.insert(*name))
 }
 
 fn no_kind(location: Location, Unrecognised { expected, found }: Unrecognised) -> DataError {
-    DataError::Columns {
-        location,
-        expected,
-        found,
-    }
+    DataError::Columns { location, expected, found }
 }
 
 fn damaged_parquet(location: Location, found: String) -> DataError {
-    DataError::Damaged {
-        location,
-        expected: "a Parquet file",
-        found,
-    }
+    DataError::Damaged { location, expected: "a Parquet file", found }
 }
 
 fn csv_error(fault: CsvFault, location: Location, expected: &'static str) -> DataError {
-    let moved = |line| Location {
-        line,
-        ..location.clone()
-    };
+    let moved = |line| Location { line, ..location.clone() };
     match fault {
         CsvFault::Io(error) => DataError::from_read(location, expected, error),
-        CsvFault::UnclosedQuote(line) => DataError::UnclosedQuote {
-            location: moved(line),
-        },
+        CsvFault::UnclosedQuote(line) => DataError::UnclosedQuote { location: moved(line) },
         CsvFault::Header(line, kind) => DataError::Damaged {
             location: moved(line),
             expected: "a CSV header",
@@ -322,11 +247,7 @@ fn array_error(fault: ArrayFault, location: Location, expected: &'static str) ->
         ArrayFault::Trailing => DataError::Trailing { location },
         ArrayFault::Unclosed => {
             let found = "the end of the file".to_owned();
-            DataError::Damaged {
-                location,
-                expected: "the closing `]` of the JSON array",
-                found,
-            }
+            DataError::Damaged { location, expected: "the closing `]` of the JSON array", found }
         }
     }
 }
@@ -343,11 +264,7 @@ mod tests {
     /// The kind and line of every row, or the message of the first error.
     fn outline(bytes: &[u8]) -> Result<Vec<(Kind, u64)>, String> {
         let rows = open(bytes).map_err(|e| e.to_string())?;
-        rows.map(|row| {
-            row.map(|row| (row.record.kind(), row.location.line))
-                .map_err(|e| e.to_string())
-        })
-        .collect()
+        rows.map(|row| row.map(|row| (row.record.kind(), row.location.line)).map_err(|e| e.to_string())).collect()
     }
 
     #[test]
@@ -355,38 +272,20 @@ mod tests {
         use Kind::{Comparisons, Groups, Pairs, Ranked, Unlabelled};
         let cases: [(&str, &[(Kind, u64)]); 12] = [
             ("prompt,answer,rank\np,a,1\n", &[(Ranked, 2)]),
-            (
-                "\u{feff}\n\n prompt,response, rank\r\np,a,1\r\n",
-                &[(Ranked, 4)],
-            ),
-            (
-                "rank,x,answer,prompt\n1,,\"a\nb\",p\n2,,a,p\n",
-                &[(Ranked, 2), (Ranked, 4)],
-            ),
+            ("\u{feff}\n\n prompt,response, rank\r\np,a,1\r\n", &[(Ranked, 4)]),
+            ("rank,x,answer,prompt\n1,,\"a\nb\",p\n2,,a,p\n", &[(Ranked, 2), (Ranked, 4)]),
             ("prompt,chosen,rejected\np,a,b\n", &[(Pairs, 2)]),
             ("chosen,rejected\na,b\n", &[(Pairs, 2)]),
-            (
-                "prompt,response_a,response_b,label\np,a,b,tie\n",
-                &[(Comparisons, 2)],
-            ),
-            (
-                "prompt,responses\np,\"[{\"\"text\"\":\"\"a\"\",\"\"rank\"\":1}]\"\n",
-                &[(Groups, 2)],
-            ),
+            ("prompt,response_a,response_b,label\np,a,b,tie\n", &[(Comparisons, 2)]),
+            ("prompt,responses\np,\"[{\"\"text\"\":\"\"a\"\",\"\"rank\"\":1}]\"\n", &[(Groups, 2)]),
             ("prompt,answer\np,a\n", &[(Unlabelled, 2)]),
-            (
-                r#"{"prompt":"p","responses":["a","b"]}"#,
-                &[(Unlabelled, 1)],
-            ),
+            (r#"{"prompt":"p","responses":["a","b"]}"#, &[(Unlabelled, 1)]),
             ("\n {\"chosen\":\"a\",\"rejected\":\"b\"}", &[(Pairs, 2)]),
             (
                 "[{\"chosen\":\"a\",\n\"rejected\":\"b\"},\n{\"prompt\":\"p\",\"answer\":\"x\"}]",
                 &[(Pairs, 1), (Unlabelled, 3)],
             ),
-            (
-                r#"{"prompt":[{"role":"user","content":"x"}],"response":"a"}"#,
-                &[(Unlabelled, 1)],
-            ),
+            (r#"{"prompt":[{"role":"user","content":"x"}],"response":"a"}"#, &[(Unlabelled, 1)]),
         ];
         for (text, expected) in cases {
             assert_eq!(outline(text.as_bytes()), Ok(expected.to_vec()), "{text}");
@@ -396,43 +295,22 @@ mod tests {
     #[test]
     fn errors_say_where_what_and_how_to_mend_it() {
         let cases: [(&[u8], &str); 17] = [
-            (
-                b"",
-                "f: expected at least one row, found an empty file; check that it was written completely",
-            ),
+            (b"", "f: expected at least one row, found an empty file; check that it was written completely"),
             (b" \n\n", "found an empty file"),
             (b"prompt,answer,rank\n", "found a header and no rows"),
             (b"[ ]", "found an empty list"),
-            (
-                b"PK\x03\x04rest",
-                "found a zip archive or a spreadsheet (.xlsx); convert it first",
-            ),
+            (b"PK\x03\x04rest", "found a zip archive or a spreadsheet (.xlsx); convert it first"),
             (b"\xff\xfep\0", "found UTF-16 text"),
             (
                 b"question,answer,rank\nq,a,1\n",
                 "f:1: expected the columns `prompt`, `answer`, `rank` (ranked responses; missing: `prompt`), found `question`, `answer`, `rank`; rename or add the columns",
             ),
             (b"hello world\n", "or prompt, response, found `hello world`"),
-            (
-                b"{\"prompt\":\"p\",\"chosen\":\"c\"}",
-                "missing: `rejected`",
-            ),
-            (
-                b"a,prompt,a\n",
-                "f:1: expected distinct column names, found \"a\" twice",
-            ),
-            (
-                b"chosen,rejected\na,b\n\"a,b\nc,d\n",
-                "f:3: expected a closing quote",
-            ),
-            (
-                b"chosen,rejected\na\n",
-                "f:2: expected 2 fields as in the header, found 1",
-            ),
-            (
-                b"chosen,rejected\na,\"b\xff\"\n",
-                "f:2: expected UTF-8, found an invalid byte at byte 2 of field 2",
-            ),
+            (b"{\"prompt\":\"p\",\"chosen\":\"c\"}", "missing: `rejected`"),
+            (b"a,prompt,a\n", "f:1: expected distinct column names, found \"a\" twice"),
+            (b"chosen,rejected\na,b\n\"a,b\nc,d\n", "f:3: expected a closing quote"),
+            (b"chosen,rejected\na\n", "f:2: expected 2 fields as in the header, found 1"),
+            (b"chosen,rejected\na,\"b\xff\"\n", "f:2: expected UTF-8, found an invalid byte at byte 2 of field 2"),
             (
                 b"[{\"chosen\":\"a\",\"rejected\":\"b\"}",
                 "expected the closing `]` of the JSON array, found the end of the file",
@@ -446,11 +324,7 @@ mod tests {
         ];
         for (bytes, expected) in cases {
             let error = outline(bytes).unwrap_err();
-            assert!(
-                error.contains(expected),
-                "{:?}\n{error}\n{expected}",
-                String::from_utf8_lossy(bytes)
-            );
+            assert!(error.contains(expected), "{:?}\n{error}\n{expected}", String::from_utf8_lossy(bytes));
             assert!(!error.contains('\n'), "{error}");
         }
     }
@@ -458,13 +332,9 @@ mod tests {
     #[test]
     fn files_that_are_none() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Reader::open(directory.path(), &Options::default())
-            .err()
-            .unwrap();
+        let error = Reader::open(directory.path(), &Options::default()).err().unwrap();
         assert!(matches!(error, DataError::Directory { .. }), "{error}");
-        let error = Reader::open(directory.path().join("no"), &Options::default())
-            .err()
-            .unwrap();
+        let error = Reader::open(directory.path().join("no"), &Options::default()).err().unwrap();
         assert!(matches!(error, DataError::Open { .. }), "{error}");
     }
 
@@ -477,24 +347,13 @@ mod tests {
 
     #[test]
     fn compressed_whole_and_broken() {
-        let text: String = (0..500)
-            .map(|i| format!("{{\"chosen\":\"{}\",\"rejected\":\"b\"}}\n", i * 7919))
-            .collect();
+        let text: String = (0..500).map(|i| format!("{{\"chosen\":\"{}\",\"rejected\":\"b\"}}\n", i * 7919)).collect();
         let zstd = zstd::encode_all(text.as_bytes(), 1).unwrap();
         for (packed, name) in [(gzip(text.as_bytes()), "gzip"), (zstd, "zstd")] {
             assert_eq!(outline(&packed).unwrap().len(), 500);
-            assert_eq!(
-                outline(&[packed.clone(), packed.clone()].concat())
-                    .unwrap()
-                    .len(),
-                1000,
-                "two members"
-            );
+            assert_eq!(outline(&[packed.clone(), packed.clone()].concat()).unwrap().len(), 1000, "two members");
             let error = outline(&packed[..packed.len() - 9]).unwrap_err();
-            assert!(
-                error.contains(&format!("expected a complete {name} stream")),
-                "{error}"
-            );
+            assert!(error.contains(&format!("expected a complete {name} stream")), "{error}");
         }
     }
 
@@ -504,32 +363,22 @@ mod tests {
         let mut reader = open(&bytes).unwrap();
         assert!(reader.by_ref().all(|row| row.is_ok()));
         use sha2::Digest;
-        let expected: String = sha2::Sha256::digest(&bytes)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let expected: String = sha2::Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(reader.sha256(), expected);
     }
 
     #[test]
     fn columns_keep_their_order_and_type() {
-        let text = "id,rank,prompt,answer,note\n007,2,\"[{\"\"role\"\":\"\"user\"\",\"\"content\"\":\"\"x\"\"}]\",[a],\n";
+        let text =
+            "id,rank,prompt,answer,note\n007,2,\"[{\"\"role\"\":\"\"user\"\",\"\"content\"\":\"\"x\"\"}]\",[a],\n";
         let row = open(text.as_bytes()).unwrap().next().unwrap().unwrap();
         let expected = r#"{"id":"007","rank":2,"prompt":[{"role":"user","content":"x"}],"answer":"[a]","note":""}"#;
         assert_eq!(serde_json::to_string(&row.original).unwrap(), expected);
-        let Record::Ranked {
-            prompt: Content::Messages(_),
-            rank: Some(2.0),
-            ..
-        } = &row.record
-        else {
+        let Record::Ranked { prompt: Content::Messages(_), rank: Some(2.0), .. } = &row.record else {
             panic!("{:?}", row.record);
         };
         let (_, _, extra) = row.into_parts();
-        assert_eq!(
-            serde_json::to_string(&extra).unwrap(),
-            r#"{"id":"007","note":""}"#
-        );
+        assert_eq!(serde_json::to_string(&extra).unwrap(), r#"{"id":"007","note":""}"#);
     }
 
     /// Endless text: memory must not follow it.
@@ -549,14 +398,8 @@ mod tests {
 
     #[test]
     fn a_line_of_200_megabytes() {
-        for start in [
-            &b"{\"prompt\":\""[..],
-            b"[{\"prompt\":\"",
-            b"chosen,rejected\n",
-            b"chosen,rejected\n\"",
-        ] {
-            let reader =
-                Reader::from_read("f", Endless(start, 200 << 20), &Options::default()).unwrap();
+        for start in [&b"{\"prompt\":\""[..], b"[{\"prompt\":\"", b"chosen,rejected\n", b"chosen,rejected\n\""] {
+            let reader = Reader::from_read("f", Endless(start, 200 << 20), &Options::default()).unwrap();
             let errors: Vec<String> = reader.map(|row| row.err().unwrap().to_string()).collect();
             assert_eq!(errors.len(), 1, "{errors:?}");
         }

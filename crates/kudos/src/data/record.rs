@@ -50,9 +50,7 @@ impl Content {
     pub fn is_blank(&self) -> bool {
         match self {
             Content::Text(text) => text.trim().is_empty(),
-            Content::Messages(messages) => {
-                messages.last().is_none_or(|m| m.content.trim().is_empty())
-            }
+            Content::Messages(messages) => messages.last().is_none_or(|m| m.content.trim().is_empty()),
         }
     }
 
@@ -68,12 +66,7 @@ impl Content {
 impl Message {
     fn to_value(&self) -> Value {
         let entries = [("role", &self.role), ("content", &self.content)];
-        Value::Object(
-            entries
-                .into_iter()
-                .map(|(key, text)| (key.to_owned(), text.as_str().into()))
-                .collect(),
-        )
+        Value::Object(entries.into_iter().map(|(key, text)| (key.to_owned(), text.as_str().into())).collect())
     }
 }
 
@@ -164,9 +157,7 @@ impl Record {
             Record::Ranked { .. } => Kind::Ranked,
             Record::Pair { .. } => Kind::Pairs,
             Record::Comparison { .. } => Kind::Comparisons,
-            Record::Group { responses, .. } if responses.iter().any(Candidate::is_labelled) => {
-                Kind::Groups
-            }
+            Record::Group { responses, .. } if responses.iter().any(Candidate::is_labelled) => Kind::Groups,
             Record::Group { .. } | Record::Unlabelled { .. } => Kind::Unlabelled,
         }
     }

@@ -42,14 +42,10 @@ impl Sink {
         let buffered = BufWriter::with_capacity(1 << 16, Target::create(path)?);
         Ok(match compression {
             Compression::None => Sink::Plain(buffered),
-            Compression::Gzip => Sink::Gzip(flate2::write::GzEncoder::new(
-                buffered,
-                flate2::Compression::default(),
-            )),
-            Compression::Zstd => Sink::Zstd(zstd::stream::write::Encoder::new(
-                buffered,
-                zstd::DEFAULT_COMPRESSION_LEVEL,
-            )?),
+            Compression::Gzip => Sink::Gzip(flate2::write::GzEncoder::new(buffered, flate2::Compression::default())),
+            Compression::Zstd => {
+                Sink::Zstd(zstd::stream::write::Encoder::new(buffered, zstd::DEFAULT_COMPRESSION_LEVEL)?)
+            }
         })
     }
 
@@ -60,10 +56,7 @@ impl Sink {
             Sink::Gzip(encoder) => encoder.finish()?,
             Sink::Zstd(encoder) => encoder.finish()?,
         };
-        buffered
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .commit()
+        buffered.into_inner().map_err(io::IntoInnerError::into_error)?.commit()
     }
 }
 
@@ -95,13 +88,8 @@ impl Target {
         match std::fs::metadata(&path) {
             Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
             // Renaming onto a pipe or /dev/null would replace it by a file.
-            Ok(found) if !found.is_file() => {
-                Ok(Target::Stream(OpenOptions::new().write(true).open(&path)?))
-            }
-            _ => Ok(Target::Temporary {
-                file: temporary_beside(&path)?,
-                path,
-            }),
+            Ok(found) if !found.is_file() => Ok(Target::Stream(OpenOptions::new().write(true).open(&path)?)),
+            _ => Ok(Target::Temporary { file: temporary_beside(&path)?, path }),
         }
     }
 
@@ -115,9 +103,7 @@ impl Target {
 }
 
 fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let mut builder = tempfile::Builder::new();
     builder.prefix(".kudos-").suffix(".partial");
     // `tempfile` makes private files; the output should have the rights of any other new file.

@@ -53,10 +53,7 @@ const BUFFER: usize = 1 << 16;
 /// Opens `path` (`-` is standard input) and recognises what it holds.
 pub(super) fn open(path: &Path) -> Result<Source, DataError> {
     let file: Arc<str> = path.to_string_lossy().into();
-    let fail = |source| DataError::Open {
-        file: file.clone(),
-        source,
-    };
+    let fail = |source| DataError::Open { file: file.clone(), source };
     let (raw, seekable): (Box<dyn Read + Send>, bool) = if &*file == "-" {
         (Box::new(io::stdin()), false)
     } else {
@@ -64,10 +61,7 @@ pub(super) fn open(path: &Path) -> Result<Source, DataError> {
         if metadata.is_dir() {
             return Err(DataError::Directory { file });
         }
-        (
-            Box::new(File::open(path).map_err(fail)?),
-            metadata.is_file(),
-        )
+        (Box::new(File::open(path).map_err(fail)?), metadata.is_file())
     };
     recognise(file, raw, seekable.then_some(path))
 }
@@ -78,95 +72,49 @@ pub(super) fn recognise(
     raw: Box<dyn Read + Send>,
     seekable: Option<&Path>,
 ) -> Result<Source, DataError> {
-    let start = || Location {
-        file: file.clone(),
-        line: 1,
-    };
+    let start = || Location { file: file.clone(), line: 1 };
     let (hashed, digest) = hashing(raw);
-    let (magic, raw) =
-        peek(hashed).map_err(|e| DataError::from_read(start(), "a readable file", e))?;
-    let (expected, decoded) =
-        decompress(&magic, raw).map_err(|e| DataError::from_read(start(), "a zstd stream", e))?;
+    let (magic, raw) = peek(hashed).map_err(|e| DataError::from_read(start(), "a readable file", e))?;
+    let (expected, decoded) = decompress(&magic, raw).map_err(|e| DataError::from_read(start(), "a zstd stream", e))?;
     let compressed = magic.starts_with(GZIP) || magic.starts_with(ZSTD);
     let (magic, decoded) = peek(decoded).map_err(|e| DataError::from_read(start(), expected, e))?;
     let body = if magic.starts_with(PARQUET) {
         let in_place = seekable.filter(|_| !compressed);
-        Body::Parquet(
-            spool(decoded, in_place).map_err(|e| DataError::from_read(start(), expected, e))?,
-        )
+        Body::Parquet(spool(decoded, in_place).map_err(|e| DataError::from_read(start(), expected, e))?)
     } else {
         text_body(&file, &magic, decoded, expected)?
     };
-    Ok(Source {
-        file,
-        body,
-        digest,
-        expected,
-    })
+    Ok(Source { file, body, digest, expected })
 }
 
 fn decompress(magic: &[u8], raw: Peeked) -> io::Result<(&'static str, Box<dyn Read + Send>)> {
     Ok(if magic.starts_with(GZIP) {
         (
             "a complete gzip stream",
-            Box::new(flate2::bufread::MultiGzDecoder::new(
-                BufReader::with_capacity(BUFFER, raw),
-            )),
+            Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(BUFFER, raw))),
         )
     } else if magic.starts_with(ZSTD) {
-        (
-            "a complete zstd stream",
-            Box::new(zstd::stream::read::Decoder::new(raw)?),
-        )
+        ("a complete zstd stream", Box::new(zstd::stream::read::Decoder::new(raw)?))
     } else {
         ("a complete file", Box::new(raw))
     })
 }
 
-fn text_body(
-    file: &Arc<str>,
-    magic: &[u8],
-    decoded: Peeked,
-    expected: &'static str,
-) -> Result<Body, DataError> {
-    if let Some((_, found)) = UNSUPPORTED
-        .iter()
-        .find(|(start, _)| magic.starts_with(start))
-    {
-        return Err(DataError::Unsupported {
-            file: file.clone(),
-            found,
-        });
+fn text_body(file: &Arc<str>, magic: &[u8], decoded: Peeked, expected: &'static str) -> Result<Body, DataError> {
+    if let Some((_, found)) = UNSUPPORTED.iter().find(|(start, _)| magic.starts_with(start)) {
+        return Err(DataError::Unsupported { file: file.clone(), found });
     }
     let mut input: Bytes = Box::new(BufReader::with_capacity(BUFFER, decoded));
     if magic.starts_with(BOM) {
-        input.read_exact(&mut [0; BOM.len()]).map_err(|e| {
-            DataError::from_read(
-                Location {
-                    file: file.clone(),
-                    line: 1,
-                },
-                expected,
-                e,
-            )
-        })?;
+        input
+            .read_exact(&mut [0; BOM.len()])
+            .map_err(|e| DataError::from_read(Location { file: file.clone(), line: 1 }, expected, e))?;
     }
     let mut line = 1;
-    let first = skip_blank(&mut input, &mut line).map_err(|e| {
-        DataError::from_read(
-            Location {
-                file: file.clone(),
-                line,
-            },
-            expected,
-            e,
-        )
-    })?;
+    let first = skip_blank(&mut input, &mut line)
+        .map_err(|e| DataError::from_read(Location { file: file.clone(), line }, expected, e))?;
     match first {
-        None => Err(DataError::Empty {
-            file: file.clone(),
-            found: "an empty file",
-        }),
+        None => Err(DataError::Empty { file: file.clone(), found: "an empty file" }),
         Some(b'{') => Ok(Body::Jsonl { input, line }),
         Some(b'[') => Ok(Body::Array { input, line }),
         Some(_) => Ok(Body::Csv { input, line }),
@@ -190,10 +138,7 @@ type Peeked = io::Chain<Cursor<Vec<u8>>, Box<dyn Read + Send>>;
 /// Reads the first bytes and puts them back.
 fn peek(mut input: Box<dyn Read + Send>) -> io::Result<(Vec<u8>, Peeked)> {
     let mut magic = Vec::with_capacity(LONGEST_MAGIC);
-    input
-        .by_ref()
-        .take(LONGEST_MAGIC as u64)
-        .read_to_end(&mut magic)?;
+    input.by_ref().take(LONGEST_MAGIC as u64).read_to_end(&mut magic)?;
     Ok((magic.clone(), Cursor::new(magic).chain(input)))
 }
 
@@ -233,12 +178,7 @@ pub(super) struct FileDigest(Arc<Mutex<Sha256>>);
 impl FileDigest {
     /// In lower-case hexadecimal.
     pub fn hex(&self) -> String {
-        let hash = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .finalize();
+        let hash = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize();
         hash.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
@@ -259,11 +199,5 @@ impl Read for Hashing {
 
 fn hashing(inner: Box<dyn Read + Send>) -> (Box<dyn Read + Send>, FileDigest) {
     let digest = FileDigest::default();
-    (
-        Box::new(Hashing {
-            inner,
-            digest: digest.clone(),
-        }),
-        digest,
-    )
+    (Box::new(Hashing { inner, digest: digest.clone() }), digest)
 }

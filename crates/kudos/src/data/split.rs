@@ -12,22 +12,11 @@ use std::collections::{BTreeMap, HashSet};
 /// alone are the same.
 pub fn split_by_prompt(groups: Vec<Group>, fraction: f64, seed: u64) -> (Vec<Group>, Vec<Group>) {
     let keys: Vec<String> = groups.iter().map(Group::prompt_key).collect();
-    let by_hash: BTreeMap<[u8; 32], &str> = keys
-        .iter()
-        .map(|key| (hash(seed, key), key.as_str()))
-        .collect();
-    let held: HashSet<&str> = by_hash
-        .values()
-        .copied()
-        .take(held_count(by_hash.len(), fraction))
-        .collect();
+    let by_hash: BTreeMap<[u8; 32], &str> = keys.iter().map(|key| (hash(seed, key), key.as_str())).collect();
+    let held: HashSet<&str> = by_hash.values().copied().take(held_count(by_hash.len(), fraction)).collect();
     let (mut kept, mut out) = (Vec::new(), Vec::new());
     for (group, key) in groups.into_iter().zip(&keys) {
-        if held.contains(key.as_str()) {
-            out.push(group)
-        } else {
-            kept.push(group)
-        }
+        if held.contains(key.as_str()) { out.push(group) } else { kept.push(group) }
     }
     (kept, out)
 }
@@ -42,11 +31,7 @@ fn held_count(prompts: usize, fraction: f64) -> usize {
 }
 
 fn hash(seed: u64, key: &str) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(seed.to_le_bytes())
-        .chain_update(key)
-        .finalize()
-        .into()
+    Sha256::new().chain_update(seed.to_le_bytes()).chain_update(key).finalize().into()
 }
 
 #[cfg(test)]
@@ -57,43 +42,17 @@ mod tests {
     use serde_json::Map;
 
     fn group(prompt: &str) -> Group {
-        let location = Location {
-            file: "f".into(),
-            line: 1,
-        };
+        let location = Location { file: "f".into(), line: 1 };
         let (responses, comparisons) = (Vec::new(), Vec::new());
-        Group {
-            prompt: Some(Content::Text(prompt.into())),
-            responses,
-            comparisons,
-            location,
-            extra: Map::new(),
-        }
+        Group { prompt: Some(Content::Text(prompt.into())), responses, comparisons, location, extra: Map::new() }
     }
 
     #[test]
     fn counts() {
-        let cases = [
-            (0, 0.5, 0),
-            (1, 0.5, 0),
-            (1, 1.0, 1),
-            (2, 0.01, 1),
-            (2, 0.99, 1),
-            (10, 0.0, 0),
-            (10, 0.25, 3),
-        ];
-        let more = [
-            (10, 1.0, 10),
-            (10, f64::NAN, 0),
-            (10, -1.0, 0),
-            (100, 0.1, 10),
-        ];
+        let cases = [(0, 0.5, 0), (1, 0.5, 0), (1, 1.0, 1), (2, 0.01, 1), (2, 0.99, 1), (10, 0.0, 0), (10, 0.25, 3)];
+        let more = [(10, 1.0, 10), (10, f64::NAN, 0), (10, -1.0, 0), (100, 0.1, 10)];
         for (prompts, fraction, expected) in cases.into_iter().chain(more) {
-            assert_eq!(
-                held_count(prompts, fraction),
-                expected,
-                "{prompts} × {fraction}"
-            );
+            assert_eq!(held_count(prompts, fraction), expected, "{prompts} × {fraction}");
         }
     }
 

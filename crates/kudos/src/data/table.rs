@@ -4,8 +4,7 @@
 //! what its first rows hold; a later value outside it is refused, never bent.
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int64Array, LargeStringArray, ListArray, NullArray,
-    StructArray,
+    ArrayRef, BooleanArray, Float64Array, Int64Array, LargeStringArray, ListArray, NullArray, StructArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
@@ -47,8 +46,7 @@ impl CellType {
                 CellType::List(Box::new(union_all(items)?))
             }
             Value::Object(map) => {
-                let member =
-                    |(key, value): (&String, &Value)| Ok((key.clone(), CellType::of(value)?));
+                let member = |(key, value): (&String, &Value)| Ok((key.clone(), CellType::of(value)?));
                 CellType::Object(map.iter().map(member).collect::<Result<_, Conflict>>()?)
             }
         })
@@ -85,12 +83,7 @@ impl CellType {
             CellType::Object(members) if members.is_empty() => return Err(Conflict),
             CellType::Object(members) => {
                 let settle = |(key, kind): (String, CellType)| Ok((key, kind.settle()?));
-                CellType::Object(
-                    members
-                        .into_iter()
-                        .map(settle)
-                        .collect::<Result<_, Conflict>>()?,
-                )
+                CellType::Object(members.into_iter().map(settle).collect::<Result<_, Conflict>>()?)
             }
             known => known,
         })
@@ -120,68 +113,39 @@ impl CellType {
             CellType::Bool => Arc::new(each.map(|v| v?.as_bool()).collect::<BooleanArray>()),
             CellType::Int => Arc::new(each.map(|v| v?.as_i64()).collect::<Int64Array>()),
             CellType::Float => Arc::new(each.map(|v| float(v?)).collect::<Float64Array>()),
-            CellType::NonFinite | CellType::Text => {
-                Arc::new(each.map(|v| v?.as_str()).collect::<LargeStringArray>())
-            }
+            CellType::NonFinite | CellType::Text => Arc::new(each.map(|v| v?.as_str()).collect::<LargeStringArray>()),
             CellType::List(item) => list_column(item, values)?,
             CellType::Object(members) => object_column(members, values)?,
         })
     }
 }
 
-fn union_all(
-    mut kinds: impl Iterator<Item = Result<CellType, Conflict>>,
-) -> Result<CellType, Conflict> {
+fn union_all(mut kinds: impl Iterator<Item = Result<CellType, Conflict>>) -> Result<CellType, Conflict> {
     kinds.try_fold(CellType::Null, |all, kind| all.union(kind?))
 }
 
 fn fields(members: &[(String, CellType)]) -> Fields {
-    members
-        .iter()
-        .map(|(name, kind)| kind.field(name))
-        .collect()
+    members.iter().map(|(name, kind)| kind.field(name)).collect()
 }
 
 fn list_column(item: &CellType, values: &[Option<&Value>]) -> Result<ArrayRef, ArrowError> {
-    let lists: Vec<Option<&Vec<Value>>> =
-        values.iter().map(|v| v.and_then(Value::as_array)).collect();
+    let lists: Vec<Option<&Vec<Value>>> = values.iter().map(|v| v.and_then(Value::as_array)).collect();
     let lengths = lists.iter().map(|list| list.map_or(0, Vec::len));
-    let items: Vec<Option<&Value>> = lists
-        .iter()
-        .copied()
-        .flatten()
-        .flatten()
-        .map(present)
-        .collect();
+    let items: Vec<Option<&Value>> = lists.iter().copied().flatten().flatten().map(present).collect();
     let valid: NullBuffer = lists.iter().map(Option::is_some).collect();
     let field = Arc::new(item.field("item"));
     let offsets = OffsetBuffer::from_lengths(lengths);
-    Ok(Arc::new(ListArray::try_new(
-        field,
-        offsets,
-        item.column(&items)?,
-        Some(valid),
-    )?))
+    Ok(Arc::new(ListArray::try_new(field, offsets, item.column(&items)?, Some(valid))?))
 }
 
-fn object_column(
-    members: &[(String, CellType)],
-    values: &[Option<&Value>],
-) -> Result<ArrayRef, ArrowError> {
+fn object_column(members: &[(String, CellType)], values: &[Option<&Value>]) -> Result<ArrayRef, ArrowError> {
     let member = |(name, kind): &(String, CellType)| {
-        let values: Vec<_> = values
-            .iter()
-            .map(|v| v.and_then(|v| v.get(name)).and_then(present))
-            .collect();
+        let values: Vec<_> = values.iter().map(|v| v.and_then(|v| v.get(name)).and_then(present)).collect();
         kind.column(&values)
     };
     let columns = members.iter().map(member).collect::<Result<_, _>>()?;
     let valid: NullBuffer = values.iter().map(Option::is_some).collect();
-    Ok(Arc::new(StructArray::try_new(
-        fields(members),
-        columns,
-        Some(valid),
-    )?))
+    Ok(Arc::new(StructArray::try_new(fields(members), columns, Some(valid))?))
 }
 
 /// A null is a missing value.

@@ -62,10 +62,7 @@ impl OutputFormat {
             Some((_, "parquet")) => Encoding::Parquet,
             _ => Encoding::Jsonl,
         };
-        OutputFormat {
-            encoding,
-            compression,
-        }
+        OutputFormat { encoding, compression }
     }
 }
 
@@ -102,11 +99,7 @@ enum Stage {
 /// Why a row cannot be written.
 enum Fault {
     Io(io::Error),
-    Row {
-        column: String,
-        expected: String,
-        found: String,
-    },
+    Row { column: String, expected: String, found: String },
 }
 
 impl From<io::Error> for Fault {
@@ -135,21 +128,14 @@ impl Writer {
     pub fn create(path: impl AsRef<Path>, format: OutputFormat) -> Result<Writer, DataError> {
         let file: Arc<str> = path.as_ref().to_string_lossy().into();
         let sink = Sink::create(path.as_ref(), format.compression);
-        let sink = sink.map_err(|source| DataError::Write {
-            file: file.clone(),
-            source,
-        })?;
+        let sink = sink.map_err(|source| DataError::Write { file: file.clone(), source })?;
         let output = match format.encoding {
             Encoding::Jsonl => Output::Lines { sink, array: false },
             Encoding::Json => Output::Lines { sink, array: true },
             Encoding::Csv => Output::Table(Table::new(sink, false)),
             Encoding::Parquet => Output::Table(Table::new(sink, true)),
         };
-        Ok(Writer {
-            file,
-            rows: 0,
-            output,
-        })
+        Ok(Writer { file, rows: 0, output })
     }
 
     /// Writes one row.
@@ -159,9 +145,7 @@ impl Writer {
     pub fn write(&mut self, row: &Map<String, Value>) -> Result<(), DataError> {
         self.rows += 1;
         let written = match &mut self.output {
-            Output::Lines { sink, array } => {
-                write_line(sink, *array, self.rows == 1, row).map_err(Fault::Io)
-            }
+            Output::Lines { sink, array } => write_line(sink, *array, self.rows == 1, row).map_err(Fault::Io),
             Output::Table(table) => table.write(row),
         };
         written.map_err(|fault| self.error(fault))
@@ -174,9 +158,7 @@ impl Writer {
     pub fn finish(mut self) -> Result<u64, DataError> {
         let output = std::mem::replace(&mut self.output, Output::Table(Table::broken()));
         let finished = match output {
-            Output::Lines { sink, array } => {
-                finish_lines(sink, array, self.rows == 0).map_err(Fault::Io)
-            }
+            Output::Lines { sink, array } => finish_lines(sink, array, self.rows == 0).map_err(Fault::Io),
             Output::Table(table) => table.finish(),
         };
         finished.map_err(|fault| self.error(fault))?;
@@ -187,27 +169,12 @@ impl Writer {
         let (file, row) = (self.file.clone(), self.rows);
         match fault {
             Fault::Io(source) => DataError::Write { file, source },
-            Fault::Row {
-                column,
-                expected,
-                found,
-            } => DataError::Unwritable {
-                file,
-                row,
-                column,
-                expected,
-                found,
-            },
+            Fault::Row { column, expected, found } => DataError::Unwritable { file, row, column, expected, found },
         }
     }
 }
 
-fn write_line(
-    sink: &mut Sink,
-    array: bool,
-    first: bool,
-    row: &Map<String, Value>,
-) -> io::Result<()> {
+fn write_line(sink: &mut Sink, array: bool, first: bool, row: &Map<String, Value>) -> io::Result<()> {
     if array {
         sink.write_all(if first { b"[\n" } else { b",\n" })?;
     }
@@ -224,21 +191,11 @@ fn finish_lines(mut sink: Sink, array: bool, empty: bool) -> io::Result<()> {
 
 impl Table {
     fn new(sink: Sink, typed: bool) -> Self {
-        Table {
-            stage: Stage::Open(sink),
-            columns: Vec::new(),
-            typed,
-            pending: Vec::new(),
-        }
+        Table { stage: Stage::Open(sink), columns: Vec::new(), typed, pending: Vec::new() }
     }
 
     fn broken() -> Self {
-        Table {
-            stage: Stage::Broken,
-            columns: Vec::new(),
-            typed: false,
-            pending: Vec::new(),
-        }
+        Table { stage: Stage::Broken, columns: Vec::new(), typed: false, pending: Vec::new() }
     }
 
     fn write(&mut self, row: &Map<String, Value>) -> Result<(), Fault> {
@@ -247,11 +204,7 @@ impl Table {
             return write_cells(csv, &self.columns, row);
         }
         self.pending.push(row.clone());
-        if self.pending.len() == FIRST_ROWS {
-            self.write_pending()
-        } else {
-            Ok(())
-        }
+        if self.pending.len() == FIRST_ROWS { self.write_pending() } else { Ok(()) }
     }
 
     /// Takes the row's columns in, or, once the columns stand, checks that the row fits them.
@@ -263,11 +216,7 @@ impl Table {
         for (name, value) in row {
             let at = self.columns.iter().position(|(known, _)| known == name);
             let known = at.map(|at| self.columns[at].1.clone());
-            let kind = if self.typed {
-                CellType::of(value)
-            } else {
-                Ok(CellType::Null)
-            };
+            let kind = if self.typed { CellType::of(value) } else { Ok(CellType::Null) };
             let widened = kind.and_then(|kind| known.clone().unwrap_or(CellType::Null).union(kind));
             match (at, widened) {
                 (Some(at), Ok(kind)) if open => self.columns[at].1 = kind,
@@ -285,9 +234,7 @@ impl Table {
         }
         let rows = std::mem::take(&mut self.pending);
         match &mut self.stage {
-            Stage::Csv(csv) => rows
-                .iter()
-                .try_for_each(|row| write_cells(csv, &self.columns, row)),
+            Stage::Csv(csv) => rows.iter().try_for_each(|row| write_cells(csv, &self.columns, row)),
             Stage::Parquet(parquet) => write_batch(parquet, &self.columns, &rows),
             Stage::Open(_) | Stage::Broken => Ok(()),
         }
@@ -301,8 +248,7 @@ impl Table {
         if !self.typed {
             let mut csv = csv::Writer::from_writer(sink);
             if !self.columns.is_empty() {
-                csv.write_record(self.columns.iter().map(|(name, _)| name))
-                    .map_err(io::Error::other)?;
+                csv.write_record(self.columns.iter().map(|(name, _)| name)).map_err(io::Error::other)?;
             }
             self.stage = Stage::Csv(Box::new(csv));
             return Ok(());
@@ -316,23 +262,15 @@ impl Table {
             *kind = kind.clone().settle().map_err(empty_object)?;
         }
         let schema = parquet_schema(&self.columns);
-        let properties = WriterProperties::builder()
-            .set_compression(Codec::ZSTD(ZstdLevel::default()))
-            .build();
-        self.stage = Stage::Parquet(Box::new(ArrowWriter::try_new(
-            sink,
-            schema,
-            Some(properties),
-        )?));
+        let properties = WriterProperties::builder().set_compression(Codec::ZSTD(ZstdLevel::default())).build();
+        self.stage = Stage::Parquet(Box::new(ArrowWriter::try_new(sink, schema, Some(properties))?));
         Ok(())
     }
 
     fn finish(mut self) -> Result<(), Fault> {
         self.write_pending()?;
         let sink = match self.stage {
-            Stage::Csv(csv) => csv
-                .into_inner()
-                .map_err(|e| io::Error::other(e.to_string()))?,
+            Stage::Csv(csv) => csv.into_inner().map_err(|e| io::Error::other(e.to_string()))?,
             Stage::Parquet(parquet) => parquet.into_inner()?,
             Stage::Open(sink) => sink,
             Stage::Broken => return Err(io::Error::other("an output that failed before").into()),
@@ -344,20 +282,10 @@ impl Table {
 fn misfit(name: &str, known: Option<&CellType>, open: bool, value: &Value) -> Fault {
     let (expected, found) = match known {
         None if open => ("a value that a column can hold".to_owned(), describe(value)),
-        None => (
-            format!("a column of the first {FIRST_ROWS} rows"),
-            "a new column".to_owned(),
-        ),
-        Some(kind) => (
-            format!("{} as in the rows before", kind.data_type()),
-            describe(value),
-        ),
+        None => (format!("a column of the first {FIRST_ROWS} rows"), "a new column".to_owned()),
+        Some(kind) => (format!("{} as in the rows before", kind.data_type()), describe(value)),
     };
-    Fault::Row {
-        column: name.to_owned(),
-        expected,
-        found,
-    }
+    Fault::Row { column: name.to_owned(), expected, found }
 }
 
 fn write_cells(
@@ -370,11 +298,10 @@ fn write_cells(
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     };
-    csv.write_record(columns.iter().map(cell))
-        .map_err(|error| match error.into_kind() {
-            csv::ErrorKind::Io(error) => Fault::Io(error),
-            other => Fault::Io(io::Error::other(format!("{other:?}"))),
-        })
+    csv.write_record(columns.iter().map(cell)).map_err(|error| match error.into_kind() {
+        csv::ErrorKind::Io(error) => Fault::Io(error),
+        other => Fault::Io(io::Error::other(format!("{other:?}"))),
+    })
 }
 
 fn write_batch(
@@ -383,10 +310,7 @@ fn write_batch(
     rows: &[Map<String, Value>],
 ) -> Result<(), Fault> {
     let column = |(name, kind): &(String, CellType)| {
-        let values: Vec<_> = rows
-            .iter()
-            .map(|row| row.get(name).and_then(present))
-            .collect();
+        let values: Vec<_> = rows.iter().map(|row| row.get(name).and_then(present)).collect();
         kind.column(&values)
     };
     if rows.is_empty() || columns.is_empty() {
@@ -401,12 +325,7 @@ fn write_batch(
 }
 
 fn parquet_schema(columns: &[(String, CellType)]) -> Arc<Schema> {
-    Arc::new(Schema::new(
-        columns
-            .iter()
-            .map(|(name, kind)| kind.field(name))
-            .collect::<Vec<_>>(),
-    ))
+    Arc::new(Schema::new(columns.iter().map(|(name, kind)| kind.field(name)).collect::<Vec<_>>()))
 }
 
 #[cfg(test)]
@@ -416,31 +335,15 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    const NAMES: [&str; 8] = [
-        "o.jsonl",
-        "o.jsonl.gz",
-        "o.json",
-        "o.json.zst",
-        "o.csv",
-        "o.csv.gz",
-        "o.parquet",
-        "o.parquet.zst",
-    ];
+    const NAMES: [&str; 8] =
+        ["o.jsonl", "o.jsonl.gz", "o.json", "o.json.zst", "o.csv", "o.csv.gz", "o.parquet", "o.parquet.zst"];
 
     fn rows(value: Value) -> Vec<Map<String, Value>> {
-        value
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|row| row.as_object().unwrap().clone())
-            .collect()
+        value.as_array().unwrap().iter().map(|row| row.as_object().unwrap().clone()).collect()
     }
 
     /// Writes the rows under a name and reads the file back.
-    fn round_trip(
-        name: &str,
-        rows: &[Map<String, Value>],
-    ) -> Result<Vec<crate::data::Row>, DataError> {
+    fn round_trip(name: &str, rows: &[Map<String, Value>]) -> Result<Vec<crate::data::Row>, DataError> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(name);
         let mut writer = Writer::create(&path, OutputFormat::of_name(&path))?;
@@ -448,11 +351,7 @@ mod tests {
             writer.write(row)?;
         }
         assert_eq!(writer.finish()?, rows.len() as u64);
-        assert_eq!(
-            std::fs::read_dir(directory.path()).unwrap().count(),
-            1,
-            "no temporary file is left"
-        );
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
         Reader::open(&path, &Options::default())?.collect()
     }
 
@@ -469,14 +368,7 @@ mod tests {
             ("x.tsv", Jsonl, None),
         ];
         for (name, encoding, compression) in cases {
-            assert_eq!(
-                OutputFormat::of_name(Path::new(name)),
-                OutputFormat {
-                    encoding,
-                    compression
-                },
-                "{name}"
-            );
+            assert_eq!(OutputFormat::of_name(Path::new(name)), OutputFormat { encoding, compression }, "{name}");
         }
     }
 
@@ -501,11 +393,7 @@ mod tests {
             assert_eq!(back.len(), 3, "{name}");
             for (row, back) in rows.iter().zip(&back) {
                 for (column, value) in row {
-                    let expected = if name.contains("csv") {
-                        as_csv(value)
-                    } else {
-                        value.clone()
-                    };
+                    let expected = if name.contains("csv") { as_csv(value) } else { value.clone() };
                     assert_eq!(back.original[column], expected, "{name} {column}");
                 }
             }
@@ -514,9 +402,7 @@ mod tests {
 
     #[test]
     fn what_columns_cannot_hold_is_an_error() {
-        let wide: Vec<_> = (0..FIRST_ROWS)
-            .map(|_| json!({"prompt": "p", "response": "r", "n": 1}))
-            .collect();
+        let wide: Vec<_> = (0..FIRST_ROWS).map(|_| json!({"prompt": "p", "response": "r", "n": 1})).collect();
         let after = |row: Value| [wide.clone(), vec![row]].concat();
         let cases = [
             (
@@ -529,48 +415,25 @@ mod tests {
                 after(json!({"prompt": "p", "n": 0.5})),
                 "row 1025, column \"n\": expected Int64 as in the rows before, found the number 0.5",
             ),
-            (
-                "o.parquet",
-                vec![json!({"n": 1}), json!({"n": "x"})],
-                "row 2, column \"n\"",
-            ),
-            (
-                "o.parquet",
-                vec![json!({"n": [1, "x"]})],
-                "row 1, column \"n\": expected a value that a column can hold",
-            ),
-            (
-                "o.parquet",
-                vec![json!({"n": 18_446_744_073_709_551_615_u64})],
-                "row 1, column \"n\"",
-            ),
-            (
-                "o.parquet",
-                vec![json!({"n": {}})],
-                "column \"n\": expected objects with keys, found only {}",
-            ),
+            ("o.parquet", vec![json!({"n": 1}), json!({"n": "x"})], "row 2, column \"n\""),
+            ("o.parquet", vec![json!({"n": [1, "x"]})], "row 1, column \"n\": expected a value that a column can hold"),
+            ("o.parquet", vec![json!({"n": 18_446_744_073_709_551_615_u64})], "row 1, column \"n\""),
+            ("o.parquet", vec![json!({"n": {}})], "column \"n\": expected objects with keys, found only {}"),
             ("o.csv", vec![json!({})], "row 1"),
         ];
         for (name, values, expected) in cases {
-            let error = round_trip(name, &rows(Value::Array(values)))
-                .unwrap_err()
-                .to_string();
+            let error = round_trip(name, &rows(Value::Array(values))).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}\n{expected}");
         }
     }
 
     #[test]
     fn many_batches_stream() {
-        let rows: Vec<_> = (0..5000)
-            .map(|i| json!({"prompt": "p", "response": format!("r{i}")}))
-            .collect();
+        let rows: Vec<_> = (0..5000).map(|i| json!({"prompt": "p", "response": format!("r{i}")})).collect();
         let rows = super::tests::rows(Value::Array(rows));
         for name in NAMES {
             let back = round_trip(name, &rows).unwrap();
-            assert!(
-                back.iter().map(|row| &row.original).eq(rows.iter()),
-                "{name}"
-            );
+            assert!(back.iter().map(|row| &row.original).eq(rows.iter()), "{name}");
             let header = u64::from(!name.contains("jsonl") && !name.contains("parquet"));
             assert_eq!(back[4999].location.line, 5000 + header, "{name}");
         }
@@ -584,15 +447,8 @@ mod tests {
         writer.write(json!({"a": 1}).as_object().unwrap()).unwrap();
         drop(writer);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
-        let error = Writer::create(directory.path().join("no/o.csv"), OutputFormat::default())
-            .err()
-            .unwrap();
-        assert!(
-            error
-                .to_string()
-                .contains("no/o.csv: expected to write the output"),
-            "{error}"
-        );
+        let error = Writer::create(directory.path().join("no/o.csv"), OutputFormat::default()).err().unwrap();
+        assert!(error.to_string().contains("no/o.csv: expected to write the output"), "{error}");
         assert!(Writer::create(directory.path(), OutputFormat::default()).is_err());
     }
 
@@ -600,10 +456,7 @@ mod tests {
     fn nothing_is_a_complete_file_too() {
         for name in NAMES {
             assert!(
-                matches!(
-                    round_trip(name, &[]),
-                    Err(DataError::Empty { .. } | DataError::Columns { .. })
-                ),
+                matches!(round_trip(name, &[]), Err(DataError::Empty { .. } | DataError::Columns { .. })),
                 "{name}"
             );
         }
@@ -611,21 +464,14 @@ mod tests {
 
     /// Any text, except what is read as nothing or as messages.
     fn text() -> impl Strategy<Value = String> {
-        any::<String>().prop_filter("readable", |text| {
-            !text.trim().is_empty() && !text.starts_with('[')
-        })
+        any::<String>().prop_filter("readable", |text| !text.trim().is_empty() && !text.starts_with('['))
     }
 
     fn content() -> impl Strategy<Value = Content> {
         prop_oneof![
             text().prop_map(Content::Text),
             prop::collection::vec((any::<String>(), text()), 1..3).prop_map(|turns| {
-                Content::Messages(
-                    turns
-                        .into_iter()
-                        .map(|(role, content)| Message { role, content })
-                        .collect(),
-                )
+                Content::Messages(turns.into_iter().map(|(role, content)| Message { role, content }).collect())
             }),
         ]
     }
@@ -634,48 +480,25 @@ mod tests {
     fn row() -> impl Strategy<Value = (Record, Map<String, Value>)> {
         let number = -1e6f64..1e6;
         let value = |content: &Content| content.to_value();
-        let ranked = (text(), text(), prop::option::of(number.clone())).prop_map(
-            |(prompt, answer, rank)| {
-                let row = json!({"prompt": prompt, "answer": answer, "rank": rank});
-                (
-                    Record::Ranked {
-                        prompt: Content::Text(prompt),
-                        response: Content::Text(answer),
-                        rank,
-                    },
-                    row,
-                )
-            },
-        );
-        let pair = (content(), content(), content(), any::<f32>()).prop_filter_map("usable", move |(p, c, r, margin)| {
-            let row = json!({"prompt": value(&p), "chosen": value(&c), "rejected": value(&r), "margin": margin});
-            let record = Record::Pair { prompt: Some(p), chosen: c.clone(), rejected: r.clone(), margin, weight: 1.0 };
-            (margin.is_finite() && c != r).then_some((record, row))
+        let ranked = (text(), text(), prop::option::of(number.clone())).prop_map(|(prompt, answer, rank)| {
+            let row = json!({"prompt": prompt, "answer": answer, "rank": rank});
+            (Record::Ranked { prompt: Content::Text(prompt), response: Content::Text(answer), rank }, row)
         });
-        let group = (text(), prop::collection::vec((text(), number), 1..4)).prop_map(
-            |(prompt, responses)| {
-                let list: Vec<_> = responses
-                    .iter()
-                    .map(|(text, score)| json!({"text": text, "score": score}))
-                    .collect();
-                let candidate = |(text, score)| Candidate {
-                    content: Content::Text(text),
-                    rank: None,
-                    score: Some(score),
-                };
-                let row = json!({"prompt": prompt, "responses": list});
-                let responses = responses.into_iter().map(candidate).collect();
-                (
-                    Record::Group {
-                        prompt: Content::Text(prompt),
-                        responses,
-                    },
-                    row,
-                )
-            },
-        );
-        prop_oneof![ranked, pair, group]
-            .prop_map(|(record, row)| (record, row.as_object().unwrap().clone()))
+        let pair =
+            (content(), content(), content(), any::<f32>()).prop_filter_map("usable", move |(p, c, r, margin)| {
+                let row = json!({"prompt": value(&p), "chosen": value(&c), "rejected": value(&r), "margin": margin});
+                let record =
+                    Record::Pair { prompt: Some(p), chosen: c.clone(), rejected: r.clone(), margin, weight: 1.0 };
+                (margin.is_finite() && c != r).then_some((record, row))
+            });
+        let group = (text(), prop::collection::vec((text(), number), 1..4)).prop_map(|(prompt, responses)| {
+            let list: Vec<_> = responses.iter().map(|(text, score)| json!({"text": text, "score": score})).collect();
+            let candidate = |(text, score)| Candidate { content: Content::Text(text), rank: None, score: Some(score) };
+            let row = json!({"prompt": prompt, "responses": list});
+            let responses = responses.into_iter().map(candidate).collect();
+            (Record::Group { prompt: Content::Text(prompt), responses }, row)
+        });
+        prop_oneof![ranked, pair, group].prop_map(|(record, row)| (record, row.as_object().unwrap().clone()))
     }
 
     proptest! {

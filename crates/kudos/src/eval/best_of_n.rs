@@ -27,9 +27,7 @@ pub struct BestOfN {
 /// Best of n for n = 2, 4, 8, … as far as the groups reach.
 pub(super) fn curve(rankings: &[Ranking]) -> BTreeMap<usize, BestOfN> {
     let sizes = std::iter::successors(Some(2), |n| Some(2 * n));
-    sizes
-        .map_while(|n| Some((n, best_of(rankings, n)?)))
-        .collect()
+    sizes.map_while(|n| Some((n, best_of(rankings, n)?))).collect()
 }
 
 /// `None` when no ranking has n responses.
@@ -76,18 +74,14 @@ mod tests {
     use super::*;
 
     fn ranking(quality: &[f64], scores: &[f64]) -> Ranking {
-        Ranking {
-            quality: quality.to_vec(),
-            scores: scores.to_vec(),
-        }
+        Ranking { quality: quality.to_vec(), scores: scores.to_vec() }
     }
 
     #[test]
     fn the_pick_of_all_is_the_top_one_and_of_one_is_the_mean() {
         let quality = [0.0, 0.25, 0.5, 1.0];
         let scores = [3.0, 1.0, 2.0, 0.0];
-        let close =
-            |n, expected: f64| (expected_top(&quality, &scores, n) - expected).abs() < 1e-12;
+        let close = |n, expected: f64| (expected_top(&quality, &scores, n) - expected).abs() < 1e-12;
         assert!(close(4, 0.0));
         assert!(close(1, 1.75 / 4.0));
         // Draws of two: {3,1} {3,2} {3,0} → 0; {1,2} → .5; {1,0} → .25; {2,0} → .5.

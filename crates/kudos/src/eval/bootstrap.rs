@@ -51,18 +51,14 @@ fn tallies(pairs: &[Pair]) -> Vec<Tally> {
 }
 
 fn accuracy(prompts: &[Tally]) -> f64 {
-    let add = |sum: Tally, t: &Tally| Tally {
-        halves: sum.halves + t.halves,
-        pairs: sum.pairs + t.pairs,
-    };
+    let add = |sum: Tally, t: &Tally| Tally { halves: sum.halves + t.halves, pairs: sum.pairs + t.pairs };
     let sum = prompts.iter().fold(Tally::default(), add);
     sum.halves as f64 / (2 * sum.pairs) as f64
 }
 
 fn percentile_interval(prompts: &[Tally], resamples: usize, seed: u64) -> [f64; 2] {
-    let mut accuracies: Vec<f64> = (0..resamples as u64)
-        .map(|r| resampled_accuracy(prompts, seed, r * prompts.len() as u64))
-        .collect();
+    let mut accuracies: Vec<f64> =
+        (0..resamples as u64).map(|r| resampled_accuracy(prompts, seed, r * prompts.len() as u64)).collect();
     accuracies.sort_by(f64::total_cmp);
     [quantile(&accuracies, 0.025), quantile(&accuracies, 0.975)]
 }
@@ -113,11 +109,7 @@ mod tests {
 
     #[test]
     fn splitmix64_gives_the_published_sequence() {
-        let expected = [
-            0xE220_A839_7B1D_CDAF_u64,
-            0x6E78_9E6A_A1B9_65F4,
-            0x06C4_5D18_8009_454F,
-        ];
+        let expected = [0xE220_A839_7B1D_CDAF_u64, 0x6E78_9E6A_A1B9_65F4, 0x06C4_5D18_8009_454F];
         assert_eq!([0, 1, 2].map(|counter| random(0, counter)), expected);
     }
 

@@ -56,10 +56,7 @@ fn log_sigmoid(x: f64) -> f64 {
 pub(super) fn best_temperature(forecasts: &[Forecast]) -> Option<f32> {
     forecasts.iter().find(|f| f.logit != 0.0)?;
     let loss = |temperature: f64| -> f64 {
-        let scaled = forecasts.iter().map(|f| Forecast {
-            logit: f.logit / temperature,
-            target: f.target,
-        });
+        let scaled = forecasts.iter().map(|f| Forecast { logit: f.logit / temperature, target: f.target });
         scaled.map(|f| negative_log_likelihood(&f)).sum()
     };
     // The loss is convex in 1/T, so it has one valley in ln T, which thirds close in on.

@@ -27,16 +27,11 @@ pub(super) fn partial_correlation(data: &[Scored]) -> Option<f64> {
     for scored in data.iter().filter(|d| !d.group.comparisons.is_empty()) {
         let responses = scored.group.responses.iter();
         s.extend(centred(scored.scores.iter().map(|&v| f64::from(v))));
-        l.extend(centred(
-            responses.map(|r| (characters(&r.content) as f64).ln_1p()),
-        ));
+        l.extend(centred(responses.map(|r| (characters(&r.content) as f64).ln_1p())));
         q.extend(centred(net_wins(scored.group)));
     }
-    let (r_sl, r_sq, r_lq) = (
-        correlation(&s, &l)?,
-        correlation(&s, &q).unwrap_or(0.0),
-        correlation(&l, &q).unwrap_or(0.0),
-    );
+    let (r_sl, r_sq, r_lq) =
+        (correlation(&s, &l)?, correlation(&s, &q).unwrap_or(0.0), correlation(&l, &q).unwrap_or(0.0));
     let rest = (1.0 - r_sq * r_sq) * (1.0 - r_lq * r_lq);
     (rest > 1e-12).then(|| ((r_sl - r_sq * r_lq) / rest.sqrt()).clamp(-1.0, 1.0))
 }
@@ -82,10 +77,7 @@ mod tests {
 
     #[test]
     fn characters_are_not_bytes() {
-        let message = |content: &str| Message {
-            role: "user".into(),
-            content: content.into(),
-        };
+        let message = |content: &str| Message { role: "user".into(), content: content.into() };
         assert_eq!(characters(&Content::Text("Größe €".into())), 7);
         let messages = vec![message("né"), message("à")];
         assert_eq!(characters(&Content::Messages(messages)), 3);

@@ -36,9 +36,7 @@ mod verdict;
 
 pub use best_of_n::BestOfN;
 pub use calibration::Bin;
-pub use report::{
-    DataReport, EvalError, EvalOptions, Metrics, evaluate, fit_temperature, reliability,
-};
+pub use report::{DataReport, EvalError, EvalOptions, Metrics, evaluate, fit_temperature, reliability};
 pub use table::render_table;
 pub use verdict::{Cause, Finding, Outcome, verdict};
 
@@ -56,9 +54,7 @@ struct Scored<'a> {
 
 /// Mean of the values; `None` of nothing.
 fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
-    let (sum, count) = values
-        .into_iter()
-        .fold((0.0, 0usize), |(sum, count), v| (sum + v, count + 1));
+    let (sum, count) = values.into_iter().fold((0.0, 0usize), |(sum, count), v| (sum + v, count + 1));
     (count > 0).then(|| sum / count as f64)
 }
 
@@ -70,10 +66,7 @@ mod testing {
     use serde_json::Map;
 
     fn location(line: u64) -> Location {
-        Location {
-            file: "cases.jsonl".into(),
-            line,
-        }
+        Location { file: "cases.jsonl".into(), line }
     }
 
     /// A group of unranked responses with the given texts, without comparisons.
@@ -95,13 +88,7 @@ mod testing {
 
     /// A comparison with margin 0 and weight 1.
     pub fn comparison(first: usize, second: usize, target: f32) -> Comparison {
-        Comparison {
-            first,
-            second,
-            target,
-            margin: 0.0,
-            weight: 1.0,
-        }
+        Comparison { first, second, target, margin: 0.0, weight: 1.0 }
     }
 
     /// A group ranked as given, with all its comparisons; the texts have 1, 2, 3, … characters.
@@ -127,11 +114,7 @@ mod testing {
 
     /// The groups with their scores, each prompt on its own.
     pub(super) fn scored<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Vec<Scored<'a>> {
-        let number = |(prompt, (group, scores)): (usize, (&'a Group, &'a Vec<f32>))| Scored {
-            group,
-            scores,
-            prompt,
-        };
+        let number = |(prompt, (group, scores)): (usize, (&'a Group, &'a Vec<f32>))| Scored { group, scores, prompt };
         groups.iter().zip(scores).enumerate().map(number).collect()
     }
 }

@@ -50,13 +50,7 @@ fn halves(better_against_worse: Option<std::cmp::Ordering>) -> Halves {
 pub(super) fn of<'a>(data: &[Scored<'a>]) -> Vec<Pair<'a>> {
     let of_group = |&scored: &Scored<'a>| {
         let comparisons = scored.group.comparisons.iter();
-        comparisons
-            .filter_map(|c| c.better_worse())
-            .map(move |(better, worse)| Pair {
-                scored,
-                better,
-                worse,
-            })
+        comparisons.filter_map(|c| c.better_worse()).map(move |(better, worse)| Pair { scored, better, worse })
     };
     data.iter().flat_map(of_group).collect()
 }

@@ -29,9 +29,7 @@ fn ranking(scored: &Scored) -> Ranking {
         false => r.score,
     };
     let known = responses.iter().zip(scored.scores);
-    let (quality, scores) = known
-        .filter_map(|(r, &score)| Some((quality(r)?, f64::from(score))))
-        .unzip();
+    let (quality, scores) = known.filter_map(|(r, &score)| Some((quality(r)?, f64::from(score)))).unzip();
     Ranking { quality, scores }
 }
 
@@ -134,10 +132,7 @@ mod tests {
             (&[2., 1., 0.], &[1., 1., 0.], [0.8165, 0.8660, 0.9299]),
         ];
         for (quality, scores, expected) in cases {
-            let ranking = Ranking {
-                quality: quality.to_vec(),
-                scores: scores.to_vec(),
-            };
+            let ranking = Ranking { quality: quality.to_vec(), scores: scores.to_vec() };
             let figures: [Figure; 3] = [kendall_tau_b, spearman, ndcg];
             for (figure, expected) in figures.iter().zip(expected) {
                 let found = figure(&ranking);

@@ -1,9 +1,7 @@
 //! All the metrics of a file, together and by subset: the content of `eval --json`.
 
 use super::pairs::Pair;
-use super::{
-    BestOfN, Bin, Scored, best_of_n, bootstrap, calibration, length, mean, pairs, ranking,
-};
+use super::{BestOfN, Bin, Scored, best_of_n, bootstrap, calibration, length, mean, pairs, ranking};
 use crate::data::{Content, Group, Location};
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,11 +18,7 @@ pub struct EvalOptions {
 
 impl Default for EvalOptions {
     fn default() -> Self {
-        EvalOptions {
-            bootstrap: 2000,
-            seed: 42,
-            temperature: 1.0,
-        }
+        EvalOptions { bootstrap: 2000, seed: 42, temperature: 1.0 }
     }
 }
 
@@ -155,10 +149,7 @@ pub fn evaluate(
     Ok(DataReport {
         file: file.to_string(),
         metrics: report(&data),
-        subsets: subsets(&data)
-            .into_iter()
-            .map(|(name, data)| (name, report(&data)))
-            .collect(),
+        subsets: subsets(&data).into_iter().map(|(name, data)| (name, report(&data))).collect(),
         truncated: None,
     })
 }
@@ -167,17 +158,10 @@ pub fn evaluate(
 ///
 /// # Errors
 /// As [`evaluate`].
-pub fn reliability(
-    groups: &[Group],
-    scores: &[Vec<f32>],
-    temperature: f32,
-) -> Result<Vec<Bin>, EvalError> {
+pub fn reliability(groups: &[Group], scores: &[Vec<f32>], temperature: f32) -> Result<Vec<Bin>, EvalError> {
     let data = matched(groups, scores)?;
     check_temperature(temperature)?;
-    Ok(calibration::bins(&calibration::forecasts(
-        &data,
-        temperature,
-    )))
+    Ok(calibration::bins(&calibration::forecasts(&data, temperature)))
 }
 
 /// The temperature that makes σ(margin / temperature) fit the comparisons best: the one for
@@ -203,10 +187,7 @@ fn check_temperature(temperature: f32) -> Result<(), EvalError> {
 /// Groups with their scores and the numbers of their prompts.
 fn matched<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Result<Vec<Scored<'a>>, EvalError> {
     if groups.len() != scores.len() {
-        return Err(EvalError::GroupCount {
-            expected: groups.len(),
-            found: scores.len(),
-        });
+        return Err(EvalError::GroupCount { expected: groups.len(), found: scores.len() });
     }
     let mut numbers: HashMap<&Content, usize> = HashMap::new();
     let mut number_of = |group: &'a Group, own: usize| match &group.prompt {
@@ -218,11 +199,7 @@ fn matched<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Result<Vec<Scored
         .map(|(own, (group, scores))| {
             check_scores(group, scores)?;
             let prompt = number_of(group, own);
-            Ok(Scored {
-                group,
-                scores,
-                prompt,
-            })
+            Ok(Scored { group, scores, prompt })
         })
         .collect()
 }
@@ -309,10 +286,7 @@ mod tests {
     use super::*;
 
     fn options() -> EvalOptions {
-        EvalOptions {
-            bootstrap: 50,
-            ..EvalOptions::default()
-        }
+        EvalOptions { bootstrap: 50, ..EvalOptions::default() }
     }
 
     fn named(subset: serde_json::Value, ranks: &[f64]) -> Group {
@@ -334,10 +308,7 @@ mod tests {
             assert!(json.get(key).is_some(), "{key}");
         }
         assert_eq!(json["accuracy"], 1.0);
-        assert_eq!(
-            json["best_of_n"]["2"]["judge"],
-            json["best_of_n"]["2"]["oracle"]
-        );
+        assert_eq!(json["best_of_n"]["2"]["judge"], json["best_of_n"]["2"]["oracle"]);
     }
 
     #[test]
@@ -347,10 +318,7 @@ mod tests {
             let scores = vec![vec![1.0, 2.0]; groups.len()];
             let metrics = evaluate("u", groups, &scores, &options()).unwrap().metrics;
             assert_eq!((metrics.pairs, metrics.accuracy), (0, None));
-            assert_eq!(
-                (metrics.ece, metrics.ndcg, metrics.accuracy_ci95),
-                (None, None, None)
-            );
+            assert_eq!((metrics.ece, metrics.ndcg, metrics.accuracy_ci95), (None, None, None));
         }
     }
 
@@ -360,14 +328,8 @@ mod tests {
         let cases: [(&[Vec<f32>], &str); 4] = [
             (&[], "expected scores of 1 groups, found 0"),
             (&[vec![1.0]], "cases.jsonl:1: expected 2 scores"),
-            (
-                &[vec![1.0, f32::NAN]],
-                "cases.jsonl:1: the score of response 2 is NaN",
-            ),
-            (
-                &[vec![f32::INFINITY, 0.0]],
-                "the score of response 1 is inf",
-            ),
+            (&[vec![1.0, f32::NAN]], "cases.jsonl:1: the score of response 2 is NaN"),
+            (&[vec![f32::INFINITY, 0.0]], "the score of response 1 is inf"),
         ];
         for (scores, expected) in cases {
             let error = evaluate("a", &groups, scores, &options()).unwrap_err();
@@ -378,10 +340,7 @@ mod tests {
     #[test]
     fn temperatures_must_be_positive() {
         for temperature in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            let options = EvalOptions {
-                temperature,
-                ..options()
-            };
+            let options = EvalOptions { temperature, ..options() };
             let error = evaluate("a", &[], &[], &options).unwrap_err();
             assert!(matches!(error, EvalError::Temperature(_)), "{error}");
         }
@@ -398,15 +357,8 @@ mod tests {
         ];
         let scores = [0.0, 2.0, 0.0, 2.0, 2.0].map(|s| vec![s, 1.0]);
         let report = evaluate("a", &groups, &scores, &options()).unwrap();
-        let found: Vec<_> = report
-            .subsets
-            .iter()
-            .map(|(n, m)| (n.as_str(), m.accuracy))
-            .collect();
-        assert_eq!(
-            found,
-            [("7", Some(0.0)), ("easy", Some(1.0)), ("hard", Some(0.0))]
-        );
+        let found: Vec<_> = report.subsets.iter().map(|(n, m)| (n.as_str(), m.accuracy)).collect();
+        assert_eq!(found, [("7", Some(0.0)), ("easy", Some(1.0)), ("hard", Some(0.0))]);
         assert_eq!(report.metrics.accuracy, Some(0.6));
     }
 
@@ -415,9 +367,7 @@ mod tests {
         let mut groups = ["p", "q", "p", "r", "s"].map(|p| ranked(p, &[1.0, 2.0]));
         groups[3].prompt = None;
         groups[4].prompt = None;
-        let metrics = evaluate("a", &groups, &vec![vec![1.0, 0.0]; 5], &options())
-            .unwrap()
-            .metrics;
+        let metrics = evaluate("a", &groups, &vec![vec![1.0, 0.0]; 5], &options()).unwrap().metrics;
         assert_eq!((metrics.groups, metrics.prompts), (5, 4));
     }
 
@@ -441,9 +391,6 @@ mod tests {
         let groups = [ranked("p", &[1.0, 2.0]), unranked("q", &["a", "b"])];
         let scores = [vec![1.0, 3.0], vec![1.0, 3.0]];
         let metrics = evaluate("a", &groups, &scores, &options()).unwrap().metrics;
-        assert_eq!(
-            (metrics.score_mean, metrics.score_std),
-            (Some(2.0), Some(1.0))
-        );
+        assert_eq!((metrics.score_mean, metrics.score_std), (Some(2.0), Some(1.0)));
     }
 }

@@ -37,9 +37,7 @@ pub fn render_table(reports: &[DataReport]) -> String {
 }
 
 fn row(name: &str, m: &Metrics) -> Row {
-    let interval = m
-        .accuracy_ci95
-        .map(|[low, high]| format!("{low:.3}–{high:.3}"));
+    let interval = m.accuracy_ci95.map(|[low, high]| format!("{low:.3}–{high:.3}"));
     [
         name.to_string(),
         m.pairs.to_string(),
@@ -83,10 +81,7 @@ fn notes(report: &DataReport) -> Vec<String> {
         notes.push("no pair has a preferred side, so there is no accuracy".to_string());
     }
     if m.score_ties > 0 {
-        notes.push(format!(
-            "{} of {} pairs have exactly equal scores; each counts one half",
-            m.score_ties, m.pairs
-        ));
+        notes.push(format!("{} of {} pairs have exactly equal scores; each counts one half", m.score_ties, m.pairs));
     }
     if let Some(truncated) = report.truncated.filter(|n| *n > 0) {
         notes.push(format!("{truncated} responses did not fit the token limit"));
@@ -112,8 +107,7 @@ mod tests {
         let mut groups = vec![ranked("p", &[1.0, 2.0, 3.0]), ranked("q", &[2.0, 1.0, 1.0])];
         groups[1].extra.insert("subset".into(), "größer".into());
         let scores = [vec![3.0, 2.0, 2.0], vec![0.0, 1.0, 1.0]];
-        let mut report =
-            evaluate("answers.csv", &groups, &scores, &EvalOptions::default()).unwrap();
+        let mut report = evaluate("answers.csv", &groups, &scores, &EvalOptions::default()).unwrap();
         report.truncated = Some(3);
         report
     }

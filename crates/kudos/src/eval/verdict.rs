@@ -66,17 +66,8 @@ impl std::fmt::Display for Finding {
 
 /// Everything that stands out, most urgent first; one finding [`Cause::Sound`] when nothing does.
 pub fn verdict(outcome: &Outcome) -> Vec<Finding> {
-    let checks: [fn(&Outcome) -> Option<Finding>; 9] = [
-        diverged,
-        collapsed,
-        not_learning,
-        inverted,
-        near_chance,
-        overfit,
-        length_only,
-        truncated,
-        little_data,
-    ];
+    let checks: [fn(&Outcome) -> Option<Finding>; 9] =
+        [diverged, collapsed, not_learning, inverted, near_chance, overfit, length_only, truncated, little_data];
     let findings: Vec<Finding> = checks.iter().filter_map(|check| check(outcome)).collect();
     match findings.is_empty() {
         true => vec![sound(outcome.held_out)],
@@ -85,11 +76,7 @@ pub fn verdict(outcome: &Outcome) -> Vec<Finding> {
 }
 
 fn finding(cause: Cause, seen: String, advice: &'static str) -> Option<Finding> {
-    Some(Finding {
-        cause,
-        seen,
-        advice,
-    })
+    Some(Finding { cause, seen, advice })
 }
 
 fn percent(share: f64) -> String {
@@ -131,9 +118,7 @@ fn collapsed(outcome: &Outcome) -> Option<Finding> {
     let spread = outcome.held_out.score_std.filter(|std| *std < 1e-3)?;
     finding(
         Cause::Collapsed,
-        format!(
-            "The judge gives every held-out response the same score (standard deviation {spread:.1e})."
-        ),
+        format!("The judge gives every held-out response the same score (standard deviation {spread:.1e})."),
         "Either it did not train (too few steps, a learning rate far too low) or too high a rate \
         has destroyed it, or the prompts fill the token limit so that no response is read: look \
         at the truncated share in `kudos check`, try --truncation keep_response, then a third of \
@@ -159,10 +144,7 @@ fn inverted(outcome: &Outcome) -> Option<Finding> {
     upper(outcome.held_out).filter(|high| *high < 0.5)?;
     finding(
         Cause::Inverted,
-        format!(
-            "Held-out accuracy is {}, reliably worse than chance.",
-            accuracy_in_words(outcome.held_out)
-        ),
+        format!("Held-out accuracy is {}, reliably worse than chance.", accuracy_in_words(outcome.held_out)),
         "One of the two files is probably the wrong way round: rank 1 is the best and a higher \
         score is better. Look at ten rows of each, or the held-out data reward the opposite of \
         the training data.",
@@ -177,10 +159,7 @@ fn near_chance(outcome: &Outcome) -> Option<Finding> {
     }
     finding(
         Cause::NearChance,
-        format!(
-            "Held-out accuracy is {}, hardly to be told from a coin.",
-            accuracy_in_words(outcome.held_out)
-        ),
+        format!("Held-out accuracy is {}, hardly to be told from a coin.", accuracy_in_words(outcome.held_out)),
         "The usual causes, in this order: labels that are noisy or contradict each other (run \
         `kudos check`; let two people rank the same twenty prompts and see how often they agree), \
         too few prompts (a hundred is little), too few steps or a learning rate that is off by a \
@@ -235,10 +214,7 @@ fn truncated(outcome: &Outcome) -> Option<Finding> {
     }
     finding(
         Cause::Truncated,
-        format!(
-            "{} of the training responses did not fit the token limit.",
-            percent(outcome.truncated_share)
-        ),
+        format!("{} of the training responses did not fit the token limit.", percent(outcome.truncated_share)),
         "What was cut cannot be judged: raise --max-length if the base allows it, or use \
         --truncation keep_response so that the prompt is cut first.",
     )
@@ -274,10 +250,7 @@ fn sound(held_out: &Metrics) -> Finding {
     };
     Finding {
         cause: Cause::Sound,
-        seen: format!(
-            "Held-out accuracy is {}{longer}.",
-            accuracy_in_words(held_out)
-        ),
+        seen: format!("Held-out accuracy is {}{longer}.", accuracy_in_words(held_out)),
         advice: "That is above chance and above length, and close to the training accuracy. It \
         holds for data like the held-out set; measure on another file before relying on it \
         elsewhere.",
@@ -291,9 +264,7 @@ mod tests {
 
     /// Figures of a healthy run, to be spoilt by the cases.
     fn healthy() -> Metrics {
-        let mut metrics = evaluate("none", &[], &[], &EvalOptions::default())
-            .expect("nothing to fail on")
-            .metrics;
+        let mut metrics = evaluate("none", &[], &[], &EvalOptions::default()).expect("nothing to fail on").metrics;
         (metrics.pairs, metrics.prompts) = (500, 400);
         metrics.accuracy = Some(0.75);
         metrics.accuracy_ci95 = Some([0.71, 0.79]);
@@ -321,24 +292,9 @@ mod tests {
         type Case = (f64, Option<[f64; 2]>, f64, Vec<Cause>);
         let cases: [Case; 8] = [
             (0.75, Some([0.71, 0.79]), 0.52, vec![Cause::Sound]),
-            (
-                0.52,
-                Some([0.48, 0.56]),
-                0.50,
-                vec![Cause::NearChance, Cause::Overfit],
-            ),
-            (
-                0.54,
-                Some([0.51, 0.57]),
-                0.50,
-                vec![Cause::NearChance, Cause::Overfit],
-            ),
-            (
-                0.40,
-                Some([0.35, 0.45]),
-                0.50,
-                vec![Cause::Inverted, Cause::Overfit],
-            ),
+            (0.52, Some([0.48, 0.56]), 0.50, vec![Cause::NearChance, Cause::Overfit]),
+            (0.54, Some([0.51, 0.57]), 0.50, vec![Cause::NearChance, Cause::Overfit]),
+            (0.40, Some([0.35, 0.45]), 0.50, vec![Cause::Inverted, Cause::Overfit]),
             (0.70, Some([0.66, 0.74]), 0.72, vec![Cause::LengthOnly]),
             (0.70, Some([0.66, 0.74]), 0.28, vec![Cause::LengthOnly]),
             (0.75, Some([0.60, 0.90]), 0.52, vec![Cause::LittleData]),
@@ -357,37 +313,17 @@ mod tests {
     fn training_figures_and_their_causes() {
         let held_out = healthy();
         let run = run(&held_out);
-        let high = Outcome {
-            train_accuracy: Some(0.99),
-            ..run
-        };
+        let high = Outcome { train_accuracy: Some(0.99), ..run };
         assert_eq!(causes(&high), [Cause::Overfit]);
-        let nan = Outcome {
-            loss: Some([0.69, f64::NAN]),
-            ..run
-        };
+        let nan = Outcome { loss: Some([0.69, f64::NAN]), ..run };
         assert_eq!(causes(&nan), [Cause::Diverged]);
-        let up = Outcome {
-            loss: Some([0.69, 3.0]),
-            ..run
-        };
+        let up = Outcome { loss: Some([0.69, 3.0]), ..run };
         assert_eq!(causes(&up), [Cause::Diverged]);
-        let flat = Outcome {
-            loss: Some([0.69, 0.69]),
-            train_accuracy: Some(0.51),
-            ..run
-        };
+        let flat = Outcome { loss: Some([0.69, 0.69]), train_accuracy: Some(0.51), ..run };
         assert_eq!(causes(&flat), [Cause::NotLearning]);
-        let cut = Outcome {
-            truncated_share: 0.4,
-            ..run
-        };
+        let cut = Outcome { truncated_share: 0.4, ..run };
         assert_eq!(causes(&cut), [Cause::Truncated]);
-        let unknown = Outcome {
-            loss: None,
-            train_accuracy: None,
-            ..run
-        };
+        let unknown = Outcome { loss: None, train_accuracy: None, ..run };
         assert_eq!(causes(&unknown), [Cause::Sound]);
     }
 
@@ -397,10 +333,7 @@ mod tests {
         held_out.accuracy = Some(0.5);
         held_out.accuracy_ci95 = Some([0.5, 0.5]);
         held_out.score_std = Some(1e-5);
-        assert_eq!(
-            causes(&run(&held_out))[..2],
-            [Cause::Collapsed, Cause::NearChance]
-        );
+        assert_eq!(causes(&run(&held_out))[..2], [Cause::Collapsed, Cause::NearChance]);
     }
 
     #[test]
@@ -409,21 +342,13 @@ mod tests {
         held_out.accuracy = Some(0.52);
         held_out.accuracy_ci95 = Some([0.481, 0.559]);
         let text = verdict(&run(&held_out))[0].to_string();
-        assert!(
-            text.starts_with("Held-out accuracy is 52 % (95 % interval 48 % to 56 %)"),
-            "{text}"
-        );
-        assert!(
-            text.contains("kudos check") && text.ends_with('.'),
-            "{text}"
-        );
+        assert!(text.starts_with("Held-out accuracy is 52 % (95 % interval 48 % to 56 %)"), "{text}");
+        assert!(text.contains("kudos check") && text.ends_with('.'), "{text}");
     }
 
     #[test]
     fn no_held_out_pairs_is_little_data() {
-        let empty = evaluate("none", &[], &[], &EvalOptions::default())
-            .unwrap()
-            .metrics;
+        let empty = evaluate("none", &[], &[], &EvalOptions::default()).unwrap().metrics;
         assert_eq!(causes(&run(&empty)), [Cause::LittleData]);
     }
 }

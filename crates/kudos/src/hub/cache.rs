@@ -26,10 +26,7 @@ pub(super) struct RepoCache {
 impl RepoCache {
     /// The folder of `repo` (`org/name`) in `cache`; nothing is created.
     pub fn new(cache: &Path, repo: &str) -> Self {
-        Self {
-            cache: cache.to_path_buf(),
-            folder: format!("models--{}", repo.replace('/', "--")),
-        }
+        Self { cache: cache.to_path_buf(), folder: format!("models--{}", repo.replace('/', "--")) }
     }
 
     /// The snapshot that `revision` (branch, tag or commit) stands for, if it is on disk.
@@ -105,9 +102,7 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), HubError
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(HubError::io(folder, "create the folder"))?;
     let fresh = temporary(path);
-    fs::write(&fresh, bytes)
-        .and_then(|()| fs::rename(&fresh, path))
-        .map_err(HubError::io(path, "write the file"))
+    fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, path)).map_err(HubError::io(path, "write the file"))
 }
 
 /// A name beside `path` that no other process uses.

@@ -46,19 +46,12 @@ impl Request {
     /// The bytes of `url` from `from` on.
     pub fn get_from(url: &str, from: u64) -> Self {
         let url = url.to_string();
-        Self {
-            method: Method::GET,
-            url,
-            from,
-        }
+        Self { method: Method::GET, url, from }
     }
 
     /// The headers of `url`: those of the first answer that carries the file's digest.
     pub fn head(url: &str) -> Self {
-        Self {
-            method: Method::HEAD,
-            ..Self::get(url)
-        }
+        Self { method: Method::HEAD, ..Self::get(url) }
     }
 }
 
@@ -85,12 +78,7 @@ impl<'a> Client<'a> {
             .user_agent(concat!("kudos/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls(settings)?)
             .build();
-        Ok(Self {
-            agent: config.new_agent(),
-            settings,
-            name,
-            reached: false,
-        })
+        Ok(Self { agent: config.new_agent(), settings, name, reached: false })
     }
 
     /// Sends, follows, waits and tries again; every status of the result is a success, or 416.
@@ -124,8 +112,7 @@ impl<'a> Client<'a> {
         for _ in 0..HOPS {
             let response = self.hop(request, &url).map_err(|error| in_words(&error))?;
             self.reached = true;
-            let is_metadata =
-                request.method == Method::HEAD && header(&response, "x-linked-etag").is_some();
+            let is_metadata = request.method == Method::HEAD && header(&response, "x-linked-etag").is_some();
             match header(&response, "location") {
                 Some(next) if response.status().is_redirection() && !is_metadata => {
                     url = join(&url, next).ok_or(format!("a redirect to `{next}`"))?;
@@ -137,9 +124,7 @@ impl<'a> Client<'a> {
     }
 
     fn hop(&self, request: &Request, url: &str) -> Result<Response, ureq::Error> {
-        let mut http = HttpRequest::builder()
-            .method(request.method.clone())
-            .uri(url);
+        let mut http = HttpRequest::builder().method(request.method.clone()).uri(url);
         if request.from > 0 {
             http = http.header("range", format!("bytes={}-", request.from));
         }
@@ -164,10 +149,7 @@ impl<'a> Client<'a> {
         match asked_pause(response) {
             None => Ok(Some(self.backoff(attempt))),
             Some(pause) if pause <= LONGEST_PAUSE => Ok(Some(pause)),
-            Some(pause) => Err(HubError::RateLimited {
-                url: request.url.clone(),
-                seconds: pause.as_secs(),
-            }),
+            Some(pause) => Err(HubError::RateLimited { url: request.url.clone(), seconds: pause.as_secs() }),
         }
     }
 
@@ -183,26 +165,15 @@ impl<'a> Client<'a> {
                 revision: self.name.revision_or_main().to_string(),
                 page: format!("{page}/commits"),
             },
-            (_, "RepoNotFound") if self.settings.token.is_some() => {
-                HubError::NoSuchModel { name, url }
-            }
-            (401, _) => HubError::Unauthorized {
-                url,
-                advice: self.advice(),
-            },
+            (_, "RepoNotFound") if self.settings.token.is_some() => HubError::NoSuchModel { name, url },
+            (401, _) => HubError::Unauthorized { url, advice: self.advice() },
             (403, _) => HubError::Forbidden {
                 url,
                 name,
-                detail: header(response, "x-error-message")
-                    .unwrap_or("no reason given")
-                    .to_string(),
+                detail: header(response, "x-error-message").unwrap_or("no reason given").to_string(),
             },
             (404, "RepoNotFound" | "") => HubError::NoSuchModel { name, url },
-            (status, _) => HubError::Status {
-                url,
-                status,
-                detail: detail(response),
-            },
+            (status, _) => HubError::Status { url, status, detail: detail(response) },
         }
     }
 
@@ -210,10 +181,7 @@ impl<'a> Client<'a> {
     fn advice(&self) -> String {
         match self.settings.token {
             Some(_) => "the token in HF_TOKEN was refused: make a new one, or unset it".to_string(),
-            None => format!(
-                "check the spelling of `{}`; if it is private, set HF_TOKEN",
-                self.name.repo
-            ),
+            None => format!("check the spelling of `{}`; if it is private, set HF_TOKEN", self.name.repo),
         }
     }
 }
@@ -225,9 +193,8 @@ pub(super) fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> 
 
 /// `text` with everything but unreserved characters percent-encoded, each byte of `keep` kept.
 pub(super) fn percent_encode(text: &str, keep: &str) -> String {
-    let is_plain = |byte: u8| {
-        byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || keep.as_bytes().contains(&byte)
-    };
+    let is_plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || keep.as_bytes().contains(&byte);
     let mut encoded = String::new();
     for byte in text.bytes() {
         match is_plain(byte) {
@@ -265,26 +232,18 @@ fn asked_pause(response: &Response) -> Option<Duration> {
     let after = header(response, "retry-after").and_then(|text| text.trim().parse().ok());
     let limit = || {
         let parameters = header(response, "ratelimit")?.split(';');
-        let seconds = parameters
-            .filter_map(|part| part.trim().strip_prefix("t="))
-            .next()?;
+        let seconds = parameters.filter_map(|part| part.trim().strip_prefix("t=")).next()?;
         seconds.parse().ok()
     };
     after.or_else(limit).map(Duration::from_secs)
 }
 
 fn retry_note(url: &str, why: &str, pause: Duration) -> String {
-    format!(
-        "{url}: {why}; trying again in {:.0} s",
-        pause.as_secs_f64().ceil()
-    )
+    format!("{url}: {why}; trying again in {:.0} s", pause.as_secs_f64().ceil())
 }
 
 fn unreachable(request: &Request, reason: String) -> HubError {
-    HubError::Unreachable {
-        url: request.url.clone(),
-        reason,
-    }
+    HubError::Unreachable { url: request.url.clone(), reason }
 }
 
 fn in_words(error: &ureq::Error) -> String {
@@ -294,9 +253,7 @@ fn in_words(error: &ureq::Error) -> String {
 
 fn detail(response: &Response) -> String {
     let message = header(response, "x-error-message");
-    message
-        .map(|message| format!(" ({message})"))
-        .unwrap_or_default()
+    message.map(|message| format!(" ({message})")).unwrap_or_default()
 }
 
 /// Same scheme, host and port.
@@ -310,9 +267,7 @@ fn same_origin(a: &str, b: &str) -> bool {
 fn origin(url: &str) -> Option<(String, String, u16)> {
     let uri: Uri = url.parse().ok()?;
     let scheme = uri.scheme_str()?.to_string();
-    let port = uri
-        .port_u16()
-        .unwrap_or(if scheme == "https" { 443 } else { 80 });
+    let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
     Some((scheme, uri.host()?.to_ascii_lowercase(), port))
 }
 
@@ -372,9 +327,6 @@ mod tests {
     #[test]
     fn names_are_encoded_for_an_address() {
         assert_eq!(percent_encode("refs/pr/1", ""), "refs%2Fpr%2F1");
-        assert_eq!(
-            percent_encode("1_Pooling/a b?.json", "/"),
-            "1_Pooling/a%20b%3F.json"
-        );
+        assert_eq!(percent_encode("1_Pooling/a b?.json", "/"), "1_Pooling/a%20b%3F.json");
     }
 }

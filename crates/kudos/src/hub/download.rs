@@ -55,10 +55,7 @@ pub(super) fn pull_repository(
     let mut files = Vec::new();
     for file in &chosen {
         let encoded = percent_encode(file, "/");
-        let url = format!(
-            "{}/{}/resolve/{commit}/{encoded}",
-            settings.endpoint, name.repo
-        );
+        let url = format!("{}/{}/resolve/{commit}/{encoded}", settings.endpoint, name.repo);
         files.push(describe(&mut client, file, url, report)?);
     }
     let cache = RepoCache::new(&settings.cache, &name.repo);
@@ -78,36 +75,22 @@ fn list(
     report: Report,
 ) -> Result<(String, Vec<String>), HubError> {
     let revision = percent_encode(name.revision_or_main(), "");
-    let url = format!(
-        "{}/api/models/{}/revision/{revision}",
-        settings.endpoint, name.repo
-    );
+    let url = format!("{}/api/models/{}/revision/{revision}", settings.endpoint, name.repo);
     let mut response = client.send(&Request::get(&url), report)?;
-    let text = response
-        .body_mut()
-        .read_to_string()
-        .map_err(|error| protocol(&url, "a list of files", &error.to_string()))?;
-    let listing: Listing = serde_json::from_str(&text)
-        .map_err(|error| protocol(&url, "a list of files in JSON", &error.to_string()))?;
-    let is_commit =
-        !listing.sha.is_empty() && listing.sha.chars().all(|c| c.is_ascii_alphanumeric());
+    let text =
+        response.body_mut().read_to_string().map_err(|error| protocol(&url, "a list of files", &error.to_string()))?;
+    let listing: Listing =
+        serde_json::from_str(&text).map_err(|error| protocol(&url, "a list of files in JSON", &error.to_string()))?;
+    let is_commit = !listing.sha.is_empty() && listing.sha.chars().all(|c| c.is_ascii_alphanumeric());
     if !is_commit {
         return Err(protocol(&url, "a commit in `sha`", &listing.sha));
     }
-    let names = listing
-        .siblings
-        .into_iter()
-        .map(|sibling| sibling.rfilename);
+    let names = listing.siblings.into_iter().map(|sibling| sibling.rfilename);
     Ok((listing.sha, names.collect()))
 }
 
 /// Digest and size of one file, from the headers alone.
-fn describe(
-    client: &mut Client,
-    file: &str,
-    url: String,
-    report: Report,
-) -> Result<RemoteFile, HubError> {
+fn describe(client: &mut Client, file: &str, url: String, report: Report) -> Result<RemoteFile, HubError> {
     let response = client.send(&Request::head(&url), report)?;
     let etag = header(&response, "x-linked-etag").or_else(|| header(&response, "etag"));
     let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_string());
@@ -123,12 +106,7 @@ fn describe(
         true => header(&response, "x-linked-size"),
         false => header(&response, "x-linked-size").or(header(&response, "content-length")),
     };
-    Ok(RemoteFile {
-        name: file.to_string(),
-        size: size.and_then(|size| size.parse().ok()),
-        url,
-        etag,
-    })
+    Ok(RemoteFile { name: file.to_string(), size: size.and_then(|size| size.parse().ok()), url, etag })
 }
 
 fn fetch_all(
@@ -141,10 +119,7 @@ fn fetch_all(
     let total = files.iter().filter_map(|file| file.size).sum();
     let mut before = 0;
     for file in files {
-        report(Progress::File {
-            name: file.name.clone(),
-            bytes: file.size,
-        });
+        report(Progress::File { name: file.name.clone(), bytes: file.size });
         let _lock = lock(&cache.lock_file(&file.etag), report)?;
         let blob = cache.blob(&file.etag);
         if !is_there(file, &blob, force) {
@@ -153,10 +128,7 @@ fn fetch_all(
             transfer.accept(&blob, report)?;
         }
         before += fs::metadata(&blob).map_or(0, |metadata| metadata.len());
-        report(Progress::Bytes {
-            done: before,
-            total,
-        });
+        report(Progress::Bytes { done: before, total });
     }
     Ok(())
 }
@@ -200,17 +172,8 @@ impl<'t, 'c> Transfer<'t, 'c> {
         fs::create_dir_all(folder).map_err(HubError::io(folder, "create the folder"))?;
         let out = OpenOptions::new().append(true).create(true).open(&path);
         let out = out.map_err(HubError::io(&path, "create the file"))?;
-        let metadata = out
-            .metadata()
-            .map_err(HubError::io(&path, "read the file"))?;
-        Ok(Self {
-            client,
-            file,
-            path,
-            out,
-            have: metadata.len(),
-            of_all,
-        })
+        let metadata = out.metadata().map_err(HubError::io(&path, "read the file"))?;
+        Ok(Self { client, file, path, out, have: metadata.len(), of_all })
     }
 
     /// Attempts until the file is whole, or until several in a row brought nothing new.
@@ -227,9 +190,7 @@ impl<'t, 'c> Transfer<'t, 'c> {
                 return Err(self.interrupted(reason));
             }
             let (name, have) = (&self.file.name, self.have);
-            report(Progress::Note(format!(
-                "{name}: {reason} at byte {have}; going on from there"
-            )));
+            report(Progress::Note(format!("{name}: {reason} at byte {have}; going on from there")));
             sleep(self.client.backoff(failures));
         }
         Ok(())
@@ -263,18 +224,13 @@ impl<'t, 'c> Transfer<'t, 'c> {
             if read == 0 {
                 return Ok(self.at_end());
             }
-            self.out
-                .write_all(&buffer[..read])
-                .map_err(HubError::io(&self.path, "write the file"))?;
+            self.out.write_all(&buffer[..read]).map_err(HubError::io(&self.path, "write the file"))?;
             self.have += read as u64;
             if self.file.size.is_some_and(|size| self.have > size) {
                 return Err(self.too_long());
             }
             let (before, total) = self.of_all;
-            report(Progress::Bytes {
-                done: before + self.have,
-                total,
-            });
+            report(Progress::Bytes { done: before + self.have, total });
         }
     }
 
@@ -286,9 +242,7 @@ impl<'t, 'c> Transfer<'t, 'c> {
     }
 
     fn restart(&mut self) -> Result<(), HubError> {
-        self.out
-            .set_len(0)
-            .map_err(HubError::io(&self.path, "empty the file"))?;
+        self.out.set_len(0).map_err(HubError::io(&self.path, "empty the file"))?;
         self.have = 0;
         Ok(())
     }
@@ -297,29 +251,20 @@ impl<'t, 'c> Transfer<'t, 'c> {
     fn accept(&mut self, blob: &Path, report: Report) -> Result<(), HubError> {
         let promise = Promise::of_etag(&self.file.etag);
         if promise == Promise::Nothing {
-            let note = format!(
-                "{}: the server gives no checksum to compare",
-                self.file.name
-            );
+            let note = format!("{}: the server gives no checksum to compare", self.file.name);
             report(Progress::Note(note));
         }
         if let Err(error) = promise.check(&self.path, &self.file.url) {
             let _ = fs::remove_file(&self.path);
             return Err(error);
         }
-        self.out
-            .sync_all()
-            .map_err(HubError::io(&self.path, "write the file"))?;
+        self.out.sync_all().map_err(HubError::io(&self.path, "write the file"))?;
         fs::rename(&self.path, blob).map_err(HubError::io(blob, "put the file in place"))
     }
 
     fn too_long(&self) -> HubError {
         let _ = fs::remove_file(&self.path);
-        HubError::Size {
-            what: self.file.url.clone(),
-            expected: self.file.size.unwrap_or_default(),
-            found: self.have,
-        }
+        HubError::Size { what: self.file.url.clone(), expected: self.file.size.unwrap_or_default(), found: self.have }
     }
 
     fn interrupted(&self, reason: String) -> HubError {
@@ -340,9 +285,5 @@ fn starts_at(response: &Response, from: u64) -> bool {
 }
 
 fn protocol(url: &str, expected: &str, found: &str) -> HubError {
-    HubError::Protocol {
-        url: url.to_string(),
-        expected: expected.to_string(),
-        found: found.to_string(),
-    }
+    HubError::Protocol { url: url.to_string(), expected: expected.to_string(), found: found.to_string() }
 }

@@ -70,9 +70,7 @@ pub enum HubError {
         found: String,
     },
     /// No weights, or weights without a config.
-    #[error(
-        "model `{name}` at revision {revision}: expected {expected}, found none; is it a model repository?"
-    )]
+    #[error("model `{name}` at revision {revision}: expected {expected}, found none; is it a model repository?")]
     Incomplete {
         /// The model.
         name: String,
@@ -82,9 +80,7 @@ pub enum HubError {
         expected: String,
     },
     /// No network is allowed.
-    #[error(
-        "model `{name}` is not on this machine and HF_HUB_OFFLINE is set: unset it and run `kudos pull {name}`"
-    )]
+    #[error("model `{name}` is not on this machine and HF_HUB_OFFLINE is set: unset it and run `kudos pull {name}`")]
     Offline {
         /// The model.
         name: String,
@@ -98,9 +94,7 @@ pub enum HubError {
         name: String,
     },
     /// No answer from the server.
-    #[error(
-        "cannot reach {url}: {reason}; check the network or HTTPS_PROXY, or set HF_ENDPOINT to a mirror"
-    )]
+    #[error("cannot reach {url}: {reason}; check the network or HTTPS_PROXY, or set HF_ENDPOINT to a mirror")]
     Unreachable {
         /// The address asked.
         url: String,
@@ -118,9 +112,7 @@ pub enum HubError {
         package: Box<HubError>,
     },
     /// The authors want terms accepted first.
-    #[error(
-        "model `{name}` is gated: accept its terms at {page}, then set HF_TOKEN to a token of that account"
-    )]
+    #[error("model `{name}` is gated: accept its terms at {page}, then set HF_TOKEN to a token of that account")]
     Gated {
         /// The model.
         name: String,
@@ -136,9 +128,7 @@ pub enum HubError {
         advice: String,
     },
     /// 403.
-    #[error(
-        "{url}: forbidden (403): {detail}; use a token with read access to `{name}` in HF_TOKEN"
-    )]
+    #[error("{url}: forbidden (403): {detail}; use a token with read access to `{name}` in HF_TOKEN")]
     Forbidden {
         /// The address asked.
         url: String,
@@ -148,9 +138,7 @@ pub enum HubError {
         detail: String,
     },
     /// 404 on the repository.
-    #[error(
-        "the hub has no model `{name}` ({url}): check the spelling; if it is private, set HF_TOKEN"
-    )]
+    #[error("the hub has no model `{name}` ({url}): check the spelling; if it is private, set HF_TOKEN")]
     NoSuchModel {
         /// The model.
         name: String,
@@ -158,9 +146,7 @@ pub enum HubError {
         url: String,
     },
     /// 404 on the revision.
-    #[error(
-        "model `{name}` has no revision `{revision}`: give a branch, tag or commit listed at {page}"
-    )]
+    #[error("model `{name}` has no revision `{revision}`: give a branch, tag or commit listed at {page}")]
     NoSuchRevision {
         /// The model.
         name: String,
@@ -238,9 +224,7 @@ pub enum HubError {
         found: String,
     },
     /// The number of bytes is not the promised one.
-    #[error(
-        "{what}: expected {expected} bytes, found {found}; the damaged file was deleted: run `kudos pull` again"
-    )]
+    #[error("{what}: expected {expected} bytes, found {found}; the damaged file was deleted: run `kudos pull` again")]
     Size {
         /// File or address.
         what: String,
@@ -298,11 +282,7 @@ impl HubError {
     /// An [`HubError::Io`] maker for `map_err`.
     pub(super) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Io {
-            path,
-            action,
-            source,
-        }
+        move |source| Self::Io { path, action, source }
     }
 }
 

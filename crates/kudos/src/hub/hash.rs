@@ -25,9 +25,7 @@ pub(super) fn read_through(path: &Path, mut sink: impl FnMut(&[u8])) -> Result<(
     let mut file = File::open(path).map_err(HubError::io(path, "open the file"))?;
     let mut buffer = vec![0; 1 << 18];
     loop {
-        let read = file
-            .read(&mut buffer)
-            .map_err(HubError::io(path, "read the file"))?;
+        let read = file.read(&mut buffer).map_err(HubError::io(path, "read the file"))?;
         if read == 0 {
             return Ok(());
         }

@@ -45,21 +45,9 @@ pub struct PackageFile {
 
 /// Every short name `kudos pull` knows.
 pub const KNOWN_MODELS: &[KnownModel] = &[
-    KnownModel {
-        name: "all-minilm-l6-v2",
-        repo: "sentence-transformers/all-MiniLM-L6-v2",
-        package: Some(ALL_MINILM),
-    },
-    KnownModel {
-        name: "smollm2-135m-instruct",
-        repo: "HuggingFaceTB/SmolLM2-135M-Instruct",
-        package: Some(SMOLLM2),
-    },
-    KnownModel {
-        name: "distilbert-base-uncased",
-        repo: "distilbert/distilbert-base-uncased",
-        package: None,
-    },
+    KnownModel { name: "all-minilm-l6-v2", repo: "sentence-transformers/all-MiniLM-L6-v2", package: Some(ALL_MINILM) },
+    KnownModel { name: "smollm2-135m-instruct", repo: "HuggingFaceTB/SmolLM2-135M-Instruct", package: Some(SMOLLM2) },
+    KnownModel { name: "distilbert-base-uncased", repo: "distilbert/distilbert-base-uncased", package: None },
 ];
 
 const ALL_MINILM: Package = Package {

@@ -17,14 +17,10 @@ pub fn resolve_with(name_or_path: &str, settings: &Settings) -> Result<PathBuf, 
         return Ok(path.to_path_buf());
     }
     if path.is_file() {
-        return Err(HubError::NotAModel {
-            path: path.to_path_buf(),
-        });
+        return Err(HubError::NotAModel { path: path.to_path_buf() });
     }
     if looks_like_a_path(name_or_path) {
-        return Err(HubError::NoSuchPath {
-            path: name_or_path.to_string(),
-        });
+        return Err(HubError::NoSuchPath { path: name_or_path.to_string() });
     }
     let name = ModelName::parse(name_or_path, None, settings)?;
     find_pulled(&name, None, settings)?.ok_or_else(|| not_pulled(name_or_path, settings))
@@ -45,19 +41,13 @@ pub(super) fn find_pulled(
         return Ok(Some(path));
     }
     match name.known {
-        Some(known) if name.revision.is_none() => {
-            model_in(&settings.models().join(known.name), file, &name.typed)
-        }
+        Some(known) if name.revision.is_none() => model_in(&settings.models().join(known.name), file, &name.typed),
         _ => Ok(None),
     }
 }
 
 /// The model that an earlier pull copied to `dir`, if that is this one.
-pub(super) fn find_in_dir(
-    name: &ModelName,
-    file: Option<&str>,
-    dir: &Path,
-) -> Result<Option<PathBuf>, HubError> {
+pub(super) fn find_in_dir(name: &ModelName, file: Option<&str>, dir: &Path) -> Result<Option<PathBuf>, HubError> {
     let is_this = |source: &Source| source.is_of(&name.repo, name.revision_or_main());
     match Source::read(dir).filter(is_this) {
         Some(_) => model_in(dir, file, &name.typed),
@@ -83,11 +73,7 @@ pub(super) fn revision_of(dir: &Path) -> Option<String> {
 
 /// What to open in `dir`: the folder itself when it holds whole safetensors weights and a config,
 /// else its one GGUF file.
-pub(super) fn model_in(
-    dir: &Path,
-    file: Option<&str>,
-    name: &str,
-) -> Result<Option<PathBuf>, HubError> {
+pub(super) fn model_in(dir: &Path, file: Option<&str>, name: &str) -> Result<Option<PathBuf>, HubError> {
     let ggufs = ggufs_in(dir);
     if let Some(wanted) = file {
         return Ok(choose_gguf(&ggufs, wanted, name).ok().map(|f| dir.join(f)));
@@ -100,10 +86,7 @@ pub(super) fn model_in(
         [one] => Ok(Some(dir.join(one))),
         _ => Err(HubError::ManyGguf {
             name: name.to_string(),
-            files: ggufs
-                .iter()
-                .map(|f| dir.join(f).display().to_string())
-                .collect(),
+            files: ggufs.iter().map(|f| dir.join(f).display().to_string()).collect(),
         }),
     }
 }
@@ -138,9 +121,7 @@ fn file_names(dir: &Path) -> Vec<String> {
         return Vec::new();
     };
     let files = entries.flatten().filter(|entry| entry.path().is_file());
-    let mut names: Vec<_> = files
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
+    let mut names: Vec<_> = files.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names
 }
@@ -163,24 +144,15 @@ pub(super) fn files_below(dir: &Path) -> Vec<String> {
 }
 
 fn is_gguf(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
 }
 
 fn looks_like_a_path(text: &str) -> bool {
-    let slashes = text
-        .split('@')
-        .next()
-        .unwrap_or_default()
-        .matches('/')
-        .count();
+    let slashes = text.split('@').next().unwrap_or_default().matches('/').count();
     text.starts_with(['/', '.', '~', '\\']) || slashes > 1 || is_gguf(Path::new(text))
 }
 
 fn not_pulled(name: &str, settings: &Settings) -> HubError {
     let (cache, models) = (settings.cache.display(), settings.models());
-    HubError::NotPulled {
-        name: name.to_string(),
-        looked: format!("{cache} and {}", models.display()),
-    }
+    HubError::NotPulled { name: name.to_string(), looked: format!("{cache} and {}", models.display()) }
 }

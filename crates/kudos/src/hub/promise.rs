@@ -40,12 +40,7 @@ impl Promise {
         if *expected == found {
             return Ok(());
         }
-        Err(HubError::Checksum {
-            what: what.to_string(),
-            algorithm,
-            expected: expected.clone(),
-            found,
-        })
+        Err(HubError::Checksum { what: what.to_string(), algorithm, expected: expected.clone(), found })
     }
 }
 
@@ -73,10 +68,7 @@ mod tests {
         git.check(&path, "x").unwrap();
         Promise::of_etag(sha256).check(&path, "x").unwrap();
         fs::write(&path, "hullo\n").unwrap();
-        assert!(matches!(
-            git.check(&path, "x"),
-            Err(HubError::Checksum { .. })
-        ));
+        assert!(matches!(git.check(&path, "x"), Err(HubError::Checksum { .. })));
         assert_eq!(Promise::of_etag("some-other-tag"), Promise::Nothing);
     }
 }

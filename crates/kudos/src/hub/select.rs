@@ -48,10 +48,7 @@ pub(super) fn select(
     revision: &str,
 ) -> Result<Vec<String>, HubError> {
     if let Some(bad) = listing.iter().find(|file| !is_safe(file)) {
-        return Err(HubError::UnsafeFileName {
-            name: name.to_string(),
-            file: bad.clone(),
-        });
+        return Err(HubError::UnsafeFileName { name: name.to_string(), file: bad.clone() });
     }
     let mut chosen = weights(listing, file, name)?;
     if chosen.is_empty() {
@@ -104,20 +101,15 @@ fn weights(listing: &[String], file: Option<&str>, name: &str) -> Result<Vec<Str
         return Ok(safetensors);
     }
     if ggufs.len() > 1 {
-        return Err(HubError::ManyGguf {
-            name: name.to_string(),
-            files: ggufs,
-        });
+        return Err(HubError::ManyGguf { name: name.to_string(), files: ggufs });
     }
     Ok(ggufs)
 }
 
 /// `model.safetensors`, else the shards with their index, else every safetensors file at the root.
 fn safetensors(listing: &[String]) -> Vec<String> {
-    let at_root: Vec<_> = with_extension(listing, "safetensors")
-        .into_iter()
-        .filter(|file| !file.contains('/'))
-        .collect();
+    let at_root: Vec<_> =
+        with_extension(listing, "safetensors").into_iter().filter(|file| !file.contains('/')).collect();
     if at_root.iter().any(|file| file == "model.safetensors") {
         return vec!["model.safetensors".to_string()];
     }
@@ -143,18 +135,11 @@ fn no_weights(listing: &[String], name: &str, revision: &str) -> HubError {
     if found.is_empty() {
         return incomplete(name, revision, "*.safetensors or *.gguf");
     }
-    HubError::NoSafetensors {
-        name: name.to_string(),
-        found: found.join(", "),
-    }
+    HubError::NoSafetensors { name: name.to_string(), found: found.join(", ") }
 }
 
 fn incomplete(name: &str, revision: &str, expected: &str) -> HubError {
-    HubError::Incomplete {
-        name: name.to_string(),
-        revision: revision.to_string(),
-        expected: expected.to_string(),
-    }
+    HubError::Incomplete { name: name.to_string(), revision: revision.to_string(), expected: expected.to_string() }
 }
 
 #[cfg(test)]
@@ -173,12 +158,7 @@ mod tests {
     fn one_weight_format_is_fetched() {
         let cases: [(&[&str], &[&str]); 4] = [
             (
-                &[
-                    "config.json",
-                    "model.safetensors",
-                    "pytorch_model.bin",
-                    "onnx/model.onnx",
-                ],
+                &["config.json", "model.safetensors", "pytorch_model.bin", "onnx/model.onnx"],
                 &["model.safetensors", "config.json"],
             ),
             (
@@ -197,12 +177,7 @@ mod tests {
                 ],
             ),
             (
-                &[
-                    "config.json",
-                    "model.safetensors",
-                    "unet/x.safetensors",
-                    "m.Q4.gguf",
-                ],
+                &["config.json", "model.safetensors", "unet/x.safetensors", "m.Q4.gguf"],
                 &["model.safetensors", "config.json"],
             ),
             (&["README.md", "m.Q4.gguf"], &["m.Q4.gguf", "README.md"]),
@@ -217,46 +192,29 @@ mod tests {
         let files = ["m-Q4_K_M.gguf", "m-Q8_0.gguf"];
         assert!(matches!(pick(&files, None), Err(HubError::ManyGguf { .. })));
         for wanted in ["q8", "m-Q8_0.gguf"] {
-            assert_eq!(
-                pick(&files, Some(wanted)).unwrap(),
-                listing(&["m-Q8_0.gguf"])
-            );
+            assert_eq!(pick(&files, Some(wanted)).unwrap(), listing(&["m-Q8_0.gguf"]));
         }
         for wanted in ["q", "q2"] {
-            assert!(matches!(
-                pick(&files, Some(wanted)),
-                Err(HubError::FileChoice { .. })
-            ));
+            assert!(matches!(pick(&files, Some(wanted)), Err(HubError::FileChoice { .. })));
         }
     }
 
     #[test]
     fn what_is_missing_is_named() {
         let pickle = pick(&["config.json", "pytorch_model.bin"], None).unwrap_err();
-        assert!(
-            pickle.to_string().contains("only as pytorch_model.bin"),
-            "{pickle}"
-        );
+        assert!(pickle.to_string().contains("only as pytorch_model.bin"), "{pickle}");
         let nothing = pick(&["README.md"], None).unwrap_err();
-        assert!(
-            nothing.to_string().contains("expected *.safetensors"),
-            "{nothing}"
-        );
+        assert!(nothing.to_string().contains("expected *.safetensors"), "{nothing}");
         let bare = pick(&["model.safetensors"], None).unwrap_err();
         assert!(bare.to_string().contains("expected config.json"), "{bare}");
     }
 
     #[test]
     fn names_that_leave_the_folder_are_refused() {
-        let bad = [
-            "../x", "a/../x", "/etc/x", "a\\..\\x", "C:x", "a//x", "./x", "x/", "", "a\0", "a/.. ",
-        ];
+        let bad = ["../x", "a/../x", "/etc/x", "a\\..\\x", "C:x", "a//x", "./x", "x/", "", "a\0", "a/.. "];
         for file in bad {
             let refused = pick(&["config.json", "model.safetensors", file], None);
-            assert!(
-                matches!(refused, Err(HubError::UnsafeFileName { .. })),
-                "{file:?}"
-            );
+            assert!(matches!(refused, Err(HubError::UnsafeFileName { .. })), "{file:?}");
         }
         assert!(is_safe("1_Pooling/config.json") && is_safe("model-00001-of-00002.safetensors"));
     }

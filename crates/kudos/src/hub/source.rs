@@ -53,8 +53,8 @@ impl Source {
     /// Writes the note into `dir`.
     pub fn write(&self, dir: &Path) -> Result<(), HubError> {
         let path = dir.join(SOURCE_FILE);
-        let mut text = serde_json::to_vec_pretty(self)
-            .map_err(|error| HubError::io(&path, "write the file")(error.into()))?;
+        let mut text =
+            serde_json::to_vec_pretty(self).map_err(|error| HubError::io(&path, "write the file")(error.into()))?;
         text.push(b'\n');
         write_atomically(&path, &text)
     }

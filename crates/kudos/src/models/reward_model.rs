@@ -30,7 +30,9 @@ pub enum JudgeError {
         reason: String,
     },
     /// A classifier with several outputs.
-    #[error("{path}: the checkpoint has {labels} outputs, a judge has one; train one with `kudos train DATA --base {path} --new-head`")]
+    #[error(
+        "{path}: the checkpoint has {labels} outputs, a judge has one; train one with `kudos train DATA --base {path} --new-head`"
+    )]
     Labels {
         /// Directory.
         path: PathBuf,
@@ -48,7 +50,9 @@ pub enum JudgeError {
         limit: usize,
     },
     /// The tokenizer knows more words than the model.
-    #[error("token id {id} lies outside the model's {vocabulary} embeddings: the tokenizer files belong to another model")]
+    #[error(
+        "token id {id} lies outside the model's {vocabulary} embeddings: the tokenizer files belong to another model"
+    )]
     Vocabulary {
         /// Largest id met.
         id: u32,

@@ -30,26 +30,17 @@ impl ChatTemplate {
         source: &str,
         special_tokens: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, TextError> {
-        let bad = |error: Error| TextError::BadChatTemplate {
-            dir: dir.into(),
-            reason: error.to_string(),
-        };
+        let bad = |error: Error| TextError::BadChatTemplate { dir: dir.into(), reason: error.to_string() };
         let mut environment = surroundings().map_err(bad)?;
         for (name, token) in special_tokens {
             environment.add_global(name.to_owned(), token.to_owned());
         }
-        environment
-            .add_template_owned(NAME, without_generation_tags(source))
-            .map_err(bad)?;
+        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(bad)?;
         Ok(Self { environment })
     }
 
     /// The rendered conversation; without a prompt, `response` must be a list of messages.
-    pub(super) fn render(
-        &self,
-        prompt: Option<&Content>,
-        response: &Content,
-    ) -> Result<String, TextError> {
+    pub(super) fn render(&self, prompt: Option<&Content>, response: &Content) -> Result<String, TextError> {
         if prompt.is_none() && matches!(response, Content::Text(_)) {
             return Err(TextError::ChatNeedsMessages);
         }
@@ -70,11 +61,7 @@ impl ChatTemplate {
         let (Some(prompt), Some(first)) = (prompt, other.first_mut()) else {
             return Ok(0);
         };
-        let differs = if first.content.trim_start().starts_with('\u{1}') {
-            "\u{2}"
-        } else {
-            "\u{1}"
-        };
+        let differs = if first.content.trim_start().starts_with('\u{1}') { "\u{2}" } else { "\u{1}" };
         differs.clone_into(&mut first.content);
         let other = self.render(Some(prompt), &Content::Messages(other))?;
         Ok(common_prefix(rendered, &other))
@@ -87,55 +74,33 @@ impl ChatTemplate {
             documents => Value::from(()),
             add_generation_prompt => false,
         };
-        let rendered = self
-            .environment
-            .get_template(NAME)
-            .and_then(|template| template.render(context));
+        let rendered = self.environment.get_template(NAME).and_then(|template| template.render(context));
         rendered.map_err(|error| TextError::ChatTemplate {
             reason: error.to_string(),
-            roles: messages
-                .iter()
-                .map(|message| message.role.as_str())
-                .collect::<Vec<_>>()
-                .join(", "),
+            roles: messages.iter().map(|message| message.role.as_str()).collect::<Vec<_>>().join(", "),
         })
     }
 }
 
 fn as_value(message: &Message) -> Value {
-    Value::from_pairs([
-        ("role", message.role.as_str()),
-        ("content", message.content.as_str()),
-    ])
+    Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())])
 }
 
 fn as_messages(content: &Content, role: &str) -> Vec<Message> {
     match content {
-        Content::Text(text) => vec![Message {
-            role: role.into(),
-            content: text.clone(),
-        }],
+        Content::Text(text) => vec![Message { role: role.into(), content: text.clone() }],
         Content::Messages(messages) => messages.clone(),
     }
 }
 
 /// Bytes that both texts begin with, in whole characters.
 fn common_prefix(a: &str, b: &str) -> usize {
-    a.chars()
-        .zip(b.chars())
-        .take_while(|(a, b)| a == b)
-        .map(|(a, _)| a.len_utf8())
-        .sum()
+    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()
 }
 
 fn surroundings() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
-    environment.set_syntax(
-        SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()?,
-    );
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_unknown_method_callback(unknown_method_callback);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.add_filter("tojson", tojson);
@@ -172,10 +137,7 @@ fn without_generation_tags(source: &str) -> String {
 fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
     if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
-        return Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "tojson: ensure_ascii=true is not supported",
-        ));
+        return Err(Error::new(ErrorKind::InvalidOperation, "tojson: ensure_ascii=true is not supported"));
     }
     options.assert_all_used()?;
     let mut json = String::new();
@@ -184,12 +146,7 @@ fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
 }
 
 /// Python's separators: `, ` and `: ` on one line; with an indent, a line for each entry.
-fn write_json(
-    json: &mut String,
-    value: &Value,
-    indent: Option<usize>,
-    depth: usize,
-) -> Result<(), Error> {
+fn write_json(json: &mut String, value: &Value, indent: Option<usize>, depth: usize) -> Result<(), Error> {
     let is_map = value.kind() == ValueKind::Map;
     let (open, close) = if is_map { ('{', '}') } else { ('[', ']') };
     if let Some(scalar) = json_scalar(value) {
@@ -241,9 +198,7 @@ fn new_line(json: &mut String, indent: Option<usize>, depth: usize) {
 
 /// `datetime.now().strftime(format)`, in UTC: the same text on every machine of a cluster.
 fn strftime_now(format: &str) -> Result<String, Error> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     strftime(format, now)
 }
 
@@ -261,15 +216,7 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const WEEKDAYS: [&str; 7] = [
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-];
+const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
 fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
     let (days, clock) = (seconds / 86_400, seconds % 86_400);
@@ -313,16 +260,11 @@ fn unknown_format(letter: Option<char>) -> Error {
 fn civil_date(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -330,11 +272,7 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
 mod tests {
     use super::*;
 
-    fn render(
-        source: &str,
-        prompt: Option<&str>,
-        response: &str,
-    ) -> Result<(String, usize), TextError> {
+    fn render(source: &str, prompt: Option<&str>, response: &str) -> Result<(String, usize), TextError> {
         let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
         let template = ChatTemplate::parse(Path::new("dir"), source, tokens.into_iter())?;
         let prompt = prompt.map(|prompt| Content::Text(prompt.into()));
@@ -350,20 +288,14 @@ mod tests {
     #[test]
     fn chatml_and_the_place_where_the_response_begins() {
         let (text, prompt_bytes) = render(CHATML, Some("Hi"), "Yo").unwrap();
-        assert_eq!(
-            text,
-            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n"
-        );
+        assert_eq!(text, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n");
         assert_eq!(&text[prompt_bytes..], "Yo<|im_end|>\n");
     }
 
     #[test]
     fn what_templates_use() {
         let cases = [
-            (
-                "{{ bos_token }}{{ messages[-1].content.strip().upper() }}",
-                "<s>YO",
-            ),
+            ("{{ bos_token }}{{ messages[-1].content.strip().upper() }}", "<s>YO"),
             (
                 "{%- for m in messages %}\n  {%- if m.role == 'user' %}{% continue %}{% endif %}\n{{ m.content }}\n{%- endfor %}",
                 " yo ",
@@ -373,67 +305,37 @@ mod tests {
                 "user\nassistant\n",
             ),
             ("a {%- generation -%} b {%- endgeneration -%} c", "abc"),
-            (
-                "{{ messages[1] | tojson }}",
-                r#"{"role": "assistant", "content": " yo "}"#,
-            ),
+            ("{{ messages[1] | tojson }}", r#"{"role": "assistant", "content": " yo "}"#),
             (
                 "{{ {'b': [1, 'é<'], 'a': {}} | tojson(indent=2) }}",
                 "{\n  \"b\": [\n    1,\n    \"é<\"\n  ],\n  \"a\": {}\n}",
             ),
-            (
-                "{% if tools is none and not documents %}none{% endif %}",
-                "none",
-            ),
+            ("{% if tools is none and not documents %}none{% endif %}", "none"),
             (
                 "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
                 "2",
             ),
-            (
-                "{{ messages[0].content.split('h')[-1] }}|{{ messages[0]['nothing'] is defined }}",
-                "i <b>|False",
-            ),
+            ("{{ messages[0].content.split('h')[-1] }}|{{ messages[0]['nothing'] is defined }}", "i <b>|False"),
             (
                 "{% if messages[0]['content'] is string and 'h' in messages[0].content %}{{ messages[0].content }}{% endif %}",
                 "hi <b>",
             ),
-            (
-                "{% macro f(x) %}[{{ x | trim }}]{% endmacro %}{{ f(messages[1].content) }}\n",
-                "[yo]",
-            ),
-            (
-                "{{ 'A' if messages | length == 2 else 'B' }}{{ messages[1:] | length }}{{ none }}",
-                "A1None",
-            ),
+            ("{% macro f(x) %}[{{ x | trim }}]{% endmacro %}{{ f(messages[1].content) }}\n", "[yo]"),
+            ("{{ 'A' if messages | length == 2 else 'B' }}{{ messages[1:] | length }}{{ none }}", "A1None"),
         ];
         for (source, expected) in cases {
-            assert_eq!(
-                render(source, Some("hi <b>"), " yo ").unwrap().0,
-                expected,
-                "{source}"
-            );
+            assert_eq!(render(source, Some("hi <b>"), " yo ").unwrap().0, expected, "{source}");
         }
     }
 
     #[test]
     fn errors_say_what_the_template_said() {
-        let refused = render("{{ raise_exception('only users here') }}", Some("a"), "b")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            refused.contains("only users here") && refused.contains("roles were: user"),
-            "{refused}"
-        );
+        let refused = render("{{ raise_exception('only users here') }}", Some("a"), "b").unwrap_err().to_string();
+        assert!(refused.contains("only users here") && refused.contains("roles were: user"), "{refused}");
         let broken = render("{% if %}", Some("a"), "b").unwrap_err().to_string();
-        assert!(
-            broken.starts_with("dir: the chat template does not parse"),
-            "{broken}"
-        );
+        assert!(broken.starts_with("dir: the chat template does not parse"), "{broken}");
         let transcript = render(CHATML, None, "Human: hi").unwrap_err().to_string();
-        assert!(
-            transcript.contains("needs a prompt or a list of messages"),
-            "{transcript}"
-        );
+        assert!(transcript.contains("needs a prompt or a list of messages"), "{transcript}");
         for message in [refused, broken, transcript] {
             assert!(!message.contains('\n'), "{message}");
         }
@@ -450,10 +352,7 @@ mod tests {
         for (seconds, expected) in cases {
             assert_eq!(strftime("%d %b %Y %A", seconds).unwrap(), expected);
         }
-        assert_eq!(
-            strftime("%H:%M:%S %y-%m %B %a%%", 1_735_689_599).unwrap(),
-            "23:59:59 24-12 December Tue%"
-        );
+        assert_eq!(strftime("%H:%M:%S %y-%m %B %a%%", 1_735_689_599).unwrap(), "23:59:59 24-12 December Tue%");
         assert!(strftime("%Q", 0).is_err() && strftime("%", 0).is_err());
     }
 }

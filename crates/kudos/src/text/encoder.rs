@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use tokenizers::{
-    Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
-    truncate_encodings,
+    Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
 };
 
 use super::chat::ChatTemplate;
@@ -77,8 +76,7 @@ impl Encoder {
     /// A missing or malformed file, a chat rendering without a template, a `max_length` without room for text.
     pub fn load(dir: &Path, settings: EncodeSettings) -> Result<Self, TextError> {
         let path = dir.join("tokenizer.json");
-        let bytes = read_if_exists(&path)?
-            .ok_or_else(|| TextError::MissingTokenizer { dir: dir.into() })?;
+        let bytes = read_if_exists(&path)?.ok_or_else(|| TextError::MissingTokenizer { dir: dir.into() })?;
         let mut tokenizer = Tokenizer::from_bytes(bytes)
             .map_err(|error| malformed(&path, "a tokenizer of the Hugging Face kind", &error))?;
         let config = TokenizerConfig::read(dir)?;
@@ -88,14 +86,8 @@ impl Encoder {
         applied.notes.extend(note);
         // Limits and padding that the file carries from someone's script are not the judge's.
         tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|error| malformed(&path, "a tokenizer", &error))?;
-        let count = |pair| {
-            tokenizer
-                .get_post_processor()
-                .map_or(0, |processor| processor.added_tokens(pair))
-        };
+        tokenizer.with_truncation(None).map_err(|error| malformed(&path, "a tokenizer", &error))?;
+        let count = |pair| tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(pair));
         let encoder = Self {
             special_counts: [count(false), count(true)],
             template: chat_template(dir, &config, &applied)?,
@@ -115,17 +107,12 @@ impl Encoder {
             Rendering::Pair => self.special_counts[0].max(self.special_counts[1]),
             Rendering::Concat => self.special_counts[0],
             Rendering::Chat if self.template.is_none() => {
-                return Err(TextError::NoChatTemplate {
-                    dir: self.dir.clone(),
-                });
+                return Err(TextError::NoChatTemplate { dir: self.dir.clone() });
             }
             Rendering::Chat => 0,
         };
         if max_length <= special_tokens {
-            return Err(TextError::MaxLengthTooSmall {
-                max_length,
-                special_tokens,
-            });
+            return Err(TextError::MaxLengthTooSmall { max_length, special_tokens });
         }
         Ok(())
     }
@@ -134,18 +121,12 @@ impl Encoder {
     ///
     /// # Errors
     /// A template that refuses the messages, or a token the model has no embedding for.
-    pub fn encode(
-        &self,
-        prompt: Option<&Content>,
-        response: &Content,
-    ) -> Result<Encoded, TextError> {
+    pub fn encode(&self, prompt: Option<&Content>, response: &Content) -> Result<Encoded, TextError> {
         match self.render(prompt, response)? {
             Rendered::Pair { prompt, response } => self.encode_pair(&prompt, &response),
-            Rendered::Single {
-                text,
-                prompt_bytes,
-                special_tokens,
-            } => self.encode_single(&text, prompt_bytes, special_tokens),
+            Rendered::Single { text, prompt_bytes, special_tokens } => {
+                self.encode_single(&text, prompt_bytes, special_tokens)
+            }
         }
     }
 
@@ -153,48 +134,29 @@ impl Encoder {
     ///
     /// # Errors
     /// That of the first text that cannot be encoded.
-    pub fn encode_batch(
-        &self,
-        texts: &[(Option<&Content>, &Content)],
-    ) -> Result<Vec<Encoded>, TextError> {
-        let encoded: Vec<_> = texts
-            .par_iter()
-            .map(|(prompt, response)| self.encode(*prompt, response))
-            .collect();
+    pub fn encode_batch(&self, texts: &[(Option<&Content>, &Content)]) -> Result<Vec<Encoded>, TextError> {
+        let encoded: Vec<_> = texts.par_iter().map(|(prompt, response)| self.encode(*prompt, response)).collect();
         encoded.into_iter().collect()
     }
 
     fn render(&self, prompt: Option<&Content>, response: &Content) -> Result<Rendered, TextError> {
         match (self.settings.render, &self.template) {
             (Rendering::Pair, _) => Ok(render::pair(prompt, response)),
-            (Rendering::Concat, _) => Ok(render::concat(
-                prompt,
-                response,
-                self.special_token("eos_token"),
-            )),
-            (Rendering::Chat, None) => Err(TextError::NoChatTemplate {
-                dir: self.dir.clone(),
-            }),
+            (Rendering::Concat, _) => Ok(render::concat(prompt, response, self.special_token("eos_token"))),
+            (Rendering::Chat, None) => Err(TextError::NoChatTemplate { dir: self.dir.clone() }),
             (Rendering::Chat, Some(template)) => {
                 let text = template.render(prompt, response)?;
                 let prompt_bytes = match self.settings.truncation {
                     Truncation::KeepResponse => template.prompt_bytes(&text, prompt, response)?,
                     Truncation::LongestFirst => 0,
                 };
-                Ok(Rendered::Single {
-                    text,
-                    prompt_bytes,
-                    special_tokens: false,
-                })
+                Ok(Rendered::Single { text, prompt_bytes, special_tokens: false })
             }
         }
     }
 
     fn encode_pair(&self, prompt: &str, response: &str) -> Result<Encoded, TextError> {
-        let budget = self
-            .settings
-            .max_length
-            .saturating_sub(self.special_counts[1]);
+        let budget = self.settings.max_length.saturating_sub(self.special_counts[1]);
         let mut first = self.tokenise(prompt)?;
         let mut second = self.tokenise(response)?;
         second.set_type_ids(vec![1; second.len()]);
@@ -202,11 +164,7 @@ impl Encoder {
         if total > budget {
             (first, second) = match self.settings.truncation {
                 Truncation::KeepResponse => {
-                    first.truncate(
-                        budget.saturating_sub(second.len()),
-                        0,
-                        TruncationDirection::Left,
-                    );
+                    first.truncate(budget.saturating_sub(second.len()), 0, TruncationDirection::Left);
                     second.truncate(budget, 0, TruncationDirection::Right);
                     (first, second)
                 }
@@ -223,36 +181,18 @@ impl Encoder {
         max_length: usize,
     ) -> Result<(Encoding, Encoding), TextError> {
         let strategy = TruncationStrategy::LongestFirst;
-        let params = TruncationParams {
-            direction: self.side,
-            max_length,
-            strategy,
-            stride: 0,
-        };
-        let (first, second) =
-            truncate_encodings(first, Some(second), &params).map_err(tokenizer_failed)?;
+        let params = TruncationParams { direction: self.side, max_length, strategy, stride: 0 };
+        let (first, second) = truncate_encodings(first, Some(second), &params).map_err(tokenizer_failed)?;
         Ok((first, second.unwrap_or_default()))
     }
 
-    fn encode_single(
-        &self,
-        text: &str,
-        prompt_bytes: usize,
-        special_tokens: bool,
-    ) -> Result<Encoded, TextError> {
-        let special_count = if special_tokens {
-            self.special_counts[0]
-        } else {
-            0
-        };
+    fn encode_single(&self, text: &str, prompt_bytes: usize, special_tokens: bool) -> Result<Encoded, TextError> {
+        let special_count = if special_tokens { self.special_counts[0] } else { 0 };
         let budget = self.settings.max_length.saturating_sub(special_count);
         let mut tokens = match self.settings.truncation {
             Truncation::LongestFirst => self.tokenise(text)?,
             // Only here does it matter where in the text a token comes from.
-            Truncation::KeepResponse => self
-                .tokenizer
-                .encode(text, false)
-                .map_err(tokenizer_failed)?,
+            Truncation::KeepResponse => self.tokenizer.encode(text, false).map_err(tokenizer_failed)?,
         };
         let total = tokens.len();
         match self.settings.truncation {
@@ -263,9 +203,7 @@ impl Encoder {
     }
 
     fn tokenise(&self, text: &str) -> Result<Encoding, TextError> {
-        self.tokenizer
-            .encode_fast(text, false)
-            .map_err(tokenizer_failed)
+        self.tokenizer.encode_fast(text, false).map_err(tokenizer_failed)
     }
 
     /// Adds the special tokens to what is left of `text_tokens` tokens of text.
@@ -278,20 +216,11 @@ impl Encoder {
     ) -> Result<Encoded, TextError> {
         // What was cut off is kept as overflow, which post-processing would process too.
         first.take_overflowing();
-        second
-            .iter_mut()
-            .for_each(|second| drop(second.take_overflowing()));
+        second.iter_mut().for_each(|second| drop(second.take_overflowing()));
         let left = first.len() + second.as_ref().map_or(0, Encoding::len);
-        let encoding = self
-            .tokenizer
-            .post_process(first, second, special_tokens)
-            .map_err(tokenizer_failed)?;
+        let encoding = self.tokenizer.post_process(first, second, special_tokens).map_err(tokenizer_failed)?;
         let cut = text_tokens - left;
-        let type_ids = if self.applied.type_ids {
-            encoding.get_type_ids().to_vec()
-        } else {
-            vec![0; encoding.len()]
-        };
+        let type_ids = if self.applied.type_ids { encoding.get_type_ids().to_vec() } else { vec![0; encoding.len()] };
         let encoded = Encoded {
             ids: encoding.get_ids().to_vec(),
             type_ids,
@@ -309,11 +238,7 @@ impl Encoder {
             None => Ok(()),
             Some(id) => {
                 let token = self.tokenizer.id_to_token(id).unwrap_or_default();
-                Err(TextError::OutsideVocabulary {
-                    token,
-                    id,
-                    vocab_size,
-                })
+                Err(TextError::OutsideVocabulary { token, id, vocab_size })
             }
         }
     }
@@ -340,10 +265,7 @@ impl Encoder {
 
     /// The text of a special token by its name in `tokenizer_config.json`, such as `eos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
-        self.applied
-            .special_tokens
-            .get(name)
-            .map(|token| token.content.as_str())
+        self.applied.special_tokens.get(name).map(|token| token.content.as_str())
     }
 
     /// The token of an id, for messages to people.
@@ -366,22 +288,14 @@ impl Encoder {
     /// # Errors
     /// A file that cannot be read.
     pub fn files(&self) -> Result<Vec<TokenizerFile>, TextError> {
-        let read = |name| {
-            Ok(read_if_exists(&self.dir.join(name))?.map(|bytes| TokenizerFile { name, bytes }))
-        };
-        FILE_NAMES
-            .into_iter()
-            .filter_map(|name| read(name).transpose())
-            .collect()
+        let read = |name| Ok(read_if_exists(&self.dir.join(name))?.map(|bytes| TokenizerFile { name, bytes }));
+        FILE_NAMES.into_iter().filter_map(|name| read(name).transpose()).collect()
     }
 }
 
 impl std::fmt::Debug for Encoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Encoder")
-            .field("dir", &self.dir)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("Encoder").field("dir", &self.dir).field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -401,26 +315,15 @@ fn truncation_side(config: &TokenizerConfig, tokenizer: &Tokenizer) -> Truncatio
     match config.text("truncation_side") {
         Some("left") => TruncationDirection::Left,
         Some(_) => TruncationDirection::Right,
-        None => tokenizer
-            .get_truncation()
-            .map_or(TruncationDirection::Right, |truncation| {
-                truncation.direction
-            }),
+        None => tokenizer.get_truncation().map_or(TruncationDirection::Right, |truncation| truncation.direction),
     }
 }
 
-fn chat_template(
-    dir: &Path,
-    config: &TokenizerConfig,
-    applied: &Applied,
-) -> Result<Option<ChatTemplate>, TextError> {
+fn chat_template(dir: &Path, config: &TokenizerConfig, applied: &Applied) -> Result<Option<ChatTemplate>, TextError> {
     let Some(source) = &config.chat_template else {
         return Ok(None);
     };
-    let tokens = applied
-        .special_tokens
-        .iter()
-        .map(|(name, token)| (name.as_str(), token.content.as_str()));
+    let tokens = applied.special_tokens.iter().map(|(name, token)| (name.as_str(), token.content.as_str()));
     ChatTemplate::parse(dir, source, tokens).map(Some)
 }
 

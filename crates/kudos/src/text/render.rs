@@ -58,11 +58,7 @@ pub(super) fn concat(prompt: Option<&Content>, response: &Content, eos: Option<&
 fn single(mut prompt: String, response: String) -> Rendered {
     let prompt_bytes = prompt.len();
     prompt.push_str(&response);
-    Rendered::Single {
-        text: prompt,
-        prompt_bytes,
-        special_tokens: true,
-    }
+    Rendered::Single { text: prompt, prompt_bytes, special_tokens: true }
 }
 
 /// A text as it is; one message of the expected role is its content; anything else is a document.
@@ -77,10 +73,7 @@ fn content_text(content: &Content, expected_role: &str) -> String {
 }
 
 fn document(turns: &[Message]) -> String {
-    let blocks: Vec<String> = turns
-        .iter()
-        .map(|turn| format!("{}: {}", turn.role, turn.content))
-        .collect();
+    let blocks: Vec<String> = turns.iter().map(|turn| format!("{}: {}", turn.role, turn.content)).collect();
     blocks.join("\n\n")
 }
 
@@ -93,26 +86,16 @@ mod tests {
     }
 
     fn turns(turns: &[(&str, &str)]) -> Content {
-        let message = |&(role, content): &(&str, &str)| Message {
-            role: role.into(),
-            content: content.into(),
-        };
+        let message = |&(role, content): &(&str, &str)| Message { role: role.into(), content: content.into() };
         Content::Messages(turns.iter().map(message).collect())
     }
 
     fn one(text: &str, prompt_bytes: usize) -> Rendered {
-        Rendered::Single {
-            text: text.into(),
-            prompt_bytes,
-            special_tokens: true,
-        }
+        Rendered::Single { text: text.into(), prompt_bytes, special_tokens: true }
     }
 
     fn two(prompt: &str, response: &str) -> Rendered {
-        Rendered::Pair {
-            prompt: prompt.into(),
-            response: response.into(),
-        }
+        Rendered::Pair { prompt: prompt.into(), response: response.into() }
     }
 
     #[test]
@@ -123,21 +106,9 @@ mod tests {
             (Some(text("")), text("r"), two("", "r")),
             (Some(text("p")), text(""), one("p", 1)),
             (None, text("whole"), one("whole", 0)),
-            (
-                Some(turns(&[("user", "Hi")])),
-                turns(&[("assistant", "Yo")]),
-                two("Hi", "Yo"),
-            ),
-            (
-                Some(chat),
-                text("Yo"),
-                two("system: Be kind.\n\nuser: Hi", "Yo"),
-            ),
-            (
-                None,
-                turns(&[("user", "a"), ("assistant", "b")]),
-                one("user: a\n\nassistant: b", 0),
-            ),
+            (Some(turns(&[("user", "Hi")])), turns(&[("assistant", "Yo")]), two("Hi", "Yo")),
+            (Some(chat), text("Yo"), two("system: Be kind.\n\nuser: Hi", "Yo")),
+            (None, turns(&[("user", "a"), ("assistant", "b")]), one("user: a\n\nassistant: b", 0)),
             (None, turns(&[]), one("", 0)),
         ];
         for (prompt, response, expected) in cases {
@@ -153,11 +124,7 @@ mod tests {
             (Some(text("p")), text("r</s>"), one("pr</s>", 1)),
             (Some(text("p</s>")), text(""), one("p</s></s>", 5)),
             (None, text("t"), one("t</s>", 0)),
-            (
-                Some(long),
-                text("d"),
-                one("user: a\n\nassistant: b\n\nuser: c\n\nassistant: d</s>", 43),
-            ),
+            (Some(long), text("d"), one("user: a\n\nassistant: b\n\nuser: c\n\nassistant: d</s>", 43)),
         ];
         for (prompt, response, expected) in cases {
             assert_eq!(concat(prompt.as_ref(), &response, Some("</s>")), expected);

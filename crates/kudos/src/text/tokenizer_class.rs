@@ -19,8 +19,7 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
-    AddedToken, AddedVocabulary, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
-    PreTokenizerWrapper, Tokenizer,
+    AddedToken, AddedVocabulary, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
 };
 
 use super::TextError;
@@ -59,19 +58,14 @@ pub(super) struct Applied {
     pub(super) notes: Vec<String>,
 }
 
-const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2_SPLIT: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl TokenizerClass {
     /// The class `AutoTokenizer` would use, and a remark if it is one that is not known here.
-    pub(super) fn choose(
-        config: &TokenizerConfig,
-        tokenizer: &Tokenizer,
-    ) -> (Self, Option<String>) {
+    pub(super) fn choose(config: &TokenizerConfig, tokenizer: &Tokenizer) -> (Self, Option<String>) {
         let registered = config.model_type.as_deref().map_or("", registered_class);
-        let declared = config
-            .declared_class
-            .as_deref()
-            .map(|name| name.strip_suffix("Fast").unwrap_or(name));
+        let declared = config.declared_class.as_deref().map(|name| name.strip_suffix("Fast").unwrap_or(name));
         let name = match declared {
             Some("LlamaTokenizer") if is_byte_level(tokenizer) => "TokenizersBackend",
             Some(_) if registered == "TokenizersBackend" => registered,
@@ -83,9 +77,7 @@ impl TokenizerClass {
         match Self::by_name(name) {
             Some(class) => (class, None),
             None => {
-                let note = format!(
-                    "tokenizer_class {name} is not known here: tokenizer.json is used as it is"
-                );
+                let note = format!("tokenizer_class {name} is not known here: tokenizer.json is used as it is");
                 (Self::AsIs, Some(note))
             }
         }
@@ -93,11 +85,7 @@ impl TokenizerClass {
 
     fn by_name(name: &str) -> Option<Self> {
         Some(match name {
-            ""
-            | "TokenizersBackend"
-            | "PreTrainedTokenizer"
-            | "PythonBackend"
-            | "BloomTokenizer" => Self::AsIs,
+            "" | "TokenizersBackend" | "PreTrainedTokenizer" | "PythonBackend" | "BloomTokenizer" => Self::AsIs,
             "BertTokenizer" => Self::Bert,
             "DistilBertTokenizer" => Self::DistilBert,
             "RobertaTokenizer" => Self::Roberta,
@@ -162,38 +150,23 @@ impl TokenizerClass {
         if self != Self::AsIs {
             tokenizer.with_added_vocabulary(AddedVocabulary::new());
         }
-        tokenizer
-            .add_tokens(added)
-            .map_err(|error| malformed(path, "added tokens", &error))?;
+        tokenizer.add_tokens(added).map_err(|error| malformed(path, "added tokens", &error))?;
         self.post_process(path, tokenizer, &special_tokens)?;
         tokenizer.set_encode_special_tokens(config.flag("split_special_tokens").unwrap_or(false));
         let given = config.list("model_input_names");
-        let type_ids = given.map_or(self.has_type_ids(), |names| {
-            names.contains(&"token_type_ids")
-        });
+        let type_ids = given.map_or(self.has_type_ids(), |names| names.contains(&"token_type_ids"));
         let notes = Sections::of(tokenizer).differences(&declared, self.name());
-        Ok(Applied {
-            special_tokens,
-            type_ids,
-            notes,
-        })
+        Ok(Applied { special_tokens, type_ids, notes })
     }
 
     fn has_type_ids(self) -> bool {
         matches!(self, Self::Bert | Self::DebertaV2)
     }
 
-    fn special_tokens(
-        self,
-        config: &TokenizerConfig,
-        tokenizer: &Tokenizer,
-    ) -> BTreeMap<String, AddedToken> {
+    fn special_tokens(self, config: &TokenizerConfig, tokenizer: &Tokenizer) -> BTreeMap<String, AddedToken> {
         let mut tokens: BTreeMap<String, AddedToken> = BTreeMap::new();
         for name in NAMED_TOKENS {
-            let default = || {
-                self.default_token(name)
-                    .map(|token| AddedToken::from(token, true))
-            };
+            let default = || self.default_token(name).map(|token| AddedToken::from(token, true));
             if let Some(token) = config.special_token(name).unwrap_or_else(default) {
                 tokens.insert(name.to_owned(), token);
             }
@@ -214,9 +187,7 @@ impl TokenizerClass {
         config: &TokenizerConfig,
         special_tokens: &BTreeMap<String, AddedToken>,
     ) -> Result<(), TextError> {
-        let unknown = special_tokens
-            .get("unk_token")
-            .map(|token| token.content.clone());
+        let unknown = special_tokens.get("unk_token").map(|token| token.content.clone());
         match self {
             Self::AsIs => return Ok(()),
             Self::Bert | Self::DistilBert => self.rebuild_word_piece(path, tokenizer, unknown)?,
@@ -224,17 +195,13 @@ impl TokenizerClass {
             Self::Llama => self.rebuild_bpe(path, tokenizer, true)?,
             Self::XlmRoberta => self.rebuild_unigram(path, tokenizer, |_| 3)?,
             Self::DebertaV2 => self.rebuild_unigram(path, tokenizer, |vocab| {
-                let is_unknown = |(token, score): &(String, f64)| {
-                    Some(token) == unknown.as_ref() && *score == 0.0
-                };
+                let is_unknown = |(token, score): &(String, f64)| Some(token) == unknown.as_ref() && *score == 0.0;
                 vocab.iter().position(is_unknown).unwrap_or(1)
             })?,
         }
         let normalizer = section::<NormalizerWrapper>(path, self.normalizer(config, tokenizer))?;
         let pre_tokenizer = section::<PreTokenizerWrapper>(path, self.pre_tokenizer(config))?;
-        tokenizer
-            .with_normalizer(normalizer)
-            .map_err(|error| malformed(path, "a normalizer", &error))?;
+        tokenizer.with_normalizer(normalizer).map_err(|error| malformed(path, "a normalizer", &error))?;
         tokenizer.with_pre_tokenizer(pre_tokenizer);
         Ok(())
     }
@@ -246,11 +213,7 @@ impl TokenizerClass {
         unknown: Option<String>,
     ) -> Result<(), TextError> {
         let ModelWrapper::WordPiece(model) = tokenizer.get_model() else {
-            return Err(self.mismatch(
-                path,
-                "needs a WordPiece model",
-                kind(tokenizer.get_model()),
-            ));
+            return Err(self.mismatch(path, "needs a WordPiece model", kind(tokenizer.get_model())));
         };
         let mut model: WordPiece = model.clone();
         model.unk_token = unknown.unwrap_or_else(|| "None".to_owned());
@@ -260,12 +223,7 @@ impl TokenizerClass {
         Ok(())
     }
 
-    fn rebuild_bpe(
-        self,
-        path: &Path,
-        tokenizer: &mut Tokenizer,
-        llama: bool,
-    ) -> Result<(), TextError> {
+    fn rebuild_bpe(self, path: &Path, tokenizer: &mut Tokenizer, llama: bool) -> Result<(), TextError> {
         let ModelWrapper::BPE(model) = tokenizer.get_model() else {
             return Err(self.mismatch(path, "needs a BPE model", kind(tokenizer.get_model())));
         };
@@ -292,13 +250,8 @@ impl TokenizerClass {
         };
         let vocab: Vec<(String, f64)> = model.iter().cloned().collect();
         let unknown = unknown_id(&vocab);
-        let model = Unigram::from(vocab, Some(unknown), false).map_err(|error| {
-            self.mismatch(
-                path,
-                "needs an unknown token in the vocabulary",
-                error.to_string(),
-            )
-        })?;
+        let model = Unigram::from(vocab, Some(unknown), false)
+            .map_err(|error| self.mismatch(path, "needs an unknown token in the vocabulary", error.to_string()))?;
         tokenizer.with_model(model);
         Ok(())
     }
@@ -336,11 +289,7 @@ impl TokenizerClass {
             Self::Bert | Self::DistilBert => json!({"type": "BertPreTokenizer"}),
             Self::Roberta | Self::Gpt2 => byte_level(prefix_space.unwrap_or(false), true),
             Self::XlmRoberta => {
-                let scheme = if prefix_space.unwrap_or(true) {
-                    "always"
-                } else {
-                    "never"
-                };
+                let scheme = if prefix_space.unwrap_or(true) { "always" } else { "never" };
                 json!({"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace(scheme, true)]})
             }
             Self::Qwen2 => json!({"type": "Sequence", "pretokenizers": [
@@ -349,11 +298,7 @@ impl TokenizerClass {
             ]}),
             Self::Llama => metaspace(llama_scheme(prefix_space, config.flag("legacy")), false),
             Self::DebertaV2 => {
-                let scheme = if prefix_space.unwrap_or(true) {
-                    "always"
-                } else {
-                    "first"
-                };
+                let scheme = if prefix_space.unwrap_or(true) { "always" } else { "first" };
                 let mut steps = vec![metaspace(scheme, true)];
                 if config.flag("split_by_punct").unwrap_or(false) {
                     steps.insert(0, json!({"type": "Punctuation", "behavior": "Isolated"}));
@@ -372,27 +317,16 @@ impl TokenizerClass {
     ) -> Result<(), TextError> {
         let token = |name: &'static str| {
             let content = special_tokens.get(name).map(|token| token.content.clone());
-            let found =
-                content.and_then(|content| tokenizer.token_to_id(&content).map(|id| (content, id)));
-            found.ok_or_else(|| {
-                self.mismatch(path, "needs its separator tokens", format!("no {name}"))
-            })
+            let found = content.and_then(|content| tokenizer.token_to_id(&content).map(|id| (content, id)));
+            found.ok_or_else(|| self.mismatch(path, "needs its separator tokens", format!("no {name}")))
         };
         let processor: PostProcessorWrapper = match self {
             Self::AsIs | Self::Gpt2 | Self::Qwen2 | Self::Llama => return Ok(()),
-            Self::Roberta => {
-                RobertaProcessing::new(token("sep_token")?, token("cls_token")?).into()
-            }
+            Self::Roberta => RobertaProcessing::new(token("sep_token")?, token("cls_token")?).into(),
             Self::Bert | Self::DistilBert | Self::DebertaV2 => {
                 let (cls, sep) = (token("cls_token")?, token("sep_token")?);
-                let pair =
-                    [&cls.0, "$A:0", &sep.0, "$B:1", &format!("{}:1", sep.0)].map(str::to_owned);
-                template(
-                    path,
-                    &[&cls.0, "$A:0", &sep.0].map(str::to_owned),
-                    &pair,
-                    vec![cls, sep],
-                )?
+                let pair = [&cls.0, "$A:0", &sep.0, "$B:1", &format!("{}:1", sep.0)].map(str::to_owned);
+                template(path, &[&cls.0, "$A:0", &sep.0].map(str::to_owned), &pair, vec![cls, sep])?
             }
             Self::XlmRoberta => {
                 let (bos, eos) = (token("bos_token")?, token("eos_token")?);
@@ -406,41 +340,26 @@ impl TokenizerClass {
     }
 
     fn mismatch(self, path: &Path, expected: &'static str, found: impl Into<String>) -> TextError {
-        TextError::ClassMismatch {
-            path: path.into(),
-            class: self.name(),
-            expected,
-            found: found.into(),
-        }
+        TextError::ClassMismatch { path: path.into(), class: self.name(), expected, found: found.into() }
     }
 }
 
 /// `TOKENIZER_MAPPING_NAMES` of transformers for the model types whose class is known here.
 fn registered_class(model_type: &str) -> &'static str {
     match model_type {
-        "bert" | "convbert" | "distilbert" | "electra" | "ernie" | "layoutlm" | "megatron-bert"
-        | "nezha" | "nomic_bert" | "qdqbert" | "realm" | "retribert" | "squeezebert" => {
-            "BertTokenizer"
+        "bert" | "convbert" | "distilbert" | "electra" | "ernie" | "layoutlm" | "megatron-bert" | "nezha"
+        | "nomic_bert" | "qdqbert" | "realm" | "retribert" | "squeezebert" => "BertTokenizer",
+        "bart" | "data2vec-text" | "ibert" | "longformer" | "mega" | "mra" | "roberta" | "roberta-prelayernorm" => {
+            "RobertaTokenizer"
         }
-        "bart"
-        | "data2vec-text"
-        | "ibert"
-        | "longformer"
-        | "mega"
-        | "mra"
-        | "roberta"
-        | "roberta-prelayernorm" => "RobertaTokenizer",
         "gte" | "jina_embeddings_v3" | "xlm-roberta" | "xmod" => "XLMRobertaTokenizer",
-        "codegen" | "dbrx" | "gpt2" | "gpt_neo" | "gptj" | "opt" | "phi" | "starcoder2" => {
-            "GPT2Tokenizer"
-        }
+        "codegen" | "dbrx" | "gpt2" | "gpt_neo" | "gptj" | "opt" | "phi" | "starcoder2" => "GPT2Tokenizer",
         "qwen2" | "qwen2_moe" | "qwen3" | "qwen3_moe" | "qwen3_next" => "Qwen2Tokenizer",
         "deberta-v2" => "DebertaV2Tokenizer",
-        "ernie4_5" | "ernie4_5_moe" | "flex_olmo" | "glm" | "glm4" | "glm4_moe" | "gpt_bigcode"
-        | "granite" | "granitemoe" | "granitemoehybrid" | "internlm2" | "internlm3" | "jamba"
-        | "minicpm3" | "ministral" | "ministral3" | "mistral" | "mistral3" | "mixtral"
-        | "modernbert" | "modernbert-decoder" | "nemotron" | "nystromformer" | "olmo2"
-        | "olmo3" | "persimmon" | "phi3" | "phimoe" | "smolvlm" | "stablelm" | "umt5"
+        "ernie4_5" | "ernie4_5_moe" | "flex_olmo" | "glm" | "glm4" | "glm4_moe" | "gpt_bigcode" | "granite"
+        | "granitemoe" | "granitemoehybrid" | "internlm2" | "internlm3" | "jamba" | "minicpm3" | "ministral"
+        | "ministral3" | "mistral" | "mistral3" | "mixtral" | "modernbert" | "modernbert-decoder" | "nemotron"
+        | "nystromformer" | "olmo2" | "olmo3" | "persimmon" | "phi3" | "phimoe" | "smolvlm" | "stablelm" | "umt5"
         | "xlm-roberta-xl" => "TokenizersBackend",
         _ => "",
     }
@@ -457,15 +376,8 @@ fn added_tokens(
         by_id.extend(tokenizer.get_added_tokens_decoder());
     }
     let mut added: Vec<AddedToken> = by_id.into_values().collect();
-    let own = special_tokens
-        .iter()
-        .filter(|(name, _)| !NAMED_TOKENS.contains(&name.as_str()))
-        .map(|(_, token)| token);
-    let named = NAMED_TOKENS
-        .iter()
-        .filter_map(|name| special_tokens.get(*name))
-        .chain(own)
-        .cloned();
+    let own = special_tokens.iter().filter(|(name, _)| !NAMED_TOKENS.contains(&name.as_str())).map(|(_, token)| token);
+    let named = NAMED_TOKENS.iter().filter_map(|name| special_tokens.get(*name)).chain(own).cloned();
     for token in named.chain(config.nameless_tokens()) {
         if !added.iter().any(|present| present.content == token.content) {
             added.push(token.special(true));
@@ -476,13 +388,8 @@ fn added_tokens(
 
 /// Llama and its descendants share a class name; those with a byte-level vocabulary are not meant by it.
 fn is_byte_level(tokenizer: &Tokenizer) -> bool {
-    let sections = [
-        json(tokenizer.get_pre_tokenizer()),
-        json(tokenizer.get_decoder()),
-    ];
-    sections
-        .iter()
-        .any(|section| section.to_string().contains("\"ByteLevel\""))
+    let sections = [json(tokenizer.get_pre_tokenizer()), json(tokenizer.get_decoder())];
+    sections.iter().any(|section| section.to_string().contains("\"ByteLevel\""))
 }
 
 fn llama_scheme(prefix_space: Option<bool>, legacy: Option<bool>) -> &'static str {
@@ -508,15 +415,11 @@ fn precompiled(tokenizer: &Tokenizer) -> Value {
         Some(steps) => steps.clone(),
         None => vec![normalizer],
     };
-    steps
-        .into_iter()
-        .find(|step| step["type"] == "Precompiled")
-        .unwrap_or_default()
+    steps.into_iter().find(|step| step["type"] == "Precompiled").unwrap_or_default()
 }
 
 fn section<S: DeserializeOwned>(path: &Path, json: Value) -> Result<Option<S>, TextError> {
-    serde_json::from_value(json)
-        .map_err(|error| malformed(path, "a section of tokenizer.json", &error))
+    serde_json::from_value(json).map_err(|error| malformed(path, "a section of tokenizer.json", &error))
 }
 
 fn template(
@@ -531,9 +434,7 @@ fn template(
         .and_then(|builder| builder.try_pair(pair.to_vec()))
         .map_err(|error| malformed(path, "separator tokens", &error))?;
     let built = builder.special_tokens(special_tokens).build();
-    built
-        .map(Into::into)
-        .map_err(|error| malformed(path, "separator tokens", &error))
+    built.map(Into::into).map_err(|error| malformed(path, "separator tokens", &error))
 }
 
 fn kind(model: &ModelWrapper) -> &'static str {
@@ -559,14 +460,9 @@ impl Sections {
 
     fn differences(&self, declared: &Self, class: &str) -> Vec<String> {
         let pairs = self.0.iter().zip(&declared.0);
-        let changed = pairs
-            .filter(|(now, then)| now != then)
-            .map(|((name, _), _)| name);
-        let note = |name| {
-            format!(
-                "tokenizer_class {class} replaces the {name} of tokenizer.json, in transformers 5 as here"
-            )
-        };
+        let changed = pairs.filter(|(now, then)| now != then).map(|((name, _), _)| name);
+        let note =
+            |name| format!("tokenizer_class {class} replaces the {name} of tokenizer.json, in transformers 5 as here");
         changed.map(note).collect()
     }
 }

@@ -15,15 +15,8 @@ use tokenizers::AddedToken;
 use super::TextError;
 
 /// The seven names transformers gives to special tokens.
-pub(super) const NAMED_TOKENS: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
+pub(super) const NAMED_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// What the files beside `tokenizer.json` say.
 #[derive(Default)]
@@ -56,9 +49,7 @@ impl TokenizerConfig {
         } else {
             settings.extend(read_object(&dir.join("special_tokens_map.json"))?);
         }
-        let declared_class = [&settings, &model]
-            .into_iter()
-            .find_map(|file| string(file.get("tokenizer_class")?));
+        let declared_class = [&settings, &model].into_iter().find_map(|file| string(file.get("tokenizer_class")?));
         let vocab_size = model.get("vocab_size").and_then(Value::as_u64);
         let mut config = Self {
             added_tokens,
@@ -70,8 +61,7 @@ impl TokenizerConfig {
             settings,
         };
         if !lists_added_tokens {
-            config.added_tokens =
-                config.legacy_added_tokens(&read_object(&dir.join("added_tokens.json"))?);
+            config.added_tokens = config.legacy_added_tokens(&read_object(&dir.join("added_tokens.json"))?);
         }
         Ok(config)
     }
@@ -88,14 +78,7 @@ impl TokenizerConfig {
 
     /// A list of strings, if given.
     pub(super) fn list(&self, name: &str) -> Option<Vec<&str>> {
-        Some(
-            self.settings
-                .get(name)?
-                .as_array()?
-                .iter()
-                .filter_map(Value::as_str)
-                .collect(),
-        )
+        Some(self.settings.get(name)?.as_array()?.iter().filter_map(Value::as_str).collect())
     }
 
     /// A special token by name: `None` if the files do not mention it, `Some(None)` if they say there is none.
@@ -105,47 +88,26 @@ impl TokenizerConfig {
 
     /// Tokens with names of a model's own (`image_token`, …), which transformers adds beside the seven.
     pub(super) fn model_specific_tokens(&self) -> Vec<(String, AddedToken)> {
-        let own = self
-            .settings
-            .iter()
-            .filter(|(name, _)| name.ends_with("_token") && !NAMED_TOKENS.contains(&name.as_str()));
-        let extra = self
-            .extra_tokens()
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten();
-        own.chain(extra)
-            .filter_map(|(name, value)| Some((name.clone(), special_token(value)?)))
-            .collect()
+        let own =
+            self.settings.iter().filter(|(name, _)| name.ends_with("_token") && !NAMED_TOKENS.contains(&name.as_str()));
+        let extra = self.extra_tokens().and_then(Value::as_object).into_iter().flatten();
+        own.chain(extra).filter_map(|(name, value)| Some((name.clone(), special_token(value)?))).collect()
     }
 
     /// Nameless special tokens (`extra_special_tokens`, formerly `additional_special_tokens`).
     pub(super) fn nameless_tokens(&self) -> Vec<AddedToken> {
-        self.extra_tokens()
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(special_token)
-            .collect()
+        self.extra_tokens().and_then(Value::as_array).into_iter().flatten().filter_map(special_token).collect()
     }
 
     fn extra_tokens(&self) -> Option<&Value> {
         let names = ["extra_special_tokens", "additional_special_tokens"];
-        names
-            .into_iter()
-            .filter_map(|name| self.settings.get(name))
-            .find(|value| !is_empty(value))
+        names.into_iter().filter_map(|name| self.settings.get(name)).find(|value| !is_empty(value))
     }
 
     /// `added_tokens.json` gives ids alone; a token is special when another file calls it so.
     fn legacy_added_tokens(&self, file: &Map<String, Value>) -> BTreeMap<u32, AddedToken> {
-        let named = NAMED_TOKENS
-            .iter()
-            .filter_map(|name| self.special_token(name).flatten());
-        let special: Vec<String> = named
-            .chain(self.nameless_tokens())
-            .map(|token| token.content)
-            .collect();
+        let named = NAMED_TOKENS.iter().filter_map(|name| self.special_token(name).flatten());
+        let special: Vec<String> = named.chain(self.nameless_tokens()).map(|token| token.content).collect();
         let entry = |(content, id): (&String, &Value)| {
             let id = u32::try_from(id.as_u64()?).ok()?;
             Some((id, AddedToken::from(content, special.contains(content))))
@@ -185,14 +147,9 @@ fn added_token(fields: &Map<String, Value>, always_special: bool) -> Option<Adde
     Some(token.normalized(flag("normalized").unwrap_or(!special)))
 }
 
-fn added_tokens_decoder(
-    dir: &Path,
-    settings: &Map<String, Value>,
-) -> Result<BTreeMap<u32, AddedToken>, TextError> {
+fn added_tokens_decoder(dir: &Path, settings: &Map<String, Value>) -> Result<BTreeMap<u32, AddedToken>, TextError> {
     let entry = |(id, fields): (&String, &Value)| {
-        let token = fields
-            .as_object()
-            .and_then(|fields| added_token(fields, false));
+        let token = fields.as_object().and_then(|fields| added_token(fields, false));
         let id = id.parse().ok();
         id.zip(token).ok_or_else(|| TextError::Malformed {
             path: dir.join("tokenizer_config.json"),
@@ -200,12 +157,7 @@ fn added_tokens_decoder(
             found: format!("{id:?}: {fields}"),
         })
     };
-    settings["added_tokens_decoder"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(entry)
-        .collect()
+    settings["added_tokens_decoder"].as_object().into_iter().flatten().map(entry).collect()
 }
 
 /// `chat_template.jinja` before the field of `tokenizer_config.json`; of several templates, `default`.
@@ -218,9 +170,7 @@ fn chat_template(dir: &Path, settings: &Map<String, Value>) -> Result<Option<Str
     Ok(match settings.get("chat_template") {
         Some(Value::String(source)) => Some(source.clone()),
         Some(Value::Array(templates)) => {
-            let default = templates
-                .iter()
-                .find(|template| template["name"] == "default");
+            let default = templates.iter().find(|template| template["name"] == "default");
             default.and_then(|template| string(&template["template"]))
         }
         _ => None,
@@ -230,9 +180,7 @@ fn chat_template(dir: &Path, settings: &Map<String, Value>) -> Result<Option<Str
 fn read_object(path: &Path) -> Result<Map<String, Value>, TextError> {
     match read_if_exists(path)? {
         None => Ok(Map::new()),
-        Some(bytes) => {
-            serde_json::from_slice(&bytes).map_err(|error| malformed(path, "a JSON object", &error))
-        }
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| malformed(path, "a JSON object", &error)),
     }
 }
 
@@ -241,22 +189,11 @@ pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, TextError> 
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TextError::Unreadable {
-            path: path.into(),
-            source,
-        }),
+        Err(source) => Err(TextError::Unreadable { path: path.into(), source }),
     }
 }
 
 /// An error about a file whose content is not what it should be.
-pub(super) fn malformed(
-    path: &Path,
-    expected: &'static str,
-    found: &dyn std::fmt::Display,
-) -> TextError {
-    TextError::Malformed {
-        path: path.into(),
-        expected,
-        found: found.to_string(),
-    }
+pub(super) fn malformed(path: &Path, expected: &'static str, found: &dyn std::fmt::Display) -> TextError {
+    TextError::Malformed { path: path.into(), expected, found: found.to_string() }
 }

@@ -7,7 +7,9 @@ use std::fmt::Write;
 
 /// `README.md` of a judge directory.
 pub(super) fn render(trainer: &Trainer, finished: &Finished, files: &JudgeFiles, reward: &RewardConfig) -> String {
-    let mut card = String::from("---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags:\n- reward-model\n- kudos\n---\n\n# Reward model\n\n");
+    let mut card = String::from(
+        "---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags:\n- reward-model\n- kudos\n---\n\n# Reward model\n\n",
+    );
     let head = if files.new_head { "a new classification head" } else { "its own classification head" };
     let _ = writeln!(
         card,

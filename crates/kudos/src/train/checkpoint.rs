@@ -2,8 +2,8 @@
 
 use super::log::StepMetrics;
 use super::{Optimizer, TrainError};
-use crate::nn::{ParameterSpec, Parameters};
 use crate::nn::weights::{self, Checkpoint, WeightError};
+use crate::nn::{ParameterSpec, Parameters};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::Path;

@@ -29,14 +29,7 @@ pub struct Judged<'a> {
 /// Loss of one group; adds `weight` · ∂loss/∂score to `gradient`.
 ///
 /// `center` weighs the mean of (score + score)² over the comparisons (Eisenstein et al. 2023), as TRL does.
-pub fn group_loss(
-    loss: Loss,
-    center: f64,
-    judged: Judged,
-    scores: &[f32],
-    weight: f64,
-    gradient: &mut [f32],
-) -> f64 {
+pub fn group_loss(loss: Loss, center: f64, judged: Judged, scores: &[f32], weight: f64, gradient: &mut [f32]) -> f64 {
     let mut slopes = vec![0.0; scores.len()];
     let value = match loss {
         Loss::PlackettLuce if judged.ranks.iter().flatten().count() >= 2 => {

@@ -119,7 +119,8 @@ mod tests {
 
     fn example(responses: usize, edges: &[(usize, usize)]) -> Example {
         let sequence = Encoded { ids: vec![1], type_ids: vec![0], truncated: false, tokens_before_truncation: 1 };
-        let comparison = |&(first, second): &(usize, usize)| Comparison { first, second, target: 1.0, margin: 0.0, weight: 1.0 };
+        let comparison =
+            |&(first, second): &(usize, usize)| Comparison { first, second, target: 1.0, margin: 0.0, weight: 1.0 };
         Example {
             sequences: vec![sequence; responses],
             comparisons: edges.iter().map(comparison).collect(),

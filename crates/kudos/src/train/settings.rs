@@ -162,8 +162,7 @@ impl Asked {
 
     fn check(&self) -> Result<(), SettingsError> {
         let bad = |flag, found: String, expected| Err(SettingsError { flag, found, expected });
-        let sizes =
-            [("batch-size", self.batch_size), ("accumulate", self.accumulate), ("max-length", self.max_length)];
+        let sizes = [("batch-size", self.batch_size), ("accumulate", self.accumulate), ("max-length", self.max_length)];
         for (flag, value) in sizes {
             if value == Some(0) {
                 return bad(flag, "0".into(), "at least 1");

@@ -1,0 +1,110 @@
+//! `kudos best`: keep the good responses: best of n, the k best, those above a score, the top percent.
+
+use super::{Global, eval::score_groups, load_judge, train::report_problems};
+use kudos::data::{Group, Options, OutputFormat, Writer, load_groups};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+/// Choose responses by score.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kudos best answers.csv --judge judge                      the best response of each prompt
+  kudos best answers.csv --judge judge -k 2 -o best.jsonl
+  kudos best answers.jsonl --judge judge --min-score 1.5
+  kudos best answers.jsonl --judge judge --top-percent 10 -o sft.parquet")]
+pub struct Args {
+    /// Rows with prompts and responses, of any kind; `-` is standard input
+    #[arg(value_name = "DATA", required = true)]
+    data: Vec<PathBuf>,
+    /// Judge directory
+    #[arg(long, value_name = "JUDGE")]
+    judge: String,
+    /// Responses to keep of each prompt [default: 1]
+    #[arg(short, value_name = "K", group = "rule", value_parser = clap::value_parser!(u64).range(1..))]
+    k: Option<u64>,
+    /// Keep every response with at least this score
+    #[arg(long, value_name = "X", group = "rule", allow_negative_numbers = true)]
+    min_score: Option<f32>,
+    /// Keep this share of all responses, the best
+    #[arg(long, value_name = "P", group = "rule", value_parser = percent)]
+    top_percent: Option<f64>,
+    /// Where to write: JSONL, or .json, .csv, .parquet by the name, also .gz and .zst [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Make the first unusable row an error
+    #[arg(long)]
+    strict: bool,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value <= 100.0 => Ok(value),
+        _ => Err("expected a number above 0, up to 100".into()),
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    let mut judge = load_judge(&args.judge)?;
+    let loaded = load_groups(&args.data, &Options { strict: args.strict, ..Options::default() })?;
+    report_problems(&loaded, global);
+    let (scores, truncated) = score_groups(&mut judge, &loaded.groups, global)?;
+    let kept = choose(&scores, args);
+    let output = args.output.clone().unwrap_or_else(|| "-".into());
+    let mut writer = Writer::create(&output, OutputFormat::of_name(&output))?;
+    let mut count = 0;
+    for (group, (scores, kept)) in loaded.groups.iter().zip(scores.iter().zip(&kept)) {
+        for &index in kept {
+            writer.write(&row(group, index, scores[index]))?;
+            count += 1;
+        }
+    }
+    writer.finish()?;
+    if !global.quiet {
+        let all: usize = scores.iter().map(Vec::len).sum();
+        eprintln!("kept {count} of {all} responses to {} prompts", scores.len());
+        if truncated > 0 {
+            eprintln!("{truncated} responses were cut to the token limit before they were scored");
+        }
+    }
+    Ok(())
+}
+
+/// Indices of the kept responses of each group, best first.
+fn choose(scores: &[Vec<f32>], args: &Args) -> Vec<Vec<usize>> {
+    let threshold = match (args.min_score, args.top_percent) {
+        (Some(score), _) => Some(score),
+        (None, Some(percent)) => Some(top_threshold(scores, percent)),
+        (None, None) => None,
+    };
+    let count = if threshold.is_some() { u64::MAX } else { args.k.unwrap_or(1) };
+    let keep = |scores: &Vec<f32>| {
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+        order.retain(|i| threshold.is_none_or(|t| scores[*i] >= t));
+        order.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+        order
+    };
+    scores.iter().map(keep).collect()
+}
+
+/// The score of the last response within the top percent (rounded up to whole responses; equal scores all stay).
+fn top_threshold(scores: &[Vec<f32>], percent: f64) -> f32 {
+    let mut all: Vec<f32> = scores.concat();
+    all.sort_by(|a, b| b.total_cmp(a));
+    let count = (all.len() as f64 * percent / 100.0).ceil() as usize;
+    all.get(count.max(1) - 1).copied().unwrap_or(f32::INFINITY)
+}
+
+fn row(group: &Group, index: usize, score: f32) -> Map<String, Value> {
+    let mut row = Map::new();
+    if let Some(prompt) = &group.prompt {
+        row.insert("prompt".into(), prompt.to_value());
+    }
+    row.insert("response".into(), group.responses[index].content.to_value());
+    row.insert("score".into(), json!(score));
+    for (key, value) in &group.extra {
+        row.entry(key.as_str()).or_insert_with(|| value.clone());
+    }
+    row
+}

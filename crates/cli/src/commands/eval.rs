@@ -1,0 +1,100 @@
+//! `kudos eval`: how good a judge is on data it was not trained on.
+
+use super::{Global, load_judge, train::report_problems};
+use crate::display::Progress;
+use anyhow::{Context, bail};
+use kudos::data::{Group, Loaded, Options, load_groups};
+use kudos::eval::{DataReport, EvalOptions, evaluate, render_table};
+use kudos::models::{Input, RewardModel};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Measure a judge: accuracy with its interval, rank correlations, calibration, length.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kudos eval test.jsonl --judge judge
+  kudos eval llmbar.jsonl pandalm.jsonl --judge judge --json report.json
+  kudos eval test.csv --judge judge --json | jq '.data[0].accuracy'")]
+pub struct Args {
+    /// Labelled data: rankings, pairs, comparisons or groups; `-` is standard input
+    #[arg(required = true, value_name = "DATA")]
+    data: Vec<PathBuf>,
+    /// Judge directory
+    #[arg(long, value_name = "JUDGE")]
+    judge: String,
+    /// Write the report as JSON to FILE; without FILE, print it instead of the table
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    /// Resamples of the bootstrap behind the interval
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    bootstrap: usize,
+    /// Seed of the bootstrap
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+    /// Make the first unusable row an error
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    let mut judge = load_judge(&args.judge)?;
+    let temperature = judge.reward.calibration.map_or(1.0, |c| c.temperature);
+    let options = EvalOptions { bootstrap: args.bootstrap, seed: args.seed, temperature };
+    let mut reports = Vec::new();
+    for path in &args.data {
+        let loaded = load_groups(&[path], &Options { strict: args.strict, ..Options::default() })?;
+        report_problems(&loaded, global);
+        reports.push(report(&mut judge, &loaded, &options, global).with_context(|| path.display().to_string())?);
+    }
+    let value = json!({"judge": args.judge, "data": reports});
+    match &args.json {
+        Some(path) if path.as_os_str() == "-" => println!("{value:#}"),
+        Some(path) => {
+            kudos::files::write(path, format!("{value:#}\n").as_bytes()).with_context(|| path.display().to_string())?;
+            print!("{}", render_table(&reports));
+        }
+        None => print!("{}", render_table(&reports)),
+    }
+    Ok(())
+}
+
+fn report(
+    judge: &mut RewardModel,
+    loaded: &Loaded,
+    options: &EvalOptions,
+    global: &Global,
+) -> anyhow::Result<DataReport> {
+    let groups: Vec<Group> = loaded.groups.iter().filter(|g| !g.comparisons.is_empty()).cloned().collect();
+    if groups.is_empty() {
+        bail!("nothing to evaluate on: no row says which response is better (expected ranks, pairs, labels or scores)");
+    }
+    let (scores, truncated) = score_groups(judge, &groups, global)?;
+    let name = &loaded.files.first().context("no file was read")?.file;
+    let mut report = evaluate(name, &groups, &scores, options)?;
+    report.truncated = Some(truncated);
+    Ok(report)
+}
+
+/// Scores of all responses of all groups, and how many were cut.
+pub fn score_groups(
+    judge: &mut RewardModel,
+    groups: &[Group],
+    global: &Global,
+) -> anyhow::Result<(Vec<Vec<f32>>, usize)> {
+    let mut progress = Progress::new(Some(groups.len() as u64), "groups", global.quiet);
+    let (mut scores, mut truncated) = (Vec::with_capacity(groups.len()), 0);
+    for chunk in groups.chunks(128) {
+        let inputs: Vec<Input> =
+            chunk.iter().flat_map(|g| g.responses.iter().map(|r| (g.prompt.as_ref(), &r.content))).collect();
+        let mut scored = judge.score(&inputs)?.into_iter();
+        for group in chunk {
+            let own: Vec<_> = scored.by_ref().take(group.responses.len()).collect();
+            truncated += own.iter().filter(|s| s.truncated).count();
+            scores.push(own.iter().map(|s| s.score).collect());
+        }
+        progress.set(scores.len() as u64, "");
+    }
+    progress.finish();
+    Ok((scores, truncated))
+}

@@ -1,0 +1,162 @@
+//! `kudos quickstart`: the whole loop on the bundled example, each stage with the command that does it on
+//! the user's own data.
+
+use super::{Global, eval, load_judge, pull, train};
+use crate::display::{meter, one_line};
+use anyhow::Context;
+use kudos::data::{Content, Group, Options, load_groups};
+use kudos::eval::{EvalOptions, evaluate, render_table};
+use std::path::{Path, PathBuf};
+
+/// Run the whole loop on the bundled example: train, evaluate, score.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kudos quickstart
+  kudos quickstart --dir /tmp/first-judge --base distilbert-base-uncased")]
+pub struct Args {
+    /// Where the example's files and the judge go
+    #[arg(long, value_name = "DIR", default_value = "kudos-quickstart")]
+    dir: PathBuf,
+    /// What to start from; fetched when it is not there
+    #[arg(long, value_name = "M", default_value = "all-minilm-l6-v2")]
+    base: String,
+    /// Training steps
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    steps: u64,
+}
+
+const ANSWERS: &str = include_str!("../../../../examples/answers.csv");
+const NEW_ANSWERS: &str = include_str!("../../../../examples/new_answers.jsonl");
+
+/// Runs the command.
+pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    let files = Files::write(&args.dir)?;
+    fetch_base(args, global)?;
+    look_at_data(&files, global)?;
+    heading(global, "Train a judge", &format!("kudos train rankings.csv --base {} -o judge", args.base));
+    let (data, held_out) = (files.train.clone(), files.held_out.clone());
+    train::run(&train::Args::plain(data, held_out, args.base.clone(), files.judge.clone(), args.steps), global)?;
+    let judge = files.judge.display().to_string();
+    measure(&files, &judge, global)?;
+    score(&files, &judge, global)?;
+    if !global.quiet {
+        println!("\nThe judge is in {judge}; transformers loads it too. The example's files are beside it.");
+        println!("Your own data: a CSV with the columns prompt, answer, rank (1 is best), then the commands above.");
+    }
+    Ok(())
+}
+
+fn heading(global: &Global, what: &str, command: &str) {
+    if !global.quiet {
+        println!("\n== {what}\n   {command}\n");
+    }
+}
+
+/// The example's files, written out so that the commands can be tried on them.
+struct Files {
+    train: PathBuf,
+    held_out: PathBuf,
+    new: PathBuf,
+    judge: PathBuf,
+}
+
+impl Files {
+    fn write(dir: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        let files = Self {
+            train: dir.join("train.csv"),
+            held_out: dir.join("held-out.csv"),
+            new: dir.join("new_answers.jsonl"),
+            judge: dir.join("judge"),
+        };
+        kudos::files::write(&files.train, part("train")?.as_bytes())?;
+        kudos::files::write(&files.held_out, part("held-out")?.as_bytes())?;
+        kudos::files::write(&files.new, NEW_ANSWERS.as_bytes())?;
+        Ok(files)
+    }
+}
+
+/// The rows of the bundled rankings whose last column, `split`, says `name`.
+fn part(name: &str) -> anyhow::Result<String> {
+    let ending = format!(",{name}\n");
+    let mut rows = String::from("prompt,answer,rank,topic,split\n");
+    let mut record = String::new();
+    for line in ANSWERS.split_inclusive('\n').skip(1) {
+        record.push_str(line);
+        if record.matches('"').count().is_multiple_of(2) {
+            if record.ends_with(&ending) {
+                rows.push_str(&record);
+            }
+            record.clear();
+        }
+    }
+    anyhow::ensure!(rows.lines().count() > 1, "the bundled rankings have no rows for {name}");
+    Ok(rows)
+}
+
+fn fetch_base(args: &Args, global: &Global) -> anyhow::Result<()> {
+    heading(global, "Get a small pretrained base", &format!("kudos pull {}", args.base));
+    match kudos::hub::resolve(&args.base) {
+        Ok(path) => {
+            if !global.quiet {
+                println!("{} is there: {}", args.base, path.display());
+            }
+            Ok(())
+        }
+        Err(_) => pull::run(&pull::Args::named(&args.base), global),
+    }
+}
+
+fn look_at_data(files: &Files, global: &Global) -> anyhow::Result<()> {
+    heading(global, "Look at the rankings", "kudos check rankings.csv");
+    let loaded = load_groups(&[&files.train, &files.held_out], &Options::default())?;
+    for file in loaded.files.iter().filter(|_| !global.quiet) {
+        println!("{}: {} rows, {} prompts, {} pairs", file.file, file.rows, file.groups, file.pairs);
+    }
+    Ok(())
+}
+
+fn measure(files: &Files, judge: &str, global: &Global) -> anyhow::Result<()> {
+    heading(global, "Evaluate it on prompts it has not seen", "kudos eval held-out.csv --judge judge");
+    let mut model = load_judge(judge)?;
+    let loaded = load_groups(&[&files.held_out], &Options::default())?;
+    let (scores, _) = eval::score_groups(&mut model, &loaded.groups, &Global { quiet: true, ..*global })?;
+    let name = files.held_out.display().to_string();
+    let report = evaluate(&name, &loaded.groups, &scores, &EvalOptions::default())?;
+    print!("{}", render_table(&[report]));
+    Ok(())
+}
+
+fn score(files: &Files, judge: &str, global: &Global) -> anyhow::Result<()> {
+    heading(global, "Score new answers", "kudos score answers.jsonl --judge judge -o scored.jsonl");
+    let mut model = load_judge(judge)?;
+    let loaded = load_groups(&[&files.new], &Options::default())?;
+    let (scores, _) = eval::score_groups(&mut model, &loaded.groups, &Global { quiet: true, ..*global })?;
+    let all = scores.concat();
+    let low = all.iter().copied().fold(f32::INFINITY, f32::min);
+    let high = all.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for (group, scores) in loaded.groups.iter().zip(&scores) {
+        print_group(group, scores, low, high);
+    }
+    Ok(())
+}
+
+/// One prompt with its responses, best first, each with its score and a bar.
+fn print_group(group: &Group, scores: &[f32], low: f32, high: f32) {
+    println!("{}", one_line(&group.prompt.as_ref().map(text_of).unwrap_or_default(), 100));
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+    for index in order {
+        let share = f64::from((scores[index] - low) / (high - low).max(1e-6));
+        let text = one_line(&text_of(&group.responses[index].content), 64);
+        println!("  {:>7.3} {} {text}", scores[index], meter(share, 16));
+    }
+    println!();
+}
+
+fn text_of(content: &Content) -> String {
+    match content {
+        Content::Text(text) => text.clone(),
+        Content::Messages(messages) => messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join(" "),
+    }
+}

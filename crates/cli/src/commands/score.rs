@@ -1,0 +1,179 @@
+//! `kudos score`: the judge's number for every response, rows in order, at constant memory.
+
+use super::{Global, load_judge};
+use crate::display::Progress;
+use anyhow::bail;
+use kudos::data::{Content, Options, OutputFormat, Reader, Record, Row, Writer};
+use kudos::models::{Input, RewardModel, Scored};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+/// Score responses: a file, or one prompt and response.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kudos score answers.csv --judge judge -o scored.csv
+  kudos score pairs.jsonl.gz --judge judge > scored.jsonl
+  kudos score --judge judge --prompt 'Why is the sky blue?' --response 'Because of Rayleigh scattering.'")]
+pub struct Args {
+    /// Rows to score, of any kind; `-` is standard input
+    #[arg(value_name = "DATA", required_unless_present = "response", conflicts_with = "response")]
+    data: Option<PathBuf>,
+    /// Judge directory
+    #[arg(long, value_name = "JUDGE")]
+    judge: String,
+    /// A prompt, with --response: prints the number alone
+    #[arg(long, value_name = "TEXT", requires = "response")]
+    prompt: Option<String>,
+    /// A response; without --prompt, a whole transcript
+    #[arg(long, value_name = "TEXT")]
+    response: Option<String>,
+    /// Where to write: JSONL, or .json, .csv, .parquet by the name, also .gz and .zst [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Make the first unusable row an error
+    #[arg(long)]
+    strict: bool,
+    /// Print as JSON (with --prompt and --response)
+    #[arg(long)]
+    json: bool,
+}
+
+/// Rows read, scored and written at a time.
+const WINDOW: usize = 512;
+
+/// Runs the command.
+pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    let mut judge = load_judge(&args.judge)?;
+    match (&args.response, &args.data) {
+        (Some(response), _) => one(args, &mut judge, response),
+        (None, Some(data)) => file(args, &mut judge, data, global),
+        (None, None) => bail!("expected DATA, or --response"),
+    }
+}
+
+fn one(args: &Args, judge: &mut RewardModel, response: &str) -> anyhow::Result<()> {
+    let prompt = args.prompt.clone().map(Content::Text);
+    let response = Content::Text(response.to_owned());
+    let scored = judge.score(&[(prompt.as_ref(), &response)])?[0];
+    match args.json {
+        true => println!("{}", json!({"score": scored.score, "tokens": scored.tokens, "truncated": scored.truncated})),
+        false => println!("{}", scored.score),
+    }
+    if scored.truncated {
+        eprintln!("kudos: the text was cut to {} tokens", scored.tokens);
+    }
+    Ok(())
+}
+
+/// What was met on the way.
+#[derive(Default)]
+struct Tally {
+    rows: u64,
+    responses: usize,
+    tokens: usize,
+    truncated: u64,
+    unusable: u64,
+}
+
+fn file(args: &Args, judge: &mut RewardModel, data: &PathBuf, global: &Global) -> anyhow::Result<()> {
+    let reader = Reader::open(data, &Options { strict: args.strict, ..Options::default() })?;
+    let output = args.output.clone().unwrap_or_else(|| "-".into());
+    let format = OutputFormat::of_name(&output);
+    let mut writer = Writer::create(&output, format)?;
+    let mut progress = Progress::new(None, "rows", global.quiet || args.output.is_none());
+    let (mut window, mut tally) = (Vec::with_capacity(WINDOW), Tally::default());
+    for row in reader {
+        match row {
+            Ok(row) => window.push(row),
+            Err(kudos::data::DataError::Row(problem)) if !args.strict => {
+                tally.unusable += 1;
+                eprintln!("not scored: {problem}");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if window.len() == WINDOW {
+            score_rows(judge, &mut window, &mut writer, &mut tally)?;
+            progress.set(tally.rows, &format!("{} tokens", tally.tokens));
+        }
+    }
+    score_rows(judge, &mut window, &mut writer, &mut tally)?;
+    writer.finish()?;
+    progress.finish();
+    summarise(&tally, global);
+    Ok(())
+}
+
+fn summarise(tally: &Tally, global: &Global) {
+    if global.quiet {
+        return;
+    }
+    let Tally { rows, responses, tokens, truncated, unusable } = tally;
+    eprintln!("scored {responses} responses in {rows} rows ({tokens} tokens)");
+    if *truncated > 0 {
+        eprintln!("{truncated} rows hold a text that was cut to the token limit (column `truncated`)");
+    }
+    if *unusable > 0 {
+        eprintln!("{unusable} rows could not be used and are not in the output");
+    }
+}
+
+fn score_rows(
+    judge: &mut RewardModel,
+    rows: &mut Vec<Row>,
+    writer: &mut Writer,
+    tally: &mut Tally,
+) -> anyhow::Result<()> {
+    let inputs: Vec<Vec<Input>> = rows.iter().map(|row| inputs(&row.record)).collect();
+    let scored = judge.score(&inputs.concat())?;
+    let mut rest = scored.as_slice();
+    let mut outputs = Vec::with_capacity(rows.len());
+    for (row, inputs) in rows.iter().zip(&inputs) {
+        let (own, after) = rest.split_at(inputs.len());
+        rest = after;
+        tally.rows += 1;
+        tally.responses += own.len();
+        tally.tokens += own.iter().map(|s| s.tokens).sum::<usize>();
+        tally.truncated += u64::from(own.iter().any(|s| s.truncated));
+        outputs.push(with_scores(row, own));
+    }
+    outputs.iter().try_for_each(|row| writer.write(row))?;
+    rows.clear();
+    Ok(())
+}
+
+/// The texts of a row, in the order of its score columns.
+fn inputs(record: &Record) -> Vec<Input<'_>> {
+    match record {
+        Record::Ranked { prompt, response, .. } | Record::Unlabelled { prompt, response } => {
+            vec![(Some(prompt), response)]
+        }
+        Record::Pair { prompt, chosen, rejected, .. } => {
+            vec![(prompt.as_ref(), chosen), (prompt.as_ref(), rejected)]
+        }
+        Record::Comparison { prompt, a, b, .. } => vec![(prompt.as_ref(), a), (prompt.as_ref(), b)],
+        Record::Group { prompt, responses } => responses.iter().map(|r| (Some(prompt), &r.content)).collect(),
+    }
+}
+
+/// The row with its score columns, `tokens` and `truncated` added (an input column of that name is replaced).
+fn with_scores(row: &Row, scored: &[Scored]) -> Map<String, Value> {
+    let mut output = row.original.clone();
+    let mut put = |name: &str, value: Value| {
+        output.insert(name.to_owned(), value);
+    };
+    match &row.record {
+        Record::Ranked { .. } | Record::Unlabelled { .. } => put("score", json!(scored[0].score)),
+        Record::Pair { .. } => {
+            put("score_chosen", json!(scored[0].score));
+            put("score_rejected", json!(scored[1].score));
+        }
+        Record::Comparison { .. } => {
+            put("score_a", json!(scored[0].score));
+            put("score_b", json!(scored[1].score));
+        }
+        Record::Group { .. } => put("scores", scored.iter().map(|s| s.score).collect()),
+    }
+    put("tokens", json!(scored.iter().map(|s| s.tokens).sum::<usize>()));
+    put("truncated", json!(scored.iter().any(|s| s.truncated)));
+    output
+}

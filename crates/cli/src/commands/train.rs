@@ -1,0 +1,403 @@
+//! `kudos train`: rankings in, a judge out.
+
+use super::{Global, resolve};
+use crate::display::Progress;
+use anyhow::{Context, bail};
+use kudos::data::{FileInfo, Group, Loaded, Options, load_groups, split_by_prompt};
+use kudos::eval::{Metrics, Outcome, render_table, verdict};
+use kudos::models::{ClassifierSource, Config, LoadOptions, RewardConfig, TrainedOn, check_length, load};
+use kudos::text::{EncodeSettings, Encoder};
+use kudos::train::{
+    Asked, Event, Example, Finished, HeldOut, JudgeFiles, Recipe, Settings, StepMetrics, Trainer, epoch,
+    truncated_share, write_judge,
+};
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+
+/// Train a judge on rankings, pairs or comparisons.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kudos train rankings.csv --base all-minilm-l6-v2 -o judge
+  kudos train train.jsonl --eval test.jsonl --base distilbert-base-uncased --max-steps 1000 -o judge
+  kudos train pairs.jsonl --base judge -o better --learning-rate 2e-5
+  kudos train pairs.jsonl --base all-minilm-l6-v2 --recipe trl -o judge       as TRL's RewardTrainer would")]
+pub struct Args {
+    /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is standard input
+    #[arg(required = true, value_name = "DATA")]
+    data: Vec<PathBuf>,
+    /// What to start from: a model directory, or a name that `kudos pull` knows
+    #[arg(long, value_name = "M")]
+    base: String,
+    /// Directory of the judge
+    #[arg(long, short, value_name = "DIR", default_value = "judge")]
+    output: PathBuf,
+    /// default (whole groups, centring, warm-up, best held-out checkpoint) or trl (TRL's RewardTrainer)
+    #[arg(long, value_parser = choice::<Recipe>, value_name = "NAME")]
+    recipe: Option<Recipe>,
+    /// bradley-terry or plackett-luce [default: bradley-terry]
+    #[arg(long, value_parser = choice::<kudos::train::Loss>, value_name = "NAME")]
+    loss: Option<kudos::train::Loss>,
+    /// Optimizer steps [default: 3 epochs, and at least 100 steps unless --recipe trl]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_steps: Option<u64>,
+    /// Passes over the data
+    #[arg(long, value_name = "X")]
+    epochs: Option<f64>,
+    /// Groups (trl: pairs) a batch [default: 4]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Batches a step [default: 1]
+    #[arg(long, value_name = "N")]
+    accumulate: Option<usize>,
+    /// Most responses of a group that are encoded together; larger groups are visited in parts [default: 8]
+    #[arg(long, value_name = "K")]
+    group_size: Option<usize>,
+    /// Peak learning rate [default: 5e-5]
+    #[arg(long, value_name = "X")]
+    learning_rate: Option<f64>,
+    /// linear, cosine or constant [default: linear]
+    #[arg(long, value_parser = choice::<kudos::train::Schedule>, value_name = "NAME")]
+    schedule: Option<kudos::train::Schedule>,
+    /// Steps up to the peak learning rate [default: a tenth of the steps; trl: 0]
+    #[arg(long, value_name = "N")]
+    warmup_steps: Option<u64>,
+    /// AdamW's weight decay, not on biases and norms [default: 0]
+    #[arg(long, value_name = "X")]
+    weight_decay: Option<f32>,
+    /// Gradients are scaled down to this norm; 0 is off [default: 1]
+    #[arg(long, value_name = "X")]
+    max_grad_norm: Option<f64>,
+    /// Weight of (score + score)², which keeps scores near 0 [default: 0.01; trl: 0]
+    #[arg(long, value_name = "X")]
+    center_coefficient: Option<f64>,
+    /// Token limit of prompt and response together [default: the base's reward.json, else 512 or what it can hold]
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+    /// longest_first or keep_response (cut the prompt's start first) [default: longest_first]
+    #[arg(long, value_parser = truncation, value_name = "RULE")]
+    truncation: Option<kudos::text::Truncation>,
+    /// f32 [default: f32]
+    #[arg(long, value_parser = choice::<kudos::train::Precision>, value_name = "NAME")]
+    precision: Option<kudos::train::Precision>,
+    /// Seed of a new head, the order and the split [default: 42]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Keep the order of the files
+    #[arg(long)]
+    no_shuffle: bool,
+    /// Data to evaluate on while training; without it, prompts are held out
+    #[arg(long, num_args = 1.., value_name = "DATA")]
+    eval: Vec<PathBuf>,
+    /// Share of the prompts to hold out when there is no --eval [default: 0.2; trl: 0]
+    #[arg(long, value_name = "X", conflicts_with = "eval")]
+    eval_fraction: Option<f64>,
+    /// Steps between evaluations [default: a tenth of the steps]
+    #[arg(long, value_name = "N")]
+    eval_every: Option<u64>,
+    /// Stop after N evaluations without a better held-out accuracy
+    #[arg(long, value_name = "N")]
+    early_stop: Option<u64>,
+    /// Steps between checkpoints [default: 100]
+    #[arg(long, value_name = "N")]
+    save_every: Option<u64>,
+    /// Continue the run in the output directory from its last checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Replace what the output directory holds
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
+    /// Make a new classification head even if the base has one
+    #[arg(long)]
+    new_head: bool,
+    /// Make the first unusable row an error
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Parses a name as its serde type spells it.
+fn choice<T: DeserializeOwned>(name: &str) -> Result<T, String> {
+    serde_json::from_value(name.into()).map_err(|e| e.to_string())
+}
+
+fn truncation(name: &str) -> Result<kudos::text::Truncation, String> {
+    choice(&name.replace('-', "_"))
+}
+
+impl Args {
+    /// What a plain call with these essentials would be, for commands that train as one of their stages.
+    pub fn plain(data: PathBuf, eval: PathBuf, base: String, output: PathBuf, max_steps: u64) -> Self {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            args: Args,
+        }
+        let words = ["train".into(), data.into_os_string(), "--base".into(), base.into(), "--output".into()];
+        let more = [output.into_os_string(), "--max-steps".into(), max_steps.to_string().into(), "--eval".into()];
+        let words = words.into_iter().chain(more).chain([eval.into_os_string(), "--overwrite".into()]);
+        <Alone as clap::Parser>::parse_from(words).args
+    }
+
+    fn asked(&self) -> Asked {
+        Asked {
+            recipe: self.recipe,
+            loss: self.loss,
+            max_steps: self.max_steps,
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            accumulate: self.accumulate,
+            group_size: self.group_size,
+            learning_rate: self.learning_rate,
+            schedule: self.schedule,
+            warmup_steps: self.warmup_steps,
+            weight_decay: self.weight_decay,
+            max_grad_norm: self.max_grad_norm,
+            center_coefficient: self.center_coefficient,
+            max_length: self.max_length,
+            truncation: self.truncation,
+            precision: self.precision,
+            seed: self.seed,
+            no_shuffle: Some(self.no_shuffle),
+            eval_fraction: self.eval_fraction,
+            eval_every: self.eval_every,
+            early_stop: self.early_stop,
+            save_every: self.save_every,
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    prepare_output(args)?;
+    let asked = args.asked();
+    let data = Data::load(args, &asked, global)?;
+    let base = resolve(&args.base)?;
+    let seed = asked.seed.unwrap_or(42);
+    let (model, head) = load(&base, LoadOptions::Base { seed, new_head: args.new_head })
+        .with_context(|| format!("cannot start from {}", args.base))?;
+    let encoder = Encoder::load(&base, encode_settings(args, &base, &model.config)?)?;
+    let held_out = data.held_out(&encoder)?;
+    let examples = Example::encode(&data.train, asked.recipe.unwrap_or_default(), &encoder)?;
+    let visits = epoch(&examples, args.group_size.unwrap_or(8), false, 0, 0).len();
+    let settings = asked.decide(visits, held_out.is_some())?;
+    announce(&settings, &examples, &data, head, global);
+    let fingerprint = fingerprint(&data, args, &encoder);
+    let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
+    if args.resume {
+        let step = trainer.resume()?;
+        note(global, &format!("resuming after step {step}"));
+    }
+    let finished = watch(&mut trainer, global)?;
+    let files = JudgeFiles {
+        encoder: &encoder,
+        base: &args.base,
+        new_head: head == ClassifierSource::New,
+        data: data.files.iter().map(trained_on).collect(),
+    };
+    write_judge(&args.output, &trainer, &finished, &files)?;
+    conclude(args, &trainer, &finished, global);
+    Ok(())
+}
+
+fn note(global: &Global, line: &str) {
+    if !global.quiet {
+        eprintln!("{line}");
+    }
+}
+
+/// Refuses to write over a judge, unless told so.
+fn prepare_output(args: &Args) -> anyhow::Result<()> {
+    let run = args.output.join("run");
+    let used = args.output.join("model.safetensors").exists() || run.join("checkpoint.safetensors").exists();
+    if args.resume || !used {
+        return Ok(());
+    }
+    if !args.overwrite {
+        bail!(
+            "{}: it already holds a judge or a run; --resume continues it, --overwrite replaces it, -o names another",
+            args.output.display()
+        );
+    }
+    let judge = ["model.safetensors", "config.json", "reward.json", "training_args.json", "README.md"];
+    let files = judge.iter().map(|f| args.output.join(f));
+    let run_files = ["metrics.jsonl", "checkpoint.safetensors"].iter().map(|f| run.join(f));
+    for file in files.chain(run_files).filter(|f| f.exists()) {
+        std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// The groups to learn from and to be measured with.
+struct Data {
+    train: Vec<Group>,
+    eval: Vec<Group>,
+    eval_name: String,
+    files: Vec<FileInfo>,
+    eval_files: Vec<FileInfo>,
+}
+
+impl Data {
+    fn load(args: &Args, asked: &Asked, global: &Global) -> anyhow::Result<Self> {
+        let options = Options { strict: args.strict, ..Options::default() };
+        let loaded = load_groups(&args.data, &options)?;
+        report_problems(&loaded, global);
+        if !args.eval.is_empty() {
+            let eval = load_groups(&args.eval, &options)?;
+            report_problems(&eval, global);
+            let names: Vec<_> = eval.files.iter().map(|f| f.file.clone()).collect();
+            let eval_name = names.join(", ");
+            let (train, files) = (loaded.groups, loaded.files);
+            return Ok(Self { train, eval: eval.groups, eval_name, files, eval_files: eval.files });
+        }
+        let labelled: Vec<Group> = loaded.groups.into_iter().filter(|g| !g.comparisons.is_empty()).collect();
+        let fraction = asked.eval_fraction_or_default();
+        let (train, eval) = match fraction > 0.0 {
+            true => split_by_prompt(labelled, fraction, asked.seed.unwrap_or(42)),
+            false => (labelled, Vec::new()),
+        };
+        let eval_name = format!("{:.0} % of the prompts, held out", 100.0 * fraction);
+        Ok(Self { train, eval, eval_name, files: loaded.files, eval_files: Vec::new() })
+    }
+
+    fn held_out(&self, encoder: &Encoder) -> anyhow::Result<Option<HeldOut>> {
+        if self.eval.iter().all(|g| g.comparisons.is_empty()) {
+            return Ok(None);
+        }
+        Ok(Some(HeldOut::encode(&self.eval_name, self.eval.clone(), encoder)?))
+    }
+}
+
+/// States each unusable row, or the first few of many.
+pub fn report_problems(loaded: &Loaded, global: &Global) {
+    const SHOWN: usize = 5;
+    for problem in loaded.problems.iter().take(SHOWN) {
+        note(global, &format!("not used: {problem}"));
+    }
+    if loaded.problems.len() > SHOWN {
+        let left = loaded.problems.len() - SHOWN;
+        note(global, &format!("not used: {left} more rows; `kudos check` lists them all"));
+    }
+}
+
+/// A base that is a judge keeps its rendering; flags win.
+fn encode_settings(args: &Args, base: &Path, config: &Config) -> anyhow::Result<EncodeSettings> {
+    let inherited = RewardConfig::read(base)?.unwrap_or_else(|| RewardConfig::default_for(config)).encode;
+    let encode = EncodeSettings {
+        render: inherited.render,
+        max_length: args.max_length.unwrap_or(inherited.max_length),
+        truncation: args.truncation.unwrap_or(inherited.truncation),
+    };
+    check_length(Path::new("--max-length"), &encode, config)?;
+    Ok(encode)
+}
+
+fn trained_on(file: &FileInfo) -> TrainedOn {
+    TrainedOn { file: file.file.clone(), sha256: file.sha256.clone(), groups: file.groups, pairs: file.pairs }
+}
+
+/// What a resumed run must share with the one that was killed.
+fn fingerprint(data: &Data, args: &Args, encoder: &Encoder) -> String {
+    let hashes: Vec<_> = data.files.iter().chain(&data.eval_files).map(|f| f.sha256.as_str()).collect();
+    let encode = serde_json::to_string(encoder.settings()).expect("plain data");
+    format!("{} {encode} {} new_head={}", args.base, hashes.join(" "), args.new_head)
+}
+
+fn announce(settings: &Settings, examples: &[Example], data: &Data, head: ClassifierSource, global: &Global) {
+    let pairs: usize = examples.iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
+    let responses: usize = examples.iter().map(|e| e.sequences.len()).sum();
+    let head = if head == ClassifierSource::New { "a new head" } else { "the base's head" };
+    note(
+        global,
+        &format!(
+            "training on {pairs} pairs of {responses} responses in {} groups; {} groups held out; {head}; {} steps of {} groups, f32, {} threads",
+            examples.len(),
+            data.eval.len(),
+            settings.max_steps,
+            settings.batch_size * settings.accumulate,
+            kernels::parallel::threads(),
+        ),
+    );
+    let cut = truncated_share(examples);
+    if cut > 0.0 {
+        note(global, &format!("{:.1} % of the responses are cut to the token limit", 100.0 * cut));
+    }
+}
+
+/// Runs the loop with a progress display.
+fn watch(trainer: &mut Trainer, global: &Global) -> anyhow::Result<Finished> {
+    let mut progress = Progress::new(Some(trainer.settings().max_steps), "steps", global.quiet);
+    let mut smooth = Smooth::default();
+    let finished = trainer.run(&mut |event| match event {
+        Event::Step(metrics) => {
+            smooth.add(metrics);
+            progress.set(metrics.step, &smooth.text());
+        }
+        Event::Evaluated(evaluation) => {
+            let accuracy = evaluation.eval_accuracy.map_or("–".into(), |a| format!("{a:.3}"));
+            progress.say(&format!(
+                "step {}: held-out accuracy {accuracy}, loss {:.4}",
+                evaluation.step, evaluation.eval_loss
+            ));
+        }
+    });
+    progress.finish();
+    Ok(finished?)
+}
+
+/// Exponential averages for the display: single steps of four groups jump too much to read.
+#[derive(Default)]
+struct Smooth {
+    weight: f64,
+    loss: f64,
+    accuracy: f64,
+    tokens: f64,
+    seconds: f64,
+}
+
+impl Smooth {
+    fn add(&mut self, step: &StepMetrics) {
+        const KEEP: f64 = 0.9;
+        let mix = |old: f64, new: f64| KEEP * old + (1.0 - KEEP) * new;
+        self.weight = mix(self.weight, 1.0);
+        self.loss = mix(self.loss, step.loss);
+        self.accuracy = mix(self.accuracy, step.accuracy.unwrap_or(0.5));
+        self.tokens = mix(self.tokens, step.tokens as f64);
+        self.seconds = mix(self.seconds, step.seconds);
+    }
+
+    fn text(&self) -> String {
+        let (loss, accuracy) = (self.loss / self.weight, self.accuracy / self.weight);
+        format!("loss {loss:.4}  accuracy {accuracy:.3}  {:.0} tokens/s", self.tokens / self.seconds.max(1e-9))
+    }
+}
+
+/// The held-out figures, what they mean, and what to do with the judge.
+fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, global: &Global) {
+    if finished.stopped_early {
+        note(global, &format!("stopped after step {}: the held-out accuracy no longer rose", finished.steps));
+    }
+    match &finished.held_out {
+        Some(report) => {
+            note(global, &render_table(std::slice::from_ref(report)));
+            explain(trainer, finished, &report.metrics, global);
+        }
+        None => note(global, "nothing was held out: use `kudos eval` on prompts that were not trained on"),
+    }
+    let output = args.output.display();
+    let chosen = if finished.chosen_by_held_out { " (the best on held-out prompts)" } else { "" };
+    note(global, &format!("kept step {}{chosen}", finished.kept));
+    note(global, &format!("judge: {output}    next: kudos score answers.csv --judge {output}"));
+}
+
+fn explain(trainer: &Trainer, finished: &Finished, held_out: &Metrics, global: &Global) {
+    let pairs = trainer.examples().iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
+    let outcome = Outcome {
+        train_accuracy: finished.train_accuracy,
+        train_pairs: pairs,
+        loss: finished.loss,
+        truncated_share: truncated_share(trainer.examples()),
+        held_out,
+    };
+    for finding in verdict(&outcome) {
+        note(global, &finding.to_string());
+    }
+}

@@ -1,0 +1,140 @@
+//! `kudos.toml`: settings that stand in for flags, in two steps: typed → decided.
+//!
+//! A table for each command, keys named as its flags; keys outside tables hold for every command. What
+//! the file says is appended to the command line wherever the flag was not typed, so clap checks both
+//! alike and flags win.
+
+use anyhow::{Context, bail};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command};
+use std::ffi::OsString;
+use std::fmt::Write;
+use toml::{Table, Value};
+
+const FILE: &str = "kudos.toml";
+
+/// The command line with the settings file's values for the flags that were not typed.
+pub fn with_settings_file(cli: &Command, typed: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
+    match std::fs::read_to_string(FILE) {
+        Ok(text) => merge(cli, typed, &text).with_context(|| FILE.to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(typed),
+        Err(error) => Err(error).context(FILE),
+    }
+}
+
+fn merge(cli: &Command, typed: Vec<OsString>, text: &str) -> anyhow::Result<Vec<OsString>> {
+    let table: Table = text.parse()?;
+    let Some(command) = typed.iter().skip(1).find_map(|a| cli.find_subcommand(a.to_str()?)) else {
+        return Ok(typed);
+    };
+    let mut arguments = typed.clone();
+    let own = table.get(command.get_name()).and_then(Value::as_table);
+    let shared = table.iter().filter(|(_, value)| !value.is_table());
+    for (key, value) in own.into_iter().flatten() {
+        let known = command.get_arguments().chain(cli.get_arguments()).find(|a| a.get_long() == Some(key));
+        let Some(argument) = known else { bail!("[{}]: `{key}` is not a flag of this command", command.get_name()) };
+        if !is_typed(&typed, key, argument.get_short()) {
+            append(&mut arguments, key, value)?;
+        }
+    }
+    for (key, value) in shared {
+        let Some(argument) = cli.get_arguments().find(|a| a.get_long() == Some(key)) else {
+            bail!("`{key}` is not a flag of every command; put it under the command's table");
+        };
+        let in_own = own.is_some_and(|own| own.contains_key(key));
+        if !in_own && !is_typed(&typed, key, argument.get_short()) {
+            append(&mut arguments, key, value)?;
+        }
+    }
+    if let Some(name) = table.iter().find(|(k, v)| v.is_table() && cli.find_subcommand(k).is_none()) {
+        bail!("[{}] is not a command", name.0);
+    }
+    Ok(arguments)
+}
+
+fn is_typed(typed: &[OsString], long: &str, short: Option<char>) -> bool {
+    typed.iter().filter_map(|a| a.to_str()).any(|argument| match argument.strip_prefix("--") {
+        Some(name) => name.split('=').next() == Some(long),
+        None => short.is_some_and(|s| argument.strip_prefix('-').is_some_and(|rest| rest.starts_with(s))),
+    })
+}
+
+/// Appends one setting as a flag.
+fn append(arguments: &mut Vec<OsString>, key: &str, value: &Value) -> anyhow::Result<()> {
+    let text = match value {
+        Value::Boolean(true) => return Ok(arguments.push(format!("--{key}").into())),
+        Value::Boolean(false) => return Ok(()),
+        Value::String(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Array(items) => return items.iter().try_for_each(|item| append(arguments, key, item)),
+        Value::Datetime(_) | Value::Table(_) => bail!("`{key}` is {value}, expected a number, a text, true or false"),
+    };
+    arguments.push(format!("--{key}={text}").into());
+    Ok(())
+}
+
+/// The settings of a command as `kudos.toml` would hold them.
+pub fn describe(matches: &ArgMatches) -> String {
+    let Some((name, matches)) = matches.subcommand() else { return String::new() };
+    let mut text = format!("[{name}]\n");
+    for id in matches.ids().map(clap::Id::as_str).filter(|id| *id != "print_settings") {
+        let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
+        let values: Vec<_> = values.map(|v| v.to_string_lossy().into_owned()).collect();
+        let origin = match matches.value_source(id) {
+            Some(ValueSource::DefaultValue) => "  # default",
+            _ => "",
+        };
+        let _ = writeln!(text, "{} = {}{origin}", id.replace('_', "-"), toml_value(&values));
+    }
+    text
+}
+
+fn toml_value(values: &[String]) -> String {
+    let one = |text: &String| match text.parse::<f64>() {
+        Ok(_) => text.clone(),
+        Err(_) if text == "true" || text == "false" => text.clone(),
+        Err(_) => Value::String(text.clone()).to_string(),
+    };
+    match values {
+        [value] => one(value),
+        values => format!("[{}]", values.iter().map(one).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Arg, ArgAction};
+
+    fn cli() -> Command {
+        let flag = |name: &'static str| Arg::new(name).long(name);
+        let train = Command::new("train").arg(flag("base")).arg(flag("seed")).arg(flag("output").short('o'));
+        let quiet = flag("quiet").global(true).action(ArgAction::SetTrue);
+        Command::new("kudos").subcommand(train).subcommand(Command::new("eval")).arg(quiet)
+    }
+
+    fn merged(typed: &[&str], text: &str) -> Result<Vec<String>, String> {
+        let typed = typed.iter().map(OsString::from).collect();
+        let arguments = merge(&cli(), typed, text).map_err(|e| e.to_string())?;
+        Ok(arguments.into_iter().map(|a| a.into_string().unwrap()).collect())
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let text = "quiet = true\n[train]\nbase = 'b'\nseed = 7\noutput = 'j'\n[eval]\n";
+        let arguments = merged(&["kudos", "train", "--seed=1", "-oX"], text).unwrap();
+        assert_eq!(arguments, ["kudos", "train", "--seed=1", "-oX", "--base=b", "--quiet"]);
+        assert_eq!(merged(&["kudos", "eval"], text).unwrap(), ["kudos", "eval", "--quiet"]);
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let cases =
+            [("[train]\nbas = 'b'", "`bas` is not a flag"), ("seed = 1", "put it under"), ("[x]", "[x] is not")];
+        for (text, expected) in cases {
+            let error = merged(&["kudos", "train"], text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What a person sees while something runs: a bar on a terminal, plain lines otherwise, nothing with --quiet.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Progress of a known or unknown number of steps.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    quiet: bool,
+    what: &'static str,
+    total: Option<u64>,
+    done: u64,
+    started: Instant,
+    last_line: Instant,
+}
+
+/// Seconds between plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+impl Progress {
+    /// Starts; `what` names the steps (`steps`, `rows`).
+    pub fn new(total: Option<u64>, what: &'static str, quiet: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = (terminal && !quiet).then(|| bar(total, what));
+        let now = Instant::now();
+        Self { bar, quiet, what, total, done: 0, started: now, last_line: now }
+    }
+
+    /// Sets how far it is, with a message of the latest figures.
+    pub fn set(&mut self, done: u64, message: &str) {
+        self.done = done;
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.set_message(message.to_owned());
+        } else if !self.quiet && (self.last_line.elapsed() >= LINE_EVERY || Some(done) == self.total) {
+            self.last_line = Instant::now();
+            eprintln!("{}", self.line(message));
+        }
+    }
+
+    fn line(&self, message: &str) -> String {
+        let Progress { done, what, .. } = self;
+        match self.total {
+            Some(total) => {
+                let rate = *done as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+                let left = Duration::from_secs_f64(total.saturating_sub(*done) as f64 / rate.max(1e-9));
+                format!("{done}/{total} {what}, {} left  {message}", clock(left))
+            }
+            None => format!("{done} {what}  {message}"),
+        }
+    }
+
+    /// A line that stays, above the bar.
+    pub fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None if !self.quiet => eprintln!("{line}"),
+            None => {}
+        }
+    }
+
+    /// Ends the display.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(total: Option<u64>, what: &str) -> ProgressBar {
+    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    let template = match total {
+        Some(_) => format!("{{bar:30}} {{pos}}/{{len}} {what}, {{eta}} left  {{msg}}"),
+        None => format!("{{spinner}} {{pos}} {what}, {{per_sec}}  {{msg}}"),
+    };
+    bar.set_style(ProgressStyle::with_template(&template).expect("the template is constant"));
+    bar
+}
+
+fn clock(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..=99 => format!("{seconds} s"),
+        _ => format!("{} min", seconds / 60),
+    }
+}
+
+/// A bar of `width` cells, `share` of it filled.
+pub fn meter(share: f64, width: usize) -> String {
+    let eighths = (share.clamp(0.0, 1.0) * width as f64 * 8.0).round() as usize;
+    let mut cells = "█".repeat(eighths / 8);
+    if !eighths.is_multiple_of(8) {
+        cells.push(['▏', '▎', '▍', '▌', '▋', '▊', '▉'][eighths % 8 - 1]);
+    }
+    let used = cells.chars().count();
+    cells + &" ".repeat(width - used)
+}
+
+/// The first `width` characters on one line, with an ellipsis when something is left out.
+pub fn one_line(text: &str, width: usize) -> String {
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match flat.chars().count() > width {
+        true => flat.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+        false => flat,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meters_and_lines_keep_their_width() {
+        assert_eq!(meter(0.5, 4), "██  ");
+        assert_eq!(meter(1.2, 3), "███");
+        assert_eq!(meter(0.3, 4), "█▎  ");
+        assert_eq!(one_line("a\n b   c", 10), "a b c");
+        assert_eq!(one_line("abcdef", 4), "abc…");
+    }
+}
