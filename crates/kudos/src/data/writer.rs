@@ -135,9 +135,9 @@ impl Writer {
     pub fn create(path: impl AsRef<Path>, format: OutputFormat) -> Result<Writer, DataError> {
         let file: Arc<str> = path.as_ref().to_string_lossy().into();
         let sink = Sink::create(path.as_ref(), format.compression);
-        let sink = sink.map_err(|source| DataError::Write {
+        let sink = sink.map_err(|reason| DataError::Write {
             file: file.clone(),
-            source,
+            reason,
         })?;
         let output = match format.encoding {
             Encoding::Jsonl => Output::Lines { sink, array: false },
@@ -186,7 +186,7 @@ impl Writer {
     fn error(&self, fault: Fault) -> DataError {
         let (file, row) = (self.file.clone(), self.rows);
         match fault {
-            Fault::Io(source) => DataError::Write { file, source },
+            Fault::Io(reason) => DataError::Write { file, reason },
             Fault::Row {
                 column,
                 expected,
