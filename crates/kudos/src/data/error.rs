@@ -2,7 +2,8 @@
 //!
 //! Two levels: a [`DataError`] ends the reading of a file, a [`RowProblem`] costs one row, which is
 //! counted and reported with its place. Every message is one line that says where, what was expected,
-//! what was found and, when it ends the command, what to do.
+//! what was found and, when it ends the command, what to do. It is complete in itself: an inner error
+//! is quoted, and not offered again as the `source` of the outer one.
 
 use super::record::Location;
 use std::io;
@@ -13,12 +14,12 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum DataError {
     /// The file is missing or may not be read.
-    #[error("{file}: expected a readable file, found {source}; check the name and the permissions")]
+    #[error("{file}: expected a readable file, found {reason}; check the name and the permissions")]
     Open {
         /// The file as the user named it.
         file: Arc<str>,
         /// What the system said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A directory was given.
     #[error("{file}: expected a file, found a directory; name the files in it, such as {file}/train.jsonl")]
@@ -87,12 +88,12 @@ pub enum DataError {
         location: Location,
     },
     /// The system failed to deliver the bytes.
-    #[error("{location}: expected to read on, found {source}; check the disk or the pipe")]
+    #[error("{location}: expected to read on, found {reason}; check the disk or the pipe")]
     Read {
         /// The last line that was reached.
         location: Location,
         /// What the system said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// So many ranked responses share one prompt that their pairs would not fit in memory.
     #[error(
@@ -110,12 +111,14 @@ pub enum DataError {
     #[error("{0}; correct the row, or run without --strict to leave it out")]
     Row(RowProblem),
     /// The output could not be written.
-    #[error("{file}: expected to write the output, found {source}; check the directory and the free space")]
+    #[error(
+        "{file}: expected to write the output, found {reason}; check the directory and the free space"
+    )]
     Write {
         /// The output as the user named it.
         file: Arc<str>,
         /// What the system said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A row that the output format cannot express.
     #[error(
@@ -138,22 +141,26 @@ pub enum DataError {
 impl DataError {
     /// True for a closed pipe (`kudos … | head`), which is no failure of ours.
     pub fn is_broken_pipe(&self) -> bool {
-        matches!(self, DataError::Write { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+        matches!(self, DataError::Write { reason, .. } if reason.kind() == io::ErrorKind::BrokenPipe)
     }
 
     /// Sorts an error of a reader into "damaged" (said by a decoder) and "not delivered".
-    pub(super) fn from_read(location: Location, expected: &'static str, source: io::Error) -> Self {
+    pub(super) fn from_read(location: Location, expected: &'static str, reason: io::Error) -> Self {
         use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
-        match source.kind() {
+        match reason.kind() {
             UnexpectedEof => {
                 let found = "its end too early".to_owned();
                 DataError::Damaged { location, expected, found }
             }
             InvalidData | InvalidInput | Other => {
-                let found = source.to_string();
-                DataError::Damaged { location, expected, found }
+                let found = reason.to_string();
+                DataError::Damaged {
+                    location,
+                    expected,
+                    found,
+                }
             }
-            _ => DataError::Read { location, source },
+            _ => DataError::Read { location, reason },
         }
     }
 }

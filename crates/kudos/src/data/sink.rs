@@ -80,7 +80,8 @@ impl Write for Sink {
 
 impl Target {
     fn create(path: &Path) -> io::Result<Target> {
-        if path == Path::new("-") {
+        // /dev/stdout may be a link to a file, which a rename would replace under the caller's feet.
+        if path == Path::new("-") || path == Path::new("/dev/stdout") {
             return Ok(Target::Stdout(io::stdout()));
         }
         // A symbolic link keeps pointing where it did: what it points at is replaced.

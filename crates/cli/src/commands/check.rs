@@ -1,0 +1,218 @@
+//! `kudos check`: what is wrong with this data, before training on it.
+
+use anyhow::{Context, bail};
+use kudos::data::check::{self, Baseline, CheckOptions, EncodedInfo, Finding, Report, Severity};
+use kudos::data::{Content, FileInfo, Options, load_groups};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Report what is wrong with preference data: unusable rows, contradictions, leaks, shortcuts.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kudos check rankings.csv
+  kudos check train.jsonl --eval test.jsonl       prompts in both are a leak: exit status 1
+  kudos check pairs.parquet --base distilbert --max-length 512
+  kudos check *.jsonl.gz --json > findings.json")]
+pub struct Args {
+    /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is standard input
+    #[arg(required = true, value_name = "DATA")]
+    data: Vec<PathBuf>,
+    /// Data kept for evaluation: a prompt it shares with DATA is an error
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    eval: Vec<PathBuf>,
+    /// Base model or judge whose tokenizer finds texts that are too long
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
+    /// Token limit to check against, instead of the base's own
+    #[arg(long, value_name = "N", requires = "base")]
+    max_length: Option<usize>,
+    /// Exit with status 1 if any row is unusable
+    #[arg(long)]
+    strict: bool,
+    /// Places to show of each finding (--json has all)
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    show: usize,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
+    let paths: Vec<&PathBuf> = args.data.iter().chain(&args.eval).collect();
+    let loaded = load_groups(&paths, &Options::default())?;
+    let encode = args
+        .base
+        .as_deref()
+        .map(|base| encoder_for(base, args.max_length))
+        .transpose()?;
+    let eval_from = (!args.eval.is_empty()).then_some(args.data.len());
+    let report = check::run(
+        &loaded,
+        &CheckOptions {
+            encode: encode.as_deref(),
+            eval_from,
+        },
+    );
+    let text = if global.json {
+        serde_json::to_string_pretty(&report)? + "\n"
+    } else {
+        render(&report, args.show)
+    };
+    print(&text)?;
+    verdict(&report, args.strict)
+}
+
+type Encoder = Box<dyn Fn(Option<&Content>, &Content) -> EncodedInfo>;
+
+/// The function that encodes as training on `base` would.
+fn encoder_for(base: &Path, _max_length: Option<usize>) -> anyhow::Result<Encoder> {
+    bail!(
+        "{}: expected a tokenizer, but this build cannot load one yet; run without --base",
+        base.display()
+    )
+}
+
+/// Exit status 1 for errors, and under `--strict` for unusable rows.
+fn verdict(report: &Report, strict: bool) -> anyhow::Result<()> {
+    let first = |finding: &Finding| match finding.places.first() {
+        Some(place) => format!("{}:{}: {}", place.file, place.line, finding.message),
+        None => finding.message.to_owned(),
+    };
+    if let Some(error) = report
+        .findings
+        .iter()
+        .find(|finding| finding.severity == Severity::Error)
+    {
+        bail!("{} ({} places in all)", first(error), error.count);
+    }
+    if strict && report.unusable > 0 {
+        let unusable = report.findings.first().map(first).unwrap_or_default();
+        bail!(
+            "{unusable} ({} unusable rows in all; expected none under --strict)",
+            report.unusable
+        );
+    }
+    Ok(())
+}
+
+/// Prints; a closed pipe (`| head`) is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output: expected to write the report"),
+    }
+}
+
+/// The report for people.
+fn render(report: &Report, show: usize) -> String {
+    let mut text = table(report);
+    let _ = writeln!(text, "\n{}", headline(report));
+    for severity in [Severity::Error, Severity::Warning, Severity::Note] {
+        for finding in report
+            .findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+        {
+            text += &paragraph(finding, show);
+        }
+    }
+    if report.findings.is_empty() {
+        text += "\nNothing wrong was found.\n";
+    }
+    text
+}
+
+const HEADER: [&str; 7] = [
+    "file", "rows", "unusable", "groups", "pairs", "ties", "kind",
+];
+
+fn table(report: &Report) -> String {
+    let line = |file: &FileInfo| {
+        let kinds: Vec<String> = file.kinds.keys().map(ToString::to_string).collect();
+        let numbers = [
+            file.rows,
+            file.unusable,
+            file.groups as u64,
+            file.pairs as u64,
+            file.ties as u64,
+        ];
+        let mut cells = vec![file.file.clone()];
+        cells.extend(numbers.map(|number| number.to_string()));
+        cells.push(kinds.join(", "));
+        cells
+    };
+    let mut lines = vec![HEADER.map(str::to_owned).to_vec()];
+    lines.extend(report.files.iter().map(line));
+    aligned(&lines)
+}
+
+/// Columns under each other: the first and the last to the left, numbers to the right.
+fn aligned(lines: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        lines
+            .iter()
+            .map(|cells| cells[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..HEADER.len()).map(width).collect();
+    let mut text = String::new();
+    for cells in lines {
+        text += &format!("{:<1$}", cells[0], widths[0]);
+        for column in 1..HEADER.len() - 1 {
+            text += &format!("  {:>1$}", cells[column], widths[column]);
+        }
+        text += &format!("  {}\n", cells[HEADER.len() - 1]);
+    }
+    text
+}
+
+fn headline(report: &Report) -> String {
+    let mut text = format!(
+        "{}, {}",
+        counted(report.prompts, "prompt"),
+        counted(report.pairs, "pair")
+    );
+    let rules = [
+        ("\"the longer wins\"", report.longer_wins),
+        ("\"the first listed wins\"", report.first_listed_wins),
+    ];
+    for (rule, baseline) in rules {
+        if let Some(Baseline { accuracy, pairs }) = baseline {
+            text += &format!(
+                "\n{rule} is right in {:.1} % of {}",
+                100.0 * accuracy,
+                counted(pairs, "pair")
+            );
+        }
+    }
+    text
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+fn paragraph(finding: &Finding, show: usize) -> String {
+    let name = match finding.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    };
+    let mut text = format!(
+        "\n{name}: {} ({})\n",
+        finding.message,
+        counted(finding.count, "place")
+    );
+    for place in finding.places.iter().take(show) {
+        let _ = writeln!(text, "  {}:{}  {}", place.file, place.line, place.detail);
+    }
+    if finding.count > show {
+        let _ = writeln!(
+            text,
+            "  and {} more (--show {}, or --json for all)",
+            finding.count - show,
+            finding.count
+        );
+    }
+    text
+}

@@ -1,0 +1,113 @@
+//! `kudos pairs`: rankings → preference pairs, in the format that trainers read.
+
+use anyhow::bail;
+use kudos::data::{DataError, Loaded, Options, OutputFormat, Writer, load_groups, preferences};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Turn rankings, comparisons and groups into `prompt, chosen, rejected` rows.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kudos pairs rankings.csv -o pairs.jsonl
+  kudos pairs rankings.csv votes.jsonl.gz -o pairs.parquet
+  kudos pairs rankings.csv | head -3")]
+pub struct Args {
+    /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is standard input
+    #[arg(required = true, value_name = "DATA")]
+    data: Vec<PathBuf>,
+    /// Output file: JSONL, or .json, .csv, .parquet by its name, each also .gz or .zst
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "-",
+        hide_default_value = true
+    )]
+    output: PathBuf,
+    /// Stop at the first row that cannot be used
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Unusable rows that are printed; `kudos check` lists all.
+const PROBLEMS_SHOWN: usize = 20;
+
+/// Runs the command.
+pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
+    let options = Options {
+        strict: args.strict,
+        ..Options::default()
+    };
+    let loaded = load_groups(&args.data, &options)?;
+    if loaded.pairs() == 0 {
+        bail!("{}", nothing_to_write(&loaded));
+    }
+    match write(&loaded, &args.output) {
+        Err(error) if error.is_broken_pipe() => return Ok(()),
+        written => written?,
+    };
+    if global.json {
+        print_summary(&loaded, &args.output);
+    } else if !global.quiet {
+        report(&loaded);
+    }
+    Ok(())
+}
+
+fn write(loaded: &Loaded, output: &Path) -> Result<u64, DataError> {
+    let mut writer = Writer::create(output, OutputFormat::of_name(output))?;
+    for row in preferences(loaded) {
+        writer.write(&row)?;
+    }
+    writer.finish()
+}
+
+fn nothing_to_write(loaded: &Loaded) -> String {
+    let files: Vec<&str> = loaded.files.iter().map(|file| file.file.as_str()).collect();
+    let why = match loaded.problems.first() {
+        Some(problem) => format!("{} unusable rows, the first: {problem}", unusable(loaded)),
+        None => format!("{} ties and no unusable row", loaded.ties()),
+    };
+    format!(
+        "{}: expected two responses of different rank to some prompt, found none ({why}); run `kudos check`",
+        files.join(", ")
+    )
+}
+
+fn unusable(loaded: &Loaded) -> u64 {
+    loaded.files.iter().map(|file| file.unusable).sum()
+}
+
+/// On standard error, which the pairs never go to.
+fn report(loaded: &Loaded) {
+    for problem in loaded.problems.iter().take(PROBLEMS_SHOWN) {
+        eprintln!("left out: {problem}");
+    }
+    if loaded.problems.len() > PROBLEMS_SHOWN {
+        eprintln!(
+            "left out: {} more, listed by `kudos check`",
+            loaded.problems.len() - PROBLEMS_SHOWN
+        );
+    }
+    let (pairs, ties, unusable) = (loaded.pairs(), loaded.ties(), unusable(loaded));
+    eprintln!("{pairs} pairs written, {ties} ties left out, {unusable} rows unusable");
+}
+
+/// On standard output, or on standard error when the pairs are on standard output.
+fn print_summary(loaded: &Loaded, output: &Path) {
+    let problem = |problem: &kudos::data::RowProblem| {
+        let (file, line) = (&*problem.location.file, problem.location.line);
+        json!({"file": file, "line": line, "code": problem.kind.name(), "detail": problem.kind.to_string()})
+    };
+    let summary = json!({
+        "pairs": loaded.pairs(),
+        "ties": loaded.ties(),
+        "unusable": unusable(loaded),
+        "problems": loaded.problems.iter().map(problem).collect::<Vec<_>>(),
+    });
+    if output == Path::new("-") {
+        eprintln!("{summary}")
+    } else {
+        println!("{summary}")
+    }
+}

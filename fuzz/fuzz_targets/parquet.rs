@@ -1,0 +1,24 @@
+//! Parquet: a sound file with some bytes overwritten.
+//!
+//! The reader turns a panic of the decoder into an error, but libFuzzer sees the panic first: what this
+//! target finds is worth reporting to the decoder's authors, and is a fault of ours only if the same
+//! bytes end `kudos check`.
+#![no_main]
+
+use kudos::data::{OutputFormat, Writer};
+use serde_json::json;
+use std::sync::LazyLock;
+
+static SOUND: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let path = tempfile::tempdir().unwrap().keep().join("sound.parquet");
+    let mut writer = Writer::create(&path, OutputFormat::of_name(&path)).unwrap();
+    for n in 0..20 {
+        let responses = json!([{"text": "a", "score": n}, {"text": format!("b{n}"), "score": 0.5}]);
+        let row = json!({"prompt": format!("p{n}"), "responses": responses, "id": n, "flag": n % 2 == 0});
+        writer.write(row.as_object().unwrap()).unwrap();
+    }
+    writer.finish().unwrap();
+    std::fs::read(path).unwrap()
+});
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| kudos_fuzz::read(kudos_fuzz::damaged(&SOUND, data)));
