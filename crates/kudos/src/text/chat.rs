@@ -146,31 +146,34 @@ fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
 }
 
 /// Python's separators: `, ` and `: ` on one line; with an indent, a line for each entry.
-fn write_json(json: &mut String, value: &Value, indent: Option<usize>, depth: usize) -> Result<(), Error> {
-    let is_map = value.kind() == ValueKind::Map;
-    let (open, close) = if is_map { ('{', '}') } else { ('[', ']') };
+fn write_json(
+    json: &mut String,
+    value: &Value,
+    indent: Option<usize>,
+    depth: usize,
+) -> Result<(), Error> {
     if let Some(scalar) = json_scalar(value) {
         json.push_str(&scalar);
         return Ok(());
     }
-    json.push(open);
-    let entries: Vec<Value> = value.try_iter()?.collect();
-    for (position, entry) in entries.iter().enumerate() {
+    let is_map = value.kind() == ValueKind::Map;
+    json.push(if is_map { '{' } else { '[' });
+    for (position, entry) in value.try_iter()?.enumerate() {
         if position > 0 {
             json.push_str(if indent.is_some() { "," } else { ", " });
         }
         new_line(json, indent, depth + 1);
         if is_map {
             json.push_str(&format!("{}: ", json_string(&entry.to_string())));
-            write_json(json, &value.get_item(entry)?, indent, depth + 1)?;
+            write_json(json, &value.get_item(&entry)?, indent, depth + 1)?;
         } else {
-            write_json(json, entry, indent, depth + 1)?;
+            write_json(json, &entry, indent, depth + 1)?;
         }
     }
-    if !entries.is_empty() {
+    if !json.ends_with(['{', '[']) {
         new_line(json, indent, depth);
     }
-    json.push(close);
+    json.push(if is_map { '}' } else { ']' });
     Ok(())
 }
 
@@ -219,40 +222,42 @@ const MONTHS: [&str; 12] = [
 const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
 fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
-    let (days, clock) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil_date(days);
-    let (month_name, weekday) = (MONTHS[month as usize - 1], WEEKDAYS[(days % 7) as usize]);
-    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
     let mut text = String::new();
     let mut letters = format.chars();
     while let Some(letter) = letters.next() {
-        if letter != '%' {
-            text.push(letter);
-            continue;
+        match letter {
+            '%' => text.push_str(&time_field(letters.next(), seconds)?),
+            other => text.push(other),
         }
-        text.push_str(&match letters.next() {
-            Some('Y') => format!("{year:04}"),
-            Some('y') => format!("{:02}", year % 100),
-            Some('m') => format!("{month:02}"),
-            Some('d') => format!("{day:02}"),
-            Some('B') => month_name.to_owned(),
-            Some('b') => month_name[..3].to_owned(),
-            Some('A') => weekday.to_owned(),
-            Some('a') => weekday[..3].to_owned(),
-            Some('H') => format!("{hour:02}"),
-            Some('M') => format!("{minute:02}"),
-            Some('S') => format!("{second:02}"),
-            Some('%') => "%".to_owned(),
-            other => return Err(unknown_format(other)),
-        });
     }
     Ok(text)
 }
 
-fn unknown_format(letter: Option<char>) -> Error {
-    let found = letter.map_or_else(|| "a single %".to_owned(), |letter| format!("%{letter}"));
-    let reason = format!("strftime_now knows %Y %y %m %d %B %b %A %a %H %M %S %%, found {found}");
-    Error::new(ErrorKind::InvalidOperation, reason)
+fn time_field(letter: Option<char>, seconds: u64) -> Result<String, Error> {
+    let (days, clock) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_date(days);
+    let (month_name, weekday) = (MONTHS[month as usize - 1], WEEKDAYS[(days % 7) as usize]);
+    Ok(match letter {
+        Some('Y') => format!("{year:04}"),
+        Some('y') => format!("{:02}", year % 100),
+        Some('m') => format!("{month:02}"),
+        Some('d') => format!("{day:02}"),
+        Some('B') => month_name.to_owned(),
+        Some('b') => month_name[..3].to_owned(),
+        Some('A') => weekday.to_owned(),
+        Some('a') => weekday[..3].to_owned(),
+        Some('H') => format!("{:02}", clock / 3600),
+        Some('M') => format!("{:02}", clock / 60 % 60),
+        Some('S') => format!("{:02}", clock % 60),
+        Some('%') => "%".to_owned(),
+        other => {
+            let found =
+                other.map_or_else(|| "a single %".to_owned(), |letter| format!("%{letter}"));
+            let reason =
+                format!("strftime_now knows %Y %y %m %d %B %b %A %a %H %M %S %%, found {found}");
+            return Err(Error::new(ErrorKind::InvalidOperation, reason));
+        }
+    })
 }
 
 /// Days since 1970-01-01 → (year, month, day) in the Gregorian calendar, by Howard Hinnant's

@@ -12,8 +12,8 @@ use tokenizers::{
 };
 
 use super::chat::ChatTemplate;
+use super::rebuild::{Rebuilt, rebuild};
 use super::render::{self, Rendered};
-use super::tokenizer_class::{Applied, TokenizerClass};
 use super::tokenizer_config::{TokenizerConfig, malformed, read_if_exists};
 use super::{EncodeSettings, Rendering, TextError, Truncation};
 use crate::data::Content;
@@ -64,9 +64,9 @@ pub struct Encoder {
     side: TruncationDirection,
     /// Special tokens around one sequence, and around two.
     special_counts: [usize; 2],
-    applied: Applied,
+    rebuilt: Rebuilt,
     template: Option<ChatTemplate>,
-    model_vocab_size: Option<usize>,
+    model_vocab_size: Option<u64>,
 }
 
 impl Encoder {
@@ -81,22 +81,21 @@ impl Encoder {
             .map_err(|error| malformed(&path, "a tokenizer of the Hugging Face kind", &error))?;
         let config = TokenizerConfig::read(dir)?;
         let side = truncation_side(&config, &tokenizer);
-        let (class, note) = TokenizerClass::choose(&config, &tokenizer);
-        let mut applied = class.apply(&path, &mut tokenizer, &config)?;
-        applied.notes.extend(note);
-        // Limits and padding that the file carries from someone's script are not the judge's.
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|error| malformed(&path, "a tokenizer", &error))?;
-        let count = |pair| tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(pair));
+        let rebuilt = rebuild(&path, &mut tokenizer, &config)?;
+        let count = |pair| {
+            tokenizer
+                .get_post_processor()
+                .map_or(0, |processor| processor.added_tokens(pair))
+        };
         let encoder = Self {
             special_counts: [count(false), count(true)],
-            template: chat_template(dir, &config, &applied)?,
+            template: chat_template(dir, &config, &rebuilt)?,
             model_vocab_size: config.model_vocab_size,
             dir: dir.into(),
             settings,
             tokenizer,
             side,
-            applied,
+            rebuilt,
         };
         encoder.check_settings().map(|()| encoder)
     }
@@ -189,17 +188,23 @@ impl Encoder {
     fn encode_single(&self, text: &str, prompt_bytes: usize, special_tokens: bool) -> Result<Encoded, TextError> {
         let special_count = if special_tokens { self.special_counts[0] } else { 0 };
         let budget = self.settings.max_length.saturating_sub(special_count);
-        let mut tokens = match self.settings.truncation {
-            Truncation::LongestFirst => self.tokenise(text)?,
-            // Only here does it matter where in the text a token comes from.
-            Truncation::KeepResponse => self.tokenizer.encode(text, false).map_err(tokenizer_failed)?,
+        let (total, kept) = match self.settings.truncation {
+            Truncation::LongestFirst => {
+                let mut tokens = self.tokenise(text)?;
+                let total = tokens.len();
+                tokens.truncate(budget, 0, self.side);
+                (total, tokens)
+            }
+            Truncation::KeepResponse => {
+                // Only here does it matter where in the text a token comes from.
+                let tokens = self
+                    .tokenizer
+                    .encode(text, false)
+                    .map_err(tokenizer_failed)?;
+                (tokens.len(), cut_prompt_first(tokens, prompt_bytes, budget))
+            }
         };
-        let total = tokens.len();
-        match self.settings.truncation {
-            Truncation::LongestFirst => tokens.truncate(budget, 0, self.side),
-            Truncation::KeepResponse => cut_prompt_first(&mut tokens, prompt_bytes, budget),
-        }
-        self.finish(tokens, None, special_tokens, total)
+        self.finish(kept, None, special_tokens, total)
     }
 
     fn tokenise(&self, text: &str) -> Result<Encoding, TextError> {
@@ -209,32 +214,36 @@ impl Encoder {
     /// Adds the special tokens to what is left of `text_tokens` tokens of text.
     fn finish(
         &self,
-        mut first: Encoding,
-        mut second: Option<Encoding>,
+        first: Encoding,
+        second: Option<Encoding>,
         special_tokens: bool,
         text_tokens: usize,
     ) -> Result<Encoded, TextError> {
-        // What was cut off is kept as overflow, which post-processing would process too.
-        first.take_overflowing();
-        second.iter_mut().for_each(|second| drop(second.take_overflowing()));
-        let left = first.len() + second.as_ref().map_or(0, Encoding::len);
-        let encoding = self.tokenizer.post_process(first, second, special_tokens).map_err(tokenizer_failed)?;
-        let cut = text_tokens - left;
-        let type_ids = if self.applied.type_ids { encoding.get_type_ids().to_vec() } else { vec![0; encoding.len()] };
-        let encoded = Encoded {
+        let (first, second) = (without_overflow(first), second.map(without_overflow));
+        let cut = text_tokens - first.len() - second.as_ref().map_or(0, Encoding::len);
+        let encoding = self
+            .tokenizer
+            .post_process(first, second, special_tokens)
+            .map_err(tokenizer_failed)?;
+        self.check_vocabulary(encoding.get_ids())?;
+        let has_type_ids = self.rebuilt.type_ids;
+        Ok(Encoded {
             ids: encoding.get_ids().to_vec(),
-            type_ids,
+            type_ids: if has_type_ids {
+                encoding.get_type_ids().to_vec()
+            } else {
+                vec![0; encoding.len()]
+            },
             truncated: cut > 0,
             tokens_before_truncation: encoding.len() + cut,
-        };
-        self.check_vocabulary(&encoded.ids).map(|()| encoded)
+        })
     }
 
     fn check_vocabulary(&self, ids: &[u32]) -> Result<(), TextError> {
         let Some(vocab_size) = self.model_vocab_size else {
             return Ok(());
         };
-        match ids.iter().copied().find(|&id| id as usize >= vocab_size) {
+        match ids.iter().copied().find(|&id| u64::from(id) >= vocab_size) {
             None => Ok(()),
             Some(id) => {
                 let token = self.tokenizer.id_to_token(id).unwrap_or_default();
@@ -265,7 +274,10 @@ impl Encoder {
 
     /// The text of a special token by its name in `tokenizer_config.json`, such as `eos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
-        self.applied.special_tokens.get(name).map(|token| token.content.as_str())
+        self.rebuilt
+            .special_tokens
+            .get(name)
+            .map(|token| token.content.as_str())
     }
 
     /// The token of an id, for messages to people.
@@ -280,7 +292,7 @@ impl Encoder {
 
     /// What a user should know about this tokenizer, one line each: usually nothing.
     pub fn notes(&self) -> &[String] {
-        &self.applied.notes
+        &self.rebuilt.notes
     }
 
     /// The tokenizer's files, byte for byte: with them, a judge's directory encodes as its base does.
@@ -300,15 +312,23 @@ impl std::fmt::Debug for Encoder {
 }
 
 /// Drops tokens from the start as far as they are the prompt's, and only then from the end.
-fn cut_prompt_first(tokens: &mut Encoding, prompt_bytes: usize, budget: usize) {
-    if tokens.len() <= budget {
-        return;
+fn cut_prompt_first(mut tokens: Encoding, prompt_bytes: usize, budget: usize) -> Encoding {
+    if tokens.len() > budget {
+        // A token that straddles the boundary holds some of the response, and is kept with it.
+        let is_prompt =
+            |&&(start, end): &&(usize, usize)| start < prompt_bytes && end <= prompt_bytes;
+        let prompt_tokens = tokens.get_offsets().iter().take_while(is_prompt).count();
+        let response_tokens = tokens.len() - prompt_tokens;
+        tokens.truncate(response_tokens.max(budget), 0, TruncationDirection::Left);
+        tokens.truncate(budget, 0, TruncationDirection::Right);
     }
-    let is_prompt = |&&(start, end): &&(usize, usize)| start < prompt_bytes && end <= prompt_bytes;
-    let prompt_tokens = tokens.get_offsets().iter().take_while(is_prompt).count();
-    let response_tokens = tokens.len() - prompt_tokens;
-    tokens.truncate(response_tokens.max(budget), 0, TruncationDirection::Left);
-    tokens.truncate(budget, 0, TruncationDirection::Right);
+    tokens
+}
+
+/// What was cut off stays with an encoding as its overflow, which post-processing would work through too.
+fn without_overflow(mut tokens: Encoding) -> Encoding {
+    drop(tokens.take_overflowing());
+    tokens
 }
 
 fn truncation_side(config: &TokenizerConfig, tokenizer: &Tokenizer) -> TruncationDirection {
@@ -319,11 +339,18 @@ fn truncation_side(config: &TokenizerConfig, tokenizer: &Tokenizer) -> Truncatio
     }
 }
 
-fn chat_template(dir: &Path, config: &TokenizerConfig, applied: &Applied) -> Result<Option<ChatTemplate>, TextError> {
+fn chat_template(
+    dir: &Path,
+    config: &TokenizerConfig,
+    rebuilt: &Rebuilt,
+) -> Result<Option<ChatTemplate>, TextError> {
     let Some(source) = &config.chat_template else {
         return Ok(None);
     };
-    let tokens = applied.special_tokens.iter().map(|(name, token)| (name.as_str(), token.content.as_str()));
+    let tokens = rebuilt
+        .special_tokens
+        .iter()
+        .map(|(name, token)| (name.as_str(), token.content.as_str()));
     ChatTemplate::parse(dir, source, tokens).map(Some)
 }
 

@@ -103,6 +103,6 @@ pub enum TextError {
         /// Its id.
         id: u32,
         /// Number of embeddings of the model.
-        vocab_size: usize,
+        vocab_size: u64,
     },
 }

@@ -11,7 +11,8 @@
 //! | `encoder` | [`Encoder`]: load once, encode one or many, cut to the token limit |
 //! | `render` | contents → the text or pair of texts to tokenise |
 //! | `chat` | chat templates, rendered as transformers renders them |
-//! | `tokenizer_class` | which tokenizer class transformers picks, and what that class rebuilds |
+//! | `tokenizer_class` | which tokenizer class transformers picks |
+//! | `rebuild` | what that class makes of `tokenizer.json` |
 //! | `tokenizer_config` | `tokenizer_config.json` and the small files around it |
 //! | `error` | [`TextError`] |
 //!
@@ -20,6 +21,7 @@
 mod chat;
 mod encoder;
 mod error;
+mod rebuild;
 mod render;
 mod tokenizer_class;
 mod tokenizer_config;

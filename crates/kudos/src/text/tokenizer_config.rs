@@ -32,7 +32,7 @@ pub(super) struct TokenizerConfig {
     /// `model_type` of `config.json`.
     pub(super) model_type: Option<String>,
     /// `vocab_size` of `config.json`: how many embeddings the model has.
-    pub(super) model_vocab_size: Option<usize>,
+    pub(super) model_vocab_size: Option<u64>,
     /// The chat template's source.
     pub(super) chat_template: Option<String>,
 }
@@ -49,14 +49,13 @@ impl TokenizerConfig {
         } else {
             settings.extend(read_object(&dir.join("special_tokens_map.json"))?);
         }
-        let declared_class = [&settings, &model].into_iter().find_map(|file| string(file.get("tokenizer_class")?));
-        let vocab_size = model.get("vocab_size").and_then(Value::as_u64);
         let mut config = Self {
             added_tokens,
             lists_added_tokens,
-            declared_class,
-            model_type: model.get("model_type").and_then(string),
-            model_vocab_size: vocab_size.and_then(|size| usize::try_from(size).ok()),
+            declared_class: field(&settings, "tokenizer_class")
+                .or(field(&model, "tokenizer_class")),
+            model_type: field(&model, "model_type"),
+            model_vocab_size: model.get("vocab_size").and_then(Value::as_u64),
             chat_template: chat_template(dir, &settings)?,
             settings,
         };
@@ -122,6 +121,10 @@ fn is_empty(value: &Value) -> bool {
         Value::Object(object) => object.is_empty(),
         other => other.is_null(),
     }
+}
+
+fn field(file: &Map<String, Value>, name: &str) -> Option<String> {
+    file.get(name).and_then(string)
 }
 
 fn string(value: &Value) -> Option<String> {
