@@ -30,53 +30,29 @@ fn folder(files: &[(&str, &str)]) -> (TempDir, impl Fn(&str) -> String + use<>) 
         std::fs::write(directory.path().join(name), text).unwrap();
     }
     let root: PathBuf = directory.path().to_owned();
-    (directory, move |name: &str| {
-        root.join(name).to_string_lossy().into_owned()
-    })
+    (directory, move |name: &str| root.join(name).to_string_lossy().into_owned())
 }
 
 /// Exit status, standard output, standard error.
 fn outcome(mut command: Command) -> (i32, String, String) {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
 #[test]
 fn pairs_to_a_file_and_to_standard_output() {
     let (directory, path) = folder(&[("r.csv", RANKINGS)]);
-    let (status, stdout, stderr) = outcome(kudos(&[
-        "pairs",
-        &path("r.csv"),
-        "-o",
-        &path("pairs.jsonl"),
-    ]));
+    let (status, stdout, stderr) = outcome(kudos(&["pairs", &path("r.csv"), "-o", &path("pairs.jsonl")]));
     assert_eq!((status, stdout.as_str()), (0, ""), "{stderr}");
-    assert!(
-        stderr.contains("r.csv:7: column `answer`: expected text, found nothing"),
-        "{stderr}"
-    );
-    assert!(
-        stderr.contains("9 pairs written, 1 ties left out, 1 rows unusable"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("r.csv:7: column `answer`: expected text, found nothing"), "{stderr}");
+    assert!(stderr.contains("9 pairs written, 1 ties left out, 1 rows unusable"), "{stderr}");
     let written = std::fs::read_to_string(path("pairs.jsonl")).unwrap();
     assert_eq!(written.lines().count(), 9);
-    assert_eq!(
-        written.lines().next(),
-        Some(r#"{"prompt":"p1","chosen":"a","rejected":"b"}"#)
-    );
+    assert_eq!(written.lines().next(), Some(r#"{"prompt":"p1","chosen":"a","rejected":"b"}"#));
     let (status, stdout, _) = outcome(kudos(&["pairs", &path("r.csv")]));
     assert_eq!((status, stdout), (0, written));
-    assert_eq!(
-        std::fs::read_dir(directory.path()).unwrap().count(),
-        2,
-        "no temporary file is left"
-    );
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "no temporary file is left");
 }
 
 #[test]
@@ -100,28 +76,17 @@ fn standard_input_of_any_format() {
         let mut command = kudos(&["--quiet", "pairs", "-"]);
         command.write_stdin(std::fs::read(path(input)).unwrap());
         let (status, stdout, stderr) = outcome(command);
-        assert_eq!(
-            (status, stdout.lines().count()),
-            (0, 9),
-            "{input}: {stderr}"
-        );
+        assert_eq!((status, stdout.lines().count()), (0, 9), "{input}: {stderr}");
     }
 }
 
 #[test]
 fn pairs_that_cannot_be_made() {
     let bad = "prompt,answer,rank\np,a,first\np,b,2\n";
-    let (_directory, path) = folder(&[
-        ("bad.csv", bad),
-        ("ties.csv", "prompt,answer,rank\np,a,1\np,b,1\n"),
-    ]);
-    let [bad, ties, none, root, out] =
-        ["bad.csv", "ties.csv", "none.csv", "", "out.jsonl"].map(&path);
+    let (_directory, path) = folder(&[("bad.csv", bad), ("ties.csv", "prompt,answer,rank\np,a,1\np,b,1\n")]);
+    let [bad, ties, none, root, out] = ["bad.csv", "ties.csv", "none.csv", "", "out.jsonl"].map(&path);
     let cases: [(&[&str], &str); 5] = [
-        (
-            &["pairs", &bad, "-o", &out],
-            "bad.csv:2: column `rank`: expected a number, found \"first\"",
-        ),
+        (&["pairs", &bad, "-o", &out], "bad.csv:2: column `rank`: expected a number, found \"first\""),
         (&["pairs", &bad, "--strict"], "bad.csv:2: column `rank`"),
         (&["pairs", &ties], "1 ties and no unusable row"),
         (&["pairs", &none], "none.csv: expected a readable file"),
@@ -130,10 +95,7 @@ fn pairs_that_cannot_be_made() {
     for (arguments, expected) in cases {
         let (status, _, stderr) = outcome(kudos(arguments));
         assert_eq!(status, 1, "{arguments:?}");
-        assert!(
-            stderr.contains(expected) && stderr.trim_end().lines().count() == 1,
-            "{stderr}"
-        );
+        assert!(stderr.contains(expected) && stderr.trim_end().lines().count() == 1, "{stderr}");
     }
     assert!(!std::path::Path::new(&out).exists());
     assert_eq!(outcome(kudos(&["pairs"])).0, 2, "wrong usage");
@@ -142,23 +104,11 @@ fn pairs_that_cannot_be_made() {
 #[test]
 fn summary_as_json() {
     let (_directory, path) = folder(&[("r.csv", RANKINGS)]);
-    let (_, stdout, _) = outcome(kudos(&[
-        "--json",
-        "pairs",
-        &path("r.csv"),
-        "-o",
-        &path("p.jsonl"),
-    ]));
+    let (_, stdout, _) = outcome(kudos(&["--json", "pairs", &path("r.csv"), "-o", &path("p.jsonl")]));
     let summary: serde_json::Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!(
-        (&summary["pairs"], &summary["ties"], &summary["unusable"]),
-        (&9.into(), &1.into(), &1.into())
-    );
+    assert_eq!((&summary["pairs"], &summary["ties"], &summary["unusable"]), (&9.into(), &1.into(), &1.into()));
     let problem = &summary["problems"][0];
-    assert_eq!(
-        (&problem["line"], &problem["code"]),
-        (&7.into(), &"empty".into())
-    );
+    assert_eq!((&problem["line"], &problem["code"]), (&7.into(), &"empty".into()));
 }
 
 #[test]
@@ -168,25 +118,15 @@ fn check_reports_and_exits() {
     let (rankings, pairs) = (path("r.csv"), path("c.csv"));
     let (status, stdout, stderr) = outcome(kudos(&["check", &rankings]));
     assert_eq!((status, stderr.as_str()), (0, ""));
-    let shown = [
-        "3 prompts, 9 pairs",
-        "warning: empty texts",
-        "r.csv:7  column `answer`",
-        "ties make no pair (1 place)",
-    ];
+    let shown =
+        ["3 prompts, 9 pairs", "warning: empty texts", "r.csv:7  column `answer`", "ties make no pair (1 place)"];
     for expected in shown {
         assert!(stdout.contains(expected), "{expected}\n{stdout}");
     }
     let (status, _, stderr) = outcome(kudos(&["check", &rankings, "--strict"]));
-    assert!(
-        status == 1 && stderr.contains("1 unusable rows in all"),
-        "{stderr}"
-    );
+    assert!(status == 1 && stderr.contains("1 unusable rows in all"), "{stderr}");
     let (status, stdout, stderr) = outcome(kudos(&["check", &rankings, "--eval", &pairs]));
-    assert!(
-        status == 1 && stderr.contains("c.csv:2: prompts of the evaluation data are in"),
-        "{stderr}"
-    );
+    assert!(status == 1 && stderr.contains("c.csv:2: prompts of the evaluation data are in"), "{stderr}");
     assert!(stdout.contains("c.csv:3  against"), "{stdout}");
 }
 
@@ -195,14 +135,8 @@ fn check_as_json() {
     let (_directory, path) = folder(&[("r.csv", RANKINGS)]);
     let (status, stdout, _) = outcome(kudos(&["--json", "check", &path("r.csv")]));
     let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!(
-        (status, &report["pairs"], &report["rows"]["ranked"]),
-        (0, &9.into(), &9.into())
-    );
+    assert_eq!((status, &report["pairs"], &report["rows"]["ranked"]), (0, &9.into(), &9.into()));
     let finding = &report["findings"][0];
-    assert_eq!(
-        (&finding["code"], &finding["severity"]),
-        (&"empty".into(), &"warning".into())
-    );
+    assert_eq!((&finding["code"], &finding["severity"]), (&"empty".into(), &"warning".into()));
     assert_eq!(finding["places"][0]["line"], 7);
 }

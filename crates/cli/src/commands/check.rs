@@ -39,24 +39,10 @@ pub struct Args {
 pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
     let paths: Vec<&PathBuf> = args.data.iter().chain(&args.eval).collect();
     let loaded = load_groups(&paths, &Options::default())?;
-    let encode = args
-        .base
-        .as_deref()
-        .map(|base| encoder_for(base, args.max_length))
-        .transpose()?;
+    let encode = args.base.as_deref().map(|base| encoder_for(base, args.max_length)).transpose()?;
     let eval_from = (!args.eval.is_empty()).then_some(args.data.len());
-    let report = check::run(
-        &loaded,
-        &CheckOptions {
-            encode: encode.as_deref(),
-            eval_from,
-        },
-    );
-    let text = if global.json {
-        serde_json::to_string_pretty(&report)? + "\n"
-    } else {
-        render(&report, args.show)
-    };
+    let report = check::run(&loaded, &CheckOptions { encode: encode.as_deref(), eval_from });
+    let text = if global.json { serde_json::to_string_pretty(&report)? + "\n" } else { render(&report, args.show) };
     print(&text)?;
     verdict(&report, args.strict)
 }
@@ -65,10 +51,7 @@ type Encoder = Box<dyn Fn(Option<&Content>, &Content) -> EncodedInfo>;
 
 /// The function that encodes as training on `base` would.
 fn encoder_for(base: &Path, _max_length: Option<usize>) -> anyhow::Result<Encoder> {
-    bail!(
-        "{}: expected a tokenizer, but this build cannot load one yet; run without --base",
-        base.display()
-    )
+    bail!("{}: expected a tokenizer, but this build cannot load one yet; run without --base", base.display())
 }
 
 /// Exit status 1 for errors, and under `--strict` for unusable rows.
@@ -77,19 +60,12 @@ fn verdict(report: &Report, strict: bool) -> anyhow::Result<()> {
         Some(place) => format!("{}:{}: {}", place.file, place.line, finding.message),
         None => finding.message.to_owned(),
     };
-    if let Some(error) = report
-        .findings
-        .iter()
-        .find(|finding| finding.severity == Severity::Error)
-    {
+    if let Some(error) = report.findings.iter().find(|finding| finding.severity == Severity::Error) {
         bail!("{} ({} places in all)", first(error), error.count);
     }
     if strict && report.unusable > 0 {
         let unusable = report.findings.first().map(first).unwrap_or_default();
-        bail!(
-            "{unusable} ({} unusable rows in all; expected none under --strict)",
-            report.unusable
-        );
+        bail!("{unusable} ({} unusable rows in all; expected none under --strict)", report.unusable);
     }
     Ok(())
 }
@@ -107,11 +83,7 @@ fn render(report: &Report, show: usize) -> String {
     let mut text = table(report);
     let _ = writeln!(text, "\n{}", headline(report));
     for severity in [Severity::Error, Severity::Warning, Severity::Note] {
-        for finding in report
-            .findings
-            .iter()
-            .filter(|finding| finding.severity == severity)
-        {
+        for finding in report.findings.iter().filter(|finding| finding.severity == severity) {
             text += &paragraph(finding, show);
         }
     }
@@ -121,20 +93,12 @@ fn render(report: &Report, show: usize) -> String {
     text
 }
 
-const HEADER: [&str; 7] = [
-    "file", "rows", "unusable", "groups", "pairs", "ties", "kind",
-];
+const HEADER: [&str; 7] = ["file", "rows", "unusable", "groups", "pairs", "ties", "kind"];
 
 fn table(report: &Report) -> String {
     let line = |file: &FileInfo| {
         let kinds: Vec<String> = file.kinds.keys().map(ToString::to_string).collect();
-        let numbers = [
-            file.rows,
-            file.unusable,
-            file.groups as u64,
-            file.pairs as u64,
-            file.ties as u64,
-        ];
+        let numbers = [file.rows, file.unusable, file.groups as u64, file.pairs as u64, file.ties as u64];
         let mut cells = vec![file.file.clone()];
         cells.extend(numbers.map(|number| number.to_string()));
         cells.push(kinds.join(", "));
@@ -147,13 +111,7 @@ fn table(report: &Report) -> String {
 
 /// Columns under each other: the first and the last to the left, numbers to the right.
 fn aligned(lines: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        lines
-            .iter()
-            .map(|cells| cells[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
+    let width = |column: usize| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEADER.len()).map(width).collect();
     let mut text = String::new();
     for cells in lines {
@@ -167,22 +125,11 @@ fn aligned(lines: &[Vec<String>]) -> String {
 }
 
 fn headline(report: &Report) -> String {
-    let mut text = format!(
-        "{}, {}",
-        counted(report.prompts, "prompt"),
-        counted(report.pairs, "pair")
-    );
-    let rules = [
-        ("\"the longer wins\"", report.longer_wins),
-        ("\"the first listed wins\"", report.first_listed_wins),
-    ];
+    let mut text = format!("{}, {}", counted(report.prompts, "prompt"), counted(report.pairs, "pair"));
+    let rules = [("\"the longer wins\"", report.longer_wins), ("\"the first listed wins\"", report.first_listed_wins)];
     for (rule, baseline) in rules {
         if let Some(Baseline { accuracy, pairs }) = baseline {
-            text += &format!(
-                "\n{rule} is right in {:.1} % of {}",
-                100.0 * accuracy,
-                counted(pairs, "pair")
-            );
+            text += &format!("\n{rule} is right in {:.1} % of {}", 100.0 * accuracy, counted(pairs, "pair"));
         }
     }
     text
@@ -198,21 +145,12 @@ fn paragraph(finding: &Finding, show: usize) -> String {
         Severity::Warning => "warning",
         Severity::Note => "note",
     };
-    let mut text = format!(
-        "\n{name}: {} ({})\n",
-        finding.message,
-        counted(finding.count, "place")
-    );
+    let mut text = format!("\n{name}: {} ({})\n", finding.message, counted(finding.count, "place"));
     for place in finding.places.iter().take(show) {
         let _ = writeln!(text, "  {}:{}  {}", place.file, place.line, place.detail);
     }
     if finding.count > show {
-        let _ = writeln!(
-            text,
-            "  and {} more (--show {}, or --json for all)",
-            finding.count - show,
-            finding.count
-        );
+        let _ = writeln!(text, "  and {} more (--show {}, or --json for all)", finding.count - show, finding.count);
     }
     text
 }

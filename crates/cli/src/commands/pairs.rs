@@ -16,13 +16,7 @@ pub struct Args {
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
     /// Output file: JSONL, or .json, .csv, .parquet by its name, each also .gz or .zst
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        default_value = "-",
-        hide_default_value = true
-    )]
+    #[arg(short, long, value_name = "FILE", default_value = "-", hide_default_value = true)]
     output: PathBuf,
     /// Stop at the first row that cannot be used
     #[arg(long)]
@@ -34,10 +28,7 @@ const PROBLEMS_SHOWN: usize = 20;
 
 /// Runs the command.
 pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
-    let options = Options {
-        strict: args.strict,
-        ..Options::default()
-    };
+    let options = Options { strict: args.strict, ..Options::default() };
     let loaded = load_groups(&args.data, &options)?;
     if loaded.pairs() == 0 {
         bail!("{}", nothing_to_write(&loaded));
@@ -84,10 +75,7 @@ fn report(loaded: &Loaded) {
         eprintln!("left out: {problem}");
     }
     if loaded.problems.len() > PROBLEMS_SHOWN {
-        eprintln!(
-            "left out: {} more, listed by `kudos check`",
-            loaded.problems.len() - PROBLEMS_SHOWN
-        );
+        eprintln!("left out: {} more, listed by `kudos check`", loaded.problems.len() - PROBLEMS_SHOWN);
     }
     let (pairs, ties, unusable) = (loaded.pairs(), loaded.ties(), unusable(loaded));
     eprintln!("{pairs} pairs written, {ties} ties left out, {unusable} rows unusable");
@@ -105,9 +93,5 @@ fn print_summary(loaded: &Loaded, output: &Path) {
         "unusable": unusable(loaded),
         "problems": loaded.problems.iter().map(problem).collect::<Vec<_>>(),
     });
-    if output == Path::new("-") {
-        eprintln!("{summary}")
-    } else {
-        println!("{summary}")
-    }
+    if output == Path::new("-") { eprintln!("{summary}") } else { println!("{summary}") }
 }

@@ -8,8 +8,8 @@ use kudos::eval::{Metrics, Outcome, render_table, verdict};
 use kudos::models::{ClassifierSource, Config, LoadOptions, RewardConfig, TrainedOn, check_length, load};
 use kudos::text::{EncodeSettings, Encoder};
 use kudos::train::{
-    Asked, Event, Example, Finished, HeldOut, JudgeFiles, Recipe, Settings, StepMetrics, Trainer, epoch,
-    truncated_share, write_judge,
+    Asked, Event, Example, Finished, HeldOut, JudgeFiles, Recipe, Settings, StepMetrics, Trainer, each_pair_alone,
+    epoch, truncated_share, write_judge,
 };
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -176,7 +176,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         .with_context(|| format!("cannot start from {}", args.base))?;
     let encoder = Encoder::load(&base, encode_settings(args, &base, &model.config)?)?;
     let held_out = data.held_out(&encoder)?;
-    let examples = Example::encode(&data.train, asked.recipe.unwrap_or_default(), &encoder)?;
+    let examples = Example::encode(&data.train, &encoder)?;
     let visits = epoch(&examples, args.group_size.unwrap_or(8), false, 0, 0).len();
     let settings = asked.decide(visits, held_out.is_some())?;
     announce(&settings, &examples, &data, head, global);
@@ -240,15 +240,19 @@ impl Data {
         let options = Options { strict: args.strict, ..Options::default() };
         let loaded = load_groups(&args.data, &options)?;
         report_problems(&loaded, global);
+        let groups = match asked.recipe {
+            Some(Recipe::Trl) => each_pair_alone(&loaded),
+            _ => loaded.groups,
+        };
         if !args.eval.is_empty() {
             let eval = load_groups(&args.eval, &options)?;
             report_problems(&eval, global);
             let names: Vec<_> = eval.files.iter().map(|f| f.file.clone()).collect();
             let eval_name = names.join(", ");
-            let (train, files) = (loaded.groups, loaded.files);
-            return Ok(Self { train, eval: eval.groups, eval_name, files, eval_files: eval.files });
+            let (files, eval_files) = (loaded.files, eval.files);
+            return Ok(Self { train: groups, eval: eval.groups, eval_name, files, eval_files });
         }
-        let labelled: Vec<Group> = loaded.groups.into_iter().filter(|g| !g.comparisons.is_empty()).collect();
+        let labelled: Vec<Group> = groups.into_iter().filter(|g| !g.comparisons.is_empty()).collect();
         let fraction = asked.eval_fraction_or_default();
         let (train, eval) = match fraction > 0.0 {
             true => split_by_prompt(labelled, fraction, asked.seed.unwrap_or(42)),

@@ -111,9 +111,7 @@ pub enum DataError {
     #[error("{0}; correct the row, or run without --strict to leave it out")]
     Row(RowProblem),
     /// The output could not be written.
-    #[error(
-        "{file}: expected to write the output, found {reason}; check the directory and the free space"
-    )]
+    #[error("{file}: expected to write the output, found {reason}; check the directory and the free space")]
     Write {
         /// The output as the user named it.
         file: Arc<str>,
@@ -154,11 +152,7 @@ impl DataError {
             }
             InvalidData | InvalidInput | Other => {
                 let found = reason.to_string();
-                DataError::Damaged {
-                    location,
-                    expected,
-                    found,
-                }
+                DataError::Damaged { location, expected, found }
             }
             _ => DataError::Read { location, reason },
         }

@@ -53,10 +53,7 @@ const BUFFER: usize = 1 << 16;
 /// Opens `path` (`-` is standard input) and recognises what it holds.
 pub(super) fn open(path: &Path) -> Result<Source, DataError> {
     let file: Arc<str> = path.to_string_lossy().into();
-    let fail = |reason| DataError::Open {
-        file: file.clone(),
-        reason,
-    };
+    let fail = |reason| DataError::Open { file: file.clone(), reason };
     let (raw, seekable): (Box<dyn Read + Send>, bool) = if &*file == "-" {
         (Box::new(io::stdin()), false)
     } else {

@@ -128,10 +128,7 @@ impl Writer {
     pub fn create(path: impl AsRef<Path>, format: OutputFormat) -> Result<Writer, DataError> {
         let file: Arc<str> = path.as_ref().to_string_lossy().into();
         let sink = Sink::create(path.as_ref(), format.compression);
-        let sink = sink.map_err(|reason| DataError::Write {
-            file: file.clone(),
-            reason,
-        })?;
+        let sink = sink.map_err(|reason| DataError::Write { file: file.clone(), reason })?;
         let output = match format.encoding {
             Encoding::Jsonl => Output::Lines { sink, array: false },
             Encoding::Json => Output::Lines { sink, array: true },
@@ -172,17 +169,7 @@ impl Writer {
         let (file, row) = (self.file.clone(), self.rows);
         match fault {
             Fault::Io(reason) => DataError::Write { file, reason },
-            Fault::Row {
-                column,
-                expected,
-                found,
-            } => DataError::Unwritable {
-                file,
-                row,
-                column,
-                expected,
-                found,
-            },
+            Fault::Row { column, expected, found } => DataError::Unwritable { file, row, column, expected, found },
         }
     }
 }

@@ -146,12 +146,7 @@ fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
 }
 
 /// Python's separators: `, ` and `: ` on one line; with an indent, a line for each entry.
-fn write_json(
-    json: &mut String,
-    value: &Value,
-    indent: Option<usize>,
-    depth: usize,
-) -> Result<(), Error> {
+fn write_json(json: &mut String, value: &Value, indent: Option<usize>, depth: usize) -> Result<(), Error> {
     if let Some(scalar) = json_scalar(value) {
         json.push_str(&scalar);
         return Ok(());
@@ -251,10 +246,8 @@ fn time_field(letter: Option<char>, seconds: u64) -> Result<String, Error> {
         Some('S') => format!("{:02}", clock % 60),
         Some('%') => "%".to_owned(),
         other => {
-            let found =
-                other.map_or_else(|| "a single %".to_owned(), |letter| format!("%{letter}"));
-            let reason =
-                format!("strftime_now knows %Y %y %m %d %B %b %A %a %H %M %S %%, found {found}");
+            let found = other.map_or_else(|| "a single %".to_owned(), |letter| format!("%{letter}"));
+            let reason = format!("strftime_now knows %Y %y %m %d %B %b %A %a %H %M %S %%, found {found}");
             return Err(Error::new(ErrorKind::InvalidOperation, reason));
         }
     })

@@ -82,11 +82,7 @@ impl Encoder {
         let config = TokenizerConfig::read(dir)?;
         let side = truncation_side(&config, &tokenizer);
         let rebuilt = rebuild(&path, &mut tokenizer, &config)?;
-        let count = |pair| {
-            tokenizer
-                .get_post_processor()
-                .map_or(0, |processor| processor.added_tokens(pair))
-        };
+        let count = |pair| tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(pair));
         let encoder = Self {
             special_counts: [count(false), count(true)],
             template: chat_template(dir, &config, &rebuilt)?,
@@ -197,10 +193,7 @@ impl Encoder {
             }
             Truncation::KeepResponse => {
                 // Only here does it matter where in the text a token comes from.
-                let tokens = self
-                    .tokenizer
-                    .encode(text, false)
-                    .map_err(tokenizer_failed)?;
+                let tokens = self.tokenizer.encode(text, false).map_err(tokenizer_failed)?;
                 (tokens.len(), cut_prompt_first(tokens, prompt_bytes, budget))
             }
         };
@@ -221,19 +214,12 @@ impl Encoder {
     ) -> Result<Encoded, TextError> {
         let (first, second) = (without_overflow(first), second.map(without_overflow));
         let cut = text_tokens - first.len() - second.as_ref().map_or(0, Encoding::len);
-        let encoding = self
-            .tokenizer
-            .post_process(first, second, special_tokens)
-            .map_err(tokenizer_failed)?;
+        let encoding = self.tokenizer.post_process(first, second, special_tokens).map_err(tokenizer_failed)?;
         self.check_vocabulary(encoding.get_ids())?;
         let has_type_ids = self.rebuilt.type_ids;
         Ok(Encoded {
             ids: encoding.get_ids().to_vec(),
-            type_ids: if has_type_ids {
-                encoding.get_type_ids().to_vec()
-            } else {
-                vec![0; encoding.len()]
-            },
+            type_ids: if has_type_ids { encoding.get_type_ids().to_vec() } else { vec![0; encoding.len()] },
             truncated: cut > 0,
             tokens_before_truncation: encoding.len() + cut,
         })
@@ -274,10 +260,7 @@ impl Encoder {
 
     /// The text of a special token by its name in `tokenizer_config.json`, such as `eos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
-        self.rebuilt
-            .special_tokens
-            .get(name)
-            .map(|token| token.content.as_str())
+        self.rebuilt.special_tokens.get(name).map(|token| token.content.as_str())
     }
 
     /// The token of an id, for messages to people.
@@ -315,8 +298,7 @@ impl std::fmt::Debug for Encoder {
 fn cut_prompt_first(mut tokens: Encoding, prompt_bytes: usize, budget: usize) -> Encoding {
     if tokens.len() > budget {
         // A token that straddles the boundary holds some of the response, and is kept with it.
-        let is_prompt =
-            |&&(start, end): &&(usize, usize)| start < prompt_bytes && end <= prompt_bytes;
+        let is_prompt = |&&(start, end): &&(usize, usize)| start < prompt_bytes && end <= prompt_bytes;
         let prompt_tokens = tokens.get_offsets().iter().take_while(is_prompt).count();
         let response_tokens = tokens.len() - prompt_tokens;
         tokens.truncate(response_tokens.max(budget), 0, TruncationDirection::Left);
@@ -339,18 +321,11 @@ fn truncation_side(config: &TokenizerConfig, tokenizer: &Tokenizer) -> Truncatio
     }
 }
 
-fn chat_template(
-    dir: &Path,
-    config: &TokenizerConfig,
-    rebuilt: &Rebuilt,
-) -> Result<Option<ChatTemplate>, TextError> {
+fn chat_template(dir: &Path, config: &TokenizerConfig, rebuilt: &Rebuilt) -> Result<Option<ChatTemplate>, TextError> {
     let Some(source) = &config.chat_template else {
         return Ok(None);
     };
-    let tokens = rebuilt
-        .special_tokens
-        .iter()
-        .map(|(name, token)| (name.as_str(), token.content.as_str()));
+    let tokens = rebuilt.special_tokens.iter().map(|(name, token)| (name.as_str(), token.content.as_str()));
     ChatTemplate::parse(dir, source, tokens).map(Some)
 }
 

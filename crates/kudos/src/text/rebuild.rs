@@ -12,8 +12,7 @@ use tokenizers::models::unigram::Unigram;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
-    AddedToken, AddedVocabulary, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
-    PreTokenizerWrapper, Tokenizer,
+    AddedToken, AddedVocabulary, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
 };
 
 use super::TextError;
@@ -31,43 +30,27 @@ pub(super) struct Rebuilt {
 }
 
 /// Qwen2's way to split text, from its tokenizer class.
-const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2_SPLIT: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Makes of `tokenizer`, as parsed from `path`, the one that transformers would use.
-pub(super) fn rebuild(
-    path: &Path,
-    tokenizer: &mut Tokenizer,
-    config: &TokenizerConfig,
-) -> Result<Rebuilt, TextError> {
+pub(super) fn rebuild(path: &Path, tokenizer: &mut Tokenizer, config: &TokenizerConfig) -> Result<Rebuilt, TextError> {
     let class = TokenizerClass::choose(config, tokenizer);
     let unknown = TokenizerClass::unknown(config, tokenizer);
     let special_tokens = special_tokens(class, config, tokenizer);
     // Limits and padding that the file carries from someone's script are not the judge's.
     tokenizer.with_padding(None);
-    tokenizer
-        .with_truncation(None)
-        .map_err(|error| malformed(path, "a tokenizer", &error))?;
+    tokenizer.with_truncation(None).map_err(|error| malformed(path, "a tokenizer", &error))?;
     let declared = Shape::of(tokenizer);
-    let builder = Builder {
-        path,
-        class,
-        config,
-        special_tokens: &special_tokens,
-    };
+    let builder = Builder { path, class, config, special_tokens: &special_tokens };
     builder.build(tokenizer)?;
     let mut notes = Shape::of(tokenizer).differences(&declared, class);
-    notes.extend(unknown.map(|name| {
-        format!("tokenizer_class {name} is not known here: tokenizer.json is used as it is")
-    }));
+    notes.extend(
+        unknown.map(|name| format!("tokenizer_class {name} is not known here: tokenizer.json is used as it is")),
+    );
     let names = config.list("model_input_names");
-    let type_ids = names.map_or(class.has_type_ids(), |names| {
-        names.contains(&"token_type_ids")
-    });
-    Ok(Rebuilt {
-        special_tokens,
-        type_ids,
-        notes,
-    })
+    let type_ids = names.map_or(class.has_type_ids(), |names| names.contains(&"token_type_ids"));
+    Ok(Rebuilt { special_tokens, type_ids, notes })
 }
 
 fn special_tokens(
@@ -77,19 +60,13 @@ fn special_tokens(
 ) -> BTreeMap<String, AddedToken> {
     let mut tokens = BTreeMap::new();
     for name in NAMED_TOKENS {
-        let default = || {
-            class
-                .default_token(name)
-                .map(|token| AddedToken::from(token, true))
-        };
+        let default = || class.default_token(name).map(|token| AddedToken::from(token, true));
         if let Some(token) = config.special_token(name).unwrap_or_else(default) {
             tokens.insert(name.to_owned(), token);
         }
     }
     if let Some(padding) = tokenizer.get_padding() {
-        tokens
-            .entry("pad_token".to_owned())
-            .or_insert_with(|| AddedToken::from(&padding.pad_token, true));
+        tokens.entry("pad_token".to_owned()).or_insert_with(|| AddedToken::from(&padding.pad_token, true));
     }
     tokens.extend(config.model_specific_tokens());
     tokens
@@ -110,18 +87,12 @@ impl Builder<'_> {
             let model = self.model(tokenizer.get_model())?;
             tokenizer.with_model(model);
             let normalizer: Option<NormalizerWrapper> = self.section(self.normalizer(tokenizer))?;
-            tokenizer
-                .with_normalizer(normalizer)
-                .map_err(|error| malformed(self.path, "a normalizer", &error))?;
-            tokenizer
-                .with_pre_tokenizer(self.section::<PreTokenizerWrapper>(self.pre_tokenizer())?);
+            tokenizer.with_normalizer(normalizer).map_err(|error| malformed(self.path, "a normalizer", &error))?;
+            tokenizer.with_pre_tokenizer(self.section::<PreTokenizerWrapper>(self.pre_tokenizer())?);
             tokenizer.with_added_vocabulary(AddedVocabulary::new());
         }
-        tokenizer
-            .add_tokens(added)
-            .map_err(|error| malformed(self.path, "added tokens", &error))?;
-        tokenizer
-            .set_encode_special_tokens(self.config.flag("split_special_tokens").unwrap_or(false));
+        tokenizer.add_tokens(added).map_err(|error| malformed(self.path, "added tokens", &error))?;
+        tokenizer.set_encode_special_tokens(self.config.flag("split_special_tokens").unwrap_or(false));
         if let Some(post_processor) = self.post_processor(tokenizer)? {
             tokenizer.with_post_processor(Some(post_processor));
         }
@@ -145,19 +116,10 @@ impl Builder<'_> {
 
     /// The seven named ones first, then the model's own, then the nameless.
     fn all_special_tokens(&self) -> impl Iterator<Item = AddedToken> {
-        let named = NAMED_TOKENS
-            .iter()
-            .filter_map(|name| self.special_tokens.get(*name));
+        let named = NAMED_TOKENS.iter().filter_map(|name| self.special_tokens.get(*name));
         let is_own = |(name, _): &(&String, &AddedToken)| !NAMED_TOKENS.contains(&name.as_str());
-        let own = self
-            .special_tokens
-            .iter()
-            .filter(is_own)
-            .map(|(_, token)| token);
-        named
-            .chain(own)
-            .cloned()
-            .chain(self.config.nameless_tokens())
+        let own = self.special_tokens.iter().filter(is_own).map(|(_, token)| token);
+        named.chain(own).cloned().chain(self.config.nameless_tokens())
     }
 
     /// The model with its vocabulary, and the settings of the class.
@@ -170,10 +132,7 @@ impl Builder<'_> {
                 model.max_input_chars_per_word = 100;
                 Ok(model.into())
             }
-            (
-                Class::Roberta | Class::Gpt2 | Class::Qwen2 | Class::Llama,
-                ModelWrapper::BPE(mut model),
-            ) => {
+            (Class::Roberta | Class::Gpt2 | Class::Qwen2 | Class::Llama, ModelWrapper::BPE(mut model)) => {
                 (model.dropout, model.unk_token) = (None, None);
                 (model.continuing_subword_prefix, model.end_of_word_suffix) = (None, None);
                 model.fuse_unk = self.class == Class::Llama;
@@ -181,15 +140,9 @@ impl Builder<'_> {
                 model.ignore_merges = false;
                 Ok(model.into())
             }
-            (Class::XlmRoberta | Class::DebertaV2, ModelWrapper::Unigram(model)) => {
-                self.unigram(&model)
-            }
-            (Class::Bert | Class::DistilBert, other) => {
-                Err(self.mismatch("needs a WordPiece model", kind(&other)))
-            }
-            (Class::XlmRoberta | Class::DebertaV2, other) => {
-                Err(self.mismatch("needs a Unigram model", kind(&other)))
-            }
+            (Class::XlmRoberta | Class::DebertaV2, ModelWrapper::Unigram(model)) => self.unigram(&model),
+            (Class::Bert | Class::DistilBert, other) => Err(self.mismatch("needs a WordPiece model", kind(&other))),
+            (Class::XlmRoberta | Class::DebertaV2, other) => Err(self.mismatch("needs a Unigram model", kind(&other))),
             (_, other) => Err(self.mismatch("needs a BPE model", kind(&other))),
         }
     }
@@ -200,16 +153,13 @@ impl Builder<'_> {
         let unknown_id = match self.class {
             TokenizerClass::XlmRoberta => 3,
             _ => {
-                let is_unknown = |(token, score): &(String, f64)| {
-                    Some(token) == unknown_token.as_ref() && *score == 0.0
-                };
+                let is_unknown =
+                    |(token, score): &(String, f64)| Some(token) == unknown_token.as_ref() && *score == 0.0;
                 vocab.iter().position(is_unknown).unwrap_or(1)
             }
         };
         let built = Unigram::from(vocab, Some(unknown_id), false);
-        built
-            .map(Into::into)
-            .map_err(|error| self.mismatch("needs an unknown token", error.to_string()))
+        built.map(Into::into).map_err(|error| self.mismatch("needs an unknown token", error.to_string()))
     }
 
     fn normalizer(&self, tokenizer: &Tokenizer) -> Value {
@@ -225,9 +175,7 @@ impl Builder<'_> {
             TokenizerClass::XlmRoberta => precompiled(tokenizer),
             TokenizerClass::Qwen2 => json!({"type": "NFC"}),
             TokenizerClass::DebertaV2 => {
-                let lowercase = flag("do_lower_case")
-                    .unwrap_or(false)
-                    .then(|| json!({"type": "Lowercase"}));
+                let lowercase = flag("do_lower_case").unwrap_or(false).then(|| json!({"type": "Lowercase"}));
                 let always = [
                     json!({"type": "Replace", "pattern": {"Regex": r"\s{2,}|[\n\r\t]"}, "content": " "}),
                     json!({"type": "NFC"}),
@@ -246,15 +194,9 @@ impl Builder<'_> {
             TokenizerClass::Bert | TokenizerClass::DistilBert => {
                 json!({"type": "BertPreTokenizer"})
             }
-            TokenizerClass::Roberta | TokenizerClass::Gpt2 => {
-                byte_level(prefix_space.unwrap_or(false), true)
-            }
+            TokenizerClass::Roberta | TokenizerClass::Gpt2 => byte_level(prefix_space.unwrap_or(false), true),
             TokenizerClass::XlmRoberta => {
-                let scheme = if prefix_space.unwrap_or(true) {
-                    "always"
-                } else {
-                    "never"
-                };
+                let scheme = if prefix_space.unwrap_or(true) { "always" } else { "never" };
                 steps([json!({"type": "WhitespaceSplit"}), metaspace(scheme, true)])
             }
             TokenizerClass::Qwen2 => steps([
@@ -263,17 +205,9 @@ impl Builder<'_> {
             ]),
             TokenizerClass::Llama => metaspace(self.llama_scheme(), false),
             TokenizerClass::DebertaV2 => {
-                let scheme = if prefix_space.unwrap_or(true) {
-                    "always"
-                } else {
-                    "first"
-                };
+                let scheme = if prefix_space.unwrap_or(true) { "always" } else { "first" };
                 let punctuation = json!({"type": "Punctuation", "behavior": "Isolated"});
-                let punctuation = self
-                    .config
-                    .flag("split_by_punct")
-                    .unwrap_or(false)
-                    .then_some(punctuation);
+                let punctuation = self.config.flag("split_by_punct").unwrap_or(false).then_some(punctuation);
                 steps(punctuation.into_iter().chain([metaspace(scheme, true)]))
             }
         }
@@ -289,10 +223,7 @@ impl Builder<'_> {
     }
 
     /// The class's own post-processor, if it has one; its special tokens must have ids by now.
-    fn post_processor(
-        &self,
-        tokenizer: &Tokenizer,
-    ) -> Result<Option<PostProcessorWrapper>, TextError> {
+    fn post_processor(&self, tokenizer: &Tokenizer) -> Result<Option<PostProcessorWrapper>, TextError> {
         use TokenizerClass as Class;
         let token = |name| self.token_with_id(tokenizer, name);
         Ok(Some(match self.class {
@@ -305,19 +236,11 @@ impl Builder<'_> {
             Class::Bert | Class::DistilBert | Class::DebertaV2 => {
                 let (cls, sep) = (token("cls_token")?, token("sep_token")?);
                 let second_sep = format!("{}:1", sep.0);
-                self.template(
-                    &[&cls.0, "$A:0", &sep.0],
-                    &["$B:1", &second_sep],
-                    [cls.clone(), sep.clone()],
-                )?
+                self.template(&[&cls.0, "$A:0", &sep.0], &["$B:1", &second_sep], [cls.clone(), sep.clone()])?
             }
             Class::XlmRoberta => {
                 let (bos, eos) = (token("bos_token")?, token("eos_token")?);
-                self.template(
-                    &[&bos.0, "$A", &eos.0],
-                    &[&eos.0, "$B", &eos.0],
-                    [bos.clone(), eos.clone()],
-                )?
+                self.template(&[&bos.0, "$A", &eos.0], &[&eos.0, "$B", &eos.0], [bos.clone(), eos.clone()])?
             }
         }))
     }
@@ -335,9 +258,7 @@ impl Builder<'_> {
         builder.try_single(single.to_vec()).map_err(bad)?;
         builder.try_pair(pair).map_err(bad)?;
         let built = builder.special_tokens(special_tokens.to_vec()).build();
-        built
-            .map(Into::into)
-            .map_err(|error| bad(error.to_string()))
+        built.map(Into::into).map_err(|error| bad(error.to_string()))
     }
 
     fn token_with_id(&self, tokenizer: &Tokenizer, name: &str) -> Result<(String, u32), TextError> {
@@ -347,23 +268,15 @@ impl Builder<'_> {
     }
 
     fn special_text(&self, name: &str) -> Option<String> {
-        self.special_tokens
-            .get(name)
-            .map(|token| token.content.clone())
+        self.special_tokens.get(name).map(|token| token.content.clone())
     }
 
     fn section<S: DeserializeOwned>(&self, json: Value) -> Result<Option<S>, TextError> {
-        serde_json::from_value(json)
-            .map_err(|error| malformed(self.path, "a section of a tokenizer", &error))
+        serde_json::from_value(json).map_err(|error| malformed(self.path, "a section of a tokenizer", &error))
     }
 
     fn mismatch(&self, expected: &'static str, found: impl Into<String>) -> TextError {
-        TextError::ClassMismatch {
-            path: self.path.into(),
-            class: self.class.name(),
-            expected,
-            found: found.into(),
-        }
+        TextError::ClassMismatch { path: self.path.into(), class: self.class.name(), expected, found: found.into() }
     }
 }
 
@@ -382,15 +295,9 @@ fn steps(pre_tokenizers: impl IntoIterator<Item = Value>) -> Value {
 /// SentencePiece's own normalization table, alone or as a step: all that XLM-R's class keeps of a normalizer.
 fn precompiled(tokenizer: &Tokenizer) -> Value {
     let normalizer = serde_json::to_value(tokenizer.get_normalizer()).unwrap_or_default();
-    let steps = normalizer
-        .get("normalizers")
-        .and_then(Value::as_array)
-        .cloned();
+    let steps = normalizer.get("normalizers").and_then(Value::as_array).cloned();
     let steps = steps.unwrap_or_else(|| vec![normalizer]);
-    steps
-        .into_iter()
-        .find(|step| step["type"] == "Precompiled")
-        .unwrap_or_default()
+    steps.into_iter().find(|step| step["type"] == "Precompiled").unwrap_or_default()
 }
 
 fn kind(model: &ModelWrapper) -> &'static str {
@@ -415,19 +322,14 @@ impl Shape {
         Self {
             normalizer: serde_json::to_value(tokenizer.get_normalizer()).unwrap_or_default(),
             pre_tokenizer: serde_json::to_value(tokenizer.get_pre_tokenizer()).unwrap_or_default(),
-            special_ids: around_nothing
-                .ok()
-                .map(|encoding| encoding.get_ids().to_vec()),
+            special_ids: around_nothing.ok().map(|encoding| encoding.get_ids().to_vec()),
         }
     }
 
     fn differences(&self, declared: &Self, class: TokenizerClass) -> Vec<String> {
         let changed = [
             ("normalizer", self.normalizer != declared.normalizer),
-            (
-                "pre_tokenizer",
-                self.pre_tokenizer != declared.pre_tokenizer,
-            ),
+            ("pre_tokenizer", self.pre_tokenizer != declared.pre_tokenizer),
             ("post_processor", self.special_ids != declared.special_ids),
         ];
         let note = |section: &str| {
@@ -436,10 +338,6 @@ impl Shape {
                 class.name()
             )
         };
-        changed
-            .iter()
-            .filter(|(_, changed)| *changed)
-            .map(|(section, _)| note(section))
-            .collect()
+        changed.iter().filter(|(_, changed)| *changed).map(|(section, _)| note(section)).collect()
     }
 }

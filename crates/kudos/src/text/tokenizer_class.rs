@@ -78,21 +78,11 @@ const ROBERTA_TOKENS: &[(&str, &str)] = &[
     ("cls_token", "<s>"),
     ("mask_token", "<mask>"),
 ];
-const LLAMA_TOKENS: &[(&str, &str)] = &[
-    ("bos_token", "<s>"),
-    ("eos_token", "</s>"),
-    ("unk_token", "<unk>"),
-];
-const GPT2_TOKENS: &[(&str, &str)] = &[
-    ("bos_token", "<|endoftext|>"),
-    ("eos_token", "<|endoftext|>"),
-    ("unk_token", "<|endoftext|>"),
-];
-const QWEN2_TOKENS: &[(&str, &str)] = &[
-    ("eos_token", "<|endoftext|>"),
-    ("unk_token", "<|endoftext|>"),
-    ("pad_token", "<|endoftext|>"),
-];
+const LLAMA_TOKENS: &[(&str, &str)] = &[("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")];
+const GPT2_TOKENS: &[(&str, &str)] =
+    &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")];
+const QWEN2_TOKENS: &[(&str, &str)] =
+    &[("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>"), ("pad_token", "<|endoftext|>")];
 
 impl TokenizerClass {
     /// The class that `AutoTokenizer` would use.
@@ -101,27 +91,18 @@ impl TokenizerClass {
     }
 
     /// The name of a class that transformers may have and that is not known here.
-    pub(super) fn unknown<'a>(
-        config: &'a TokenizerConfig,
-        tokenizer: &Tokenizer,
-    ) -> Option<&'a str> {
+    pub(super) fn unknown<'a>(config: &'a TokenizerConfig, tokenizer: &Tokenizer) -> Option<&'a str> {
         let name = class_name(config, tokenizer);
         Self::by_name(name).is_none().then_some(name)
     }
 
     fn by_name(name: &str) -> Option<Self> {
-        NAMES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, class)| *class)
+        NAMES.iter().find(|(known, _)| *known == name).map(|(_, class)| *class)
     }
 
     /// What transformers calls it.
     pub(super) fn name(self) -> &'static str {
-        NAMES
-            .iter()
-            .find(|(_, class)| *class == self)
-            .map_or(GENERIC, |(name, _)| name)
+        NAMES.iter().find(|(_, class)| *class == self).map_or(GENERIC, |(name, _)| name)
     }
 
     /// A special token of the class, for when the files name none.
@@ -135,10 +116,7 @@ impl TokenizerClass {
             Self::Gpt2 => GPT2_TOKENS,
             Self::Qwen2 => QWEN2_TOKENS,
         };
-        tokens
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, token)| *token)
+        tokens.iter().find(|(known, _)| *known == name).map(|(_, token)| *token)
     }
 
     /// Whether transformers hands type ids to the model, unless the config says otherwise.
@@ -150,10 +128,7 @@ impl TokenizerClass {
 /// The rules of `AutoTokenizer.from_pretrained`.
 fn class_name<'a>(config: &'a TokenizerConfig, tokenizer: &Tokenizer) -> &'a str {
     let registered = config.model_type.as_deref().map_or("", registered_class);
-    let declared = config
-        .declared_class
-        .as_deref()
-        .map(|name| name.strip_suffix("Fast").unwrap_or(name));
+    let declared = config.declared_class.as_deref().map(|name| name.strip_suffix("Fast").unwrap_or(name));
     match declared {
         // Llama and its descendants share a class name; those with a byte-level vocabulary are not meant by it.
         Some("LlamaTokenizer") if is_byte_level(tokenizer) => GENERIC,
@@ -168,24 +143,19 @@ fn class_name<'a>(config: &'a TokenizerConfig, tokenizer: &Tokenizer) -> &'a str
 /// `TOKENIZER_MAPPING_NAMES` of transformers, for the model types whose class is known here.
 fn registered_class(model_type: &str) -> &'static str {
     match model_type {
-        "bert" | "convbert" | "distilbert" | "electra" | "ernie" | "layoutlm" | "megatron-bert"
-        | "nezha" | "nomic_bert" | "squeezebert" => "BertTokenizer",
-        "bart"
-        | "data2vec-text"
-        | "ibert"
-        | "longformer"
-        | "mra"
-        | "roberta"
-        | "roberta-prelayernorm" => "RobertaTokenizer",
+        "bert" | "convbert" | "distilbert" | "electra" | "ernie" | "layoutlm" | "megatron-bert" | "nezha"
+        | "nomic_bert" | "squeezebert" => "BertTokenizer",
+        "bart" | "data2vec-text" | "ibert" | "longformer" | "mra" | "roberta" | "roberta-prelayernorm" => {
+            "RobertaTokenizer"
+        }
         "gte" | "jina_embeddings_v3" | "xlm-roberta" | "xmod" => "XLMRobertaTokenizer",
         "codegen" | "dbrx" | "gpt2" | "gpt_neo" | "gptj" | "opt" | "phi" | "starcoder2" => "GPT2Tokenizer",
         "qwen2" | "qwen2_moe" | "qwen3" | "qwen3_moe" | "qwen3_next" => "Qwen2Tokenizer",
         "deberta-v2" => "DebertaV2Tokenizer",
-        "ernie4_5" | "glm" | "glm4" | "gpt_bigcode" | "granite" | "granitemoe" | "internlm2"
-        | "internlm3" | "jamba" | "minicpm3" | "ministral" | "ministral3" | "mistral"
-        | "mistral3" | "mixtral" | "modernbert" | "modernbert-decoder" | "nemotron"
-        | "nystromformer" | "olmo2" | "olmo3" | "persimmon" | "phi3" | "phimoe" | "stablelm"
-        | "xlm-roberta-xl" => GENERIC,
+        "ernie4_5" | "glm" | "glm4" | "gpt_bigcode" | "granite" | "granitemoe" | "internlm2" | "internlm3"
+        | "jamba" | "minicpm3" | "ministral" | "ministral3" | "mistral" | "mistral3" | "mixtral" | "modernbert"
+        | "modernbert-decoder" | "nemotron" | "nystromformer" | "olmo2" | "olmo3" | "persimmon" | "phi3" | "phimoe"
+        | "stablelm" | "xlm-roberta-xl" => GENERIC,
         _ => "",
     }
 }
@@ -193,8 +163,5 @@ fn registered_class(model_type: &str) -> &'static str {
 fn is_byte_level(tokenizer: &Tokenizer) -> bool {
     let pre_tokenizer = serde_json::to_value(tokenizer.get_pre_tokenizer());
     let decoder = serde_json::to_value(tokenizer.get_decoder());
-    [pre_tokenizer, decoder]
-        .into_iter()
-        .flatten()
-        .any(|section: Value| section.to_string().contains("\"ByteLevel\""))
+    [pre_tokenizer, decoder].into_iter().flatten().any(|section: Value| section.to_string().contains("\"ByteLevel\""))
 }

@@ -52,8 +52,7 @@ impl TokenizerConfig {
         let mut config = Self {
             added_tokens,
             lists_added_tokens,
-            declared_class: field(&settings, "tokenizer_class")
-                .or(field(&model, "tokenizer_class")),
+            declared_class: field(&settings, "tokenizer_class").or(field(&model, "tokenizer_class")),
             model_type: field(&model, "model_type"),
             model_vocab_size: model.get("vocab_size").and_then(Value::as_u64),
             chat_template: chat_template(dir, &settings)?,

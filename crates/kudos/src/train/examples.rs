@@ -2,8 +2,8 @@
 
 use super::log::Evaluation;
 use super::loss::{Judged, group_loss};
-use super::settings::{Recipe, Settings};
-use crate::data::{Comparison, Group};
+use super::settings::Settings;
+use crate::data::{Comparison, Group, Loaded};
 use crate::eval::{EvalError, EvalOptions, evaluate};
 use crate::models::Input;
 use crate::text::{Encoded, Encoder, TextError};
@@ -20,22 +20,35 @@ pub struct Example {
 }
 
 impl Example {
-    /// Encodes the groups there is something to learn from. TRL's recipe takes every pair for itself;
-    /// the default takes groups whole, without the responses that stand in no comparison.
+    /// Encodes the groups there is something to learn from, each whole but for the responses that stand in
+    /// no comparison.
     ///
     /// # Errors
     /// A text that cannot be encoded.
-    pub fn encode(groups: &[Group], recipe: Recipe, encoder: &Encoder) -> Result<Vec<Example>, TextError> {
+    pub fn encode(groups: &[Group], encoder: &Encoder) -> Result<Vec<Example>, TextError> {
         let sequences = encode_groups(groups, encoder)?;
-        let mut examples = Vec::new();
-        for (group, sequences) in groups.iter().zip(sequences) {
-            match recipe {
-                Recipe::Trl => examples.extend(pairs(group, &sequences)),
-                Recipe::Default => examples.extend(whole(group, sequences)),
-            }
-        }
-        Ok(examples)
+        Ok(groups.iter().zip(sequences).filter_map(|(group, sequences)| whole(group, sequences)).collect())
     }
+}
+
+/// Every pair as a group of its own, the chosen response first, in the order of the files: what TRL sees.
+/// Ties and votes have no place there; margins do.
+pub fn each_pair_alone(loaded: &Loaded) -> Vec<Group> {
+    let mut pairs = Vec::new();
+    for (g, group) in loaded.groups.iter().enumerate() {
+        for (c, comparison) in group.comparisons.iter().enumerate() {
+            let Some((chosen, rejected)) = comparison.better_worse() else { continue };
+            let location = loaded.comparison_location(g, c).clone();
+            let comparison = Comparison { first: 0, second: 1, target: 1.0, weight: 1.0, ..*comparison };
+            let responses = [chosen, rejected].map(|r| group.responses[r].clone()).to_vec();
+            let order = (loaded.origins[g].file, location.line);
+            let extra = group.extra.clone();
+            let prompt = group.prompt.clone();
+            pairs.push((order, Group { prompt, responses, comparisons: vec![comparison], location, extra }));
+        }
+    }
+    pairs.sort_by_key(|(order, _)| *order);
+    pairs.into_iter().map(|(_, group)| group).collect()
 }
 
 fn encode_groups(groups: &[Group], encoder: &Encoder) -> Result<Vec<Vec<Encoded>>, TextError> {
@@ -43,20 +56,6 @@ fn encode_groups(groups: &[Group], encoder: &Encoder) -> Result<Vec<Vec<Encoded>
         groups.iter().flat_map(|g| g.responses.iter().map(|r| (g.prompt.as_ref(), &r.content))).collect();
     let mut encoded = encoder.encode_batch(&inputs)?.into_iter();
     Ok(groups.iter().map(|g| encoded.by_ref().take(g.responses.len()).collect()).collect())
-}
-
-/// Each pair as an example of two, the chosen one first.
-fn pairs(group: &Group, sequences: &[Encoded]) -> Vec<Example> {
-    let pair = |c: &Comparison| {
-        let (better, worse) = c.better_worse()?;
-        let comparison = Comparison { first: 0, second: 1, target: 1.0, weight: 1.0, ..*c };
-        Some(Example {
-            sequences: vec![sequences[better].clone(), sequences[worse].clone()],
-            comparisons: vec![comparison],
-            ranks: vec![None; 2],
-        })
-    };
-    group.comparisons.iter().filter_map(pair).collect()
 }
 
 /// The group as it is, without idle responses; `None` when nothing is compared.

@@ -16,7 +16,7 @@ mod settings;
 mod step;
 
 pub use checkpoint::{Best, State};
-pub use examples::{Example, HeldOut, truncated_share};
+pub use examples::{Example, HeldOut, each_pair_alone, truncated_share};
 pub use judge::{JudgeFiles, write_judge};
 pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};

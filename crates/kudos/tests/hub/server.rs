@@ -22,11 +22,7 @@ impl Request {
     /// The first byte asked for; 0 without a range.
     pub fn from(&self) -> usize {
         let range = self.headers.get("range").map_or("bytes=0-", String::as_str);
-        range
-            .trim_start_matches("bytes=")
-            .trim_end_matches('-')
-            .parse()
-            .unwrap()
+        range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap()
     }
 }
 
@@ -41,10 +37,7 @@ pub struct Reply {
 
 impl Reply {
     pub fn status(status: u16) -> Self {
-        Self {
-            status,
-            ..Self::default()
-        }
+        Self { status, ..Self::default() }
     }
 
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
@@ -58,15 +51,9 @@ impl Reply {
         let reply = match from {
             0 => Self::status(200),
             _ if from >= bytes.len() => return Self::status(416),
-            _ => Self::status(206).with(
-                "Content-Range",
-                format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len()),
-            ),
+            _ => Self::status(206).with("Content-Range", format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len())),
         };
-        Self {
-            body: bytes[from..].to_vec(),
-            ..reply
-        }
+        Self { body: bytes[from..].to_vec(), ..reply }
     }
 }
 
@@ -94,12 +81,7 @@ impl Server {
                 thread::spawn(move || serve(stream, &*answer, &seen));
             }
         });
-        Self {
-            address,
-            log,
-            stopped,
-            thread: Some(thread),
-        }
+        Self { address, log, stopped, thread: Some(thread) }
     }
 
     pub fn url(&self) -> String {
@@ -131,10 +113,7 @@ fn serve(mut stream: TcpStream, answer: &dyn Fn(&Request) -> Reply, log: &Mutex<
     for (name, value) in &reply.headers {
         head += &format!("{name}: {value}\r\n");
     }
-    let has_length = reply
-        .headers
-        .iter()
-        .any(|(name, _)| *name == "Content-Length");
+    let has_length = reply.headers.iter().any(|(name, _)| *name == "Content-Length");
     if !has_length {
         head += &format!("Content-Length: {}\r\n", reply.body.len());
     }
@@ -156,11 +135,7 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
         let (name, value) = line.split_once(':')?;
         Some((name.to_ascii_lowercase(), value.trim().to_string()))
     });
-    Some(Request {
-        method,
-        path,
-        headers: pairs.collect(),
-    })
+    Some(Request { method, path, headers: pairs.collect() })
 }
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -185,10 +160,7 @@ impl Repository {
             ("model.safetensors", weights),
         ];
         let files = files.map(|(name, bytes)| (name.to_string(), bytes));
-        Self {
-            files: files.into(),
-            cdn: String::new(),
-        }
+        Self { files: files.into(), cdn: String::new() }
     }
 
     pub fn weights(&self) -> &[u8] {
@@ -201,16 +173,11 @@ impl Repository {
             return self.listing();
         }
         let prefix = format!("/org/model/resolve/{COMMIT}/");
-        let Some((name, bytes)) = request
-            .path
-            .strip_prefix(&prefix)
-            .and_then(|name| self.files.get_key_value(name))
+        let Some((name, bytes)) = request.path.strip_prefix(&prefix).and_then(|name| self.files.get_key_value(name))
         else {
             return Reply::status(404).with("X-Error-Code", "EntryNotFound");
         };
-        let is_large = [".safetensors", ".gguf", ".bin"]
-            .iter()
-            .any(|end| name.ends_with(end));
+        let is_large = [".safetensors", ".gguf", ".bin"].iter().any(|end| name.ends_with(end));
         if is_large {
             return Reply::status(302)
                 .with("X-Repo-Commit", COMMIT)
@@ -229,14 +196,9 @@ impl Repository {
 
     fn listing(&self) -> Reply {
         let names = self.files.keys();
-        let siblings: Vec<_> = names
-            .map(|name| serde_json::json!({"rfilename": name}))
-            .collect();
+        let siblings: Vec<_> = names.map(|name| serde_json::json!({"rfilename": name})).collect();
         let listing = serde_json::json!({"sha": COMMIT, "siblings": siblings, "private": false});
-        Reply {
-            body: listing.to_string().into_bytes(),
-            ..Reply::status(200)
-        }
+        Reply { body: listing.to_string().into_bytes(), ..Reply::status(200) }
     }
 }
 

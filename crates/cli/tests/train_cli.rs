@@ -1,0 +1,327 @@
+//! Training, evaluation, scoring and choosing, by the real binary on a tiny model.
+
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models/trl_text")
+}
+
+fn pairs() -> String {
+    golden().join("pairs.jsonl").display().to_string()
+}
+
+/// A command in an empty directory of its own.
+fn kudos(dir: &Path) -> Command {
+    let mut command = Command::new(cargo_bin("kudos"));
+    command.current_dir(dir);
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    kudos(dir).args(args).output().unwrap()
+}
+
+fn ok(dir: &Path, args: &[&str]) -> String {
+    let output = run(dir, args);
+    assert!(output.status.success(), "kudos {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn error(dir: &Path, args: &[&str]) -> String {
+    let output = run(dir, args);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "kudos {}: {message}", args.join(" "));
+    assert!(!message.contains("panicked"), "{message}");
+    message
+}
+
+fn train_args<'a>(data: &'a str, base: &'a str, output: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["train", data, "--base", base, "-o", output, "--quiet"], more].concat()
+}
+
+/// A small judge in `dir/judge`.
+fn judge(dir: &Path) {
+    let base = golden().display().to_string();
+    ok(dir, &train_args(&pairs(), &base, "judge", &["--max-steps", "20", "--learning-rate", "1e-3"]));
+}
+
+fn read_lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn the_trl_recipe_follows_trl_from_text_to_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden().display().to_string();
+    let recipe = "--recipe trl --no-shuffle --precision f32 --max-steps 10 --batch-size 4 --learning-rate 1e-3";
+    ok(dir.path(), &train_args(&pairs(), &base, "judge", &recipe.split(' ').collect::<Vec<_>>()));
+    let expected: Value = serde_json::from_slice(&std::fs::read(golden().join("expected.json")).unwrap()).unwrap();
+    let steps = read_lines(&dir.path().join("judge/run/metrics.jsonl"));
+    assert_eq!(steps.len(), 10);
+    for (step, golden) in steps.iter().zip(expected["steps"].as_array().unwrap()) {
+        for key in ["loss", "grad_norm", "learning_rate", "accuracy", "margin"] {
+            let (found, golden) = (step[key].as_f64().unwrap(), golden[key].as_f64().unwrap());
+            assert!((found - golden).abs() < 1e-4, "step {}: {key} {found} instead of {golden}", step["step"]);
+        }
+    }
+}
+
+/// The files that make a judge; `run/` holds timings and is left out.
+fn judge_bytes(judge: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = std::fs::read_dir(judge).unwrap().map(|e| e.unwrap()).filter(|e| e.path().is_file());
+    let mut bytes: Vec<_> =
+        files.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect();
+    bytes.sort();
+    assert!(bytes.len() >= 6, "{:?}", bytes.iter().map(|(name, _)| name).collect::<Vec<_>>());
+    bytes
+}
+
+#[test]
+fn threads_do_not_change_a_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden().display().to_string();
+    let train = |threads: &str| {
+        let more = ["--max-steps", "12", "--learning-rate", "1e-3", "--threads", threads];
+        ok(dir.path(), &train_args(&pairs(), &base, threads, &more));
+        judge_bytes(&dir.path().join(threads))
+    };
+    let one = train("1");
+    assert!(one == train("2"), "2 threads");
+    assert!(one == train("3"), "3 threads");
+}
+
+#[test]
+fn a_killed_run_resumes_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden().display().to_string();
+    let more = ["--max-steps", "300", "--learning-rate", "1e-3", "--save-every", "7", "--eval-every", "10"];
+    let started = std::time::Instant::now();
+    ok(dir.path(), &train_args(&pairs(), &base, "whole", &more));
+    let whole = started.elapsed();
+    let expected = judge_bytes(&dir.path().join("whole"));
+    let mut kills = 0;
+    for round in 0..4u32 {
+        let output = format!("killed-{round}");
+        for attempt in 0..50 {
+            let mut args = train_args(&pairs(), &base, &output, &more);
+            args.push("--resume");
+            let mut child = kudos(dir.path()).args(&args).stderr(Stdio::null()).spawn().unwrap();
+            // A different moment each time: from before the first step to near the end.
+            std::thread::sleep(whole.mul_f64(0.07 + 0.11 * f64::from(round) + 0.013 * f64::from(attempt)));
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success());
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+        }
+        let found = judge_bytes(&dir.path().join(&output));
+        for ((name, found), (_, expected)) in found.iter().zip(&expected) {
+            assert!(found == expected, "round {round}: {name} differs after {kills} kills");
+        }
+        assert_eq!(read_lines(&dir.path().join(&output).join("run/metrics.jsonl")).len(), 300);
+    }
+    assert!(kills >= 4, "only {kills} kills: the run is too short to be killed");
+}
+
+#[test]
+fn a_failed_write_leaves_the_last_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let (binary, base) = (cargo_bin("kudos"), golden());
+    // Files may grow to 64 KiB: metrics fit, a checkpoint does not. As a full disk, at a chosen place.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 64; exec {} train {} --base {} -o judge --quiet --max-steps 30 --save-every 5 --eval-fraction 0",
+        binary.display(),
+        pairs(),
+        base.display()
+    );
+    let output = Command::new("bash").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("checkpoint.safetensors") && message.contains("File too large"), "{message}");
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path().join("judge/run")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["metrics.jsonl"], "no partial file is left");
+}
+
+#[test]
+fn bad_output_and_bad_bases_are_clear_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden().display().to_string();
+    std::fs::write(dir.path().join("file"), "x").unwrap();
+    let message = error(dir.path(), &train_args(&pairs(), &base, "file/judge", &["--max-steps", "1"]));
+    assert!(message.contains("file/judge"), "{message}");
+    judge(dir.path());
+    let message = error(dir.path(), &train_args(&pairs(), &base, "judge", &["--max-steps", "1"]));
+    assert!(message.contains("--resume continues it, --overwrite replaces it"), "{message}");
+    let message = error(dir.path(), &train_args(&pairs(), &base, "judge", &["--max-steps", "7", "--resume"]));
+    assert!(message.contains("belongs to another run"), "{message}");
+    let message = error(dir.path(), &train_args(&pairs(), "no-such-model", "j2", &[]));
+    assert!(message.contains("kudos pull no-such-model") || message.contains("no-such-model"), "{message}");
+    let message = error(dir.path(), &train_args(&pairs(), &base, "j3", &["--max-length", "4000"]));
+    assert!(message.contains("max_length 4000 exceeds the model's 80 positions"), "{message}");
+}
+
+#[test]
+fn a_diverging_run_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(golden().join(file), base.join(file)).unwrap();
+    }
+    // A finite but enormous classifier: the scores overflow and the loss is no number.
+    let mut bytes = std::fs::read(golden().join("model.safetensors")).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let json: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let offsets = &json["classifier.weight"]["data_offsets"];
+    let range = [0, 1].map(|i| 8 + header + offsets[i].as_u64().unwrap() as usize);
+    bytes[range[0]..range[1]].chunks_exact_mut(4).for_each(|b| b.copy_from_slice(&3e38f32.to_le_bytes()));
+    std::fs::write(base.join("model.safetensors"), bytes).unwrap();
+    let more = ["--max-steps", "5", "--eval-fraction", "0"];
+    let message = error(dir.path(), &train_args(&pairs(), "base", "judge", &more));
+    assert!(message.contains("step 1: the loss is") && message.contains("lower --learning-rate"), "{message}");
+}
+
+#[test]
+fn every_way_to_score_gives_the_same_number() {
+    let dir = tempfile::tempdir().unwrap();
+    judge(dir.path());
+    ok(dir.path(), &["score", &pairs(), "--judge", "judge", "-o", "scored.jsonl", "--quiet"]);
+    let scored = read_lines(&dir.path().join("scored.jsonl"));
+    let rows = read_lines(&golden().join("pairs.jsonl"));
+    assert_eq!(scored.len(), rows.len());
+    for (scored, row) in scored.iter().zip(&rows).step_by(7) {
+        assert_eq!(scored["prompt"], row["prompt"]);
+        for side in ["chosen", "rejected"] {
+            let (prompt, response) = (row["prompt"].as_str().unwrap(), row[side].as_str().unwrap());
+            let alone = ok(
+                dir.path(),
+                &["score", "--judge", "judge", "--threads", "1", "--prompt", prompt, "--response", response],
+            );
+            let (alone, in_file) =
+                (alone.trim().parse::<f32>().unwrap(), scored[&format!("score_{side}")].as_f64().unwrap());
+            assert_eq!(alone.to_bits(), (in_file as f32).to_bits(), "{prompt}");
+        }
+    }
+    ok(dir.path(), &["score", &pairs(), "--judge", "judge", "-o", "scored.csv", "--threads", "3", "--quiet"]);
+    ok(dir.path(), &["score", &pairs(), "--judge", "judge", "-o", "scored.parquet", "--quiet"]);
+    for file in ["scored.csv", "scored.parquet"] {
+        let again = ok(dir.path(), &["score", file, "--judge", "judge", "--quiet"]);
+        let again: Vec<Value> = again.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        for (a, b) in again.iter().zip(&scored) {
+            assert_eq!(a["score_chosen"], b["score_chosen"], "{file}");
+        }
+    }
+    let mut child = kudos(dir.path())
+        .args(["score", "-", "--judge", "judge", "--quiet"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::copy(&mut std::fs::File::open(golden().join("pairs.jsonl")).unwrap(), child.stdin.as_mut().unwrap())
+        .unwrap();
+    drop(child.stdin.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        std::fs::read_to_string(dir.path().join("scored.jsonl")).unwrap()
+    );
+}
+
+#[test]
+fn eval_prints_a_table_and_writes_the_contracts_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    judge(dir.path());
+    let table = ok(dir.path(), &["eval", &pairs(), "--judge", "judge", "--json", "report.json", "--quiet"]);
+    assert!(table.contains("accuracy"), "{table}");
+    let report: Value = serde_json::from_slice(&std::fs::read(dir.path().join("report.json")).unwrap()).unwrap();
+    assert_eq!(report["judge"], "judge");
+    let keys = "file groups pairs ties accuracy accuracy_ci95 kendall_tau_b spearman ndcg ece brier log_loss \
+                longer_response_accuracy length_partial_correlation best_of_n subsets score_ties truncated";
+    for key in keys.split_whitespace() {
+        assert!(report["data"][0].get(key).is_some(), "{key} is missing");
+    }
+    assert_eq!(report["data"][0]["pairs"], 40);
+    let printed = ok(dir.path(), &["eval", &pairs(), "--judge", "judge", "--json", "--quiet"]);
+    assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), report);
+}
+
+#[test]
+fn best_keeps_what_each_rule_says() {
+    let dir = tempfile::tempdir().unwrap();
+    judge(dir.path());
+    let data = r#"{"prompt": "p", "responses": ["one", "two words", "three", "four"]}
+{"prompt": "q", "responses": ["five", "six"]}
+"#;
+    std::fs::write(dir.path().join("data.jsonl"), data).unwrap();
+    let scores = ok(dir.path(), &["score", "data.jsonl", "--judge", "judge", "--quiet"]);
+    let best = |rule: &[&str]| -> Vec<Value> {
+        let args = [&["best", "data.jsonl", "--judge", "judge", "--quiet"], rule].concat();
+        ok(dir.path(), &args).lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    };
+    let all: Vec<f64> = scores
+        .lines()
+        .flat_map(|l| serde_json::from_str::<Value>(l).unwrap()["scores"].as_array().unwrap().clone())
+        .map(|s| s.as_f64().unwrap())
+        .collect();
+    let highest = |range: std::ops::Range<usize>| all[range].iter().copied().fold(f64::MIN, f64::max);
+    let one = best(&[]);
+    assert_eq!(one.iter().map(|r| r["score"].as_f64().unwrap()).collect::<Vec<_>>(), [highest(0..4), highest(4..6)]);
+    assert_eq!(best(&["-k", "3"]).len(), 5);
+    assert_eq!(best(&["--top-percent", "34"]).len(), 3);
+    let threshold = highest(0..6);
+    assert_eq!(best(&["--min-score", &threshold.to_string()]).len(), 1);
+    let usage = run(dir.path(), &["best", "data.jsonl", "--judge", "judge", "-k", "1", "--min-score", "2"]);
+    assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn settings_come_from_the_file_and_flags_win() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden().display().to_string();
+    let settings = format!("quiet = true\n[train]\nbase = '{base}'\nmax-steps = 3\nlearning-rate = 1e-3\n");
+    std::fs::write(dir.path().join("kudos.toml"), settings).unwrap();
+    ok(dir.path(), &["train", &pairs(), "-o", "judge", "--max-steps", "2"]);
+    let args: Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("judge/training_args.json")).unwrap()).unwrap();
+    assert_eq!((&args["max_steps"], &args["learning_rate"]), (&2.into(), &1e-3.into()));
+    let printed = ok(dir.path(), &["train", &pairs(), "--print-settings"]);
+    assert!(printed.contains("max-steps = 3") && printed.contains("[train]"), "{printed}");
+    std::fs::write(dir.path().join("kudos.toml"), "[train]\nlerning-rate = 1").unwrap();
+    let message = error(dir.path(), &["train", &pairs()]);
+    assert!(message.contains("kudos.toml") && message.contains("`lerning-rate` is not a flag"), "{message}");
+}
+
+#[test]
+fn hostile_data_is_an_error_or_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    judge(dir.path());
+    let base = golden().display().to_string();
+    let cases: [(&str, &[u8]); 6] = [
+        ("empty.jsonl", b""),
+        ("latin1.csv", b"prompt,answer,rank\nwhy,caf\xe9,1\n"),
+        ("columns.csv", b"question,reply\na,b\n"),
+        ("cut.jsonl.gz", &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2]),
+        ("rank.csv", b"prompt,answer,rank\na,b,first\n"),
+        ("same.jsonl", br#"{"prompt": "p", "chosen": "x", "rejected": 5}"#),
+    ];
+    for (name, bytes) in cases {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+        error(dir.path(), &train_args(name, &base, "out", &["--max-steps", "1"]));
+        error(dir.path(), &["eval", name, "--judge", "judge"]);
+    }
+    error(dir.path(), &["score", ".", "--judge", "judge"]);
+    std::fs::write(dir.path().join("mixed.csv"), "prompt,answer,rank\na,b,1\na,c,worst\na,d,2\n").unwrap();
+    let output = run(dir.path(), &["score", "mixed.csv", "--judge", "judge"]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && message.contains("mixed.csv:3") && message.contains("1 rows could not"),
+        "{message}"
+    );
+}
