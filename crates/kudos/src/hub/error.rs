@@ -180,7 +180,9 @@ pub enum HubError {
         seconds: u64,
     },
     /// Any other status that stays after the retries.
-    #[error("{url}: expected an answer, found HTTP status {status} ({detail}); try again later")]
+    #[error(
+        "{url}: expected an answer, found HTTP status {status} ({detail}); try again later, or another HF_ENDPOINT"
+    )]
     Status {
         /// The address asked.
         url: String,
