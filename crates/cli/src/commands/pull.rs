@@ -3,10 +3,12 @@
 //! Standard output carries the path alone, for `--model "$(kudos pull NAME)"`; everything said on
 //! the way goes to standard error.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{DecimalBytes, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use kudos::hub::{Progress, PullOptions, Pulled, Settings, pull_with};
 
 /// Fetch a model by name.
@@ -101,7 +103,7 @@ impl Display {
             Progress::Bytes { done, total } if self.is_terminal => self.advance(done, total),
             Progress::File { name, .. } if self.is_terminal => self.bar.set_message(name),
             Progress::File { name, bytes } => match bytes {
-                Some(bytes) => eprintln!("{name} ({})", indicatif::DecimalBytes(bytes)),
+                Some(bytes) => eprintln!("{name} ({})", DecimalBytes(bytes)),
                 None => eprintln!("{name}"),
             },
             Progress::Note(note) => self.bar.suspend(|| eprintln!("{note}")),
@@ -114,15 +116,35 @@ impl Display {
     fn advance(&mut self, done: u64, total: u64) {
         if self.bar.is_hidden() {
             let message = self.bar.message();
-            self.bar = ProgressBar::new(total).with_style(style()).with_position(done);
+            self.bar = ProgressBar::new(total)
+                .with_style(style(done))
+                .with_position(done);
             self.bar.set_message(message);
-            self.bar.reset_eta();
         }
         self.bar.set_position(done);
     }
 }
 
-fn style() -> ProgressStyle {
-    let template = "{wide_msg} {bar:24} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+fn style(start: u64) -> ProgressStyle {
+    let template = "{wide_msg} {bar:24} {decimal_bytes}/{decimal_total_bytes} {speed}";
+    let style = ProgressStyle::with_template(template);
+    style
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key(
+            "speed",
+            move |state: &ProgressState, out: &mut dyn Write| {
+                let _ = write!(out, "{}", speed(state, start));
+            },
+        )
+}
+
+/// Bytes a second since `start`, and the time left at that rate.
+fn speed(state: &ProgressState, start: u64) -> String {
+    let rate = state.pos().saturating_sub(start) as f64 / state.elapsed().as_secs_f64().max(1e-3);
+    if rate < 1.0 {
+        return String::new();
+    }
+    let left = state.len().unwrap_or_default().saturating_sub(state.pos());
+    let seconds = Duration::from_secs((left as f64 / rate).ceil() as u64);
+    format!("{}/s {}", DecimalBytes(rate as u64), HumanDuration(seconds))
 }

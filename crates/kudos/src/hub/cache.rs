@@ -13,8 +13,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::HubError;
+
+/// Temporary files named so far by this process.
+static TEMPORARIES: AtomicU64 = AtomicU64::new(0);
 
 /// One repository's folder in the cache.
 #[derive(Debug, Clone)]
@@ -82,7 +86,6 @@ impl RepoCache {
             return Ok(());
         }
         let fresh = temporary(&pointer);
-        let _ = fs::remove_file(&fresh);
         symlink_or_copy(&target, &self.blob(etag), &fresh)
             .and_then(|()| fs::rename(&fresh, &pointer))
             .map_err(HubError::io(&pointer, "link the file"))
@@ -105,10 +108,11 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), HubError
     fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, path)).map_err(HubError::io(path, "write the file"))
 }
 
-/// A name beside `path` that no other process uses.
+/// A name beside `path` that no other process or thread uses.
 fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
+    let count = TEMPORARIES.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}-{count}.tmp", std::process::id()));
     PathBuf::from(name)
 }
 

@@ -83,7 +83,9 @@ impl<'a> Client<'a> {
 
     /// Sends, follows, waits and tries again; every status of the result is a success, or 416.
     pub fn send(&mut self, request: &Request, report: Report) -> Result<Response, HubError> {
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             let (pause, why) = match self.follow(request) {
                 Ok(response) if is_answer(&response, request) => return Ok(response),
                 Ok(response) => match self.pause_before_retry(&response, request, attempt)? {
@@ -98,7 +100,6 @@ impl<'a> Client<'a> {
             report(Progress::Note(retry_note(&request.url, &why, pause)));
             sleep(pause);
         }
-        Err(unreachable(request, "no attempt left".to_string()))
     }
 
     /// The pause after the `attempt`-th failure: doubling.
@@ -158,22 +159,29 @@ impl<'a> Client<'a> {
         let code = header(response, "x-error-code").unwrap_or_default();
         let (name, url) = (self.name.typed.clone(), request.url.clone());
         let page = format!("{}/{}", self.settings.endpoint, self.name.repo);
+        let revision = self.name.revision_or_main().to_string();
+        let detail = header(response, "x-error-message")
+            .unwrap_or("no reason given")
+            .to_string();
+        let advice = self.advice();
         match (response.status().as_u16(), code) {
             (401 | 403, "GatedRepo") => HubError::Gated { name, page },
             (_, "RevisionNotFound") => HubError::NoSuchRevision {
                 name,
-                revision: self.name.revision_or_main().to_string(),
-                page: format!("{page}/commits"),
+                revision,
+                page,
             },
-            (_, "RepoNotFound") if self.settings.token.is_some() => HubError::NoSuchModel { name, url },
-            (401, _) => HubError::Unauthorized { url, advice: self.advice() },
-            (403, _) => HubError::Forbidden {
-                url,
-                name,
-                detail: header(response, "x-error-message").unwrap_or("no reason given").to_string(),
-            },
+            (_, "RepoNotFound") if self.settings.token.is_some() => {
+                HubError::NoSuchModel { name, url }
+            }
+            (401, _) => HubError::Unauthorized { url, advice },
+            (403, _) => HubError::Forbidden { url, name, detail },
             (404, "RepoNotFound" | "") => HubError::NoSuchModel { name, url },
-            (status, _) => HubError::Status { url, status, detail: detail(response) },
+            (status, _) => HubError::Status {
+                url,
+                status,
+                detail,
+            },
         }
     }
 
@@ -249,11 +257,6 @@ fn unreachable(request: &Request, reason: String) -> HubError {
 fn in_words(error: &ureq::Error) -> String {
     let text = error.to_string();
     text.strip_prefix("io: ").unwrap_or(&text).to_string()
-}
-
-fn detail(response: &Response) -> String {
-    let message = header(response, "x-error-message");
-    message.map(|message| format!(" ({message})")).unwrap_or_default()
 }
 
 /// Same scheme, host and port.

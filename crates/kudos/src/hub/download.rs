@@ -50,13 +50,22 @@ pub(super) fn pull_repository(
 ) -> Result<PathBuf, HubError> {
     let mut client = Client::new(name, settings)?;
     let revision = name.revision_or_main();
-    let (commit, listing) = list(&mut client, name, settings, report)?;
-    let chosen = select(&listing, options.file.as_deref(), &name.typed, revision)?;
+    let Listing {
+        sha: commit,
+        siblings,
+    } = list(&mut client, name, settings, report)?;
+    let listing: Vec<_> = siblings
+        .into_iter()
+        .map(|sibling| sibling.rfilename)
+        .collect();
     let mut files = Vec::new();
-    for file in &chosen {
-        let encoded = percent_encode(file, "/");
-        let url = format!("{}/{}/resolve/{commit}/{encoded}", settings.endpoint, name.repo);
-        files.push(describe(&mut client, file, url, report)?);
+    for file in select(&listing, options.file.as_deref(), &name.typed, revision)? {
+        let encoded = percent_encode(&file, "/");
+        let url = format!(
+            "{}/{}/resolve/{commit}/{encoded}",
+            settings.endpoint, name.repo
+        );
+        files.push(describe(&mut client, &file, url, report)?);
     }
     let cache = RepoCache::new(&settings.cache, &name.repo);
     fetch_all(&mut client, &files, &cache, options.force, report)?;
@@ -73,40 +82,47 @@ fn list(
     name: &ModelName,
     settings: &Settings,
     report: Report,
-) -> Result<(String, Vec<String>), HubError> {
+) -> Result<Listing, HubError> {
     let revision = percent_encode(name.revision_or_main(), "");
     let url = format!("{}/api/models/{}/revision/{revision}", settings.endpoint, name.repo);
     let mut response = client.send(&Request::get(&url), report)?;
-    let text =
-        response.body_mut().read_to_string().map_err(|error| protocol(&url, "a list of files", &error.to_string()))?;
-    let listing: Listing =
-        serde_json::from_str(&text).map_err(|error| protocol(&url, "a list of files in JSON", &error.to_string()))?;
-    let is_commit = !listing.sha.is_empty() && listing.sha.chars().all(|c| c.is_ascii_alphanumeric());
-    if !is_commit {
-        return Err(protocol(&url, "a commit in `sha`", &listing.sha));
+    let text = response.body_mut().read_to_string();
+    let text = text.map_err(|error| protocol(&url, "a list of files", &error.to_string()))?;
+    let listing: Listing = serde_json::from_str(&text)
+        .map_err(|error| protocol(&url, "a list of files in JSON", &error.to_string()))?;
+    let is_commit =
+        !listing.sha.is_empty() && listing.sha.chars().all(|c| c.is_ascii_alphanumeric());
+    match is_commit {
+        true => Ok(listing),
+        false => Err(protocol(&url, "a commit in `sha`", &listing.sha)),
     }
-    let names = listing.siblings.into_iter().map(|sibling| sibling.rfilename);
-    Ok((listing.sha, names.collect()))
 }
 
 /// Digest and size of one file, from the headers alone.
 fn describe(client: &mut Client, file: &str, url: String, report: Report) -> Result<RemoteFile, HubError> {
     let response = client.send(&Request::head(&url), report)?;
-    let etag = header(&response, "x-linked-etag").or_else(|| header(&response, "etag"));
-    let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_string());
-    let is_name = |etag: &String| {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        !etag.is_empty() && etag.len() <= 128 && etag.chars().all(allowed)
-    };
-    let Some(etag) = etag.clone().filter(is_name) else {
-        let found = etag.unwrap_or("none".to_string());
-        return Err(protocol(&url, "an entity tag that can name a file", &found));
-    };
     let size = match response.status().is_redirection() {
         true => header(&response, "x-linked-size"),
         false => header(&response, "x-linked-size").or(header(&response, "content-length")),
     };
-    Ok(RemoteFile { name: file.to_string(), size: size.and_then(|size| size.parse().ok()), url, etag })
+    Ok(RemoteFile {
+        name: file.to_string(),
+        size: size.and_then(|size| size.parse().ok()),
+        etag: entity_tag(&response, &url)?,
+        url,
+    })
+}
+
+/// The entity tag without its quotes; it becomes a file name.
+fn entity_tag(response: &Response, url: &str) -> Result<String, HubError> {
+    let tag = header(response, "x-linked-etag").or_else(|| header(response, "etag"));
+    let tag = tag.map_or("", |tag| tag.trim_start_matches("W/").trim_matches('"'));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if !tag.is_empty() && tag.len() <= 128 && tag.chars().all(allowed) {
+        return Ok(tag.to_string());
+    }
+    let found = if tag.is_empty() { "none" } else { tag };
+    Err(protocol(url, "an entity tag that can name a file", found))
 }
 
 fn fetch_all(
@@ -117,18 +133,19 @@ fn fetch_all(
     report: Report,
 ) -> Result<(), HubError> {
     let total = files.iter().filter_map(|file| file.size).sum();
-    let mut before = 0;
+    let mut done = 0;
     for file in files {
-        report(Progress::File { name: file.name.clone(), bytes: file.size });
+        let (name, bytes) = (file.name.clone(), file.size);
+        report(Progress::File { name, bytes });
         let _lock = lock(&cache.lock_file(&file.etag), report)?;
         let blob = cache.blob(&file.etag);
         if !is_there(file, &blob, force) {
-            let mut transfer = Transfer::new(client, file, cache, (before, total))?;
+            let mut transfer = Transfer::new(client, file, cache, (done, total))?;
             transfer.run(report)?;
             transfer.accept(&blob, report)?;
         }
-        before += fs::metadata(&blob).map_or(0, |metadata| metadata.len());
-        report(Progress::Bytes { done: before, total });
+        done += fs::metadata(&blob).map_or(0, |metadata| metadata.len());
+        report(Progress::Bytes { done, total });
     }
     Ok(())
 }

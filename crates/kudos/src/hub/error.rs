@@ -146,13 +146,15 @@ pub enum HubError {
         url: String,
     },
     /// 404 on the revision.
-    #[error("model `{name}` has no revision `{revision}`: give a branch, tag or commit listed at {page}")]
+    #[error(
+        "model `{name}` has no revision `{revision}`: give a branch, tag or commit listed at {page}/commits"
+    )]
     NoSuchRevision {
         /// The model.
         name: String,
         /// What was asked for.
         revision: String,
-        /// The page that lists them.
+        /// The page of the model.
         page: String,
     },
     /// Retry-After is longer than anybody waits.
@@ -166,13 +168,15 @@ pub enum HubError {
         seconds: u64,
     },
     /// Any other status that stays after the retries.
-    #[error("{url}: expected an answer, found HTTP status {status}{detail}; try again later")]
+    #[error(
+        "{url}: expected an answer, found HTTP status {status} ({detail}); try again later, or another HF_ENDPOINT"
+    )]
     Status {
         /// The address asked.
         url: String,
         /// The HTTP status.
         status: u16,
-        /// What the server said, if anything.
+        /// What the server said.
         detail: String,
     },
     /// An answer that is not the hub's protocol.

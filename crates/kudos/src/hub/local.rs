@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use super::cache::RepoCache;
 use super::error::HubError;
 use super::name::ModelName;
-use super::select::choose_gguf;
 use super::settings::Settings;
 use super::source::{SOURCE_FILE, Source};
 
@@ -87,6 +86,25 @@ pub(super) fn model_in(dir: &Path, file: Option<&str>, name: &str) -> Result<Opt
         _ => Err(HubError::ManyGguf {
             name: name.to_string(),
             files: ggufs.iter().map(|f| dir.join(f).display().to_string()).collect(),
+        }),
+    }
+}
+
+/// The one GGUF file that `wanted` names: in full, or by a part only one file has (`q4_k_m`).
+pub(super) fn choose_gguf(files: &[String], wanted: &str, name: &str) -> Result<String, HubError> {
+    if let Some(exact) = files.iter().find(|file| *file == wanted) {
+        return Ok(exact.clone());
+    }
+    let wanted_lower = wanted.to_ascii_lowercase();
+    let part = |file: &&String| file.to_ascii_lowercase().contains(&wanted_lower);
+    let matching: Vec<_> = files.iter().filter(part).collect();
+    match matching.as_slice() {
+        [one] => Ok((*one).clone()),
+        _ => Err(HubError::FileChoice {
+            name: name.to_string(),
+            wanted: wanted.to_string(),
+            matches: matching.len(),
+            files: files.to_vec(),
         }),
     }
 }

@@ -38,6 +38,7 @@ mod package;
 mod place;
 #[cfg(feature = "hub")]
 mod promise;
+#[cfg(feature = "hub")]
 mod select;
 mod settings;
 mod source;
@@ -257,4 +258,17 @@ fn package_instead(
         hub: Box::new(hub),
         package: Box::new(package),
     })
+}
+
+#[cfg(all(test, not(feature = "hub")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_feature_only_local_models_are_found() {
+        let here = tempfile::tempdir().unwrap();
+        assert_eq!(resolve(here.path().to_str().unwrap()).unwrap(), here.path());
+        let error = pull("no-org/no-model", &PullOptions::default(), &mut |_| {}).unwrap_err();
+        assert!(matches!(error, HubError::FeatureOff { .. }), "{error}");
+    }
 }

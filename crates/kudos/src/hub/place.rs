@@ -4,6 +4,7 @@
 //! reader sees no folder, the old one, or the new one, and two pulls of one model do not meet.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::error::HubError;
@@ -78,11 +79,6 @@ impl Staging {
         &self.dir
     }
 
-    /// Where the files will be.
-    pub fn destination(&self) -> &Path {
-        &self.destination
-    }
-
     /// Puts the folder in place of whatever was there.
     pub fn finish(self) -> Result<PathBuf, HubError> {
         let old = beside(&self.destination, "old");
@@ -114,6 +110,8 @@ pub(super) fn lock(path: &Path, report: Report) -> Result<File, HubError> {
             file.lock().map_err(HubError::io(path, "lock the file"))?;
             Ok(file)
         }
+        // Some network file systems have no locks; the digest still catches two writers.
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
         Err(TryLockError::Error(source)) => Err(HubError::io(path, "lock the file")(source)),
     }
 }

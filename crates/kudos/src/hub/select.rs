@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use super::error::HubError;
+use super::local::choose_gguf;
 
 /// Small files taken whenever they are there.
 const COMPANIONS: &[&str] = &[
@@ -61,25 +62,6 @@ pub(super) fn select(
     let companion = |file: &&String| COMPANIONS.contains(&file.as_str());
     chosen.extend(listing.iter().filter(companion).cloned());
     Ok(chosen)
-}
-
-/// The one GGUF file that `wanted` names: in full, or by a part only one file has (`q4_k_m`).
-pub(super) fn choose_gguf(files: &[String], wanted: &str, name: &str) -> Result<String, HubError> {
-    if let Some(exact) = files.iter().find(|file| *file == wanted) {
-        return Ok(exact.clone());
-    }
-    let wanted_lower = wanted.to_ascii_lowercase();
-    let part = |file: &&String| file.to_ascii_lowercase().contains(&wanted_lower);
-    let matching: Vec<_> = files.iter().filter(part).collect();
-    match matching.as_slice() {
-        [one] => Ok((*one).clone()),
-        _ => Err(HubError::FileChoice {
-            name: name.to_string(),
-            wanted: wanted.to_string(),
-            matches: matching.len(),
-            files: files.to_vec(),
-        }),
-    }
 }
 
 /// Whether joining `file` to a folder stays inside that folder, on every system.
