@@ -1,6 +1,7 @@
 """Makes golden/text: tiny tokenizers of four kinds, and the ids transformers makes with them.
 
-    python golden/make_text_golden.py            # writes golden/text/
+    python golden/make_text_golden.py            # writes texts.json and checks.json, for the tokenizers that are there
+    python golden/make_text_golden.py --train    # trains the tokenizers anew first (ties make each training different)
 
 Versions: transformers 5.23.0, tokenizers 0.23.3, jinja2 3.1.6. Another version may give other ids, which would be
 worth knowing; the script refuses to hide that.
@@ -14,8 +15,8 @@ where type id 1 begins.
 import base64
 import json
 import pathlib
-import random
 import shutil
+import sys
 import tempfile
 import zlib
 from importlib.metadata import version
@@ -390,9 +391,10 @@ def checks(samples):
 
 def main():
     check_versions()
-    shutil.rmtree(OUT, ignore_errors=True)
-    for make in (make_wordpiece, make_byte_level, make_unigram, make_chatml, make_metaspace):
-        make()
+    if "--train" in sys.argv[1:]:
+        shutil.rmtree(OUT, ignore_errors=True)
+        for make in (make_wordpiece, make_byte_level, make_unigram, make_chatml, make_metaspace):
+            make()
     samples = pairs(330)
     (OUT / "texts.json").write_text(json.dumps([text for pair in samples for text in pair], ensure_ascii=False, separators=(",", ":")) + "\n")
     variants = {name: {"files": base, "over": files} for name, (base, files) in VARIANTS.items()}

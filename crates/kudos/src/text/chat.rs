@@ -103,6 +103,7 @@ fn surroundings() -> Result<Environment<'static>, Error> {
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_unknown_method_callback(unknown_method_callback);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_test("iterable", is_iterable);
     environment.add_filter("tojson", tojson);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
@@ -111,6 +112,12 @@ fn surroundings() -> Result<Environment<'static>, Error> {
 
 fn raise_exception(message: String) -> Result<String, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// As in Python: `none` cannot be iterated over, which templates ask about `tools`; an undefined value can.
+fn is_iterable(value: Value) -> bool {
+    use ValueKind::{Iterable, Map, Seq, String, Undefined};
+    matches!(value.kind(), Seq | Map | Iterable | String | Undefined)
 }
 
 /// `{% generation %}` marks the assistant's tokens for training on them alone and changes no text. As a
@@ -308,7 +315,14 @@ mod tests {
                 "{{ {'b': [1, 'é<'], 'a': {}} | tojson(indent=2) }}",
                 "{\n  \"b\": [\n    1,\n    \"é<\"\n  ],\n  \"a\": {}\n}",
             ),
-            ("{% if tools is none and not documents %}none{% endif %}", "none"),
+            (
+                "{{ none is iterable }}{{ 1 is iterable }}{{ missing is iterable }}{{ 'x' is iterable }}",
+                "FalseFalseTrueTrue",
+            ),
+            (
+                "{% if tools is none and not documents %}none{% endif %}",
+                "none",
+            ),
             (
                 "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
                 "2",

@@ -81,7 +81,7 @@ impl TokenizerConfig {
 
     /// A special token by name: `None` if the files do not mention it, `Some(None)` if they say there is none.
     pub(super) fn special_token(&self, name: &str) -> Option<Option<AddedToken>> {
-        self.settings.get(name).map(|value| special_token(value))
+        self.settings.get(name).map(special_token)
     }
 
     /// Tokens with names of a model's own (`image_token`, …), which transformers adds beside the seven.
