@@ -97,17 +97,17 @@ fn threads_do_not_change_a_byte() {
 #[test]
 fn a_killed_run_resumes_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    let base = golden().display().to_string();
+    let (base, data) = (golden().display().to_string(), pairs());
     let more = ["--max-steps", "300", "--learning-rate", "1e-3", "--save-every", "7", "--eval-every", "10"];
     let started = std::time::Instant::now();
-    ok(dir.path(), &train_args(&pairs(), &base, "whole", &more));
+    ok(dir.path(), &train_args(&data, &base, "whole", &more));
     let whole = started.elapsed();
     let expected = judge_bytes(&dir.path().join("whole"));
     let mut kills = 0;
     for round in 0..4u32 {
         let output = format!("killed-{round}");
         for attempt in 0..50 {
-            let mut args = train_args(&pairs(), &base, &output, &more);
+            let mut args = train_args(&data, &base, &output, &more);
             args.push("--resume");
             let mut child = kudos(dir.path()).args(&args).stderr(Stdio::null()).spawn().unwrap();
             // A different moment each time: from before the first step to near the end.

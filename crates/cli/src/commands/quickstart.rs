@@ -4,7 +4,7 @@
 use super::{Global, eval, load_judge, pull, train};
 use crate::display::{meter, one_line};
 use anyhow::Context;
-use kudos::data::{Content, Group, Options, load_groups};
+use kudos::data::{Content, Group, Options, OutputFormat, Reader, Writer, load_groups};
 use kudos::eval::{EvalOptions, evaluate, render_table};
 use std::path::{Path, PathBuf};
 
@@ -69,29 +69,26 @@ impl Files {
             new: dir.join("new_answers.jsonl"),
             judge: dir.join("judge"),
         };
-        kudos::files::write(&files.train, part("train")?.as_bytes())?;
-        kudos::files::write(&files.held_out, part("held-out")?.as_bytes())?;
+        write_part("train", &files.train)?;
+        write_part("held-out", &files.held_out)?;
         kudos::files::write(&files.new, NEW_ANSWERS.as_bytes())?;
         Ok(files)
     }
 }
 
-/// The rows of the bundled rankings whose last column, `split`, says `name`.
-fn part(name: &str) -> anyhow::Result<String> {
-    let ending = format!(",{name}\n");
-    let mut rows = String::from("prompt,answer,rank,topic,split\n");
-    let mut record = String::new();
-    for line in ANSWERS.split_inclusive('\n').skip(1) {
-        record.push_str(line);
-        if record.matches('"').count().is_multiple_of(2) {
-            if record.ends_with(&ending) {
-                rows.push_str(&record);
-            }
-            record.clear();
+/// Writes the rows of the bundled rankings whose column `split` says `name`.
+fn write_part(name: &str, path: &Path) -> anyhow::Result<()> {
+    let reader = Reader::from_bytes("examples/answers.csv", ANSWERS.as_bytes().to_vec(), &Options::default())?;
+    let mut writer = Writer::create(path, OutputFormat::of_name(path))?;
+    for row in reader {
+        let mut row = row?.original;
+        if row.shift_remove("split").is_some_and(|split| split == name) {
+            writer.write(&row)?;
         }
     }
-    anyhow::ensure!(rows.lines().count() > 1, "the bundled rankings have no rows for {name}");
-    Ok(rows)
+    let rows = writer.finish()?;
+    anyhow::ensure!(rows > 0, "the bundled rankings have no rows for {name}");
+    Ok(())
 }
 
 fn fetch_base(args: &Args, global: &Global) -> anyhow::Result<()> {
