@@ -332,7 +332,7 @@ impl Table {
         let sink = match self.stage {
             Stage::Csv(csv) => csv
                 .into_inner()
-                .map_err(|e| io::Error::other(e.to_string()))?,
+                .map_err(|e| io::Error::new(e.error().kind(), e.to_string()))?,
             Stage::Parquet(parquet) => parquet.into_inner()?,
             Stage::Open(sink) => sink,
             Stage::Broken => return Err(io::Error::other("an output that failed before").into()),
