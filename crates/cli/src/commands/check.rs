@@ -82,7 +82,11 @@ fn verdict(report: &Report, strict: bool) -> anyhow::Result<()> {
         .iter()
         .find(|finding| finding.severity == Severity::Error)
     {
-        bail!("{} ({} in all)", first(error), counted(error.count, "place"));
+        bail!(
+            "{} ({} in all)",
+            first(error),
+            counted(error.count, "place")
+        );
     }
     if strict && report.unusable > 0 {
         let unusable = report.findings.first().map(first).unwrap_or_default();
