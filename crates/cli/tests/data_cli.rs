@@ -102,6 +102,26 @@ fn pairs_that_cannot_be_made() {
 }
 
 #[test]
+fn a_closed_pipe_is_no_failure() {
+    let rows: String = (0..200)
+        .map(|rank| format!("p,answer {rank},{rank}\n"))
+        .collect();
+    let (_directory, path) = folder(&[("r.csv", &format!("prompt,answer,rank\n{rows}"))]);
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("kudos"))
+        .args(["pairs", &path("r.csv")])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+}
+
+#[test]
 fn summary_as_json() {
     let (_directory, path) = folder(&[("r.csv", RANKINGS)]);
     let (_, stdout, _) = outcome(kudos(&["--json", "pairs", &path("r.csv"), "-o", &path("p.jsonl")]));

@@ -60,8 +60,16 @@ fn verdict(report: &Report, strict: bool) -> anyhow::Result<()> {
         Some(place) => format!("{}:{}: {}", place.file, place.line, finding.message),
         None => finding.message.to_owned(),
     };
-    if let Some(error) = report.findings.iter().find(|finding| finding.severity == Severity::Error) {
-        bail!("{} ({} places in all)", first(error), error.count);
+    if let Some(error) = report
+        .findings
+        .iter()
+        .find(|finding| finding.severity == Severity::Error)
+    {
+        bail!(
+            "{} ({} in all)",
+            first(error),
+            counted(error.count, "place")
+        );
     }
     if strict && report.unusable > 0 {
         let unusable = report.findings.first().map(first).unwrap_or_default();

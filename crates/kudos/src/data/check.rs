@@ -210,8 +210,17 @@ impl Findings {
         if origin.kind == Kind::Ranked && group.responses.iter().filter(|r| r.rank.is_some()).count() < 2 {
             self.add("lone_response", &group.location, "nothing to compare it with".to_owned());
         }
-        for (c, _) in group.comparisons.iter().enumerate().filter(|(_, comparison)| comparison.is_tie()) {
-            self.add("tied", loaded.comparison_location(g, c), "neither is better".to_owned());
+        for (c, _) in group
+            .comparisons
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| c.is_tie())
+        {
+            self.add(
+                "tied",
+                loaded.comparison_location(g, c),
+                "neither is better".to_owned(),
+            );
         }
         let same_as = first_of_its_content(group);
         self.repeated_responses(group, &same_as);
@@ -232,46 +241,56 @@ impl Findings {
         }
     }
 
-    /// The first comparison that says so, for every (better, worse) of the group.
-    fn wins(&mut self, loaded: &Loaded, g: usize, same_as: &[usize]) -> BTreeMap<(usize, usize), usize> {
+    /// Who beat whom; judgements that contradict or repeat an earlier one are noted.
+    fn wins(&mut self, loaded: &Loaded, g: usize, same_as: &[usize]) -> Wins {
         let judged = !loaded.origins[g].judged.is_empty();
-        let mut wins = BTreeMap::new();
+        let mut wins = Wins::new();
         for (c, comparison) in loaded.groups[g].comparisons.iter().enumerate() {
-            let Some((better, worse)) = comparison.better_worse().map(|(b, w)| (same_as[b], same_as[w])) else {
+            let sides = comparison
+                .better_worse()
+                .map(|(b, w)| (same_as[b], same_as[w]));
+            let Some((better, worse)) = sides.filter(|(better, worse)| better != worse) else {
                 continue;
             };
             let at = loaded.comparison_location(g, c);
-            let earlier = |pair| wins.get(&pair).map(|c| loaded.comparison_location(g, *c));
-            if better == worse {
-                continue;
+            if let Some(earlier) = wins.get(&(worse, better)) {
+                self.add(
+                    "contradictory",
+                    at,
+                    format!("against {}", loaded.comparison_location(g, *earlier)),
+                );
             }
-            if let Some(against) = earlier((worse, better)) {
-                self.add("contradictory", at, format!("against {against}"));
+            let earlier = *wins.entry((better, worse)).or_insert(c);
+            if judged && earlier != c {
+                self.add(
+                    "duplicate_pair",
+                    at,
+                    format!("as at {}", loaded.comparison_location(g, earlier)),
+                );
             }
-            match earlier((better, worse)) {
-                Some(first) if judged => self.add("duplicate_pair", at, format!("as at {first}")),
-                _ => {}
-            }
-            wins.entry((better, worse)).or_insert(c);
         }
         wins
     }
 
-    fn circles(&mut self, loaded: &Loaded, g: usize, wins: &BTreeMap<(usize, usize), usize>) {
+    fn circles(&mut self, loaded: &Loaded, g: usize, wins: &Wins) {
         let mut beats = vec![Vec::new(); loaded.groups[g].responses.len()];
         for (better, worse) in wins.keys() {
             beats[*better].push(*worse);
         }
-        for circle in strongly_connected(&beats).into_iter().filter(|circle| circle.len() > 2) {
-            let members: HashSet<usize> = circle.iter().copied().collect();
-            let inside = wins.iter().filter(|((a, b), _)| members.contains(a) && members.contains(b));
-            let mut rows: Vec<usize> = inside.map(|(_, c)| *c).collect();
-            rows.sort_unstable();
-            let lines: Vec<String> =
-                rows.iter().take(LINES_SHOWN).map(|c| loaded.comparison_location(g, *c).line.to_string()).collect();
-            let more = if rows.len() > LINES_SHOWN { ", …" } else { "" };
-            let detail = format!("{} responses, lines {}{more}", circle.len(), lines.join(", "));
-            self.add("cyclic", loaded.comparison_location(g, rows[0]), detail);
+        for circle in strongly_connected(&beats)
+            .into_iter()
+            .filter(|circle| circle.len() > 2)
+        {
+            let members: HashSet<usize> = circle.into_iter().collect();
+            let inside = wins
+                .iter()
+                .filter(|((a, b), _)| members.contains(a) && members.contains(b));
+            let mut lines: Vec<&Location> = inside
+                .map(|(_, c)| loaded.comparison_location(g, *c))
+                .collect();
+            lines.sort_by_key(|location| location.line);
+            let detail = format!("{} responses, lines {}", members.len(), first_lines(&lines));
+            self.add("cyclic", lines[0], detail);
         }
     }
 
@@ -319,7 +338,24 @@ impl Findings {
     }
 }
 
+/// The first comparison that says so, for every (better, worse).
+type Wins = BTreeMap<(usize, usize), usize>;
+
 const LINES_SHOWN: usize = 8;
+
+fn first_lines(locations: &[&Location]) -> String {
+    let lines: Vec<String> = locations
+        .iter()
+        .take(LINES_SHOWN)
+        .map(|location| location.line.to_string())
+        .collect();
+    lines.join(", ")
+        + if locations.len() > LINES_SHOWN {
+            ", …"
+        } else {
+            ""
+        }
+}
 
 /// For every response, the first of the group with the same content.
 fn first_of_its_content(group: &Group) -> Vec<usize> {
@@ -376,10 +412,27 @@ fn longer_wins(loaded: &Loaded) -> Option<Baseline> {
     baseline(results)
 }
 
+/// Rows of pairs list the better response first by their format; they say nothing here.
 fn first_listed_wins(loaded: &Loaded) -> Option<Baseline> {
-    let unordered = loaded.groups.iter().zip(&loaded.origins).filter(|(_, origin)| origin.kind != Kind::Pairs);
-    let comparisons = unordered.flat_map(|(group, _)| &group.comparisons);
-    baseline(comparisons.filter(|c| !c.is_tie()).map(|c| f64::from(u8::from(c.target > 0.5))))
+    let listed = loaded
+        .groups
+        .iter()
+        .zip(&loaded.origins)
+        .flat_map(|(group, origin)| {
+            let is_pair = |c: usize| {
+                origin
+                    .judged
+                    .get(c)
+                    .is_some_and(|row| row.kind == Kind::Pairs)
+            };
+            group
+                .comparisons
+                .iter()
+                .enumerate()
+                .filter(move |(c, _)| !is_pair(*c))
+        });
+    let preferences = listed.filter(|(_, comparison)| !comparison.is_tie());
+    baseline(preferences.map(|(_, comparison)| f64::from(u8::from(comparison.target > 0.5))))
 }
 
 /// `None` without any pair.
@@ -408,109 +461,43 @@ mod tests {
         run(loaded, options).findings.iter().map(|f| format!("{}{}", f.code, places(f))).collect()
     }
 
+    const PAIRS: &str = "prompt,chosen,rejected\n";
+    const RANKS: &str = "prompt,answer,rank\n";
+    const VOTES: &str = "prompt,response_a,response_b,label\n";
+
+    /// A header, the rows of each file under it, and the findings.
+    type Case = (
+        &'static str,
+        &'static [&'static str],
+        &'static [&'static str],
+    );
+
+    #[rustfmt::skip]
+    const CASES: [Case; 12] = [
+        (PAIRS, &["p,a,b\n"], &[]),
+        (PAIRS, &["p,a,b\np,b,a\np,a,b\n"], &["contradictory f0:3 f0:4", "duplicate_pair f0:4"]),
+        (PAIRS, &["p,a,b\np,b,c\np,c,a\nq,a,b\n"], &["cyclic f0:2"]),
+        (PAIRS, &["p,a,b\np,b,c\np,c,d\n"], &[]),
+        (PAIRS, &["p,a,a\np,,b\np,a,b\n"], &["empty f0:3", "identical f0:2"]),
+        (PAIRS, &["p,a,b\n", " p,a,b\nq,c,d\n"], &["shared_prompt f1:2"]),
+        (VOTES, &["p,a,b,tie\np,a,b,?\np,a,c,a\n"], &["unknown_label f0:3", "tied f0:2"]),
+        (RANKS, &["p,a,1\np,b,2\np,a,3\n"], &["identical f0:4", "contradictory f0:4"]),
+        (RANKS, &["p,a,1\np,b,2\np,a,1\n"], &["duplicate_response f0:4", "tied f0:4"]),
+        (RANKS, &["p,a,1\nq,a,1\nq,b,2\n"], &["lone_response f0:2"]),
+        (RANKS, &["p,a,1\np,,2\n"], &["nothing_to_learn f0:1", "empty f0:3", "lone_response f0:2"]),
+        ("prompt,response\n", &["p,a\np,b\n"], &[]),
+    ];
+
     #[test]
     fn faults() {
-        let cases: [(&[&str], &[&str]); 12] = [
-            (
-                &["prompt,chosen,rejected
-p,a,b
-"],
-                &[],
-            ),
-            (
-                &["prompt,chosen,rejected
-p,a,b
-p,b,a
-p,a,b
-"],
-                &["contradictory f0:3 f0:4", "duplicate_pair f0:4"],
-            ),
-            (
-                &["prompt,chosen,rejected
-p,a,b
-p,b,c
-p,c,a
-q,a,b
-"],
-                &["cyclic f0:2"],
-            ),
-            (
-                &["prompt,chosen,rejected
-p,a,b
-p,b,c
-p,c,d
-"],
-                &[],
-            ),
-            (
-                &["prompt,chosen,rejected
-p,a,a
-p,,b
-p,a,b
-"],
-                &["empty f0:3", "identical f0:2"],
-            ),
-            (
-                &["prompt,response_a,response_b,label
-p,a,b,tie
-p,a,b,?
-p,a,c,a
-"],
-                &["unknown_label f0:3", "tied f0:2"],
-            ),
-            (
-                &["prompt,answer,rank
-p,a,1
-p,b,2
-p,a,3
-"],
-                &["identical f0:4", "contradictory f0:4"],
-            ),
-            (
-                &["prompt,answer,rank
-p,a,1
-p,b,2
-p,a,1
-"],
-                &["duplicate_response f0:4", "tied f0:4"],
-            ),
-            (
-                &["prompt,answer,rank
-p,a,1
-q,a,1
-q,b,2
-"],
-                &["lone_response f0:2"],
-            ),
-            (
-                &["prompt,answer,rank
-p,a,1
-p,,2
-"],
-                &["nothing_to_learn f0:1", "empty f0:3", "lone_response f0:2"],
-            ),
-            (
-                &[
-                    "prompt,chosen,rejected
-p,a,b
-",
-                    "chosen,rejected,prompt
-a,b, p
-c,d,q
-",
-                ],
-                &["shared_prompt f1:2"],
-            ),
-            (
-                &["prompt,response
-p,a
-p,b
-"],
-                &[],
-            ),
-        ];
-        for (files, expected) in cases {
-            assert_eq!(found(&load(files), &CheckOptions::default()), expected, "{files:?}");
+        for (header, files, expected) in CASES {
+            let files: Vec<String> = files.iter().map(|rows| format!("{header}{rows}")).collect();
+            let files: Vec<&str> = files.iter().map(String::as_str).collect();
+            assert_eq!(
+                found(&load(&files), &CheckOptions::default()),
+                expected,
+                "{files:?}"
+            );
         }
     }
 

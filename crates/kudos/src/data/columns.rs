@@ -287,3 +287,131 @@ fn shorten(text: &str) -> String {
         None => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(row: Value) -> Result<Record, ProblemKind> {
+        let fields = row.as_object().unwrap();
+        let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+        Shape::recognise(&names)?.record(fields)
+    }
+
+    #[test]
+    fn labels() {
+        let cases = [
+            (json!("a"), Some(1.0)),
+            (json!(" B "), Some(0.0)),
+            (json!("Tie"), Some(0.5)),
+            (json!(0.25), Some(0.25)),
+            (json!("1"), Some(1.0)),
+            (json!(1.01), None),
+            (json!(-1), None),
+            (json!("nan"), None),
+            (json!("model_a"), None),
+            (json!(true), None),
+            (json!(null), None),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(label(&value).ok(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        let cases = [
+            (json!(null), Ok(None)),
+            (json!(" "), Ok(None)),
+            (json!(2), Ok(Some(2.0))),
+            (json!(" 1.5 "), Ok(Some(1.5))),
+            (json!("NaN"), Err("out_of_range")),
+            (json!("inf"), Err("out_of_range")),
+            (json!("1st"), Err("wrong_type")),
+            (json!([1]), Err("wrong_type")),
+            (json!(false), Err("wrong_type")),
+        ];
+        for (value, expected) in cases {
+            let found = number(Some(&value), || "rank".into()).map_err(|problem| problem.name());
+            assert_eq!(found, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn contents() {
+        let chat = json!([{"role": "user", "content": "x", "name": "n"}]);
+        let cases = [
+            (json!("x"), true),
+            (chat, true),
+            (json!([]), true),
+            (json!(["x"]), false),
+            (json!([{"role": "user"}]), false),
+            (json!([{"role": "user", "content": null}]), false),
+            (json!({"role": "user", "content": "x"}), false),
+            (json!(1), false),
+        ];
+        for (value, good) in cases {
+            assert_eq!(content(&value, String::new).is_ok(), good, "{value}");
+        }
+    }
+
+    #[test]
+    fn prompts_that_are_there_and_not() {
+        let cases = [
+            (
+                json!({"prompt": "", "chosen": "a", "rejected": "b"}),
+                Ok(false),
+            ),
+            (
+                json!({"prompt": null, "chosen": "a", "rejected": "b"}),
+                Ok(false),
+            ),
+            (
+                json!({"prompt": "p", "chosen": "a", "rejected": "b"}),
+                Ok(true),
+            ),
+            (
+                json!({"prompt": "", "answer": "a", "rank": 1}),
+                Err("empty"),
+            ),
+            (json!({"prompt": null, "responses": ["a"]}), Err("empty")),
+            (
+                json!({"prompt": "p", "responses": []}),
+                Err("too_few_responses"),
+            ),
+            (json!({"prompt": "p", "responses": "a"}), Err("wrong_type")),
+            (
+                json!({"chosen": "a", "rejected": "b", "weight": -1}),
+                Err("out_of_range"),
+            ),
+            (
+                json!({"chosen": "a", "rejected": "b", "margin": 1e300}),
+                Err("out_of_range"),
+            ),
+        ];
+        for (row, expected) in cases {
+            let prompted = |record| match record {
+                Record::Pair { prompt, .. } => prompt.is_some(),
+                _ => true,
+            };
+            assert_eq!(
+                read(row.clone()).map(prompted).map_err(|p| p.name()),
+                expected,
+                "{row}"
+            );
+        }
+    }
+
+    #[test]
+    fn long_values_are_shortened() {
+        let long = "x".repeat(500);
+        assert!(describe(&json!(long)).len() < 60);
+        let names: Vec<&str> = vec![&long; 30];
+        let Unrecognised { found, .. } = Shape::recognise(&names).unwrap_err();
+        assert!(
+            found.len() < 700 && found.ends_with("and 18 more"),
+            "{found}"
+        );
+    }
+}

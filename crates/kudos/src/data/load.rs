@@ -47,6 +47,8 @@ pub struct Origin {
 /// The row behind one comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
+    /// What kind of row it is.
+    pub kind: Kind,
     /// Where it stands.
     pub location: Location,
     /// Its extra columns.
@@ -54,7 +56,7 @@ pub struct Judged {
 }
 
 /// What one file holds.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct FileInfo {
     /// The file as the user named it.
     pub file: String,
@@ -157,101 +159,111 @@ struct Grouping {
 
 impl Grouping {
     fn new(file: usize, name: Arc<str>) -> Self {
-        let (sha256, kind, kinds) = (String::new(), None, BTreeMap::new());
         let info = FileInfo {
             file: name.to_string(),
-            sha256,
-            kind,
-            kinds,
-            rows: 0,
-            unusable: 0,
-            groups: 0,
-            pairs: 0,
-            ties: 0,
+            ..FileInfo::default()
         };
-        let (groups, origins) = (Vec::new(), Vec::new());
-        Grouping { info, file, groups, origins, prompts: Index::default(), responses: Index::default() }
+        let (prompts, responses) = (Index::default(), Index::default());
+        Grouping {
+            info,
+            file,
+            groups: Vec::new(),
+            origins: Vec::new(),
+            prompts,
+            responses,
+        }
     }
 
     fn add(&mut self, row: Row, problems: &mut Vec<RowProblem>) {
         let kind = row.record.kind();
         let (record, location, extra) = row.into_parts();
-        let judged = Judged { location, extra };
-        let usable = match record {
-            Record::Ranked { prompt, response, rank } => self.add_response(kind, prompt, response, rank, judged),
-            Record::Unlabelled { prompt, response } => self.add_response(kind, prompt, response, None, judged),
-            Record::Pair { prompt, chosen, rejected, margin, weight } => {
-                let verdict = Comparison { first: 0, second: 1, target: 1.0, margin, weight };
-                self.add_judgement(kind, prompt, [chosen, rejected], verdict, judged)
-            }
-            Record::Comparison { prompt, a, b, target } => {
-                let verdict = Comparison { first: 0, second: 1, target, margin: 0.0, weight: 1.0 };
-                self.add_judgement(kind, prompt, [a, b], verdict, judged)
-            }
-            Record::Group { prompt, responses } => self.add_group(kind, prompt, responses, judged, problems),
+        let row = Judged {
+            kind,
+            location,
+            extra,
         };
-        if usable {
-            self.info.kind.get_or_insert(kind);
-            *self.info.kinds.entry(kind).or_default() += 1;
+        match record {
+            Record::Ranked {
+                prompt,
+                response,
+                rank,
+            } => self.add_response(prompt, response, rank, row),
+            Record::Unlabelled { prompt, response } => {
+                self.add_response(prompt, response, None, row)
+            }
+            Record::Pair {
+                prompt,
+                chosen,
+                rejected,
+                margin,
+                weight,
+            } => {
+                let verdict = Comparison {
+                    margin,
+                    weight,
+                    ..BETTER
+                };
+                self.add_judgement(prompt, [chosen, rejected], verdict, row);
+            }
+            Record::Comparison {
+                prompt,
+                a,
+                b,
+                target,
+            } => {
+                let verdict = Comparison { target, ..BETTER };
+                self.add_judgement(prompt, [a, b], verdict, row);
+            }
+            Record::Group { prompt, responses } => {
+                let responses = usable_responses(responses, &row, problems);
+                if responses.is_empty() {
+                    return;
+                }
+                self.add_group(prompt, responses, row);
+            }
         }
+        self.info.kind.get_or_insert(kind);
+        *self.info.kinds.entry(kind).or_default() += 1;
     }
 
-    fn add_response(&mut self, kind: Kind, prompt: Content, content: Content, rank: Option<f64>, row: Judged) -> bool {
+    fn add_response(&mut self, prompt: Content, content: Content, rank: Option<f64>, row: Judged) {
         let location = row.location.clone();
-        let g = self.group_of(Family::Rankings, kind, Some(prompt), row);
-        self.groups[g].responses.push(Response { content, rank, score: None, location });
-        true
+        let g = self.group_of(Family::Rankings, Some(prompt), row);
+        self.groups[g].responses.push(Response {
+            content,
+            rank,
+            score: None,
+            location,
+        });
     }
 
     fn add_judgement(
         &mut self,
-        kind: Kind,
         prompt: Option<Content>,
-        [first, second]: [Content; 2],
+        sides: [Content; 2],
         verdict: Comparison,
         row: Judged,
-    ) -> bool {
-        let g = self.group_of(Family::Judgements, kind, prompt, row.clone());
-        let first = self.response_of(g, first, &row.location);
-        let second = self.response_of(g, second, &row.location);
-        self.groups[g].comparisons.push(Comparison { first, second, ..verdict });
+    ) {
+        let g = self.group_of(Family::Judgements, prompt, row.clone());
+        let [first, second] = sides.map(|side| self.response_of(g, side, &row.location));
+        self.groups[g].comparisons.push(Comparison {
+            first,
+            second,
+            ..verdict
+        });
         self.origins[g].judged.push(row);
-        true
     }
 
-    /// Adds a whole group without its empty responses; false if too little is left of it.
-    fn add_group(
-        &mut self,
-        kind: Kind,
-        prompt: Content,
-        candidates: Vec<Candidate>,
-        row: Judged,
-        problems: &mut Vec<RowProblem>,
-    ) -> bool {
-        let mut report = |kind| problems.push(RowProblem { location: row.location.clone(), kind });
-        let mut usable = Vec::with_capacity(candidates.len());
-        for (at, candidate) in candidates.into_iter().enumerate() {
-            if candidate.content.is_blank() {
-                report(ProblemKind::EmptyText { column: format!("responses[{}].text", at + 1) });
-            } else {
-                usable.push(candidate);
-            }
-        }
-        let needed = if kind == Kind::Unlabelled { 1 } else { 2 };
-        if usable.len() < needed {
-            report(ProblemKind::TooFew { found: usable.len() });
-            return false;
-        }
+    fn add_group(&mut self, prompt: Content, candidates: Vec<Candidate>, row: Judged) {
         let location = row.location.clone();
-        let g = self.new_group(kind, Some(prompt), row);
-        self.groups[g].responses = ranked(usable, &location);
-        true
+        let g = self.new_group(Some(prompt), row);
+        self.groups[g].responses = ranked(candidates, &location);
     }
 
     /// The group of this prompt and family, new if there is none. Without a prompt it is always new.
-    fn group_of(&mut self, family: Family, kind: Kind, prompt: Option<Content>, row: Judged) -> usize {
+    fn group_of(&mut self, family: Family, prompt: Option<Content>, row: Judged) -> usize {
         let Some(key) = &prompt else {
-            return self.new_group(kind, prompt, row);
+            return self.new_group(prompt, row);
         };
         let (groups, origins) = (&self.groups, &self.origins);
         let same = |g: usize| groups[g].prompt.as_ref() == Some(key) && Family::of(origins[g].kind) == Some(family);
@@ -260,12 +272,16 @@ impl Grouping {
                 self.origins[g].shared.retain(|name, value| row.extra.get(name) == Some(value));
                 g
             }
-            None => self.new_group(kind, prompt, row),
+            None => self.new_group(prompt, row),
         }
     }
 
-    fn new_group(&mut self, kind: Kind, prompt: Option<Content>, row: Judged) -> usize {
-        let Judged { location, extra } = row;
+    fn new_group(&mut self, prompt: Option<Content>, row: Judged) -> usize {
+        let Judged {
+            kind,
+            location,
+            extra,
+        } = row;
         let shared = extra.clone();
         self.origins.push(Origin { file: self.file, kind, judged: Vec::new(), shared });
         let (responses, comparisons) = (Vec::new(), Vec::new());
@@ -310,6 +326,47 @@ impl Family {
             Kind::Groups => None,
         }
     }
+}
+
+/// The first response is better, and nothing more is said.
+const BETTER: Comparison = Comparison {
+    first: 0,
+    second: 1,
+    target: 1.0,
+    margin: 0.0,
+    weight: 1.0,
+};
+
+/// The responses of a group row that hold text; none if too few are left to compare.
+fn usable_responses(
+    candidates: Vec<Candidate>,
+    row: &Judged,
+    problems: &mut Vec<RowProblem>,
+) -> Vec<Candidate> {
+    let mut report = |kind| {
+        problems.push(RowProblem {
+            location: row.location.clone(),
+            kind,
+        })
+    };
+    let mut usable = Vec::with_capacity(candidates.len());
+    for (at, candidate) in candidates.into_iter().enumerate() {
+        if candidate.content.is_blank() {
+            report(ProblemKind::EmptyText {
+                column: format!("responses[{}].text", at + 1),
+            });
+        } else {
+            usable.push(candidate);
+        }
+    }
+    let needed = if row.kind == Kind::Unlabelled { 1 } else { 2 };
+    if usable.len() < needed {
+        report(ProblemKind::TooFew {
+            found: usable.len(),
+        });
+        usable.clear();
+    }
+    usable
 }
 
 /// Gives every candidate its rank: as stated, or, where no candidate states one, by score (highest

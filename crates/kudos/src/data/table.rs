@@ -165,3 +165,39 @@ fn non_finite(text: &str) -> Option<f64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn unions() {
+        let cases = [
+            (json!(null), json!(1), Some("Int64")),
+            (json!(1), json!(0.5), Some("Float64")),
+            (json!(1), json!("NaN"), Some("Float64")),
+            (json!("NaN"), json!("x"), Some("LargeUtf8")),
+            (json!("NaN"), json!(null), Some("LargeUtf8")),
+            (json!([]), json!([1]), Some("List(Int64)")),
+            (
+                json!({"a": 1}),
+                json!({"b": null}),
+                Some("Struct(\"a\": Int64, \"b\": LargeUtf8)"),
+            ),
+            (json!(1), json!("x"), None),
+            (json!(true), json!(1), None),
+            (json!([1]), json!(1), None),
+            (json!({"a": 1}), json!({"a": "x"}), None),
+            (json!({}), json!(null), None),
+            (json!(u64::MAX), json!(null), None),
+        ];
+        for (first, second, expected) in cases {
+            let union = CellType::of(&first).and_then(|kind| kind.union(CellType::of(&second)?));
+            let settled = union
+                .and_then(CellType::settle)
+                .map(|kind| kind.data_type().to_string());
+            assert_eq!(settled.ok().as_deref(), expected, "{first} {second}");
+        }
+    }
+}
