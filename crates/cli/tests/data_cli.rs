@@ -103,9 +103,7 @@ fn pairs_that_cannot_be_made() {
 
 #[test]
 fn a_closed_pipe_is_no_failure() {
-    let rows: String = (0..200)
-        .map(|rank| format!("p,answer {rank},{rank}\n"))
-        .collect();
+    let rows: String = (0..200).map(|rank| format!("p,answer {rank},{rank}\n")).collect();
     let (_directory, path) = folder(&[("r.csv", &format!("prompt,answer,rank\n{rows}"))]);
     let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("kudos"))
         .args(["pairs", &path("r.csv")])
@@ -115,16 +113,13 @@ fn a_closed_pipe_is_no_failure() {
         .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert!(
-        output.status.success() && output.stderr.is_empty(),
-        "{output:?}"
-    );
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]
 fn summary_as_json() {
     let (_directory, path) = folder(&[("r.csv", RANKINGS)]);
-    let (_, stdout, _) = outcome(kudos(&["--json", "pairs", &path("r.csv"), "-o", &path("p.jsonl")]));
+    let (_, stdout, _) = outcome(kudos(&["pairs", "--json", &path("r.csv"), "-o", &path("p.jsonl")]));
     let summary: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((&summary["pairs"], &summary["ties"], &summary["unusable"]), (&9.into(), &1.into(), &1.into()));
     let problem = &summary["problems"][0];
@@ -153,7 +148,7 @@ fn check_reports_and_exits() {
 #[test]
 fn check_as_json() {
     let (_directory, path) = folder(&[("r.csv", RANKINGS)]);
-    let (status, stdout, _) = outcome(kudos(&["--json", "check", &path("r.csv")]));
+    let (status, stdout, _) = outcome(kudos(&["check", "--json", &path("r.csv")]));
     let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((status, &report["pairs"], &report["rows"]["ranked"]), (0, &9.into(), &9.into()));
     let finding = &report["findings"][0];

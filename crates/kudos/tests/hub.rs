@@ -145,10 +145,7 @@ fn a_cut_connection_is_continued_where_it_broke() {
     let (hub, cdn, repository) = start(as_usual, move |request, repository| {
         let attempt = attempts.fetch_add(1, Ordering::SeqCst);
         let reply = Reply::part(request, repository.weights());
-        (attempt < 3).then_some(Reply {
-            cut: Some(50_000),
-            ..reply
-        })
+        (attempt < 3).then_some(Reply { cut: Some(50_000), ..reply })
     });
     let place = Place::at(&hub);
     let path = place.pull(PullOptions::default()).unwrap().path;

@@ -3,9 +3,12 @@
 use anyhow::{Context, bail};
 use kudos::data::check::{self, Baseline, CheckOptions, EncodedInfo, Finding, Report, Severity};
 use kudos::data::{Content, FileInfo, Options, load_groups};
+use kudos::models::{Config, Input};
+use kudos::text::{Encoder, TextError};
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Report what is wrong with preference data: unusable rows, contradictions, leaks, shortcuts.
 #[derive(Debug, clap::Args)]
@@ -22,8 +25,8 @@ pub struct Args {
     #[arg(long, num_args = 1.., value_name = "FILE")]
     eval: Vec<PathBuf>,
     /// Base model or judge whose tokenizer finds texts that are too long
-    #[arg(long, value_name = "DIR")]
-    base: Option<PathBuf>,
+    #[arg(long, value_name = "M")]
+    base: Option<String>,
     /// Token limit to check against, instead of the base's own
     #[arg(long, value_name = "N", requires = "base")]
     max_length: Option<usize>,
@@ -39,19 +42,37 @@ pub struct Args {
 pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
     let paths: Vec<&PathBuf> = args.data.iter().chain(&args.eval).collect();
     let loaded = load_groups(&paths, &Options::default())?;
-    let encode = args.base.as_deref().map(|base| encoder_for(base, args.max_length)).transpose()?;
+    let encoder = args.base.as_deref().map(|base| encoder_for(base, args.max_length)).transpose()?;
+    let failed = RefCell::new(None);
+    let encode =
+        encoder.as_ref().map(|e| |prompt: Option<&Content>, response: &Content| encode(e, &failed, (prompt, response)));
+    let encode: Option<&check::Encode> = encode.as_ref().map(|e| e as &check::Encode);
     let eval_from = (!args.eval.is_empty()).then_some(args.data.len());
-    let report = check::run(&loaded, &CheckOptions { encode: encode.as_deref(), eval_from });
+    let report = check::run(&loaded, &CheckOptions { encode, eval_from });
     let text = if global.json { serde_json::to_string_pretty(&report)? + "\n" } else { render(&report, args.show) };
     print(&text)?;
+    if let Some(error) = failed.take() {
+        return Err(error.into());
+    }
     verdict(&report, args.strict)
 }
 
-type Encoder = Box<dyn Fn(Option<&Content>, &Content) -> EncodedInfo>;
+/// The tokenizer of `base`, with the token limit training would use.
+fn encoder_for(base: &str, max_length: Option<usize>) -> anyhow::Result<Encoder> {
+    let base = super::resolve(base)?;
+    let config = Config::read(&base)?;
+    Ok(Encoder::load(&base, super::encode_settings(&base, &config, max_length, None)?)?)
+}
 
-/// The function that encodes as training on `base` would.
-fn encoder_for(base: &Path, _max_length: Option<usize>) -> anyhow::Result<Encoder> {
-    bail!("{}: expected a tokenizer, but this build cannot load one yet; run without --base", base.display())
+/// Encodes for the report; the first text that cannot be encoded ends the command after the run.
+fn encode(encoder: &Encoder, failed: &RefCell<Option<TextError>>, input: Input) -> EncodedInfo {
+    match encoder.encode(input.0, input.1) {
+        Ok(encoded) => EncodedInfo { ids: encoded.ids, tokens_before_truncation: encoded.tokens_before_truncation },
+        Err(error) => {
+            failed.borrow_mut().get_or_insert(error);
+            EncodedInfo { ids: Vec::new(), tokens_before_truncation: 0 }
+        }
+    }
 }
 
 /// Exit status 1 for errors, and under `--strict` for unusable rows.
@@ -60,16 +81,8 @@ fn verdict(report: &Report, strict: bool) -> anyhow::Result<()> {
         Some(place) => format!("{}:{}: {}", place.file, place.line, finding.message),
         None => finding.message.to_owned(),
     };
-    if let Some(error) = report
-        .findings
-        .iter()
-        .find(|finding| finding.severity == Severity::Error)
-    {
-        bail!(
-            "{} ({} in all)",
-            first(error),
-            counted(error.count, "place")
-        );
+    if let Some(error) = report.findings.iter().find(|finding| finding.severity == Severity::Error) {
+        bail!("{} ({} in all)", first(error), counted(error.count, "place"));
     }
     if strict && report.unusable > 0 {
         let unusable = report.findings.first().map(first).unwrap_or_default();

@@ -10,8 +10,9 @@ pub mod score;
 pub mod train;
 
 use anyhow::Context;
-use kudos::models::RewardModel;
-use std::path::PathBuf;
+use kudos::models::{Config, RewardConfig, RewardModel, check_length};
+use kudos::text::{EncodeSettings, Truncation};
+use std::path::{Path, PathBuf};
 
 /// What was said for every command.
 #[derive(Clone, Copy)]
@@ -34,4 +35,21 @@ fn load_judge(name: &str) -> anyhow::Result<RewardModel> {
 /// The directory of a model given by path or by name.
 fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     Ok(kudos::hub::resolve(name)?)
+}
+
+/// How training on a base encodes: a base that is a judge keeps its rendering, and flags win.
+fn encode_settings(
+    base: &Path,
+    config: &Config,
+    max_length: Option<usize>,
+    truncation: Option<Truncation>,
+) -> anyhow::Result<EncodeSettings> {
+    let inherited = RewardConfig::read(base)?.unwrap_or_else(|| RewardConfig::default_for(config)).encode;
+    let encode = EncodeSettings {
+        render: inherited.render,
+        max_length: max_length.unwrap_or(inherited.max_length),
+        truncation: truncation.unwrap_or(inherited.truncation),
+    };
+    check_length(Path::new("--max-length"), &encode, config)?;
+    Ok(encode)
 }

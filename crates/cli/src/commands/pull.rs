@@ -116,9 +116,7 @@ impl Display {
     fn advance(&mut self, done: u64, total: u64) {
         if self.bar.is_hidden() {
             let message = self.bar.message();
-            self.bar = ProgressBar::new(total)
-                .with_style(style(done))
-                .with_position(done);
+            self.bar = ProgressBar::new(total).with_style(style(done)).with_position(done);
             self.bar.set_message(message);
         }
         self.bar.set_position(done);
@@ -128,14 +126,12 @@ impl Display {
 fn style(start: u64) -> ProgressStyle {
     let template = "{wide_msg} {bar:24} {decimal_bytes}/{decimal_total_bytes} {speed}";
     let style = ProgressStyle::with_template(template);
-    style
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key(
-            "speed",
-            move |state: &ProgressState, out: &mut dyn Write| {
-                let _ = write!(out, "{}", speed(state, start));
-            },
-        )
+    style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key(
+        "speed",
+        move |state: &ProgressState, out: &mut dyn Write| {
+            let _ = write!(out, "{}", speed(state, start));
+        },
+    )
 }
 
 /// Bytes a second since `start`, and the time left at that rate.

@@ -1,18 +1,18 @@
 //! `kudos train`: rankings in, a judge out.
 
-use super::{Global, resolve};
+use super::{Global, encode_settings, resolve};
 use crate::display::Progress;
 use anyhow::{Context, bail};
 use kudos::data::{FileInfo, Group, Loaded, Options, load_groups, split_by_prompt};
 use kudos::eval::{Metrics, Outcome, render_table, verdict};
-use kudos::models::{ClassifierSource, Config, LoadOptions, RewardConfig, TrainedOn, check_length, load};
-use kudos::text::{EncodeSettings, Encoder};
+use kudos::models::{ClassifierSource, LoadOptions, TrainedOn, load};
+use kudos::text::Encoder;
 use kudos::train::{
     Asked, Event, Example, Finished, HeldOut, JudgeFiles, Recipe, Settings, StepMetrics, Trainer, each_pair_alone,
     epoch, truncated_share, write_judge,
 };
 use serde::de::DeserializeOwned;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Train a judge on rankings, pairs or comparisons.
 #[derive(Debug, clap::Args)]
@@ -174,7 +174,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let seed = asked.seed.unwrap_or(42);
     let (model, head) = load(&base, LoadOptions::Base { seed, new_head: args.new_head })
         .with_context(|| format!("cannot start from {}", args.base))?;
-    let encoder = Encoder::load(&base, encode_settings(args, &base, &model.config)?)?;
+    let encoder = Encoder::load(&base, encode_settings(&base, &model.config, args.max_length, args.truncation)?)?;
+    encoder.notes().iter().for_each(|line| note(global, line));
     let held_out = data.held_out(&encoder)?;
     let examples = Example::encode(&data.train, &encoder)?;
     let visits = epoch(&examples, args.group_size.unwrap_or(8), false, 0, 0).len();
@@ -280,18 +281,6 @@ pub fn report_problems(loaded: &Loaded, global: &Global) {
         let left = loaded.problems.len() - SHOWN;
         note(global, &format!("not used: {left} more rows; `kudos check` lists them all"));
     }
-}
-
-/// A base that is a judge keeps its rendering; flags win.
-fn encode_settings(args: &Args, base: &Path, config: &Config) -> anyhow::Result<EncodeSettings> {
-    let inherited = RewardConfig::read(base)?.unwrap_or_else(|| RewardConfig::default_for(config)).encode;
-    let encode = EncodeSettings {
-        render: inherited.render,
-        max_length: args.max_length.unwrap_or(inherited.max_length),
-        truncation: args.truncation.unwrap_or(inherited.truncation),
-    };
-    check_length(Path::new("--max-length"), &encode, config)?;
-    Ok(encode)
 }
 
 fn trained_on(file: &FileInfo) -> TrainedOn {

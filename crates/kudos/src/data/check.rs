@@ -210,17 +210,8 @@ impl Findings {
         if origin.kind == Kind::Ranked && group.responses.iter().filter(|r| r.rank.is_some()).count() < 2 {
             self.add("lone_response", &group.location, "nothing to compare it with".to_owned());
         }
-        for (c, _) in group
-            .comparisons
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| c.is_tie())
-        {
-            self.add(
-                "tied",
-                loaded.comparison_location(g, c),
-                "neither is better".to_owned(),
-            );
+        for (c, _) in group.comparisons.iter().enumerate().filter(|(_, c)| c.is_tie()) {
+            self.add("tied", loaded.comparison_location(g, c), "neither is better".to_owned());
         }
         let same_as = first_of_its_content(group);
         self.repeated_responses(group, &same_as);
@@ -246,27 +237,17 @@ impl Findings {
         let judged = !loaded.origins[g].judged.is_empty();
         let mut wins = Wins::new();
         for (c, comparison) in loaded.groups[g].comparisons.iter().enumerate() {
-            let sides = comparison
-                .better_worse()
-                .map(|(b, w)| (same_as[b], same_as[w]));
+            let sides = comparison.better_worse().map(|(b, w)| (same_as[b], same_as[w]));
             let Some((better, worse)) = sides.filter(|(better, worse)| better != worse) else {
                 continue;
             };
             let at = loaded.comparison_location(g, c);
             if let Some(earlier) = wins.get(&(worse, better)) {
-                self.add(
-                    "contradictory",
-                    at,
-                    format!("against {}", loaded.comparison_location(g, *earlier)),
-                );
+                self.add("contradictory", at, format!("against {}", loaded.comparison_location(g, *earlier)));
             }
             let earlier = *wins.entry((better, worse)).or_insert(c);
             if judged && earlier != c {
-                self.add(
-                    "duplicate_pair",
-                    at,
-                    format!("as at {}", loaded.comparison_location(g, earlier)),
-                );
+                self.add("duplicate_pair", at, format!("as at {}", loaded.comparison_location(g, earlier)));
             }
         }
         wins
@@ -277,17 +258,10 @@ impl Findings {
         for (better, worse) in wins.keys() {
             beats[*better].push(*worse);
         }
-        for circle in strongly_connected(&beats)
-            .into_iter()
-            .filter(|circle| circle.len() > 2)
-        {
+        for circle in strongly_connected(&beats).into_iter().filter(|circle| circle.len() > 2) {
             let members: HashSet<usize> = circle.into_iter().collect();
-            let inside = wins
-                .iter()
-                .filter(|((a, b), _)| members.contains(a) && members.contains(b));
-            let mut lines: Vec<&Location> = inside
-                .map(|(_, c)| loaded.comparison_location(g, *c))
-                .collect();
+            let inside = wins.iter().filter(|((a, b), _)| members.contains(a) && members.contains(b));
+            let mut lines: Vec<&Location> = inside.map(|(_, c)| loaded.comparison_location(g, *c)).collect();
             lines.sort_by_key(|location| location.line);
             let detail = format!("{} responses, lines {}", members.len(), first_lines(&lines));
             self.add("cyclic", lines[0], detail);
@@ -344,17 +318,8 @@ type Wins = BTreeMap<(usize, usize), usize>;
 const LINES_SHOWN: usize = 8;
 
 fn first_lines(locations: &[&Location]) -> String {
-    let lines: Vec<String> = locations
-        .iter()
-        .take(LINES_SHOWN)
-        .map(|location| location.line.to_string())
-        .collect();
-    lines.join(", ")
-        + if locations.len() > LINES_SHOWN {
-            ", …"
-        } else {
-            ""
-        }
+    let lines: Vec<String> = locations.iter().take(LINES_SHOWN).map(|location| location.line.to_string()).collect();
+    lines.join(", ") + if locations.len() > LINES_SHOWN { ", …" } else { "" }
 }
 
 /// For every response, the first of the group with the same content.
@@ -414,23 +379,10 @@ fn longer_wins(loaded: &Loaded) -> Option<Baseline> {
 
 /// Rows of pairs list the better response first by their format; they say nothing here.
 fn first_listed_wins(loaded: &Loaded) -> Option<Baseline> {
-    let listed = loaded
-        .groups
-        .iter()
-        .zip(&loaded.origins)
-        .flat_map(|(group, origin)| {
-            let is_pair = |c: usize| {
-                origin
-                    .judged
-                    .get(c)
-                    .is_some_and(|row| row.kind == Kind::Pairs)
-            };
-            group
-                .comparisons
-                .iter()
-                .enumerate()
-                .filter(move |(c, _)| !is_pair(*c))
-        });
+    let listed = loaded.groups.iter().zip(&loaded.origins).flat_map(|(group, origin)| {
+        let is_pair = |c: usize| origin.judged.get(c).is_some_and(|row| row.kind == Kind::Pairs);
+        group.comparisons.iter().enumerate().filter(move |(c, _)| !is_pair(*c))
+    });
     let preferences = listed.filter(|(_, comparison)| !comparison.is_tie());
     baseline(preferences.map(|(_, comparison)| f64::from(u8::from(comparison.target > 0.5))))
 }
@@ -466,11 +418,7 @@ mod tests {
     const VOTES: &str = "prompt,response_a,response_b,label\n";
 
     /// A header, the rows of each file under it, and the findings.
-    type Case = (
-        &'static str,
-        &'static [&'static str],
-        &'static [&'static str],
-    );
+    type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
 
     #[rustfmt::skip]
     const CASES: [Case; 12] = [
@@ -493,11 +441,7 @@ mod tests {
         for (header, files, expected) in CASES {
             let files: Vec<String> = files.iter().map(|rows| format!("{header}{rows}")).collect();
             let files: Vec<&str> = files.iter().map(String::as_str).collect();
-            assert_eq!(
-                found(&load(&files), &CheckOptions::default()),
-                expected,
-                "{files:?}"
-            );
+            assert_eq!(found(&load(&files), &CheckOptions::default()), expected, "{files:?}");
         }
     }
 

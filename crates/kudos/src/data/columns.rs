@@ -359,47 +359,22 @@ mod tests {
     #[test]
     fn prompts_that_are_there_and_not() {
         let cases = [
-            (
-                json!({"prompt": "", "chosen": "a", "rejected": "b"}),
-                Ok(false),
-            ),
-            (
-                json!({"prompt": null, "chosen": "a", "rejected": "b"}),
-                Ok(false),
-            ),
-            (
-                json!({"prompt": "p", "chosen": "a", "rejected": "b"}),
-                Ok(true),
-            ),
-            (
-                json!({"prompt": "", "answer": "a", "rank": 1}),
-                Err("empty"),
-            ),
+            (json!({"prompt": "", "chosen": "a", "rejected": "b"}), Ok(false)),
+            (json!({"prompt": null, "chosen": "a", "rejected": "b"}), Ok(false)),
+            (json!({"prompt": "p", "chosen": "a", "rejected": "b"}), Ok(true)),
+            (json!({"prompt": "", "answer": "a", "rank": 1}), Err("empty")),
             (json!({"prompt": null, "responses": ["a"]}), Err("empty")),
-            (
-                json!({"prompt": "p", "responses": []}),
-                Err("too_few_responses"),
-            ),
+            (json!({"prompt": "p", "responses": []}), Err("too_few_responses")),
             (json!({"prompt": "p", "responses": "a"}), Err("wrong_type")),
-            (
-                json!({"chosen": "a", "rejected": "b", "weight": -1}),
-                Err("out_of_range"),
-            ),
-            (
-                json!({"chosen": "a", "rejected": "b", "margin": 1e300}),
-                Err("out_of_range"),
-            ),
+            (json!({"chosen": "a", "rejected": "b", "weight": -1}), Err("out_of_range")),
+            (json!({"chosen": "a", "rejected": "b", "margin": 1e300}), Err("out_of_range")),
         ];
         for (row, expected) in cases {
             let prompted = |record| match record {
                 Record::Pair { prompt, .. } => prompt.is_some(),
                 _ => true,
             };
-            assert_eq!(
-                read(row.clone()).map(prompted).map_err(|p| p.name()),
-                expected,
-                "{row}"
-            );
+            assert_eq!(read(row.clone()).map(prompted).map_err(|p| p.name()), expected, "{row}");
         }
     }
 
@@ -409,9 +384,6 @@ mod tests {
         assert!(describe(&json!(long)).len() < 60);
         let names: Vec<&str> = vec![&long; 30];
         let Unrecognised { found, .. } = Shape::recognise(&names).unwrap_err();
-        assert!(
-            found.len() < 700 && found.ends_with("and 18 more"),
-            "{found}"
-        );
+        assert!(found.len() < 700 && found.ends_with("and 18 more"), "{found}");
     }
 }

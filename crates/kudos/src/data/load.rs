@@ -159,58 +159,23 @@ struct Grouping {
 
 impl Grouping {
     fn new(file: usize, name: Arc<str>) -> Self {
-        let info = FileInfo {
-            file: name.to_string(),
-            ..FileInfo::default()
-        };
+        let info = FileInfo { file: name.to_string(), ..FileInfo::default() };
         let (prompts, responses) = (Index::default(), Index::default());
-        Grouping {
-            info,
-            file,
-            groups: Vec::new(),
-            origins: Vec::new(),
-            prompts,
-            responses,
-        }
+        Grouping { info, file, groups: Vec::new(), origins: Vec::new(), prompts, responses }
     }
 
     fn add(&mut self, row: Row, problems: &mut Vec<RowProblem>) {
         let kind = row.record.kind();
         let (record, location, extra) = row.into_parts();
-        let row = Judged {
-            kind,
-            location,
-            extra,
-        };
+        let row = Judged { kind, location, extra };
         match record {
-            Record::Ranked {
-                prompt,
-                response,
-                rank,
-            } => self.add_response(prompt, response, rank, row),
-            Record::Unlabelled { prompt, response } => {
-                self.add_response(prompt, response, None, row)
-            }
-            Record::Pair {
-                prompt,
-                chosen,
-                rejected,
-                margin,
-                weight,
-            } => {
-                let verdict = Comparison {
-                    margin,
-                    weight,
-                    ..BETTER
-                };
+            Record::Ranked { prompt, response, rank } => self.add_response(prompt, response, rank, row),
+            Record::Unlabelled { prompt, response } => self.add_response(prompt, response, None, row),
+            Record::Pair { prompt, chosen, rejected, margin, weight } => {
+                let verdict = Comparison { margin, weight, ..BETTER };
                 self.add_judgement(prompt, [chosen, rejected], verdict, row);
             }
-            Record::Comparison {
-                prompt,
-                a,
-                b,
-                target,
-            } => {
+            Record::Comparison { prompt, a, b, target } => {
                 let verdict = Comparison { target, ..BETTER };
                 self.add_judgement(prompt, [a, b], verdict, row);
             }
@@ -229,28 +194,13 @@ impl Grouping {
     fn add_response(&mut self, prompt: Content, content: Content, rank: Option<f64>, row: Judged) {
         let location = row.location.clone();
         let g = self.group_of(Family::Rankings, Some(prompt), row);
-        self.groups[g].responses.push(Response {
-            content,
-            rank,
-            score: None,
-            location,
-        });
+        self.groups[g].responses.push(Response { content, rank, score: None, location });
     }
 
-    fn add_judgement(
-        &mut self,
-        prompt: Option<Content>,
-        sides: [Content; 2],
-        verdict: Comparison,
-        row: Judged,
-    ) {
+    fn add_judgement(&mut self, prompt: Option<Content>, sides: [Content; 2], verdict: Comparison, row: Judged) {
         let g = self.group_of(Family::Judgements, prompt, row.clone());
         let [first, second] = sides.map(|side| self.response_of(g, side, &row.location));
-        self.groups[g].comparisons.push(Comparison {
-            first,
-            second,
-            ..verdict
-        });
+        self.groups[g].comparisons.push(Comparison { first, second, ..verdict });
         self.origins[g].judged.push(row);
     }
 
@@ -277,11 +227,7 @@ impl Grouping {
     }
 
     fn new_group(&mut self, prompt: Option<Content>, row: Judged) -> usize {
-        let Judged {
-            kind,
-            location,
-            extra,
-        } = row;
+        let Judged { kind, location, extra } = row;
         let shared = extra.clone();
         self.origins.push(Origin { file: self.file, kind, judged: Vec::new(), shared });
         let (responses, comparisons) = (Vec::new(), Vec::new());
@@ -329,41 +275,22 @@ impl Family {
 }
 
 /// The first response is better, and nothing more is said.
-const BETTER: Comparison = Comparison {
-    first: 0,
-    second: 1,
-    target: 1.0,
-    margin: 0.0,
-    weight: 1.0,
-};
+const BETTER: Comparison = Comparison { first: 0, second: 1, target: 1.0, margin: 0.0, weight: 1.0 };
 
 /// The responses of a group row that hold text; none if too few are left to compare.
-fn usable_responses(
-    candidates: Vec<Candidate>,
-    row: &Judged,
-    problems: &mut Vec<RowProblem>,
-) -> Vec<Candidate> {
-    let mut report = |kind| {
-        problems.push(RowProblem {
-            location: row.location.clone(),
-            kind,
-        })
-    };
+fn usable_responses(candidates: Vec<Candidate>, row: &Judged, problems: &mut Vec<RowProblem>) -> Vec<Candidate> {
+    let mut report = |kind| problems.push(RowProblem { location: row.location.clone(), kind });
     let mut usable = Vec::with_capacity(candidates.len());
     for (at, candidate) in candidates.into_iter().enumerate() {
         if candidate.content.is_blank() {
-            report(ProblemKind::EmptyText {
-                column: format!("responses[{}].text", at + 1),
-            });
+            report(ProblemKind::EmptyText { column: format!("responses[{}].text", at + 1) });
         } else {
             usable.push(candidate);
         }
     }
     let needed = if row.kind == Kind::Unlabelled { 1 } else { 2 };
     if usable.len() < needed {
-        report(ProblemKind::TooFew {
-            found: usable.len(),
-        });
+        report(ProblemKind::TooFew { found: usable.len() });
         usable.clear();
     }
     usable

@@ -186,55 +186,25 @@ mod tests {
     #[test]
     fn values_of_every_type() {
         let dictionary: DictionaryArray<Int32Type> = ["x", "y"].into_iter().collect();
-        let list =
-            ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None]);
-        let half = Float16Array::from_iter_values(
-            [0.5, 2.0].map(<Float16Type as ArrowPrimitiveType>::Native::from_f64),
-        );
+        let list = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None]);
+        let half =
+            Float16Array::from_iter_values([0.5, 2.0].map(<Float16Type as ArrowPrimitiveType>::Native::from_f64));
         let cases: Vec<(ArrayRef, Value)> = vec![
             (Arc::new(Int8Array::from(vec![-1, 2])), json!([-1, 2])),
-            (
-                Arc::new(UInt64Array::from(vec![u64::MAX, 2])),
-                json!([u64::MAX, 2]),
-            ),
-            (
-                Arc::new(Float64Array::from(vec![f64::NAN, f64::NEG_INFINITY])),
-                json!(["NaN", "-Infinity"]),
-            ),
+            (Arc::new(UInt64Array::from(vec![u64::MAX, 2])), json!([u64::MAX, 2])),
+            (Arc::new(Float64Array::from(vec![f64::NAN, f64::NEG_INFINITY])), json!(["NaN", "-Infinity"])),
             (Arc::new(half), json!([0.5, 2.0])),
-            (
-                Arc::new(BooleanArray::from(vec![Some(true), None])),
-                json!([true, null]),
-            ),
-            (
-                Arc::new(StringViewArray::from(vec!["x", "é"])),
-                json!(["x", "é"]),
-            ),
-            (
-                Arc::new(BinaryArray::from(vec![&b"x"[..], b"y"])),
-                json!(["x", "y"]),
-            ),
+            (Arc::new(BooleanArray::from(vec![Some(true), None])), json!([true, null])),
+            (Arc::new(StringViewArray::from(vec!["x", "é"])), json!(["x", "é"])),
+            (Arc::new(BinaryArray::from(vec![&b"x"[..], b"y"])), json!(["x", "y"])),
             (Arc::new(dictionary), json!(["x", "y"])),
             (Arc::new(list), json!([[1, null], null])),
-            (
-                Arc::new(Date32Array::from(vec![0, 1])),
-                json!(["1970-01-01", "1970-01-02"]),
-            ),
-            (
-                Arc::new(Decimal128Array::from(vec![150, 25])),
-                json!(["0.0000000150", "0.0000000025"]),
-            ),
+            (Arc::new(Date32Array::from(vec![0, 1])), json!(["1970-01-01", "1970-01-02"])),
+            (Arc::new(Decimal128Array::from(vec![150, 25])), json!(["0.0000000150", "0.0000000025"])),
         ];
         for (column, expected) in cases {
-            let columns = vec![
-                ("prompt", texts(["p", "p"])),
-                ("answer", texts(["a", "b"])),
-                ("x", column),
-            ];
-            let rows: Vec<Value> = open(columns)
-                .unwrap()
-                .map(|row| row.unwrap().original["x"].clone())
-                .collect();
+            let columns = vec![("prompt", texts(["p", "p"])), ("answer", texts(["a", "b"])), ("x", column)];
+            let rows: Vec<Value> = open(columns).unwrap().map(|row| row.unwrap().original["x"].clone()).collect();
             assert_eq!(Value::Array(rows), expected);
         }
     }
@@ -251,13 +221,8 @@ mod tests {
             let found: Vec<_> = rows.map(|row| row.unwrap_err()).collect();
             assert_eq!(found.len(), 2);
             for (at, error) in found.iter().enumerate() {
-                let DataError::Row(problem) = error else {
-                    panic!("{error}")
-                };
-                assert_eq!(
-                    (problem.location.line, problem.kind.name()),
-                    (at as u64 + 1, expected)
-                );
+                let DataError::Row(problem) = error else { panic!("{error}") };
+                assert_eq!((problem.location.line, problem.kind.name()), (at as u64 + 1, expected));
             }
         }
         let error = open(vec![("prompt", texts(["p", "p"]))]).err().unwrap();
@@ -266,18 +231,14 @@ mod tests {
 
     #[test]
     fn damaged_files_are_errors() {
-        let sound = file(vec![
-            ("prompt", texts(["p", "p"])),
-            ("answer", texts(["a", "b"])),
-        ]);
+        let sound = file(vec![("prompt", texts(["p", "p"])), ("answer", texts(["a", "b"]))]);
         for at in 4..sound.len() {
             let mut bytes = sound.clone();
             bytes[at] ^= 0x55;
             if let Ok(reader) = Reader::from_bytes("f", bytes, &Options::default()) {
                 reader.for_each(drop);
             }
-            let _ = Reader::from_bytes("f", sound[..at].to_vec(), &Options::default())
-                .map(|rows| rows.for_each(drop));
+            let _ = Reader::from_bytes("f", sound[..at].to_vec(), &Options::default()).map(|rows| rows.for_each(drop));
         }
     }
 }

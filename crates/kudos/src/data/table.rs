@@ -180,11 +180,7 @@ mod tests {
             (json!("NaN"), json!("x"), Some("LargeUtf8")),
             (json!("NaN"), json!(null), Some("LargeUtf8")),
             (json!([]), json!([1]), Some("List(Int64)")),
-            (
-                json!({"a": 1}),
-                json!({"b": null}),
-                Some("Struct(\"a\": Int64, \"b\": LargeUtf8)"),
-            ),
+            (json!({"a": 1}), json!({"b": null}), Some("Struct(\"a\": Int64, \"b\": LargeUtf8)")),
             (json!(1), json!("x"), None),
             (json!(true), json!(1), None),
             (json!([1]), json!(1), None),
@@ -194,9 +190,7 @@ mod tests {
         ];
         for (first, second, expected) in cases {
             let union = CellType::of(&first).and_then(|kind| kind.union(CellType::of(&second)?));
-            let settled = union
-                .and_then(CellType::settle)
-                .map(|kind| kind.data_type().to_string());
+            let settled = union.and_then(CellType::settle).map(|kind| kind.data_type().to_string());
             assert_eq!(settled.ok().as_deref(), expected, "{first} {second}");
         }
     }

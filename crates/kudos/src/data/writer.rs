@@ -270,9 +270,7 @@ impl Table {
     fn finish(mut self) -> Result<(), Fault> {
         self.write_pending()?;
         let sink = match self.stage {
-            Stage::Csv(csv) => csv
-                .into_inner()
-                .map_err(|e| io::Error::new(e.error().kind(), e.to_string()))?,
+            Stage::Csv(csv) => csv.into_inner().map_err(|e| io::Error::new(e.error().kind(), e.to_string()))?,
             Stage::Parquet(parquet) => parquet.into_inner()?,
             Stage::Open(sink) => sink,
             Stage::Broken => return Err(io::Error::other("an output that failed before").into()),

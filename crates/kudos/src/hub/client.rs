@@ -160,28 +160,16 @@ impl<'a> Client<'a> {
         let (name, url) = (self.name.typed.clone(), request.url.clone());
         let page = format!("{}/{}", self.settings.endpoint, self.name.repo);
         let revision = self.name.revision_or_main().to_string();
-        let detail = header(response, "x-error-message")
-            .unwrap_or("no reason given")
-            .to_string();
+        let detail = header(response, "x-error-message").unwrap_or("no reason given").to_string();
         let advice = self.advice();
         match (response.status().as_u16(), code) {
             (401 | 403, "GatedRepo") => HubError::Gated { name, page },
-            (_, "RevisionNotFound") => HubError::NoSuchRevision {
-                name,
-                revision,
-                page,
-            },
-            (_, "RepoNotFound") if self.settings.token.is_some() => {
-                HubError::NoSuchModel { name, url }
-            }
+            (_, "RevisionNotFound") => HubError::NoSuchRevision { name, revision, page },
+            (_, "RepoNotFound") if self.settings.token.is_some() => HubError::NoSuchModel { name, url },
             (401, _) => HubError::Unauthorized { url, advice },
             (403, _) => HubError::Forbidden { url, name, detail },
             (404, "RepoNotFound" | "") => HubError::NoSuchModel { name, url },
-            (status, _) => HubError::Status {
-                url,
-                status,
-                detail,
-            },
+            (status, _) => HubError::Status { url, status, detail },
         }
     }
 

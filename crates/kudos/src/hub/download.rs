@@ -50,21 +50,12 @@ pub(super) fn pull_repository(
 ) -> Result<PathBuf, HubError> {
     let mut client = Client::new(name, settings)?;
     let revision = name.revision_or_main();
-    let Listing {
-        sha: commit,
-        siblings,
-    } = list(&mut client, name, settings, report)?;
-    let listing: Vec<_> = siblings
-        .into_iter()
-        .map(|sibling| sibling.rfilename)
-        .collect();
+    let Listing { sha: commit, siblings } = list(&mut client, name, settings, report)?;
+    let listing: Vec<_> = siblings.into_iter().map(|sibling| sibling.rfilename).collect();
     let mut files = Vec::new();
     for file in select(&listing, options.file.as_deref(), &name.typed, revision)? {
         let encoded = percent_encode(&file, "/");
-        let url = format!(
-            "{}/{}/resolve/{commit}/{encoded}",
-            settings.endpoint, name.repo
-        );
+        let url = format!("{}/{}/resolve/{commit}/{encoded}", settings.endpoint, name.repo);
         files.push(describe(&mut client, &file, url, report)?);
     }
     let cache = RepoCache::new(&settings.cache, &name.repo);
@@ -77,21 +68,15 @@ pub(super) fn pull_repository(
 }
 
 /// The commit that the revision is, and the names of its files.
-fn list(
-    client: &mut Client,
-    name: &ModelName,
-    settings: &Settings,
-    report: Report,
-) -> Result<Listing, HubError> {
+fn list(client: &mut Client, name: &ModelName, settings: &Settings, report: Report) -> Result<Listing, HubError> {
     let revision = percent_encode(name.revision_or_main(), "");
     let url = format!("{}/api/models/{}/revision/{revision}", settings.endpoint, name.repo);
     let mut response = client.send(&Request::get(&url), report)?;
     let text = response.body_mut().read_to_string();
     let text = text.map_err(|error| protocol(&url, "a list of files", &error.to_string()))?;
-    let listing: Listing = serde_json::from_str(&text)
-        .map_err(|error| protocol(&url, "a list of files in JSON", &error.to_string()))?;
-    let is_commit =
-        !listing.sha.is_empty() && listing.sha.chars().all(|c| c.is_ascii_alphanumeric());
+    let listing: Listing =
+        serde_json::from_str(&text).map_err(|error| protocol(&url, "a list of files in JSON", &error.to_string()))?;
+    let is_commit = !listing.sha.is_empty() && listing.sha.chars().all(|c| c.is_ascii_alphanumeric());
     match is_commit {
         true => Ok(listing),
         false => Err(protocol(&url, "a commit in `sha`", &listing.sha)),

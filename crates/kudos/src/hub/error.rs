@@ -146,9 +146,7 @@ pub enum HubError {
         url: String,
     },
     /// 404 on the revision.
-    #[error(
-        "model `{name}` has no revision `{revision}`: give a branch, tag or commit listed at {page}/commits"
-    )]
+    #[error("model `{name}` has no revision `{revision}`: give a branch, tag or commit listed at {page}/commits")]
     NoSuchRevision {
         /// The model.
         name: String,

@@ -319,10 +319,7 @@ mod tests {
                 "{{ none is iterable }}{{ 1 is iterable }}{{ missing is iterable }}{{ 'x' is iterable }}",
                 "FalseFalseTrueTrue",
             ),
-            (
-                "{% if tools is none and not documents %}none{% endif %}",
-                "none",
-            ),
+            ("{% if tools is none and not documents %}none{% endif %}", "none"),
             (
                 "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
                 "2",
