@@ -23,8 +23,9 @@ FIRST_ID, VOCAB = 5, 120
 
 
 def assert_pinned(*packages):
-    """Stop unless the installed versions of `packages` are those of requirements.txt."""
-    lines = (HERE / "requirements.txt").read_text().split()
+    """Stop unless the installed versions of `packages` are those of the requirements files."""
+    files = [HERE / "requirements.txt", HERE / "requirements-check.txt"]
+    lines = [word for file in files for word in file.read_text().split()]
     pins = dict(line.split("==") for line in lines if "==" in line)
     for package in packages:
         found = version(package).split("+")[0]

@@ -62,7 +62,10 @@ fn is_typed(typed: &[OsString], long: &str, short: Option<char>) -> bool {
 /// Appends one setting as a flag.
 fn append(arguments: &mut Vec<OsString>, key: &str, value: &Value) -> anyhow::Result<()> {
     let text = match value {
-        Value::Boolean(true) => return Ok(arguments.push(format!("--{key}").into())),
+        Value::Boolean(true) => {
+            arguments.push(format!("--{key}").into());
+            return Ok(());
+        }
         Value::Boolean(false) => return Ok(()),
         Value::String(text) => text.clone(),
         Value::Integer(number) => number.to_string(),

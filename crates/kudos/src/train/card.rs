@@ -95,17 +95,22 @@ fn settings(card: &mut String, trainer: &Trainer, finished: &Finished) {
     let s = trainer.settings();
     let _ = writeln!(
         card,
-        "## Training\n\n{} steps of {} groups ({:?} loss, AdamW, peak learning rate {}, {:?} schedule, {} warm-up steps, seed {}); \
+        "## Training\n\n{} steps of {} groups ({} loss, AdamW, peak learning rate {}, {} schedule, {} warm-up steps, seed {}); \
          the weights of step {} were kept. All settings: `training_args.json`; all steps: `run/metrics.jsonl`.\n",
         finished.steps,
         s.batch_size * s.accumulate,
-        s.loss,
+        name(&s.loss),
         s.learning_rate,
-        s.schedule,
+        name(&s.schedule),
         s.warmup_steps,
         s.seed,
         finished.kept
     );
+}
+
+/// A closed choice as flags and files spell it.
+fn name(choice: &impl serde::Serialize) -> String {
+    serde_json::to_value(choice).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn limits(card: &mut String, finished: &Finished) {
