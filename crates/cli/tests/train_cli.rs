@@ -248,6 +248,10 @@ fn eval_prints_a_table_and_writes_the_contracts_keys() {
         assert!(report["data"][0].get(key).is_some(), "{key} is missing");
     }
     assert_eq!(report["data"][0]["pairs"], 40);
+    let base = golden().display().to_string();
+    let trained = ok(dir.path(), &train_args(&pairs(), &base, "second", &["--max-steps", "2", "--json"]));
+    let trained: Value = serde_json::from_str(&trained).unwrap();
+    assert!(trained["data"][0]["accuracy"].is_number() && trained["judge"] == "second", "{trained}");
     let printed = ok(dir.path(), &["eval", &pairs(), "--judge", "judge", "--json", "--quiet"]);
     assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), report);
 }

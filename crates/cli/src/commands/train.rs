@@ -12,6 +12,7 @@ use kudos::train::{
     epoch, truncated_share, write_judge,
 };
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Train a judge on rankings, pairs or comparisons.
@@ -112,6 +113,9 @@ pub struct Args {
     /// Make the first unusable row an error
     #[arg(long)]
     strict: bool,
+    /// Print the held-out report as JSON, as `kudos eval --json` does
+    #[arg(long)]
+    json: bool,
 }
 
 /// Parses a name as its serde type spells it.
@@ -196,6 +200,10 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     };
     write_judge(&args.output, &trainer, &finished, &files)?;
     conclude(args, &trainer, &finished, global);
+    if args.json {
+        let data: Vec<_> = finished.held_out.iter().collect();
+        println!("{:#}", json!({"judge": args.output, "kept_step": finished.kept, "data": data}));
+    }
     Ok(())
 }
 
