@@ -1,8 +1,7 @@
 //! Parquet: a sound file with some bytes overwritten.
 //!
-//! The reader turns a panic of the decoder into an error, but libFuzzer sees the panic first: what this
-//! target finds is worth reporting to the decoder's authors, and is a fault of ours only if the same
-//! bytes end `kudos check`.
+//! The decoder itself may panic; the reader must turn that into an error, and does so under libFuzzer's
+//! panic hook too. What is left to find are panics of ours, endless loops and unbounded memory.
 #![no_main]
 
 use kudos::data::{OutputFormat, Writer};
