@@ -13,7 +13,8 @@ static SOUND: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut writer = Writer::create(&path, OutputFormat::of_name(&path)).unwrap();
     for n in 0..20 {
         let responses = json!([{"text": "a", "score": n}, {"text": format!("b{n}"), "score": 0.5}]);
-        let row = json!({"prompt": format!("p{n}"), "responses": responses, "id": n, "flag": n % 2 == 0});
+        let row =
+            json!({"prompt": format!("p{n}"), "responses": responses, "id": n, "flag": n % 2 == 0});
         writer.write(row.as_object().unwrap()).unwrap();
     }
     writer.finish().unwrap();
