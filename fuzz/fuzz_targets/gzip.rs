@@ -7,7 +7,11 @@ use std::sync::LazyLock;
 static SOUND: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     for n in 0..100 {
-        writeln!(encoder, "{{\"prompt\":\"p{n}\",\"chosen\":\"a{n}\",\"rejected\":\"b\"}}").unwrap();
+        writeln!(
+            encoder,
+            "{{\"prompt\":\"p{n}\",\"chosen\":\"a{n}\",\"rejected\":\"b\"}}"
+        )
+        .unwrap();
     }
     encoder.finish().unwrap()
 });

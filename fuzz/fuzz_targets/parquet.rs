@@ -1,8 +1,7 @@
 //! Parquet: a sound file with some bytes overwritten.
 //!
-//! The reader turns a panic of the decoder into an error, but libFuzzer sees the panic first: what this
-//! target finds is worth reporting to the decoder's authors, and is a fault of ours only if the same
-//! bytes end `kudos check`.
+//! The decoder itself may panic; the reader must turn that into an error, and does so under libFuzzer's
+//! panic hook too. What is left to find are panics of ours, endless loops and unbounded memory.
 #![no_main]
 
 use kudos::data::{OutputFormat, Writer};
@@ -14,7 +13,8 @@ static SOUND: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut writer = Writer::create(&path, OutputFormat::of_name(&path)).unwrap();
     for n in 0..20 {
         let responses = json!([{"text": "a", "score": n}, {"text": format!("b{n}"), "score": 0.5}]);
-        let row = json!({"prompt": format!("p{n}"), "responses": responses, "id": n, "flag": n % 2 == 0});
+        let row =
+            json!({"prompt": format!("p{n}"), "responses": responses, "id": n, "flag": n % 2 == 0});
         writer.write(row.as_object().unwrap()).unwrap();
     }
     writer.finish().unwrap();

@@ -4,7 +4,10 @@ use kudos::data::{Loaded, Options, Reader, check, preferences};
 
 /// Reads the bytes as a data file, to the end or to the first error that ends it.
 pub fn read(bytes: Vec<u8>) {
-    let options = Options { max_row_bytes: 1 << 12, ..Options::default() };
+    let options = Options {
+        max_row_bytes: 1 << 12,
+        ..Options::default()
+    };
     let Ok(reader) = Reader::from_bytes("fuzz", bytes, &options) else {
         return;
     };

@@ -11,9 +11,10 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, UInt64Type};
 use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde_json::{Map, Value};
+use std::cell::Cell;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 /// Rows decoded at once: the memory of a reader is a page of each column and this many rows.
 const BATCH_ROWS: usize = 128;
@@ -71,10 +72,27 @@ impl Parquet {
     }
 }
 
-/// Runs a decoder: on a corrupt file it may panic instead of returning an error, and a data file must
-/// never end the program that way.
+thread_local! {
+    /// True while this thread runs the decoder: what it says when it panics is not for the user.
+    static DECODING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a decoder. On a corrupt file it may panic instead of returning an error (fuzzing finds such
+/// files within seconds), and a data file must never end the program or print a backtrace.
 fn guarded<T, E: std::fmt::Display>(decode: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(decode)) {
+    static QUIET_HOOK: Once = Once::new();
+    QUIET_HOOK.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !DECODING.get() {
+                others(panic);
+            }
+        }));
+    });
+    let outer = DECODING.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(decode));
+    DECODING.set(outer);
+    match result {
         Ok(result) => result.map_err(|e| e.to_string().replace('\n', " ")),
         Err(_) => Err("data that the Parquet decoder cannot follow".to_owned()),
     }
@@ -230,8 +248,23 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_of_the_decoder_is_an_error() {
+        let caught = guarded(|| -> Result<(), String> { panic!("as on some corrupt files") });
+        assert_eq!(
+            caught,
+            Err("data that the Parquet decoder cannot follow".to_owned())
+        );
+        assert!(!DECODING.get());
+    }
+
+    #[test]
     fn damaged_files_are_errors() {
-        let sound = file(vec![("prompt", texts(["p", "p"])), ("answer", texts(["a", "b"]))]);
+        let flags: ArrayRef = Arc::new(BooleanArray::from(vec![Some(true), None]));
+        let sound = file(vec![
+            ("prompt", texts(["p", "p"])),
+            ("answer", texts(["a", "b"])),
+            ("flag", flags),
+        ]);
         for at in 4..sound.len() {
             let mut bytes = sound.clone();
             bytes[at] ^= 0x55;
