@@ -5,6 +5,7 @@
 mod commands;
 mod defaults;
 mod display;
+mod interrupt;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{Global, best, check, eval, pairs, pull, quickstart, score, train};
@@ -91,6 +92,7 @@ fn run() -> anyhow::Result<()> {
     if let Some(threads) = cli.threads {
         kernels::parallel::set_threads(threads.into()).map_err(anyhow::Error::msg)?;
     }
+    interrupt::watch();
     let global = |json| Global { json, quiet: cli.quiet, threads: cli.threads.map(usize::from) };
     match &cli.command {
         Command::Quickstart(args) => quickstart::run(args, &global(false)),

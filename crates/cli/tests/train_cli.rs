@@ -130,6 +130,27 @@ fn a_killed_run_resumes_to_the_same_bytes() {
 }
 
 #[test]
+fn an_interrupted_run_saves_its_last_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, data) = (golden().display().to_string(), pairs());
+    let args = train_args(&data, &base, "judge", &["--max-steps", "100000", "--save-every", "100000"]);
+    let child = kudos(dir.path()).args(&args).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = dir.path().join("judge/run/metrics.jsonl");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !metrics.exists() || std::fs::metadata(&metrics).unwrap().len() < 2000 {
+        assert!(std::time::Instant::now() < deadline, "the run does not start");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    let steps = read_lines(&metrics).len();
+    assert!(message.contains(&format!("step {steps} is saved")) && message.contains("--resume"), "{message}");
+    assert!(dir.path().join("judge/run/checkpoint.safetensors").exists());
+}
+
+#[test]
 fn a_failed_write_leaves_the_last_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let (binary, base) = (cargo_bin("kudos"), golden());

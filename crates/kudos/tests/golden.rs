@@ -9,6 +9,7 @@ use kudos::text::Encoded;
 use kudos::train::{Asked, Example, Judged, Loss, Optimizer, Recipe, Trainer, group_loss};
 use safetensors::SafeTensors;
 use serde_json::Value;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 fn dir(name: &str) -> PathBuf {
@@ -241,7 +242,7 @@ fn ten_steps_follow_trl() {
         let settings = asked.decide(40, false).unwrap();
         let mut trainer =
             Trainer::new(model, settings, pairs(&expected), None, out.path().into(), String::new()).unwrap();
-        trainer.run(&mut |_| ()).unwrap();
+        trainer.run(&mut |_| ControlFlow::Continue(())).unwrap();
         let log = std::fs::read_to_string(out.path().join("run/metrics.jsonl")).unwrap();
         let steps = expected.json["steps"].as_array().unwrap();
         assert_eq!(log.lines().count(), steps.len());

@@ -2,6 +2,7 @@
 
 use super::{Global, load_judge, train::report_problems};
 use crate::display::Progress;
+use crate::interrupt;
 use anyhow::{Context, bail};
 use kudos::data::{Group, Loaded, Options, load_groups};
 use kudos::eval::{DataReport, EvalOptions, evaluate, render_table};
@@ -93,6 +94,7 @@ pub fn score_groups(
             truncated += own.iter().filter(|s| s.truncated).count();
             scores.push(own.iter().map(|s| s.score).collect());
         }
+        interrupt::check()?;
         progress.set(scores.len() as u64, "");
     }
     progress.finish();

@@ -2,6 +2,7 @@
 
 use super::{Global, load_judge};
 use crate::display::Progress;
+use crate::interrupt;
 use anyhow::bail;
 use kudos::data::{Content, Options, OutputFormat, Reader, Record, Row, Writer};
 use kudos::models::{Input, RewardModel, Scored};
@@ -93,6 +94,7 @@ fn file(args: &Args, judge: &mut RewardModel, data: &PathBuf, global: &Global) -
         }
         if window.len() == WINDOW {
             score_rows(judge, &mut window, &mut writer, &mut tally)?;
+            interrupt::check()?;
             progress.set(tally.rows, &format!("{} tokens", tally.tokens));
         }
     }

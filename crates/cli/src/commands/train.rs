@@ -2,6 +2,7 @@
 
 use super::{Global, encode_settings, resolve};
 use crate::display::Progress;
+use crate::interrupt;
 use anyhow::{Context, bail};
 use kudos::data::{FileInfo, Group, Loaded, Options, load_groups, split_by_prompt};
 use kudos::eval::{Metrics, Outcome, render_table, verdict};
@@ -13,6 +14,7 @@ use kudos::train::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Train a judge on rankings, pairs or comparisons.
@@ -331,6 +333,7 @@ fn watch(trainer: &mut Trainer, global: &Global) -> anyhow::Result<Finished> {
         Event::Step(metrics) => {
             smooth.add(metrics);
             progress.set(metrics.step, &smooth.text());
+            interrupt::flow()
         }
         Event::Evaluated(evaluation) => {
             let accuracy = evaluation.eval_accuracy.map_or("–".into(), |a| format!("{a:.3}"));
@@ -338,6 +341,7 @@ fn watch(trainer: &mut Trainer, global: &Global) -> anyhow::Result<Finished> {
                 "step {}: held-out accuracy {accuracy}, loss {:.4}",
                 evaluation.step, evaluation.eval_loss
             ));
+            ControlFlow::Continue(())
         }
     });
     progress.finish();

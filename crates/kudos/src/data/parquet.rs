@@ -250,21 +250,14 @@ mod tests {
     #[test]
     fn a_panic_of_the_decoder_is_an_error() {
         let caught = guarded(|| -> Result<(), String> { panic!("as on some corrupt files") });
-        assert_eq!(
-            caught,
-            Err("data that the Parquet decoder cannot follow".to_owned())
-        );
+        assert_eq!(caught, Err("data that the Parquet decoder cannot follow".to_owned()));
         assert!(!DECODING.get());
     }
 
     #[test]
     fn damaged_files_are_errors() {
         let flags: ArrayRef = Arc::new(BooleanArray::from(vec![Some(true), None]));
-        let sound = file(vec![
-            ("prompt", texts(["p", "p"])),
-            ("answer", texts(["a", "b"])),
-            ("flag", flags),
-        ]);
+        let sound = file(vec![("prompt", texts(["p", "p"])), ("answer", texts(["a", "b"])), ("flag", flags)]);
         for at in 4..sound.len() {
             let mut bytes = sound.clone();
             bytes[at] ^= 0x55;

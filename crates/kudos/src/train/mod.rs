@@ -28,6 +28,7 @@ use crate::eval::{DataReport, EvalError, EvalOptions, evaluate};
 use crate::models::{JudgeError, Model, score_encoded};
 use crate::nn::weights::{self, WeightError};
 use crate::nn::{Batch, Tape};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -73,6 +74,14 @@ pub enum TrainError {
         path: PathBuf,
         /// Cause.
         source: std::io::Error,
+    },
+    /// Whoever watched asked to stop.
+    #[error("interrupted; step {step} is saved in {dir}: the same command with --resume continues")]
+    Interrupted {
+        /// Last step done.
+        step: u64,
+        /// Output directory.
+        dir: PathBuf,
     },
     /// A checkpoint of another run.
     #[error("{path}: {reason}; resume with the same data and flags, or choose another -o")]
@@ -193,8 +202,9 @@ impl Trainer {
     /// Trains to the end and leaves the chosen weights in the model and in `model.safetensors`.
     ///
     /// # Errors
-    /// [`TrainError`]; the last checkpoint and the best weights so far stay as they were.
-    pub fn run(&mut self, watch: &mut dyn FnMut(Event)) -> Result<Finished, TrainError> {
+    /// [`TrainError`]; the last checkpoint and the best weights so far stay as they were. When `watch` breaks,
+    /// a checkpoint is written first.
+    pub fn run(&mut self, watch: &mut dyn FnMut(Event) -> ControlFlow<()>) -> Result<Finished, TrainError> {
         let mut log = log::Log::open(&self.dir)?;
         while self.state.step < self.settings.max_steps && !self.is_stale() {
             let started = Instant::now();
@@ -202,15 +212,18 @@ impl Trainer {
             self.check_finite(&metrics)?;
             metrics.seconds = started.elapsed().as_secs_f64();
             self.state.remember(&metrics);
-            watch(Event::Step(&metrics));
+            let stop = watch(Event::Step(&metrics)).is_break();
             let evaluation = if self.is_due(self.settings.eval_every) { Some(self.evaluate()?) } else { None };
             if let Some(evaluation) = &evaluation {
-                watch(Event::Evaluated(evaluation));
+                let _ = watch(Event::Evaluated(evaluation));
             }
             log.append(&metrics, evaluation.as_ref())?;
-            if self.is_due(self.settings.save_every) {
+            if stop || self.is_due(self.settings.save_every) {
                 log.flush()?;
                 self.save()?;
+            }
+            if stop {
+                return Err(TrainError::Interrupted { step: self.state.step, dir: self.dir.clone() });
             }
         }
         self.finish()

@@ -1,0 +1,28 @@
+//! Ctrl-C: commands that write finish what they hold and leave complete files only. A second one ends at once.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Starts to listen for Ctrl-C (and SIGTERM).
+pub fn watch() {
+    let handler = || {
+        if ASKED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    };
+    // Without a handler Ctrl-C still ends the program; only the tidy end is lost.
+    let _ = ctrlc::set_handler(handler);
+}
+
+/// Break once Ctrl-C was pressed.
+pub fn flow() -> ControlFlow<()> {
+    if ASKED.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// An error once Ctrl-C was pressed: files that are not finished disappear.
+pub fn check() -> anyhow::Result<()> {
+    anyhow::ensure!(flow().is_continue(), "interrupted: nothing was written");
+    Ok(())
+}
