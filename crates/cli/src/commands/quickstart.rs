@@ -113,26 +113,28 @@ fn look_at_data(files: &Files, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The groups of a file with the judge's scores of their responses.
+fn scored(file: &Path, judge: &str, global: &Global) -> anyhow::Result<(Vec<Group>, Vec<Vec<f32>>)> {
+    let groups = load_groups(&[file], &Options::default())?.groups;
+    let (scores, _) = eval::score_groups(&mut load_judge(judge)?, &groups, &Global { quiet: true, ..*global })?;
+    Ok((groups, scores))
+}
+
 fn measure(files: &Files, judge: &str, global: &Global) -> anyhow::Result<()> {
     heading(global, "Evaluate it on prompts it has not seen", "kudos eval held-out.csv --judge judge");
-    let mut model = load_judge(judge)?;
-    let loaded = load_groups(&[&files.held_out], &Options::default())?;
-    let (scores, _) = eval::score_groups(&mut model, &loaded.groups, &Global { quiet: true, ..*global })?;
+    let (groups, scores) = scored(&files.held_out, judge, global)?;
     let name = files.held_out.display().to_string();
-    let report = evaluate(&name, &loaded.groups, &scores, &EvalOptions::default())?;
-    print!("{}", render_table(&[report]));
+    print!("{}", render_table(&[evaluate(&name, &groups, &scores, &EvalOptions::default())?]));
     Ok(())
 }
 
 fn score(files: &Files, judge: &str, global: &Global) -> anyhow::Result<()> {
     heading(global, "Score new answers", "kudos score answers.jsonl --judge judge -o scored.jsonl");
-    let mut model = load_judge(judge)?;
-    let loaded = load_groups(&[&files.new], &Options::default())?;
-    let (scores, _) = eval::score_groups(&mut model, &loaded.groups, &Global { quiet: true, ..*global })?;
+    let (groups, scores) = scored(&files.new, judge, global)?;
     let all = scores.concat();
     let low = all.iter().copied().fold(f32::INFINITY, f32::min);
     let high = all.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for (group, scores) in loaded.groups.iter().zip(&scores) {
+    for (group, scores) in groups.iter().zip(&scores) {
         print_group(group, scores, low, high);
     }
     Ok(())

@@ -14,6 +14,7 @@ use kudos::train::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -184,7 +185,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     encoder.notes().iter().for_each(|line| note(global, line));
     let held_out = data.held_out(&encoder)?;
     let examples = Example::encode(&data.train, &encoder)?;
-    let visits = epoch(&examples, args.group_size.unwrap_or(8), false, 0, 0).len();
+    let visits = epoch(&examples, asked.group_size_or_default(), false, 0, 0).len();
     let settings = asked.decide(visits, held_out.is_some())?;
     announce(&settings, &examples, &data, head, global);
     let fingerprint = fingerprint(&data, args, &encoder);
@@ -258,6 +259,7 @@ impl Data {
         if !args.eval.is_empty() {
             let eval = load_groups(&args.eval, &options)?;
             report_problems(&eval, global);
+            warn_of_leak(&groups, &eval.groups, global);
             let names: Vec<_> = eval.files.iter().map(|f| f.file.clone()).collect();
             let eval_name = names.join(", ");
             let (files, eval_files) = (loaded.files, eval.files);
@@ -278,6 +280,21 @@ impl Data {
             return Ok(None);
         }
         Ok(Some(HeldOut::encode(&self.eval_name, self.eval.clone(), encoder)?))
+    }
+}
+
+/// Says when prompts of the evaluation data are trained on: its figures would be too good.
+fn warn_of_leak(train: &[Group], eval: &[Group], global: &Global) {
+    let trained: HashSet<_> = train.iter().map(Group::prompt_key).collect();
+    let shared = eval.iter().filter(|group| trained.contains(&group.prompt_key())).count();
+    if shared > 0 {
+        note(
+            global,
+            &format!(
+                "warning: {shared} of {} prompts of --eval are also trained on, so the held-out figures are too good; `kudos check DATA --eval FILE` lists them",
+                eval.len()
+            ),
+        );
     }
 }
 

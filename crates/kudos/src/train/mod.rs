@@ -118,9 +118,9 @@ pub struct Finished {
     pub kept: u64,
     /// The judge on the held-out data.
     pub held_out: Option<DataReport>,
-    /// Mean accuracy on the training pairs over the last epoch (at most its last tenth of the run).
+    /// Mean accuracy on the training pairs of the last 20 steps.
     pub train_accuracy: Option<f64>,
-    /// Training loss over the first and the last steps.
+    /// Mean training loss of the first and of the last 20 steps.
     pub loss: Option<[f64; 2]>,
     /// Whether the run stopped before `max_steps` because the held-out accuracy no longer rose.
     pub stopped_early: bool,

@@ -119,6 +119,11 @@ impl Asked {
         self.eval_fraction.unwrap_or(if trl { 0.0 } else { 0.2 })
     }
 
+    /// Most responses of one visit to a group.
+    pub fn group_size_or_default(&self) -> usize {
+        self.group_size.unwrap_or(8).max(2)
+    }
+
     /// Checks every value and fills in the recipe's. `visits` is the number of groups an epoch visits.
     ///
     /// # Errors
@@ -136,7 +141,7 @@ impl Asked {
             max_steps,
             batch_size,
             accumulate,
-            group_size: self.group_size.unwrap_or(8),
+            group_size: self.group_size_or_default(),
             learning_rate: self.learning_rate.unwrap_or(5e-5),
             schedule: self.schedule.unwrap_or(Schedule::Linear),
             warmup_steps: self.warmup_steps.unwrap_or(if trl { 0 } else { max_steps / 10 }),
