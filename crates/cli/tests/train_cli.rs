@@ -239,6 +239,9 @@ fn every_way_to_score_gives_the_same_number() {
             assert_eq!(a["score_chosen"], b["score_chosen"], "{file}");
         }
     }
+    std::fs::write(dir.path().join("empty.csv"), "prompt,chosen,rejected\np,,x\np,same,same\n").unwrap();
+    let rows = ok(dir.path(), &["score", "empty.csv", "--judge", "judge", "--quiet"]);
+    assert_eq!(rows.lines().count(), 2, "empty and identical responses are scored, though nothing is learnt from them");
     let mut child = kudos(dir.path())
         .args(["score", "-", "--judge", "judge", "--quiet"])
         .stdin(Stdio::piped())

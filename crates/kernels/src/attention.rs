@@ -2,7 +2,7 @@
 //!
 //! Queries, keys and values lie side by side in one buffer `qkv: [tokens, 3·width]`; a head is
 //! `head_dim` neighbouring columns. One task owns one head of one sequence, so the result of a
-//! sequence depends on that sequence alone. Queries are taken [`BLOCK`] at a time, so the score
+//! sequence depends on that sequence alone. Queries are taken 64 at a time, so the score
 //! matrix stays in the cache; only the log-sum-exp of each row is kept, and the way back computes
 //! the probabilities again (Dao et al. 2022, FlashAttention).
 

@@ -3,6 +3,32 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+/// Start of the names of files that are being written.
+const PREFIX: &str = ".writing-";
+
+/// A temporary file beside `path`, for [`publish`].
+///
+/// # Errors
+/// When the directory is not writable.
+pub fn temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    tempfile::Builder::new().prefix(PREFIX).tempfile_in(directory)
+}
+
+/// Removes what killed writers left in a directory that nobody else writes to now.
+///
+/// # Errors
+/// When the directory cannot be read or a file not removed.
+pub fn remove_leftovers(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Gives a finished temporary file its name, with the permissions a plain new file has.
 ///
 /// # Errors
@@ -21,8 +47,7 @@ pub fn publish(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
 /// # Errors
 /// When the directory is not writable or the disk is full; an old file then stands as it was.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(directory)?;
+    let mut file = temporary(path)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     publish(file, path)
@@ -38,5 +63,16 @@ mod tests {
         super::write(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn leftovers_of_killed_writers_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        super::write(&path, b"one").unwrap();
+        super::temporary(&path).unwrap().keep().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        super::remove_leftovers(dir.path()).unwrap();
+        assert!(path.exists() && std::fs::read_dir(dir.path()).unwrap().count() == 1);
     }
 }

@@ -56,12 +56,13 @@ impl Shape {
         match self.kind {
             Kind::Ranked => Ok(Record::Ranked {
                 prompt: text(fields, "prompt")?,
-                response: text(fields, self.required[1])?,
+                response: response(fields, self.required[1])?,
                 rank: number(fields.get("rank"), || "rank".into())?,
             }),
-            Kind::Unlabelled => {
-                Ok(Record::Unlabelled { prompt: text(fields, "prompt")?, response: text(fields, self.required[1])? })
-            }
+            Kind::Unlabelled => Ok(Record::Unlabelled {
+                prompt: text(fields, "prompt")?,
+                response: response(fields, self.required[1])?,
+            }),
             Kind::Pairs => pair(fields),
             Kind::Comparisons => comparison(fields),
             Kind::Groups => group(fields),
@@ -118,7 +119,7 @@ fn quoted(names: &[&str]) -> String {
 }
 
 fn pair(fields: &Fields) -> Result<Record, ProblemKind> {
-    let (chosen, rejected) = (text(fields, "chosen")?, text(fields, "rejected")?);
+    let (chosen, rejected) = (response(fields, "chosen")?, response(fields, "rejected")?);
     let prompt = optional_text(fields, "prompt")?;
     let margin = number(fields.get("margin"), || "margin".into())?.unwrap_or(0.0);
     let weight = number(fields.get("weight"), || "weight".into())?.unwrap_or(1.0);
@@ -126,15 +127,13 @@ fn pair(fields: &Fields) -> Result<Record, ProblemKind> {
         return Err(out_of_range("weight", "a number of at least 0", weight));
     }
     let (margin, weight) = (single(margin, "margin")?, single(weight, "weight")?);
-    distinct(&chosen, &rejected)?;
     Ok(Record::Pair { prompt, chosen, rejected, margin, weight })
 }
 
 fn comparison(fields: &Fields) -> Result<Record, ProblemKind> {
-    let (a, b) = (text(fields, "response_a")?, text(fields, "response_b")?);
+    let (a, b) = (response(fields, "response_a")?, response(fields, "response_b")?);
     let prompt = optional_text(fields, "prompt")?;
     let target = label(fields.get("label").unwrap_or(&Value::Null))?;
-    distinct(&a, &b)?;
     Ok(Record::Comparison { prompt, a, b, target })
 }
 
@@ -165,8 +164,29 @@ fn candidate(at: usize, value: &Value) -> Result<Candidate, ProblemKind> {
     })
 }
 
-fn distinct(first: &Content, second: &Content) -> Result<(), ProblemKind> {
-    if first == second { Err(ProblemKind::Identical) } else { Ok(()) }
+/// A response. Its text may be empty: that can be scored, though nothing is learnt from it.
+fn response(fields: &Fields, column: &str) -> Result<Content, ProblemKind> {
+    match fields.get(column) {
+        None | Some(Value::Null) => Err(ProblemKind::EmptyText { column: column.to_owned() }),
+        Some(value) => content(value, || column.to_owned()),
+    }
+}
+
+/// Why nothing can be learnt from a record that can be read; `names` are its columns.
+pub(super) fn unusable(record: &Record, names: &Map<String, Value>) -> Option<ProblemKind> {
+    let answer = if names.contains_key("answer") { "answer" } else { "response" };
+    let sides = match record {
+        Record::Ranked { response, .. } | Record::Unlabelled { response, .. } => {
+            [(answer, response), (answer, response)]
+        }
+        Record::Pair { chosen, rejected, .. } => [("chosen", chosen), ("rejected", rejected)],
+        Record::Comparison { a, b, .. } => [("response_a", a), ("response_b", b)],
+        Record::Group { .. } => return None,
+    };
+    if let Some((column, _)) = sides.iter().find(|(_, content)| content.is_blank()) {
+        return Some(ProblemKind::EmptyText { column: (*column).to_owned() });
+    }
+    (sides[0].0 != sides[1].0 && sides[0].1 == sides[1].1).then_some(ProblemKind::Identical)
 }
 
 /// A column that must hold something to read.

@@ -4,6 +4,7 @@
 //! prompt: there a response that stands in many rows is one [`Response`], found by its content. Every
 //! unusable row is kept as a problem with its place; nothing is dropped in silence.
 
+use super::columns::unusable;
 use super::error::{DataError, ProblemKind, RowProblem};
 use super::group::{Comparison, Group, Response};
 use super::reader::{Options, Reader, Row};
@@ -165,6 +166,9 @@ impl Grouping {
     }
 
     fn add(&mut self, row: Row, problems: &mut Vec<RowProblem>) {
+        if let Some(kind) = unusable(&row.record, &row.original) {
+            return problems.push(RowProblem { location: row.location, kind });
+        }
         let kind = row.record.kind();
         let (record, location, extra) = row.into_parts();
         let row = Judged { kind, location, extra };

@@ -333,10 +333,10 @@ pub fn write(path: &Path, parameters: &Parameters) -> Result<(), WeightError> {
     write_tensors(path, parameters.specs(), &[("", &parameters.values)], &[])
 }
 
-/// As [`write`], with several flat buffers of the same specs: each tensor is named prefix + name.
+/// As [`write()`], with several flat buffers of the same specs: each tensor is named prefix + name.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_tensors(
     path: &Path,
     specs: &[ParameterSpec],
@@ -345,8 +345,7 @@ pub fn write_tensors(
 ) -> Result<(), WeightError> {
     let io = |source| WeightError::Io { path: path.into(), source };
     let (header, order) = header_of(specs, buffers, metadata);
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(directory).map_err(io)?;
+    let mut file = crate::files::temporary(path).map_err(io)?;
     let mut out = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
     use std::io::Write;
     let write = |out: &mut std::io::BufWriter<&mut File>| {

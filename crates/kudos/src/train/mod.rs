@@ -1,6 +1,6 @@
 //! Training: groups of encoded responses in, a judge out.
 //!
-//! The loop is [`Trainer::run`]; a step is [`Trainer::step`]. Everything a step depends on is in the
+//! The loop is [`Trainer::run`]; a step is `Trainer::step`. Everything a step depends on is in the
 //! [`Settings`], the examples and the counters of [`State`], so a run that was killed continues from its
 //! last checkpoint to the same bytes.
 
@@ -163,7 +163,10 @@ impl Trainer {
             return Err(TrainError::NoPairs { reason: "every group is unlabelled, tied or held out".into() });
         }
         let run = dir.join("run");
-        std::fs::create_dir_all(&run).map_err(TrainError::io(run))?;
+        std::fs::create_dir_all(&run).map_err(TrainError::io(&run))?;
+        for directory in [&dir, &run] {
+            crate::files::remove_leftovers(directory).map_err(TrainError::io(directory))?;
+        }
         let len = model.parameters.len();
         let optimizer = Optimizer::new(len, settings.weight_decay);
         let visits = sampler::epoch(&examples, settings.group_size, settings.shuffle, settings.seed, 0);
