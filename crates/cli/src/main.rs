@@ -93,7 +93,7 @@ fn run() -> anyhow::Result<()> {
         kernels::parallel::set_threads(threads.into()).map_err(anyhow::Error::msg)?;
     }
     interrupt::watch();
-    let global = |json| Global { json, quiet: cli.quiet, threads: cli.threads.map(usize::from) };
+    let global = |json| Global { json, quiet: cli.quiet };
     match &cli.command {
         Command::Quickstart(args) => quickstart::run(args, &global(false)),
         Command::Pull(with) => pull::run(&with.args, &global(with.json)),

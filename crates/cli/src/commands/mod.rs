@@ -21,9 +21,6 @@ pub struct Global {
     pub json: bool,
     /// Say nothing but results and errors.
     pub quiet: bool,
-    /// Threads, when they were fixed.
-    #[allow(dead_code)] // The pool is set in `run`; commands that start processes pass it on.
-    pub threads: Option<usize>,
 }
 
 /// Loads the judge that `--judge` names: a directory, or a model that was pulled.

@@ -9,8 +9,8 @@ use kudos::eval::{Metrics, Outcome, render_table, verdict};
 use kudos::models::{ClassifierSource, LoadOptions, TrainedOn, load};
 use kudos::text::Encoder;
 use kudos::train::{
-    Asked, Event, Example, Finished, HeldOut, JudgeFiles, Recipe, Settings, StepMetrics, Trainer, each_pair_alone,
-    epoch, truncated_share, write_judge,
+    Asked, Event, Example, Finished, HeldOut, JudgeFiles, Recipe, StepMetrics, Trainer, each_pair_alone, epoch,
+    truncated_share, write_judge,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -187,9 +187,9 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let examples = Example::encode(&data.train, &encoder)?;
     let visits = epoch(&examples, asked.group_size_or_default(), false, 0, 0).len();
     let settings = asked.decide(visits, held_out.is_some())?;
-    announce(&settings, &examples, &data, head, global);
     let fingerprint = fingerprint(&data, args, &encoder);
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
+    announce(&trainer, &data, head, global);
     if args.resume {
         let step = trainer.resume()?;
         note(global, &format!("resuming after step {step}"));
@@ -321,7 +321,8 @@ fn fingerprint(data: &Data, args: &Args, encoder: &Encoder) -> String {
     format!("{} {encode} {} new_head={}", args.base, hashes.join(" "), args.new_head)
 }
 
-fn announce(settings: &Settings, examples: &[Example], data: &Data, head: ClassifierSource, global: &Global) {
+fn announce(trainer: &Trainer, data: &Data, head: ClassifierSource, global: &Global) {
+    let (settings, examples) = (trainer.settings(), trainer.examples());
     let pairs: usize = examples.iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
     let responses: usize = examples.iter().map(|e| e.sequences.len()).sum();
     let head = if head == ClassifierSource::New { "a new head" } else { "the base's head" };

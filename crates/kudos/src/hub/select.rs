@@ -8,22 +8,12 @@ use std::path::Path;
 
 use super::error::HubError;
 use super::local::choose_gguf;
+use crate::text::TOKENIZER_FILES;
 
-/// Small files taken whenever they are there.
+/// Small files taken whenever they are there, besides those of the tokenizer.
 const COMPANIONS: &[&str] = &[
     "config.json",
     "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "chat_template.jinja",
     "chat_template.json",
     "modules.json",
     "sentence_bert_config.json",
@@ -59,7 +49,7 @@ pub(super) fn select(
     if !chosen[0].ends_with(".gguf") && !has_config {
         return Err(incomplete(name, revision, "config.json"));
     }
-    let companion = |file: &&String| COMPANIONS.contains(&file.as_str());
+    let companion = |file: &&String| COMPANIONS.contains(&file.as_str()) || TOKENIZER_FILES.contains(&file.as_str());
     chosen.extend(listing.iter().filter(companion).cloned());
     Ok(chosen)
 }

@@ -18,8 +18,8 @@ use super::tokenizer_config::{TokenizerConfig, malformed, read_if_exists};
 use super::{EncodeSettings, Rendering, TextError, Truncation};
 use crate::data::Content;
 
-/// Files that make a tokenizer, in the order in which they are copied.
-const FILE_NAMES: [&str; 11] = [
+/// Files that make a tokenizer: what is fetched with a model and copied into a judge, in this order.
+pub const TOKENIZER_FILES: [&str; 12] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -28,6 +28,7 @@ const FILE_NAMES: [&str; 11] = [
     "vocab.json",
     "merges.txt",
     "sentencepiece.bpe.model",
+    "spiece.model",
     "spm.model",
     "tokenizer.model",
     "chat_template.jinja",
@@ -284,7 +285,7 @@ impl Encoder {
     /// A file that cannot be read.
     pub fn files(&self) -> Result<Vec<TokenizerFile>, TextError> {
         let read = |name| Ok(read_if_exists(&self.dir.join(name))?.map(|bytes| TokenizerFile { name, bytes }));
-        FILE_NAMES.into_iter().filter_map(|name| read(name).transpose()).collect()
+        TOKENIZER_FILES.into_iter().filter_map(|name| read(name).transpose()).collect()
     }
 }
 

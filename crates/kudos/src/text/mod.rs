@@ -26,7 +26,7 @@ mod render;
 mod tokenizer_class;
 mod tokenizer_config;
 
-pub use encoder::{Encoded, Encoder, TokenizerFile};
+pub use encoder::{Encoded, Encoder, TOKENIZER_FILES, TokenizerFile};
 pub use error::TextError;
 
 use serde::{Deserialize, Serialize};

@@ -36,7 +36,7 @@ use std::time::Instant;
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// Nothing to learn from.
-    #[error("no pairs to train on: {reason}")]
+    #[error("no pairs to train on: {reason}; `kudos check` on the same files says why")]
     NoPairs {
         /// What was found instead.
         reason: String,
