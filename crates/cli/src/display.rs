@@ -1,7 +1,7 @@
 //! What a person sees while something runs: a bar on a terminal, plain lines otherwise, nothing with --quiet.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Progress of a known or unknown number of steps.
@@ -83,6 +83,18 @@ fn clock(duration: Duration) -> String {
     match seconds {
         0..=99 => format!("{seconds} s"),
         _ => format!("{} min", seconds / 60),
+    }
+}
+
+/// Writes a result to standard output.
+pub fn print(text: std::fmt::Arguments) {
+    match std::io::stdout().lock().write_fmt(text) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("kudos: standard output: {error}");
+            std::process::exit(1);
+        }
     }
 }
 

@@ -2,6 +2,17 @@
 //!
 //! `run` shows the program: settings file → arguments → one command. Each command has its own file.
 
+/// `print!` for results: a reader that went away ends the program quietly, any other failure loudly.
+macro_rules! out {
+    ($($text:tt)*) => { crate::display::print(format_args!($($text)*)) };
+}
+
+/// As `out!`, with a line's end.
+macro_rules! outln {
+    () => { out!("\n") };
+    ($($text:tt)*) => { out!("{}\n", format_args!($($text)*)) };
+}
+
 mod commands;
 mod defaults;
 mod display;
@@ -86,7 +97,7 @@ fn run() -> anyhow::Result<()> {
     let matches = Cli::command().get_matches_from(arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if cli.print_settings {
-        print!("{}", defaults::describe(&matches));
+        out!("{}", defaults::describe(&matches));
         return Ok(());
     }
     if let Some(threads) = cli.threads {

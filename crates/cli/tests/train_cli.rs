@@ -281,6 +281,21 @@ fn eval_prints_a_table_and_writes_the_contracts_keys() {
 }
 
 #[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    judge(dir.path());
+    let mut child = kudos(dir.path())
+        .args(["eval", &pairs(), "--judge", "judge", "--json", "--quiet"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn best_keeps_what_each_rule_says() {
     let dir = tempfile::tempdir().unwrap();
     judge(dir.path());

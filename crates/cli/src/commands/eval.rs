@@ -50,12 +50,12 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     }
     let value = json!({"judge": args.judge, "data": reports});
     match &args.json {
-        Some(path) if path.as_os_str() == "-" => println!("{value:#}"),
+        Some(path) if path.as_os_str() == "-" => outln!("{value:#}"),
         Some(path) => {
             kudos::files::write(path, format!("{value:#}\n").as_bytes()).with_context(|| path.display().to_string())?;
-            print!("{}", render_table(&reports));
+            out!("{}", render_table(&reports));
         }
-        None => print!("{}", render_table(&reports)),
+        None => out!("{}", render_table(&reports)),
     }
     Ok(())
 }

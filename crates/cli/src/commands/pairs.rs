@@ -93,5 +93,5 @@ fn print_summary(loaded: &Loaded, output: &Path) {
         "unusable": unusable(loaded),
         "problems": loaded.problems.iter().map(problem).collect::<Vec<_>>(),
     });
-    if output == Path::new("-") { eprintln!("{summary}") } else { println!("{summary}") }
+    if output == Path::new("-") { eprintln!("{summary}") } else { outln!("{summary}") }
 }

@@ -75,13 +75,13 @@ fn print(pulled: &Pulled, global: &super::Global) {
             "revision": pulled.revision,
             "files": pulled.files,
         });
-        println!("{result}");
+        outln!("{result}");
         return;
     }
     if pulled.already && !global.quiet {
         eprintln!("{} is already here (--force checks it again)", pulled.name);
     }
-    println!("{}", pulled.path.display());
+    outln!("{}", pulled.path.display());
 }
 
 /// A bar on a terminal; else a line a file.

@@ -40,15 +40,15 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     measure(&files, &judge, global)?;
     score(&files, &judge, global)?;
     if !global.quiet {
-        println!("\nThe judge is in {judge}; transformers loads it too. The example's files are beside it.");
-        println!("Your own data: a CSV with the columns prompt, answer, rank (1 is best), then the commands above.");
+        outln!("\nThe judge is in {judge}; transformers loads it too. The example's files are beside it.");
+        outln!("Your own data: a CSV with the columns prompt, answer, rank (1 is best), then the commands above.");
     }
     Ok(())
 }
 
 fn heading(global: &Global, what: &str, command: &str) {
     if !global.quiet {
-        println!("\n== {what}\n   {command}\n");
+        outln!("\n== {what}\n   {command}\n");
     }
 }
 
@@ -96,7 +96,7 @@ fn fetch_base(args: &Args, global: &Global) -> anyhow::Result<()> {
     match kudos::hub::resolve(&args.base) {
         Ok(path) => {
             if !global.quiet {
-                println!("{} is there: {}", args.base, path.display());
+                outln!("{} is there: {}", args.base, path.display());
             }
             Ok(())
         }
@@ -108,7 +108,7 @@ fn look_at_data(files: &Files, global: &Global) -> anyhow::Result<()> {
     heading(global, "Look at the rankings", "kudos check rankings.csv");
     let loaded = load_groups(&[&files.train, &files.held_out], &Options::default())?;
     for file in loaded.files.iter().filter(|_| !global.quiet) {
-        println!("{}: {} rows, {} prompts, {} pairs", file.file, file.rows, file.groups, file.pairs);
+        outln!("{}: {} rows, {} prompts, {} pairs", file.file, file.rows, file.groups, file.pairs);
     }
     Ok(())
 }
@@ -124,7 +124,7 @@ fn measure(files: &Files, judge: &str, global: &Global) -> anyhow::Result<()> {
     heading(global, "Evaluate it on prompts it has not seen", "kudos eval held-out.csv --judge judge");
     let (groups, scores) = scored(&files.held_out, judge, global)?;
     let name = files.held_out.display().to_string();
-    print!("{}", render_table(&[evaluate(&name, &groups, &scores, &EvalOptions::default())?]));
+    out!("{}", render_table(&[evaluate(&name, &groups, &scores, &EvalOptions::default())?]));
     Ok(())
 }
 
@@ -142,15 +142,15 @@ fn score(files: &Files, judge: &str, global: &Global) -> anyhow::Result<()> {
 
 /// One prompt with its responses, best first, each with its score and a bar.
 fn print_group(group: &Group, scores: &[f32], low: f32, high: f32) {
-    println!("{}", one_line(&group.prompt.as_ref().map(text_of).unwrap_or_default(), 100));
+    outln!("{}", one_line(&group.prompt.as_ref().map(text_of).unwrap_or_default(), 100));
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
     for index in order {
         let share = f64::from((scores[index] - low) / (high - low).max(1e-6));
         let text = one_line(&text_of(&group.responses[index].content), 64);
-        println!("  {:>7.3} {} {text}", scores[index], meter(share, 16));
+        outln!("  {:>7.3} {} {text}", scores[index], meter(share, 16));
     }
-    println!();
+    outln!();
 }
 
 fn text_of(content: &Content) -> String {

@@ -57,8 +57,8 @@ fn one(args: &Args, judge: &mut RewardModel, response: &str) -> anyhow::Result<(
     let response = Content::Text(response.to_owned());
     let scored = judge.score(&[(prompt.as_ref(), &response)])?[0];
     match args.json {
-        true => println!("{}", json!({"score": scored.score, "tokens": scored.tokens, "truncated": scored.truncated})),
-        false => println!("{}", scored.score),
+        true => outln!("{}", json!({"score": scored.score, "tokens": scored.tokens, "truncated": scored.truncated})),
+        false => outln!("{}", scored.score),
     }
     if scored.truncated {
         eprintln!("kudos: the text was cut to {} tokens", scored.tokens);

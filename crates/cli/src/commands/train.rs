@@ -205,7 +205,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     conclude(args, &trainer, &finished, global);
     if args.json {
         let data: Vec<_> = finished.held_out.iter().collect();
-        println!("{:#}", json!({"judge": args.output, "kept_step": finished.kept, "data": data}));
+        outln!("{:#}", json!({"judge": args.output, "kept_step": finished.kept, "data": data}));
     }
     Ok(())
 }
