@@ -1,7 +1,8 @@
 //! Bias and activation of a linear layer in one pass, and the way back.
 
+use crate::bf16::Element;
 use crate::math::{erf, exp};
-use crate::parallel::ROWS;
+use crate::parallel::{Shared, for_row_blocks};
 use crate::reduce::add_column_sums;
 use rayon::prelude::*;
 
@@ -18,10 +19,23 @@ pub enum Activation {
     Tanh,
 }
 
-/// `z[i, j] += bias[j]` for `z: [rows, bias.len()]`.
-pub fn add_bias(z: &mut [f32], bias: &[f32]) {
-    let width = bias.len();
-    z.par_chunks_mut(ROWS * width).for_each(|rows| bias_rows(rows, bias));
+/// `z[i, j] += bias[j]` for `z: [rows, bias.len()]`, then `y = act(z)`; with an empty y, z itself is activated.
+pub fn add_bias(z: &mut [f32], y: &mut [f32], bias: &[f32], act: Option<Activation>) {
+    assert!(y.is_empty() || y.len() == z.len());
+    let (width, y_len, y) = (bias.len(), y.len(), Shared::new(y));
+    for_row_blocks(z, width, |row, z| {
+        bias_rows(z, bias);
+        match (act, y_len) {
+            (None, _) => {}
+            (Some(act), 0) => apply(act, z),
+            (Some(act), _) => {
+                // SAFETY: each task owns its own rows.
+                let y = unsafe { y.slice(row * width, z.len()) };
+                y.copy_from_slice(z);
+                apply(act, y);
+            }
+        }
+    });
 }
 
 dispatch! {
@@ -34,20 +48,18 @@ dispatch! {
     }
 }
 
-/// `y = act(z)`.
-pub fn forward(act: Activation, y: &mut [f32], z: &[f32]) {
-    assert_eq!(y.len(), z.len());
-    let chunk = 1 << 13;
-    y.par_chunks_mut(chunk).zip(z.par_chunks(chunk)).for_each(|(y, z)| match act {
-        Activation::Relu => relu(y, z),
-        Activation::Gelu => gelu(y, z),
-        Activation::GeluTanh => map(y, z, gelu_tanh_reference),
-        Activation::Tanh => map(y, z, f32::tanh),
-    });
+/// `v = act(v)` on the calling thread.
+pub(crate) fn apply(act: Activation, values: &mut [f32]) {
+    match act {
+        Activation::Relu => relu(values),
+        Activation::Gelu => gelu(values),
+        Activation::GeluTanh => values.iter_mut().for_each(|v| *v = gelu_tanh_reference(*v)),
+        Activation::Tanh => values.iter_mut().for_each(|v| *v = v.tanh()),
+    }
 }
 
 /// `gradient *= act'(z)`: the gradient of y becomes that of z, in place.
-pub fn backward(act: Activation, gradient: &mut [f32], z: &[f32]) {
+pub fn backward<T: Element>(act: Activation, gradient: &mut [T], z: &[T]) {
     assert_eq!(gradient.len(), z.len());
     let chunk = 1 << 13;
     gradient.par_chunks_mut(chunk).zip(z.par_chunks(chunk)).for_each(|(gradient, z)| match act {
@@ -64,36 +76,37 @@ pub fn bias_backward(bias_gradient: &mut [f32], dz: &[f32]) {
 }
 
 dispatch! {
-    fn relu(y: &mut [f32], z: &[f32]) {
-        for (y, z) in y.iter_mut().zip(z) {
-            *y = z.max(0.0);
+    fn relu(values: &mut [f32]) {
+        for v in values {
+            *v = v.max(0.0);
         }
     }
 }
 
 dispatch! {
-    fn relu_backward(gradient: &mut [f32], z: &[f32]) {
+    fn relu_backward[T: Element](gradient: &mut [T], z: &[T]) {
         for (gradient, z) in gradient.iter_mut().zip(z) {
-            *gradient = if *z > 0.0 { *gradient } else { 0.0 };
+            *gradient = if z.widen() > 0.0 { *gradient } else { T::default() };
         }
     }
 }
 
 dispatch! {
-    fn gelu(y: &mut [f32], z: &[f32]) {
-        for (y, z) in y.iter_mut().zip(z) {
-            *y = 0.5 * z * (1.0 + erf(z * std::f32::consts::FRAC_1_SQRT_2));
+    fn gelu(values: &mut [f32]) {
+        for v in values {
+            *v = 0.5 * *v * (1.0 + erf(*v * std::f32::consts::FRAC_1_SQRT_2));
         }
     }
 }
 
 dispatch! {
-    fn gelu_backward(gradient: &mut [f32], z: &[f32]) {
+    fn gelu_backward[T: Element](gradient: &mut [T], z: &[T]) {
         const INV_SQRT_2PI: f32 = 0.398_942_3;
         for (gradient, z) in gradient.iter_mut().zip(z) {
+            let z = z.widen();
             let cdf = 0.5 * (1.0 + erf(z * std::f32::consts::FRAC_1_SQRT_2));
             let pdf = INV_SQRT_2PI * exp(-0.5 * z * z);
-            *gradient *= z.mul_add(pdf, cdf);
+            *gradient = T::narrow(gradient.widen() * z.mul_add(pdf, cdf));
         }
     }
 }
@@ -110,15 +123,9 @@ fn gelu_tanh_slope(z: f32) -> f32 {
     0.5 * (1.0 + tanh) + 0.5 * z * (1.0 - tanh * tanh) * inner
 }
 
-fn map(y: &mut [f32], z: &[f32], f: impl Fn(f32) -> f32) {
-    for (y, z) in y.iter_mut().zip(z) {
-        *y = f(*z);
-    }
-}
-
-fn scale_by(gradient: &mut [f32], z: &[f32], slope: impl Fn(f32) -> f32) {
+fn scale_by<T: Element>(gradient: &mut [T], z: &[T], slope: impl Fn(f32) -> f32) {
     for (gradient, z) in gradient.iter_mut().zip(z) {
-        *gradient *= slope(*z);
+        *gradient = T::narrow(gradient.widen() * slope(z.widen()));
     }
 }
 
@@ -139,7 +146,8 @@ mod tests {
         ];
         for (act, expected) in cases {
             let mut y = [0.0; 3];
-            forward(act, &mut y, &[0.5, -1.5, 3.0]);
+            y.copy_from_slice(&[0.5, -1.5, 3.0]);
+            apply(act, &mut y);
             for (y, e) in y.iter().zip(expected) {
                 assert!((y - e).abs() < 2e-6, "{act:?}: {y} instead of {e}");
             }
@@ -151,14 +159,16 @@ mod tests {
         for act in ALL {
             for z in [-6.0f32, -2.3, -0.7, 0.3, 1.1, 4.0] {
                 let h = 1e-2;
-                let (mut y, mut dz) = ([0.0; 2], [1.0]);
-                forward(act, &mut y, &[z + h, z - h]);
+                let (mut y, mut dz) = ([0.0; 2], [1.0f32]);
+                y.copy_from_slice(&[z + h, z - h]);
+                apply(act, &mut y);
                 backward(act, &mut dz, &[z]);
                 let difference = (y[0] - y[1]) / (2.0 * h);
                 assert!((dz[0] - difference).abs() < 1e-3, "{act:?} at {z}: {} instead of {difference}", dz[0]);
             }
-            let (mut y, mut dz) = ([0.0; 2], [1.0; 2]);
-            forward(act, &mut y, &[1e4, -1e4]);
+            let (mut y, mut dz) = ([0.0; 2], [1.0f32; 2]);
+            y.copy_from_slice(&[1e4, -1e4]);
+            apply(act, &mut y);
             backward(act, &mut dz, &[1e4, -1e4]);
             assert!(y.iter().chain(&dz).all(|v| v.is_finite()), "{act:?} at ±1e4: {y:?} {dz:?}");
         }

@@ -15,8 +15,10 @@ mod simd;
 
 pub mod activation;
 pub mod attention;
+pub mod bf16;
 pub mod embed;
 pub mod gemm;
+pub mod limit;
 pub mod math;
 pub mod norm;
 pub mod optimizer;

@@ -1,10 +1,11 @@
 //! Layer norm over a residual sum: `s = x + residual`, `y = (s − mean)/σ · γ + β`.
 //!
-//! The sum is kept for the way back; mean and 1/σ are kept per row.
+//! x may be bf16; the sum, its statistics and the result are f32. For training the sum is kept, with mean and 1/σ per
+//! row; for the products that read the result a bf16 copy can be written in the same pass.
 
+use crate::bf16::{Bf16, Element};
 use crate::parallel::{ROWS, Shared, for_each};
 use crate::reduce::sum_by;
-use rayon::prelude::*;
 
 /// Learned scale and shift with the ε of the variance.
 #[derive(Clone, Copy)]
@@ -17,62 +18,152 @@ pub struct LayerNorm<'a> {
     pub epsilon: f32,
 }
 
-/// Forward over `[rows, width]`. `sum` holds x on entry when there is a residual, and x + residual on return.
+/// What a layer norm writes. All but `y` may be empty slices: not wanted.
+pub struct NormOutputs<'a> {
+    /// `[rows, width]`.
+    pub y: &'a mut [f32],
+    /// y again, `[rows, width]`.
+    pub half: &'a mut [Bf16],
+    /// x + residual, `[rows, width]`.
+    pub sum: &'a mut [f32],
+    /// Mean and 1/σ, `[rows, 2]`.
+    pub stats: &'a mut [f32],
+}
+
+/// The part of an optional buffer that belongs to some rows.
 ///
-/// `stats: [rows, 2]` receives mean and 1/σ.
-pub fn layer_norm(y: &mut [f32], sum: &mut [f32], stats: &mut [f32], residual: Option<&[f32]>, norm: LayerNorm) {
+/// # Safety
+/// As [`Shared::slice`].
+unsafe fn part<'a, T>(whole: &'a Shared<T>, len: usize, start: usize, count: usize) -> &'a mut [T] {
+    match len {
+        0 => &mut [],
+        // SAFETY: the caller's promise.
+        _ => unsafe { whole.slice(start, count) },
+    }
+}
+
+/// Forward over `x: [rows, width]`; an empty residual is none.
+pub fn layer_norm<T: Element>(out: NormOutputs, x: &[T], residual: &[f32], norm: LayerNorm) {
     let width = norm.gamma.len();
-    assert!(y.len() == sum.len() && stats.len() * width == 2 * sum.len());
-    let block = ROWS * width;
-    let tasks = y.par_chunks_mut(block).zip(sum.par_chunks_mut(block)).zip(stats.par_chunks_mut(2 * ROWS));
-    tasks.enumerate().for_each(|(i, ((y, sum), stats))| {
-        let residual = residual.map(|r| &r[i * block..i * block + sum.len()]);
-        norm_rows(y, sum, stats, residual, norm);
+    let fits = |len: usize, full: usize| len == 0 || len == full;
+    assert!(out.y.len() == x.len() && fits(residual.len(), x.len()) && fits(out.half.len(), x.len()));
+    assert!(fits(out.sum.len(), x.len()) && fits(out.stats.len() * width, 2 * x.len()));
+    let rows = x.len() / width;
+    let lens = [out.half.len(), out.sum.len(), out.stats.len()];
+    let (y, half) = (Shared::new(out.y), Shared::new(out.half));
+    let (sum, stats) = (Shared::new(out.sum), Shared::new(out.stats));
+    for_each(rows.div_ceil(ROWS), |block| {
+        let first = block * ROWS;
+        let count = ROWS.min(rows - first);
+        let (start, len) = (first * width, count * width);
+        // SAFETY: each task owns its own rows.
+        let out = unsafe {
+            NormOutputs {
+                y: y.slice(start, len),
+                half: part(&half, lens[0], start, len),
+                sum: part(&sum, lens[1], start, len),
+                stats: part(&stats, lens[2], 2 * first, 2 * count),
+            }
+        };
+        let residual = if residual.is_empty() { residual } else { &residual[start..start + len] };
+        norm_rows(out, &x[start..start + len], residual, norm);
     });
 }
 
 dispatch! {
-    fn norm_rows(y: &mut [f32], sum: &mut [f32], stats: &mut [f32], residual: Option<&[f32]>, norm: LayerNorm<'_>) {
+    fn norm_rows[T: Element](out: NormOutputs<'_>, x: &[T], residual: &[f32], norm: LayerNorm<'_>) {
+        let NormOutputs { y, half, sum, stats } = out;
         let width = norm.gamma.len();
-        if let Some(residual) = residual {
-            for (s, r) in sum.iter_mut().zip(residual) {
-                *s += r;
+        for (i, (y, x)) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate() {
+            let own = i * width..(i + 1) * width;
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = x.widen());
+            if !residual.is_empty() {
+                y.iter_mut().zip(&residual[own.clone()]).for_each(|(y, r)| *y += r);
             }
-        }
-        for ((y, s), stats) in y.chunks_exact_mut(width).zip(sum.chunks_exact(width)).zip(stats.chunks_exact_mut(2)) {
-            let mean = sum_by(width, |j| s[j]) / width as f32;
-            let variance = sum_by(width, |j| (s[j] - mean) * (s[j] - mean)) / width as f32;
+            if !sum.is_empty() {
+                sum[own.clone()].copy_from_slice(y);
+            }
+            let mean = sum_by(width, |j| y[j]) / width as f32;
+            let variance = sum_by(width, |j| (y[j] - mean) * (y[j] - mean)) / width as f32;
             let inverse = 1.0 / (variance + norm.epsilon).sqrt();
-            for j in 0..width {
-                y[j] = ((s[j] - mean) * inverse).mul_add(norm.gamma[j], norm.beta[j]);
+            for ((y, gamma), beta) in y.iter_mut().zip(norm.gamma).zip(norm.beta) {
+                *y = ((*y - mean) * inverse).mul_add(*gamma, *beta);
             }
-            stats.copy_from_slice(&[mean, inverse]);
+            if !half.is_empty() {
+                half[own].iter_mut().zip(&*y).for_each(|(half, y)| *half = Bf16::narrow(*y));
+            }
+            if !stats.is_empty() {
+                stats[2 * i..2 * i + 2].copy_from_slice(&[mean, inverse]);
+            }
         }
     }
 }
 
-/// `ds` (written or added to) from `dy`; both x and the residual have this gradient.
-pub fn layer_norm_backward(ds: &mut [f32], add: bool, dy: &[f32], sum: &[f32], stats: &[f32], gamma: &[f32]) {
-    let block = ROWS * gamma.len();
-    ds.par_chunks_mut(block).enumerate().for_each(|(i, ds)| {
-        let range = i * block..i * block + ds.len();
-        backward_rows(ds, add, &dy[range.clone()], &sum[range], &stats[2 * i * ROWS..], gamma);
+/// What the way back reads.
+#[derive(Clone, Copy)]
+pub struct NormSaved<'a> {
+    /// x + residual, `[rows, width]`.
+    pub sum: &'a [f32],
+    /// Mean and 1/σ, `[rows, 2]`.
+    pub stats: &'a [f32],
+    /// γ, `[width]`.
+    pub gamma: &'a [f32],
+}
+
+/// A gradient that is written, or added to.
+pub struct Into<'a, T> {
+    /// `[rows, width]`; may be empty: not wanted.
+    pub gradient: &'a mut [T],
+    /// Whether to add.
+    pub add: bool,
+}
+
+/// The gradient of x + residual from `dy`, into that of x and that of the residual.
+pub fn layer_norm_backward<T: Element>(d_x: Into<T>, d_residual: Into<f32>, dy: &[f32], saved: NormSaved) {
+    let width = saved.gamma.len();
+    let rows = dy.len() / width;
+    assert!(d_x.gradient.len() == dy.len() && saved.sum.len() == dy.len() && saved.stats.len() == 2 * rows);
+    assert!(d_residual.gradient.is_empty() || d_residual.gradient.len() == dy.len());
+    let residual_len = d_residual.gradient.len();
+    let adds = [d_x.add, d_residual.add];
+    let (d_x, d_residual) = (Shared::new(d_x.gradient), Shared::new(d_residual.gradient));
+    for_each(rows.div_ceil(ROWS), |block| {
+        let first = block * ROWS;
+        let count = ROWS.min(rows - first);
+        let range = first * width..(first + count) * width;
+        // SAFETY: each task owns its own rows.
+        let (d_x, d_residual) = unsafe {
+            (d_x.slice(range.start, range.len()), part(&d_residual, residual_len, range.start, range.len()))
+        };
+        let stats = &saved.stats[2 * first..2 * (first + count)];
+        let own = NormSaved { sum: &saved.sum[range.clone()], stats, gamma: saved.gamma };
+        backward_rows(d_x, d_residual, adds, &dy[range], own);
     });
 }
 
 dispatch! {
-    fn backward_rows(ds: &mut [f32], add: bool, dy: &[f32], sum: &[f32], stats: &[f32], gamma: &[f32]) {
+    fn backward_rows[T: Element](d_x: &mut [T], d_residual: &mut [f32], adds: [bool; 2], dy: &[f32], saved: NormSaved<'_>) {
+        let gamma = saved.gamma;
         let width = gamma.len();
         let scale = 1.0 / width as f32;
-        for (i, ds) in ds.chunks_exact_mut(width).enumerate() {
-            let (dy, s) = (&dy[i * width..(i + 1) * width], &sum[i * width..(i + 1) * width]);
-            let (mean, inverse) = (stats[2 * i], stats[2 * i + 1]);
+        let mut row = vec![0.0f32; width];
+        for (i, d_x) in d_x.chunks_exact_mut(width).enumerate() {
+            let own = i * width..(i + 1) * width;
+            let (dy, s) = (&dy[own.clone()], &saved.sum[own.clone()]);
+            let (mean, inverse) = (saved.stats[2 * i], saved.stats[2 * i + 1]);
             let g_mean = sum_by(width, |j| dy[j] * gamma[j]) * scale;
             let gx_mean = sum_by(width, |j| dy[j] * gamma[j] * (s[j] - mean)) * inverse * scale;
             for j in 0..width {
                 let normed = (s[j] - mean) * inverse;
-                let value = inverse * normed.mul_add(-gx_mean, dy[j].mul_add(gamma[j], -g_mean));
-                ds[j] = if add { ds[j] + value } else { value };
+                row[j] = inverse * normed.mul_add(-gx_mean, dy[j].mul_add(gamma[j], -g_mean));
+            }
+            for (d_x, value) in d_x.iter_mut().zip(&row) {
+                *d_x = T::narrow(if adds[0] { d_x.widen() + value } else { *value });
+            }
+            if !d_residual.is_empty() {
+                for (d, value) in d_residual[own].iter_mut().zip(&row) {
+                    *d = if adds[1] { *d + value } else { *value };
+                }
             }
         }
     }
@@ -137,14 +228,15 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn forward_matches_the_reference((width, x, gamma, beta) in case()) {
+        fn forward_matches_the_reference((_, x, gamma, beta) in case()) {
             let norm = LayerNorm { gamma: &gamma, beta: &beta, epsilon: 1e-5 };
-            let (mut y, mut expected, mut sum) = (vec![0.0; x.len()], vec![0.0; x.len()], x.clone());
-            let mut stats = vec![0.0; 2 * x.len() / width];
-            let half: Vec<f32> = x.iter().map(|v| v * 0.5).collect();
-            sum.iter_mut().for_each(|v| *v *= 0.5);
-            layer_norm(&mut y, &mut sum, &mut stats, Some(&half), norm);
+            let (mut y, mut expected) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            let mut half = vec![Bf16::default(); x.len()];
+            let part: Vec<f32> = x.iter().map(|v| v * 0.5).collect();
+            let out = NormOutputs { y: &mut y, half: &mut half, sum: &mut [], stats: &mut [] };
+            layer_norm(out, &part, &part, norm);
             layer_norm_reference(&mut expected, &x, norm);
+            for (y, half) in y.iter().zip(&half) { prop_assert_eq!(Bf16::narrow(*y), *half); }
             for (y, e) in y.iter().zip(&expected) { prop_assert!((y - e).abs() < 1e-3 * (1.0 + e.abs()), "{} {}", y, e); }
         }
 
@@ -158,10 +250,13 @@ mod tests {
                 layer_norm_reference(&mut y, x, norm);
                 y.iter().zip(&dy).map(|(y, d)| f64::from(*y) * f64::from(*d)).sum::<f64>()
             };
-            let (mut y, mut sum, mut stats) = (vec![0.0; x.len()], x.clone(), vec![0.0; 2 * x.len() / width]);
-            layer_norm(&mut y, &mut sum, &mut stats, None, norm);
-            let mut ds = vec![1.0; x.len()];
-            layer_norm_backward(&mut ds, true, &dy, &sum, &stats, &gamma);
+            let (mut y, mut sum, mut stats) = (vec![0.0; x.len()], vec![0.0; x.len()], vec![0.0; 2 * x.len() / width]);
+            layer_norm(NormOutputs { y: &mut y, half: &mut [], sum: &mut sum, stats: &mut stats }, &x, &[], norm);
+            prop_assert_eq!(&sum, &x);
+            let (mut ds, mut d_residual) = (vec![1.0f32; x.len()], vec![5.0; x.len()]);
+            let saved = NormSaved { sum: &sum, stats: &stats, gamma: &gamma };
+            layer_norm_backward(Into { gradient: &mut ds, add: true }, Into { gradient: &mut d_residual, add: false }, &dy, saved);
+            for (a, b) in ds.iter().zip(&d_residual) { prop_assert!((a - 1.0 - b).abs() < 1e-5 * (1.0 + b.abs())); }
             let (mut d_gamma, mut d_beta) = (vec![0.0; width], vec![0.0; width]);
             layer_norm_parameter_gradients(&mut d_gamma, &mut d_beta, &dy, &sum, &stats);
             let i = pick.index(x.len());

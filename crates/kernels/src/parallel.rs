@@ -44,20 +44,27 @@ pub(crate) fn for_row_blocks(data: &mut [f32], width: usize, task: impl Fn(usize
 ///
 /// This is the one place where the borrow checker is overruled for strided outputs (a column block,
 /// the columns of one attention head).
-#[derive(Clone, Copy)]
-pub(crate) struct Shared<'a> {
-    data: *mut f32,
+pub(crate) struct Shared<'a, T> {
+    data: *mut T,
     len: usize,
-    lifetime: std::marker::PhantomData<&'a mut [f32]>,
+    lifetime: std::marker::PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: `Shared` is a borrowed `&mut [f32]`; tasks promise disjoint elements in `slice`.
-unsafe impl Send for Shared<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for Shared<'_> {}
+impl<T> Clone for Shared<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
 
-impl<'a> Shared<'a> {
-    pub(crate) fn new(data: &'a mut [f32]) -> Self {
+impl<T> Copy for Shared<'_, T> {}
+
+// SAFETY: `Shared` is a borrowed `&mut [T]`; tasks promise disjoint elements in `slice`.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(data: &'a mut [T]) -> Self {
         Self { data: data.as_mut_ptr(), len: data.len(), lifetime: std::marker::PhantomData }
     }
 
@@ -66,14 +73,14 @@ impl<'a> Shared<'a> {
     /// # Safety
     /// No two tasks may hold overlapping elements at once.
     #[allow(clippy::mut_from_ref)] // Disjointness is the caller's promise, above.
-    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
         assert!(start + len <= self.len, "{start}+{len} lies outside {} values", self.len);
         // SAFETY: in bounds by the assertion, disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
     }
 
     /// Pointer to element `start`, for a strided kernel that stays inside the slice.
-    pub(crate) fn pointer(&self, start: usize) -> *mut f32 {
+    pub(crate) fn pointer(&self, start: usize) -> *mut T {
         assert!(start <= self.len);
         self.data.wrapping_add(start)
     }

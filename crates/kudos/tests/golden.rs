@@ -3,8 +3,8 @@
 //! The numbers come from `golden/make_golden.py` and `golden/make_trl.py`.
 
 use kudos::data::Comparison;
-use kudos::models::{ClassifierSource, LoadOptions, Model, load, push};
-use kudos::nn::{Batch, Mode, Tape};
+use kudos::models::{ClassifierSource, LoadOptions, Model, Workspace, load, push};
+use kudos::nn::{Batch, Mode, Packed, Precision, Storage, Tape, Weights};
 use kudos::text::Encoded;
 use kudos::train::{Asked, Example, Judged, Loss, Optimizer, Recipe, Trainer, group_loss};
 use safetensors::SafeTensors;
@@ -78,10 +78,9 @@ fn pack(model: &Model, sequences: &[Encoded]) -> Batch {
 }
 
 fn logits(model: &Model, sequences: &[Encoded]) -> Vec<f32> {
-    let (mut tape, batch) = (Tape::default(), pack(model, sequences));
-    let result = model.build(&mut tape, &batch);
-    tape.forward(Mode::Score, result, &model.parameters.values, &batch);
-    tape.value(result).to_vec()
+    let mut workspace = Workspace { batch: pack(model, sequences), ..Workspace::default() };
+    let result = workspace.forward(model, Mode::Score);
+    workspace.tape.value(result).to_vec()
 }
 
 fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
@@ -118,8 +117,9 @@ fn hidden_states_of_headless_bases_are_pytorchs() {
         let expected = Expected::read(name);
         let sequences = expected.sequences("input_ids", Some("token_type_ids"), "offsets");
         let (mut tape, batch) = (Tape::default(), pack(&model, &sequences));
-        let states = model.hidden_states(&mut tape, &batch);
-        tape.forward(Mode::Score, states, &model.parameters.values, &batch);
+        tape.start(Mode::Score, Storage::F32);
+        let states = model.hidden_states(&mut tape, &batch).full;
+        tape.forward(states, Weights { values: &model.parameters.values, packed: &Packed::default() }, &batch);
         assert_close(tape.value(states), &expected.f32("last_hidden_state"), 2e-5, name);
     }
 }
@@ -155,13 +155,12 @@ fn loss_seed(expected: &Expected, logits: &[f32]) -> (f64, Vec<f32>) {
 }
 
 fn gradients(model: &Model, expected: &Expected, sequences: &[Encoded]) -> (f64, Vec<f32>) {
-    let (mut tape, batch) = (Tape::default(), pack(model, sequences));
-    let result = model.build(&mut tape, &batch);
-    let weights = &model.parameters.values;
-    tape.forward(Mode::Train, result, weights, &batch);
-    let (loss, seed) = loss_seed(expected, tape.value(result));
-    let mut gradients = vec![0.0; weights.len()];
-    tape.backward(result, &seed, weights, &mut gradients, &batch);
+    let mut workspace = Workspace { batch: pack(model, sequences), ..Workspace::default() };
+    let result = workspace.forward(model, Mode::Train);
+    let (loss, seed) = loss_seed(expected, workspace.tape.value(result));
+    let mut gradients = vec![0.0; model.parameters.len()];
+    let weights = Weights { values: &model.parameters.values, packed: &workspace.packed };
+    workspace.tape.backward(result, &seed, weights, &mut gradients, &workspace.batch);
     (loss, gradients)
 }
 
@@ -233,6 +232,7 @@ fn ten_steps_follow_trl() {
         let (model, _) = load(&dir(base), LoadOptions::Base { seed: 42, new_head: false }).unwrap();
         let out = tempfile::tempdir().unwrap();
         let asked = Asked {
+            precision: Some(Precision::F32),
             recipe: Some(Recipe::Trl),
             max_steps: Some(10),
             learning_rate: Some(1e-3),

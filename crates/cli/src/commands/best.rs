@@ -1,7 +1,8 @@
 //! `kudos best`: keep the good responses: best of n, the k best, those above a score, the top percent.
 
-use super::{Global, eval::score_groups, load_judge, train::report_problems};
+use super::{Global, choice, eval::score_groups, load_judge, train::report_problems};
 use kudos::data::{Group, Options, OutputFormat, Writer, load_groups};
+use kudos::nn::Precision;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -19,6 +20,9 @@ pub struct Args {
     /// Judge directory
     #[arg(long, value_name = "JUDGE")]
     judge: String,
+    /// Arithmetic: f32, or bf16 [default: the fastest this processor has]
+    #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]
+    precision: Option<Precision>,
     /// Responses to keep of each prompt [default: 1]
     #[arg(short, value_name = "K", group = "rule", value_parser = clap::value_parser!(u64).range(1..))]
     k: Option<u64>,
@@ -45,7 +49,7 @@ fn percent(text: &str) -> Result<f64, String> {
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let mut judge = load_judge(&args.judge)?;
+    let mut judge = load_judge(&args.judge, args.precision)?;
     let loaded = load_groups(&args.data, &Options { strict: args.strict, ..Options::default() })?;
     report_problems(&loaded, global);
     let (scores, truncated) = score_groups(&mut judge, &loaded.groups, global)?;

@@ -1,12 +1,13 @@
 //! `kudos eval`: how good a judge is on data it was not trained on.
 
-use super::{Global, load_judge, train::report_problems};
+use super::{Global, choice, load_judge, train::report_problems};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
 use kudos::data::{Group, Loaded, Options, load_groups};
 use kudos::eval::{DataReport, EvalOptions, evaluate, render_table};
 use kudos::models::{Input, RewardModel};
+use kudos::nn::Precision;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -23,6 +24,9 @@ pub struct Args {
     /// Judge directory
     #[arg(long, value_name = "JUDGE")]
     judge: String,
+    /// Arithmetic: f32, or bf16 [default: the fastest this processor has]
+    #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]
+    precision: Option<Precision>,
     /// Write the report as JSON to FILE; without FILE, print it instead of the table
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
@@ -39,7 +43,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let mut judge = load_judge(&args.judge)?;
+    let mut judge = load_judge(&args.judge, args.precision)?;
     let temperature = judge.reward.calibration.map_or(1.0, |c| c.temperature);
     let options = EvalOptions { bootstrap: args.bootstrap, seed: args.seed, temperature };
     let mut reports = Vec::new();

@@ -9,9 +9,11 @@ pub mod quickstart;
 pub mod score;
 pub mod train;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use kudos::models::{Config, RewardConfig, RewardModel, check_length};
+use kudos::nn::Precision;
 use kudos::text::{EncodeSettings, Truncation};
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
 /// What was said for every command.
@@ -24,9 +26,23 @@ pub struct Global {
 }
 
 /// Loads the judge that `--judge` names: a directory, or a model that was pulled.
-fn load_judge(name: &str) -> anyhow::Result<RewardModel> {
+fn load_judge(name: &str, precision: Option<Precision>) -> anyhow::Result<RewardModel> {
     let dir = resolve(name)?;
-    RewardModel::load(&dir).with_context(|| format!("cannot load the judge {name}"))
+    let judge = RewardModel::load(&dir, precision.unwrap_or_else(Precision::best))
+        .with_context(|| format!("cannot load the judge {name}"))?;
+    match precision.filter(|asked| *asked != judge.precision()) {
+        Some(asked) => bail!(
+            "--precision {asked}: expected a processor with AVX-512 BF16 and VNNI and layers of even sizes; leave it \
+             away to score in {}",
+            judge.precision()
+        ),
+        None => Ok(judge),
+    }
+}
+
+/// Parses a name as its serde type spells it.
+fn choice<T: DeserializeOwned>(name: &str) -> Result<T, String> {
+    serde_json::from_value(name.into()).map_err(|e| e.to_string())
 }
 
 /// The directory of a model given by path or by name.

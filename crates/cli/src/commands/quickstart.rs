@@ -116,7 +116,7 @@ fn look_at_data(files: &Files, global: &Global) -> anyhow::Result<()> {
 /// The groups of a file with the judge's scores of their responses.
 fn scored(file: &Path, judge: &str, global: &Global) -> anyhow::Result<(Vec<Group>, Vec<Vec<f32>>)> {
     let groups = load_groups(&[file], &Options::default())?.groups;
-    let (scores, _) = eval::score_groups(&mut load_judge(judge)?, &groups, &Global { quiet: true, ..*global })?;
+    let (scores, _) = eval::score_groups(&mut load_judge(judge, None)?, &groups, &Global { quiet: true, ..*global })?;
     Ok((groups, scores))
 }
 

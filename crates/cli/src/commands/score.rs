@@ -1,11 +1,12 @@
 //! `kudos score`: the judge's number for every response, rows in order, at constant memory.
 
-use super::{Global, load_judge};
+use super::{Global, choice, load_judge};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::bail;
 use kudos::data::{Content, Options, OutputFormat, Reader, Record, Row, Writer};
 use kudos::models::{Input, RewardModel, Scored};
+use kudos::nn::Precision;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -22,6 +23,9 @@ pub struct Args {
     /// Judge directory
     #[arg(long, value_name = "JUDGE")]
     judge: String,
+    /// Arithmetic: f32, or bf16 [default: the fastest this processor has]
+    #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]
+    precision: Option<Precision>,
     /// A prompt, with --response: prints the number alone
     #[arg(long, value_name = "TEXT", requires = "response")]
     prompt: Option<String>,
@@ -44,7 +48,7 @@ const WINDOW: usize = 512;
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let mut judge = load_judge(&args.judge)?;
+    let mut judge = load_judge(&args.judge, args.precision)?;
     match (&args.response, &args.data) {
         (Some(response), _) => one(args, &mut judge, response),
         (None, Some(data)) => file(args, &mut judge, data, global),

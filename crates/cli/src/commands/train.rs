@@ -1,18 +1,18 @@
 //! `kudos train`: rankings in, a judge out.
 
-use super::{Global, encode_settings, resolve};
+use super::{Global, choice, encode_settings, resolve};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
 use kudos::data::{FileInfo, Group, Loaded, Options, load_groups, split_by_prompt};
 use kudos::eval::{Metrics, Outcome, render_table, verdict};
 use kudos::models::{ClassifierSource, LoadOptions, TrainedOn, load};
+use kudos::nn::Precision;
 use kudos::text::Encoder;
 use kudos::train::{
     Asked, Event, Example, Finished, HeldOut, JudgeFiles, Recipe, StepMetrics, Trainer, each_pair_alone, epoch,
     truncated_share, write_judge,
 };
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -80,9 +80,9 @@ pub struct Args {
     /// longest_first or keep_response (cut the prompt's start first) [default: longest_first]
     #[arg(long, value_parser = truncation, value_name = "RULE")]
     truncation: Option<kudos::text::Truncation>,
-    /// f32 [default: f32]
-    #[arg(long, value_parser = choice::<kudos::train::Precision>, value_name = "NAME")]
-    precision: Option<kudos::train::Precision>,
+    /// Arithmetic: f32, or bf16 (f32 weights, sums, norms and optimizer) [default: the fastest this processor has]
+    #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]
+    precision: Option<Precision>,
     /// Seed of a new head, the order and the split [default: 42]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -119,11 +119,6 @@ pub struct Args {
     /// Print the held-out report as JSON, as `kudos eval --json` does
     #[arg(long)]
     json: bool,
-}
-
-/// Parses a name as its serde type spells it.
-fn choice<T: DeserializeOwned>(name: &str) -> Result<T, String> {
-    serde_json::from_value(name.into()).map_err(|e| e.to_string())
 }
 
 fn truncation(name: &str) -> Result<kudos::text::Truncation, String> {
@@ -189,6 +184,10 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let settings = asked.decide(visits, held_out.is_some())?;
     let fingerprint = fingerprint(&data, args, &encoder);
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
+    let precision = trainer.settings().precision;
+    if asked.precision.is_some_and(|asked| asked != precision) {
+        bail!("--precision bf16: expected a processor with AVX-512 BF16 and layers of even sizes; --precision f32 runs anywhere");
+    }
     announce(&trainer, &data, head, global);
     if args.resume {
         let step = trainer.resume()?;
@@ -329,11 +328,12 @@ fn announce(trainer: &Trainer, data: &Data, head: ClassifierSource, global: &Glo
     note(
         global,
         &format!(
-            "training on {pairs} pairs of {responses} responses in {} groups; {} groups held out; {head}; {} steps of {} groups, f32, {} threads",
+            "training on {pairs} pairs of {responses} responses in {} groups; {} groups held out; {head}; {} steps of {} groups, {}, {} threads",
             examples.len(),
             data.eval.len(),
             settings.max_steps,
             settings.batch_size * settings.accumulate,
+            settings.precision,
             kernels::parallel::threads(),
         ),
     );

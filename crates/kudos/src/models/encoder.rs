@@ -5,7 +5,10 @@
 
 use super::config::{Config, Family};
 use crate::nn::weights::WeightError;
-use crate::nn::{Activation, Batch, Initial, LinearSpec, NormSpec, Parameters, Span, Tape, Var};
+use crate::nn::{
+    Activation, Batch, Initial, LinearSpec, Mode, NormSpec, Packed, Parameters, Precision, Span, State, Tape, Var,
+};
+use kernels::gemm::PackedWeight;
 
 /// Checkpoint names of one family. A layer's names follow its prefix.
 pub(super) struct Names {
@@ -50,6 +53,16 @@ struct Wiring {
     head_dense: LinearSpec,
     head_activation: Activation,
     head_out: LinearSpec,
+}
+
+impl Layer {
+    fn query(&self) -> LinearSpec {
+        self.qkv.rows(0..self.qkv.outputs / 3)
+    }
+
+    fn key_value(&self) -> LinearSpec {
+        self.qkv.rows(self.qkv.outputs / 3..self.qkv.outputs)
+    }
 }
 
 /// A sequence-classification model: its config, its parameters and how they are wired.
@@ -149,29 +162,67 @@ impl Model {
     }
 
     /// Pushes the whole model on the tape: packed batch → logits `[sequences, labels]`.
+    ///
+    /// The head reads the first token alone, so the last layer computes keys and values for all tokens and
+    /// everything else for that one.
     pub fn build(&self, tape: &mut Tape, batch: &Batch) -> Var {
-        let hidden = self.hidden_states(tape, batch);
-        let wiring = &self.wiring;
-        let first = tape.pool_first(hidden, batch);
-        let dense = tape.linear(first, wiring.head_dense, Some(wiring.head_activation));
-        tape.linear(dense, wiring.head_out, None)
+        let (last, lower) = self.wiring.layers.split_last().expect("a config has at least one layer");
+        let x = self.encode(tape, batch, lower);
+        let first = tape.pool_first(x, batch); // [sequences, hidden]
+        let kv = tape.linear(x.operand, last.key_value(), None); // [tokens, 2·hidden]
+        let q = tape.linear(first.operand, last.query(), None);
+        let mixed = tape.attention_first(q, kv, self.config.heads);
+        let state = self.finish_layer(tape, last, mixed, first);
+        let dense = tape.linear(state.full, self.wiring.head_dense, Some(self.wiring.head_activation));
+        tape.linear(dense, self.wiring.head_out, None)
     }
 
-    /// Pushes the encoder: packed batch → states `[tokens, hidden]`.
-    pub fn hidden_states(&self, tape: &mut Tape, batch: &Batch) -> Var {
+    /// Pushes the encoder: packed batch → states of all tokens, `[tokens, hidden]`.
+    pub fn hidden_states(&self, tape: &mut Tape, batch: &Batch) -> State {
+        self.encode(tape, batch, &self.wiring.layers)
+    }
+
+    fn encode(&self, tape: &mut Tape, batch: &Batch, layers: &[Layer]) -> State {
         let wiring = &self.wiring;
         let sum = tape.embed(batch, self.config.hidden, wiring.words, wiring.positions, wiring.types);
         let mut x = tape.layer_norm(sum, None, wiring.embedding_norm);
-        for layer in &wiring.layers {
-            let qkv = tape.linear(x, layer.qkv, None); // [tokens, 3·hidden]
+        for layer in layers {
+            let qkv = tape.linear(x.operand, layer.qkv, None); // [tokens, 3·hidden]
             let mixed = tape.attention(qkv, self.config.heads); // [tokens, hidden]
-            let out = tape.linear(mixed, layer.attention_out, None);
-            x = tape.layer_norm(out, Some(x), layer.attention_norm);
-            let up = tape.linear(x, layer.up, Some(self.config.activation)); // [tokens, intermediate]
-            let down = tape.linear(up, layer.down, None);
-            x = tape.layer_norm(down, Some(x), layer.out_norm);
+            x = self.finish_layer(tape, layer, mixed, x);
         }
         x
+    }
+
+    /// What follows attention in a layer, for any rows of it.
+    fn finish_layer(&self, tape: &mut Tape, layer: &Layer, mixed: Var, x: State) -> State {
+        let out = tape.linear(mixed, layer.attention_out, None);
+        let x = tape.layer_norm(out, Some(x.full), layer.attention_norm);
+        let up = tape.linear(x.operand, layer.up, Some(self.config.activation)); // [rows, intermediate]
+        let down = tape.linear(up, layer.down, None);
+        tape.layer_norm(down, Some(x.full), layer.out_norm)
+    }
+
+    /// The linear layers that run on bf16 values when there are such: all but the head's.
+    fn packed_layers(&self) -> Vec<LinearSpec> {
+        let (last, lower) = self.wiring.layers.split_last().expect("a config has at least one layer");
+        let lower = lower.iter().flat_map(|l| [l.qkv, l.attention_out, l.up, l.down]);
+        lower.chain([last.query(), last.key_value(), last.attention_out, last.up, last.down]).collect()
+    }
+
+    /// The precision this model runs in when `asked` for one: f32 when the processor or the model's sizes have no other.
+    pub fn precision(&self, asked: Precision) -> Precision {
+        let fits = self.packed_layers().iter().all(|l| PackedWeight::fits(l.inputs, l.outputs))
+            && kernels::attention::bf16::fits(self.config.hidden / self.config.heads);
+        if fits && kernels::bf16::has_low_precision() { asked } else { Precision::F32 }
+    }
+
+    /// Packs the weights for a precision that [`Self::precision`] allows; for f32 there is nothing to pack.
+    pub fn pack(&self, precision: Precision, mode: Mode) -> Packed {
+        match precision {
+            Precision::F32 => Packed::default(),
+            Precision::Bf16 => Packed::new(&self.packed_layers(), &self.parameters.values, mode == Mode::Train),
+        }
     }
 
     /// True for the tensors of the classification head.

@@ -15,6 +15,6 @@ pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load};
 pub use config::{Config, ConfigError, Family};
 pub use encoder::Model;
 pub use reward_model::{
-    Calibration, Input, JudgeError, RewardConfig, RewardModel, Scored, TrainedOn, check_length, config_of_new_judge,
+    Calibration, Input, JudgeError, RewardConfig, RewardModel, Scored, TrainedOn, Workspace, check_length, config_of_new_judge,
     push, score_encoded,
 };

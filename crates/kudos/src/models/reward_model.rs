@@ -6,7 +6,7 @@ use super::checkpoint::{LoadError, LoadOptions, load};
 use super::config::Config;
 use super::encoder::Model;
 use crate::data::Content;
-use crate::nn::{Batch, Mode, Sequence, Tape};
+use crate::nn::{Batch, Mode, Packed, Precision, Sequence, Tape, Var, Weights};
 use crate::text::{EncodeSettings, Encoded, Encoder, Rendering, TextError, Truncation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -192,19 +192,45 @@ pub struct RewardModel {
     pub encoder: Encoder,
     /// Its `reward.json`.
     pub reward: RewardConfig,
-    tape: Tape,
-    batch: Batch,
+    precision: Precision,
+    workspace: Workspace,
+}
+
+/// What a model computes with besides its parameters: kept from batch to batch, so that a warm one allocates nothing.
+#[derive(Default)]
+pub struct Workspace {
+    /// The ops and their memory.
+    pub tape: Tape,
+    /// The packed sequences.
+    pub batch: Batch,
+    /// The linear weights as the kernels want them.
+    pub packed: Packed,
+}
+
+impl Workspace {
+    /// For one model, precision and purpose.
+    pub fn new(model: &Model, precision: Precision, mode: Mode) -> Self {
+        Self { packed: model.pack(precision, mode), ..Self::default() }
+    }
+
+    /// Runs the model forward over the batch; the logits stay on the tape.
+    pub fn forward(&mut self, model: &Model, mode: Mode) -> Var {
+        self.tape.start(mode, self.packed.storage());
+        let logits = model.build(&mut self.tape, &self.batch);
+        self.tape.forward(logits, Weights { values: &model.parameters.values, packed: &self.packed }, &self.batch);
+        logits
+    }
 }
 
 /// Tokens of one packed batch when scoring: enough to keep the products large, small in memory.
 const SCORING_TOKENS: usize = 2048;
 
 impl RewardModel {
-    /// Loads a judge directory.
+    /// Loads a judge directory, to score in `precision` or, where the processor or the model's sizes forbid it, in f32.
     ///
     /// # Errors
     /// [`JudgeError`] for anything that would make its scores differ from what it was trained for.
-    pub fn load(dir: &Path) -> Result<Self, JudgeError> {
+    pub fn load(dir: &Path, precision: Precision) -> Result<Self, JudgeError> {
         let (model, _) = load(dir, LoadOptions::Judge)?;
         if model.config.labels != 1 {
             return Err(JudgeError::Labels { path: dir.into(), labels: model.config.labels });
@@ -212,12 +238,14 @@ impl RewardModel {
         let reward = RewardConfig::read(dir)?.unwrap_or_else(|| RewardConfig::default_for(&model.config));
         check_length(&dir.join("reward.json"), &reward.encode, &model.config)?;
         let encoder = Encoder::load(dir, reward.encode.clone())?;
-        Ok(Self::new(model, encoder, reward))
+        let precision = model.precision(precision);
+        let workspace = Workspace::new(&model, precision, Mode::Score);
+        Ok(Self { model, encoder, reward, precision, workspace })
     }
 
-    /// A judge from its parts.
-    pub fn new(model: Model, encoder: Encoder, reward: RewardConfig) -> Self {
-        Self { model, encoder, reward, tape: Tape::default(), batch: Batch::default() }
+    /// The arithmetic it scores with.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Scores, in the order of the inputs. A score depends on its own input alone, bit for bit.
@@ -226,7 +254,7 @@ impl RewardModel {
     /// [`JudgeError`] for texts that cannot be encoded and scores that are no numbers.
     pub fn score(&mut self, inputs: &[Input]) -> Result<Vec<Scored>, JudgeError> {
         let encoded = self.encoder.encode_batch(inputs)?;
-        let scores = score_encoded(&self.model, &encoded, &mut self.tape, &mut self.batch)?;
+        let scores = score_encoded(&self.model, &encoded, &mut self.workspace)?;
         let scored = |(score, e): (f32, &Encoded)| Scored { score, tokens: e.ids.len(), truncated: e.truncated };
         Ok(scores.into_iter().zip(&encoded).map(scored).collect())
     }
@@ -251,24 +279,22 @@ pub fn check_length(path: &Path, encode: &EncodeSettings, config: &Config) -> Re
 pub fn score_encoded(
     model: &Model,
     encoded: &[Encoded],
-    tape: &mut Tape,
-    batch: &mut Batch,
+    workspace: &mut Workspace,
 ) -> Result<Vec<f32>, JudgeError> {
     let mut order: Vec<usize> = (0..encoded.len()).collect();
     order.sort_by_key(|i| encoded[*i].ids.len());
     let mut scores = vec![0.0; encoded.len()];
     let mut rest = order.as_slice();
     while !rest.is_empty() {
+        let batch = &mut workspace.batch;
         batch.clear();
         let mut taken = 0;
         while taken < rest.len() && (taken == 0 || batch.tokens() + encoded[rest[taken]].ids.len() <= SCORING_TOKENS) {
             push(model, &encoded[rest[taken]], batch)?;
             taken += 1;
         }
-        tape.clear();
-        let logits = model.build(tape, batch);
-        tape.forward(Mode::Score, logits, &model.parameters.values, batch);
-        for (index, score) in rest[..taken].iter().zip(tape.value(logits)) {
+        let logits = workspace.forward(model, Mode::Score);
+        for (index, score) in rest[..taken].iter().zip(workspace.tape.value(logits)) {
             scores[*index] = *score;
         }
         rest = &rest[taken..];

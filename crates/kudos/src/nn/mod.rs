@@ -5,6 +5,7 @@
 
 pub mod numerics;
 mod ops;
+mod packed;
 mod parameters;
 mod plan;
 mod tape;
@@ -12,5 +13,6 @@ pub mod weights;
 
 pub use kernels::activation::Activation;
 pub use ops::{LinearSpec, NormSpec};
+pub use packed::{Packed, Precision};
 pub use parameters::{Initial, ParameterSpec, Parameters, Span};
-pub use tape::{Batch, Mode, Sequence, Tape, Var};
+pub use tape::{Batch, Mode, Sequence, State, Storage, Tape, Var, Weights};

@@ -6,16 +6,46 @@
 //! [`Tape::backward`] walks the list in reverse. Arena and lists are reused from step to step.
 
 use super::ops::Op;
+use super::packed::Packed;
 use super::plan::{Life, Planner};
+use kernels::bf16::Bf16;
+use kernels::gemm::Scratch;
 
 /// A value on the tape: a row-major matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Var(pub(super) usize);
 
-/// Whether a backward pass will follow.
+/// The state of the residual stream: the same numbers for norms and for products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// In f32: what the next residual adds.
+    pub full: Var,
+    /// What linear layers read: `full` itself, or its bf16 copy.
+    pub operand: Var,
+}
+
+impl State {
+    /// The bf16 copy, where there is one.
+    pub(super) fn copy(self) -> Option<Var> {
+        (self.operand != self.full).then_some(self.operand)
+    }
+}
+
+/// How a value is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits; rows have an even length.
+    Bf16,
+}
+
+/// Whether a backward pass will follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Forward only: a value's memory is free after its last reader.
+    #[default]
     Score,
     /// Forward and backward.
     Train,
@@ -117,21 +147,42 @@ impl Arena {
         let ranges = names.map(|name| self.planner.range(name.index()));
         self.memory.get_disjoint_mut(ranges).expect("an op's buffers live at once, so the plan keeps them apart")
     }
+
+    /// As [`Self::buffers`]; a name left away is an empty buffer.
+    pub(super) fn optional<const N: usize>(&mut self, names: [Option<Buffer>; N]) -> [&mut [f32]; N] {
+        let ranges = names.map(|name| name.map_or(0..0, |name| self.planner.range(name.index())));
+        self.memory.get_disjoint_mut(ranges).expect("an op's buffers live at once, so the plan keeps them apart")
+    }
+}
+
+/// A buffer of bf16 as it is.
+pub(super) fn half(words: &mut [f32]) -> &mut [Bf16] {
+    bytemuck::cast_slice_mut(words)
+}
+
+/// A model's parameters as ops read them.
+#[derive(Clone, Copy)]
+pub struct Weights<'a> {
+    /// The flat buffer.
+    pub values: &'a [f32],
+    /// The linear layers that run on bf16 values.
+    pub packed: &'a Packed,
 }
 
 /// What an op's forward sees.
 pub(super) struct Forward<'a> {
     pub(super) arena: &'a mut Arena,
-    pub(super) weights: &'a [f32],
+    pub(super) weights: Weights<'a>,
     pub(super) batch: &'a Batch,
 }
 
 /// What an op's backward sees. Parameter gradients are added to `gradients`.
 pub(super) struct Backward<'a> {
     pub(super) arena: &'a mut Arena,
-    pub(super) weights: &'a [f32],
+    pub(super) weights: Weights<'a>,
     pub(super) gradients: &'a mut [f32],
     pub(super) batch: &'a Batch,
+    pub(super) scratch: &'a mut Scratch,
     written: &'a mut [bool],
 }
 
@@ -145,23 +196,59 @@ impl Backward<'_> {
 /// A program of fused ops over one batch.
 #[derive(Default)]
 pub struct Tape {
+    mode: Mode,
+    storage: Storage,
     ops: Vec<Op>,
-    shapes: Vec<[usize; 2]>,
+    shapes: Vec<Shape>,
     lives: Vec<Option<Life>>,
     written: Vec<bool>,
     arena: Arena,
+    scratch: Scratch,
+}
+
+#[derive(Clone, Copy)]
+struct Shape {
+    rows: usize,
+    columns: usize,
+    storage: Storage,
+    /// The value whose gradient buffer takes the gradient of this one.
+    gradient: Var,
 }
 
 impl Tape {
-    /// Starts a new program; memory is kept.
-    pub fn clear(&mut self) {
+    /// Starts a new program; memory is kept. With [`Storage::Bf16`], values between linear layers are bf16.
+    pub fn start(&mut self, mode: Mode, storage: Storage) {
+        (self.mode, self.storage) = (mode, storage);
         self.ops.clear();
         self.shapes.clear();
     }
 
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// A new f32 value.
     pub(super) fn var(&mut self, rows: usize, columns: usize) -> Var {
-        self.shapes.push([rows, columns]);
-        Var(self.shapes.len() - 1)
+        self.stored(rows, columns, Storage::F32)
+    }
+
+    /// A new value.
+    pub(super) fn stored(&mut self, rows: usize, columns: usize, storage: Storage) -> Var {
+        assert!(storage == Storage::F32 || columns % 2 == 0, "rows of bf16 have an even length");
+        let var = Var(self.shapes.len());
+        self.shapes.push(Shape { rows, columns, storage, gradient: var });
+        var
+    }
+
+    /// The state that an f32 value is: with bf16 storage it gets a copy, whose gradient is the value's own.
+    pub(super) fn state(&mut self, full: Var) -> State {
+        if self.storage == Storage::F32 {
+            return State { full, operand: full };
+        }
+        let [rows, columns] = self.shape(full);
+        let operand = self.stored(rows, columns, Storage::Bf16);
+        self.shapes[operand.0].gradient = full;
+        State { full, operand }
     }
 
     pub(super) fn push(&mut self, op: Op) {
@@ -170,30 +257,39 @@ impl Tape {
 
     /// `[rows, columns]` of a value.
     pub fn shape(&self, var: Var) -> [usize; 2] {
-        self.shapes[var.0]
+        [self.shapes[var.0].rows, self.shapes[var.0].columns]
     }
 
-    /// Elements the arena holds: the peak memory of values and gradients.
+    pub(super) fn storage_of(&self, var: Var) -> Storage {
+        self.shapes[var.0].storage
+    }
+
+    /// The value whose gradient buffer takes the gradient of `var`.
+    pub(super) fn gradient_of(&self, var: Var) -> Var {
+        self.shapes[var.0].gradient
+    }
+
+    /// Words of 32 bits the arena holds: the peak memory of values and gradients.
     pub fn arena_len(&self) -> usize {
         self.arena.memory.len()
     }
 
     /// Runs the program; `result` stays readable until the next program.
-    pub fn forward(&mut self, mode: Mode, result: Var, weights: &[f32], batch: &Batch) {
-        self.plan(mode, result);
+    pub fn forward(&mut self, result: Var, weights: Weights, batch: &Batch) {
+        self.plan(result);
         for op in &self.ops {
             op.forward(&mut Forward { arena: &mut self.arena, weights, batch });
         }
     }
 
-    /// The value of the result of the last [`Self::forward`].
+    /// The value of the result (an f32 one) of the last [`Self::forward`].
     pub fn value(&mut self, result: Var) -> &[f32] {
         let [value] = self.arena.buffers([Buffer::Value(result)]);
         value
     }
 
     /// Adds the parameter gradients of Σ `seed`·`result` to `gradients`. Needs [`Mode::Train`].
-    pub fn backward(&mut self, result: Var, seed: &[f32], weights: &[f32], gradients: &mut [f32], batch: &Batch) {
+    pub fn backward(&mut self, result: Var, seed: &[f32], weights: Weights, gradients: &mut [f32], batch: &Batch) {
         self.written.clear();
         self.written.resize(self.shapes.len(), false);
         let [gradient] = self.arena.buffers([Buffer::Gradient(result)]);
@@ -205,12 +301,13 @@ impl Tape {
                 weights,
                 gradients,
                 batch,
+                scratch: &mut self.scratch,
                 written: &mut self.written,
             });
         }
     }
 
-    fn plan(&mut self, mode: Mode, result: Var) {
+    fn plan(&mut self, result: Var) {
         self.lives.clear();
         self.lives.resize(2 * self.shapes.len(), None);
         let last = 2 * self.ops.len();
@@ -218,7 +315,7 @@ impl Tape {
             self.live_forward(tick);
         }
         self.extend(Buffer::Value(result), last);
-        if mode == Mode::Train {
+        if self.mode == Mode::Train {
             self.extend(Buffer::Gradient(result), self.ops.len());
             for tick in 0..self.ops.len() {
                 self.live_backward(tick, last - 1 - tick);
@@ -250,7 +347,11 @@ impl Tape {
     /// Stretches a buffer's life to hold at `tick`.
     fn extend(&mut self, buffer: Buffer, tick: usize) {
         let (Buffer::Value(var) | Buffer::Gradient(var)) = buffer;
-        let len = self.shapes[var.0][0] * self.shapes[var.0][1];
+        let shape = self.shapes[var.0];
+        let len = match shape.storage {
+            Storage::F32 => shape.rows * shape.columns,
+            Storage::Bf16 => shape.rows * shape.columns / 2,
+        };
         let life = self.lives[buffer.index()].get_or_insert(Life { len, birth: tick, death: tick });
         life.birth = life.birth.min(tick);
         life.death = life.death.max(tick);

@@ -22,12 +22,12 @@ pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
 pub use optimizer::{Optimizer, Schedule, clip_scale};
 pub use sampler::{Visit, epoch};
-pub use settings::{Asked, Precision, Recipe, Settings, SettingsError};
+pub use settings::{Asked, Recipe, Settings, SettingsError};
 
 use crate::eval::{DataReport, EvalError, EvalOptions, evaluate};
-use crate::models::{JudgeError, Model, score_encoded};
+use crate::models::{JudgeError, Model, Workspace, score_encoded};
 use crate::nn::weights::{self, WeightError};
-use crate::nn::{Batch, Tape};
+use crate::nn::Mode;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -141,8 +141,7 @@ pub struct Trainer {
     gradients: Vec<f32>,
     state: State,
     visits: Vec<Visit>,
-    tape: Tape,
-    batch: Batch,
+    workspace: Workspace,
 }
 
 impl Trainer {
@@ -153,7 +152,7 @@ impl Trainer {
     /// When there is nothing to train on or the directory cannot be made.
     pub fn new(
         model: Model,
-        settings: Settings,
+        mut settings: Settings,
         examples: Vec<Example>,
         held_out: Option<HeldOut>,
         dir: PathBuf,
@@ -167,6 +166,8 @@ impl Trainer {
         for directory in [&dir, &run] {
             crate::files::remove_leftovers(directory).map_err(TrainError::io(directory))?;
         }
+        settings.precision = model.precision(settings.precision);
+        let workspace = Workspace::new(&model, settings.precision, Mode::Train);
         let len = model.parameters.len();
         let optimizer = Optimizer::new(len, settings.weight_decay);
         let visits = sampler::epoch(&examples, settings.group_size, settings.shuffle, settings.seed, 0);
@@ -181,8 +182,7 @@ impl Trainer {
             gradients: vec![0.0; len],
             state: State::default(),
             visits,
-            tape: Tape::default(),
-            batch: Batch::default(),
+            workspace,
         })
     }
 
@@ -197,6 +197,7 @@ impl Trainer {
             let identity = self.identity();
             self.state = checkpoint::read(&path, &mut self.model.parameters, &mut self.optimizer, &identity)?;
             self.visits = self.epoch(self.state.epoch);
+            self.pack();
         }
         log::truncate(&self.dir, self.state.step)?;
         Ok(self.state.step)
@@ -263,7 +264,7 @@ impl Trainer {
     /// Scores the held-out data; keeps the weights when they are the best so far.
     fn evaluate(&mut self) -> Result<Evaluation, TrainError> {
         let held_out = self.held_out.as_ref().expect("evaluation is only due with held-out data");
-        let scores = score_encoded(&self.model, &held_out.sequences, &mut self.tape, &mut self.batch)?;
+        let scores = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
         let evaluation = held_out.evaluation(&self.settings, self.state.step, &scores)?;
         if self.settings.keep_best {
             if self.state.best.is_none_or(|best| evaluation.beats(&best)) {
@@ -301,10 +302,11 @@ impl Trainer {
             Some(_) => checkpoint::read_weights(&path, &mut self.model.parameters)?,
             None => weights::write(&path, &self.model.parameters)?,
         }
+        self.pack();
         let held_out = match &self.held_out {
             None => None,
             Some(held_out) => {
-                let scores = score_encoded(&self.model, &held_out.sequences, &mut self.tape, &mut self.batch)?;
+                let scores = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
                 let grouped = held_out.grouped(&scores);
                 let mut report = evaluate(&held_out.name, &held_out.groups, &grouped, &EvalOptions::default())?;
                 report.truncated = Some(held_out.sequences.iter().filter(|s| s.truncated).count());
@@ -320,6 +322,11 @@ impl Trainer {
             stopped_early: self.state.step < self.settings.max_steps,
             chosen_by_held_out: self.state.best.is_some(),
         })
+    }
+
+    /// Brings the packed weights up to date.
+    fn pack(&mut self) {
+        self.workspace.packed.refresh(&self.model.parameters.values, true);
     }
 
     /// The settings of the run.

@@ -2,6 +2,7 @@
 
 use super::loss::Loss;
 use super::optimizer::Schedule;
+use crate::nn::Precision;
 use crate::text::Truncation;
 use serde::{Deserialize, Serialize};
 
@@ -14,15 +15,6 @@ pub enum Recipe {
     Default,
     /// TRL's RewardTrainer, step by step.
     Trl,
-}
-
-/// Arithmetic of the matrix products.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    /// 32-bit floats throughout.
-    #[default]
-    F32,
 }
 
 /// What a user may ask for; `None` is "as the recipe has it".
@@ -148,7 +140,7 @@ impl Asked {
             weight_decay: self.weight_decay.unwrap_or(0.0),
             max_grad_norm: self.max_grad_norm.unwrap_or(1.0),
             center_coefficient: self.center_coefficient.unwrap_or(if trl { 0.0 } else { 0.01 }),
-            precision: self.precision.unwrap_or_default(),
+            precision: self.precision.unwrap_or_else(Precision::best),
             seed: self.seed.unwrap_or(42),
             shuffle: !self.no_shuffle.unwrap_or(false),
             eval_fraction: self.eval_fraction_or_default(),

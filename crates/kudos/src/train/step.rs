@@ -3,8 +3,8 @@
 use super::log::StepMetrics;
 use super::loss::{Judged, group_loss};
 use super::{TrainError, Trainer, Visit, clip_scale};
-use crate::models::push;
-use crate::nn::Mode;
+use crate::models::{Workspace, push};
+use crate::nn::{Mode, Weights};
 
 /// Tokens packed into one forward and backward. A step of more tokens runs as several, whose gradients
 /// add up to the same sum: memory is bounded by this, not by the batch.
@@ -42,6 +42,7 @@ impl Trainer {
         if metrics.loss.is_finite() && norm.is_finite() {
             let scale = clip_scale(norm, settings.max_grad_norm);
             self.optimizer.step(&mut self.model.parameters, &self.gradients, learning_rate as f32, scale);
+            self.pack();
         }
         Ok(metrics)
     }
@@ -75,16 +76,14 @@ impl Trainer {
 
     /// Forward and backward of some visits; each weighs 1 / `total` in the step's loss.
     fn accumulate(&mut self, visits: &[Visit], total: usize, sums: &mut Sums) -> Result<(), TrainError> {
-        self.batch.clear();
+        self.workspace.batch.clear();
         for visit in visits {
             for member in &visit.members {
-                push(&self.model, &self.examples[visit.example].sequences[*member], &mut self.batch)?;
+                push(&self.model, &self.examples[visit.example].sequences[*member], &mut self.workspace.batch)?;
             }
         }
-        self.tape.clear();
-        let logits = self.model.build(&mut self.tape, &self.batch);
-        self.tape.forward(Mode::Train, logits, &self.model.parameters.values, &self.batch);
-        let scores = self.tape.value(logits).to_vec();
+        let logits = self.workspace.forward(&self.model, Mode::Train);
+        let scores = self.workspace.tape.value(logits).to_vec();
         let mut seed = vec![0.0; scores.len()];
         let mut at = 0;
         for visit in visits {
@@ -93,9 +92,10 @@ impl Trainer {
             sums.count(visit, &scores[range.clone()]);
             at = range.end;
         }
-        sums.tokens += self.batch.tokens();
-        let weights = &self.model.parameters.values;
-        self.tape.backward(logits, &seed, weights, &mut self.gradients, &self.batch);
+        sums.tokens += self.workspace.batch.tokens();
+        let Workspace { tape, batch, packed } = &mut self.workspace;
+        let weights = Weights { values: &self.model.parameters.values, packed };
+        tape.backward(logits, &seed, weights, &mut self.gradients, batch);
         Ok(())
     }
 

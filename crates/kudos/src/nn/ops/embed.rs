@@ -26,7 +26,7 @@ impl Embed {
     pub(super) fn uses(&self) -> Uses {
         Uses {
             reads: [None; 2],
-            writes: [Some(self.y), None, None],
+            writes: [Some(self.y), None, None, None],
             saved: [None; 4],
             output: self.y,
             inputs: [None; 2],
@@ -41,7 +41,7 @@ impl Embed {
     pub(super) fn forward(&self, pass: &mut Forward) {
         let [y] = pass.arena.buffers([Buffer::Value(self.y)]);
         let lookups = self.rows(pass.batch).map(|(span, rows)| match span {
-            Some(span) => Some(Lookup { table: &pass.weights[span.range()], rows }),
+            Some(span) => Some(Lookup { table: &pass.weights.values[span.range()], rows }),
             None => None,
         });
         match lookups {

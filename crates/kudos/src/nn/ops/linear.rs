@@ -1,10 +1,10 @@
-//! Linear layer with bias and activation: `y = act(x·wᵀ + b)`.
+//! Linear layer with bias and activation: `y = act(x·wᵀ + b)`, in f32 or on packed weights.
 
 use super::{Op, Uses};
 use crate::nn::parameters::Span;
-use crate::nn::tape::{Backward, Buffer, Forward, Tape, Var};
+use crate::nn::tape::{Backward, Buffer, Forward, Mode, Storage, Tape, Var, half};
 use kernels::activation::{self, Activation};
-use kernels::gemm::{Store, linear, linear_input_gradient, linear_weight_gradient};
+use kernels::gemm::{self, InputGradient, Store, WeightGradient, linear_input_gradient, linear_weight_gradient};
 
 /// The parameters of a linear layer.
 #[derive(Clone, Copy, Debug)]
@@ -19,66 +19,133 @@ pub struct LinearSpec {
     pub outputs: usize,
 }
 
+impl LinearSpec {
+    /// The layer of the outputs `range` alone.
+    pub fn rows(&self, range: std::ops::Range<usize>) -> Self {
+        assert!(range.end <= self.outputs);
+        let (start, outputs) = (range.start, range.len());
+        Self {
+            weight: Span { start: self.weight.start + start * self.inputs, len: outputs * self.inputs },
+            bias: Span { start: self.bias.start + start, len: outputs },
+            inputs: self.inputs,
+            outputs,
+        }
+    }
+}
+
 pub(in crate::nn) struct Linear {
     x: Var,
+    /// Whose gradient buffer x's gradient goes to.
+    dx: Var,
     y: Var,
-    /// The value before the activation and the activation, when there is one.
-    activated: Option<(Var, Activation)>,
+    /// The value before the activation, kept for the way back.
+    z: Option<Var>,
+    act: Option<Activation>,
     spec: LinearSpec,
     rows: usize,
+    storage: Storage,
+    dx_storage: Storage,
 }
 
 impl Tape {
-    /// `act(x·wᵀ + b)`: `[rows, inputs]` → `[rows, outputs]`.
+    /// `act(x·wᵀ + b)`: `[rows, inputs]` → `[rows, outputs]`, stored as x is.
     pub fn linear(&mut self, x: Var, spec: LinearSpec, act: Option<Activation>) -> Var {
         let [rows, columns] = self.shape(x);
         assert_eq!(columns, spec.inputs, "a linear layer's input width");
-        let activated = act.map(|act| (self.var(rows, spec.outputs), act));
-        let y = self.var(rows, spec.outputs);
-        self.push(Op::Linear(Linear { x, y, activated, spec, rows }));
+        let (storage, dx) = (self.storage_of(x), self.gradient_of(x));
+        let keeps = act.is_some() && self.mode() == Mode::Train;
+        let z = keeps.then(|| self.stored(rows, spec.outputs, storage));
+        let y = self.stored(rows, spec.outputs, storage);
+        let dx_storage = self.storage_of(dx);
+        self.push(Op::Linear(Linear { x, dx, y, z, act, spec, rows, storage, dx_storage }));
         y
     }
 }
 
 impl Linear {
-    fn z(&self) -> Option<Var> {
-        self.activated.map(|(z, _)| z)
-    }
-
     pub(super) fn uses(&self) -> Uses {
         Uses {
             reads: [Some(self.x), None],
-            writes: [Some(self.y), self.z(), None],
-            saved: [Some(self.x), self.z(), None, None],
+            writes: [Some(self.y), self.z, None, None],
+            saved: [Some(self.x), self.z, None, None],
             output: self.y,
-            inputs: [Some(self.x), None],
+            inputs: [Some(self.dx), None],
         }
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {
+        match self.storage {
+            Storage::F32 => self.forward_f32(pass),
+            Storage::Bf16 => self.forward_bf16(pass),
+        }
+    }
+
+    fn forward_f32(&self, pass: &mut Forward) {
         let LinearSpec { weight, bias, inputs, outputs } = self.spec;
-        let product = self.z().unwrap_or(self.y);
-        let [x, z] = pass.arena.buffers([Buffer::Value(self.x), Buffer::Value(product)]);
-        linear(z, x, &pass.weights[weight.range()], self.rows, inputs, outputs);
-        activation::add_bias(z, &pass.weights[bias.range()]);
-        if let Some((z, act)) = self.activated {
-            let [z, y] = pass.arena.buffers([Buffer::Value(z), Buffer::Value(self.y)]);
-            activation::forward(act, y, z);
+        let [x, product] = pass.arena.buffers([self.x, self.z.unwrap_or(self.y)].map(Buffer::Value));
+        gemm::linear(product, x, &pass.weights.values[weight.range()], self.rows, inputs, outputs);
+        let bias = &pass.weights.values[bias.range()];
+        match self.z {
+            None => activation::add_bias(product, &mut [], bias, self.act),
+            Some(z) => {
+                let [z, y] = pass.arena.buffers([z, self.y].map(Buffer::Value));
+                activation::add_bias(z, y, bias, self.act);
+            }
+        }
+    }
+
+    fn forward_bf16(&self, pass: &mut Forward) {
+        let weight = pass.weights.packed.layer(self.spec.weight);
+        let bias = &pass.weights.values[self.spec.bias.range()];
+        match self.z {
+            None => {
+                let [x, y] = pass.arena.buffers([self.x, self.y].map(Buffer::Value)).map(half);
+                gemm::Linear { y, z: None, x, bias, act: self.act }.run(weight);
+            }
+            Some(z) => {
+                let [x, y, z] = pass.arena.buffers([self.x, self.y, z].map(Buffer::Value)).map(half);
+                gemm::Linear { y, z: Some(z), x, bias, act: self.act }.run(weight);
+            }
         }
     }
 
     pub(super) fn backward(&self, pass: &mut Backward) {
+        let store = if pass.adds(self.dx) { Store::Add } else { Store::Replace };
+        match self.storage {
+            Storage::F32 => self.backward_f32(pass, store),
+            Storage::Bf16 => self.backward_bf16(pass, store),
+        }
+    }
+
+    fn backward_f32(&self, pass: &mut Backward, store: Store) {
         let LinearSpec { weight, bias, inputs, outputs } = self.spec;
-        if let Some((z, act)) = self.activated {
+        if let (Some(z), Some(act)) = (self.z, self.act) {
             let [dy, z] = pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(z)]);
             activation::backward(act, dy, z);
         }
-        let store = if pass.adds(self.x) { Store::Add } else { Store::Replace };
         let [dz, x, dx] =
-            pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(self.x), Buffer::Gradient(self.x)]);
+            pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(self.x), Buffer::Gradient(self.dx)]);
         linear_weight_gradient(&mut pass.gradients[weight.range()], dz, x, self.rows, inputs, outputs);
         activation::bias_backward(&mut pass.gradients[bias.range()], dz);
-        linear_input_gradient(dx, store, dz, &pass.weights[weight.range()], self.rows, inputs, outputs);
+        linear_input_gradient(dx, store, dz, &pass.weights.values[weight.range()], self.rows, inputs, outputs);
+    }
+
+    fn backward_bf16(&self, pass: &mut Backward, store: Store) {
+        if let (Some(z), Some(act)) = (self.z, self.act) {
+            let [dy, z] = pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(z)]).map(half);
+            activation::backward(act, dy, z);
+        }
+        let [dz, x] = pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(self.x)]).map(half);
+        let spans = [self.spec.weight.range(), self.spec.bias.range()];
+        let [dw, db] = pass.gradients.get_disjoint_mut(spans).expect("two parameters do not overlap");
+        WeightGradient { dw, db, dy: dz, x }.run(pass.scratch);
+        let [dz, dx] = pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Gradient(self.dx)]);
+        let into = match (self.dx_storage, store) {
+            (Storage::F32, store) => InputGradient::F32(dx, store),
+            (Storage::Bf16, Store::Replace) => InputGradient::Bf16(half(dx)),
+            (Storage::Bf16, Store::Add) => unreachable!("a bf16 value has one reader"),
+        };
+        into.run(half(dz), pass.weights.packed.layer(self.spec.weight));
     }
 }
 
@@ -122,7 +189,7 @@ mod tests {
                 beta: Span { start: 51, len: 3 },
                 epsilon: 0.1,
             };
-            tape.layer_norm(y, Some(x), norm)
+            tape.layer_norm(y, Some(x), norm).full
         });
     }
 }

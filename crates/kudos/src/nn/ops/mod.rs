@@ -16,6 +16,7 @@ pub(super) enum Op {
     Linear(linear::Linear),
     Norm(norm::Norm),
     Attention(attention::Attention),
+    FirstAttention(attention::FirstAttention),
     Pool(pool::Pool),
 }
 
@@ -23,8 +24,8 @@ pub(super) enum Op {
 pub(super) struct Uses {
     /// Values read forward.
     pub(super) reads: [Option<Var>; 2],
-    /// Values written forward (a read one may be overwritten in place).
-    pub(super) writes: [Option<Var>; 3],
+    /// Values written forward.
+    pub(super) writes: [Option<Var>; 4],
     /// Values the backward reads.
     pub(super) saved: [Option<Var>; 4],
     /// The value whose gradient the backward takes.
@@ -40,6 +41,7 @@ impl Op {
             Op::Linear(op) => op.uses(),
             Op::Norm(op) => op.uses(),
             Op::Attention(op) => op.uses(),
+            Op::FirstAttention(op) => op.uses(),
             Op::Pool(op) => op.uses(),
         }
     }
@@ -50,6 +52,7 @@ impl Op {
             Op::Linear(op) => op.forward(pass),
             Op::Norm(op) => op.forward(pass),
             Op::Attention(op) => op.forward(pass),
+            Op::FirstAttention(op) => op.forward(pass),
             Op::Pool(op) => op.forward(pass),
         }
     }
@@ -60,6 +63,7 @@ impl Op {
             Op::Linear(op) => op.backward(pass),
             Op::Norm(op) => op.backward(pass),
             Op::Attention(op) => op.backward(pass),
+            Op::FirstAttention(op) => op.backward(pass),
             Op::Pool(op) => op.backward(pass),
         }
     }
@@ -68,7 +72,7 @@ impl Op {
 /// Finite differences: the check every op's file runs on its own backward.
 #[cfg(test)]
 pub(super) mod check {
-    use crate::nn::{Batch, Mode, Sequence, Tape, Var};
+    use crate::nn::{Batch, Mode, Packed, Sequence, Storage, Tape, Var, Weights};
     use crate::random::Stream;
 
     /// Three sequences of 3, 1 and 5 tokens over a vocabulary of 7.
@@ -81,10 +85,10 @@ pub(super) mod check {
     }
 
     fn loss(build: &impl Fn(&mut Tape, &Batch) -> Var, weights: &[f32], tape: &mut Tape) -> (f64, Var, Vec<f32>) {
-        tape.clear();
+        tape.start(Mode::Train, Storage::F32);
         let batch = batch();
         let result = build(tape, &batch);
-        tape.forward(Mode::Train, result, weights, &batch);
+        tape.forward(result, Weights { values: weights, packed: &Packed::default() }, &batch);
         let mut random = Stream::new(9, 9);
         let value = tape.value(result);
         let seed: Vec<f32> = value.iter().map(|_| random.normal() as f32).collect();
@@ -99,7 +103,8 @@ pub(super) mod check {
         let mut tape = Tape::default();
         let (_, result, seed) = loss(&build, &weights, &mut tape);
         let mut gradients = vec![0.0; parameters];
-        tape.backward(result, &seed, &weights, &mut gradients, &batch());
+        let all = Weights { values: &weights, packed: &Packed::default() };
+        tape.backward(result, &seed, all, &mut gradients, &batch());
         for i in 0..parameters {
             let h = 4e-3;
             let mut moved = weights.clone();

@@ -1,9 +1,11 @@
-//! Layer norm with the residual added: `y = LN(x + residual)`.
+//! Layer norm with the residual added: `y = LN(x + residual)`, in f32.
 
 use super::{Op, Uses};
 use crate::nn::parameters::Span;
-use crate::nn::tape::{Backward, Buffer, Forward, Tape, Var};
-use kernels::norm::{LayerNorm, layer_norm, layer_norm_backward, layer_norm_parameter_gradients};
+use crate::nn::tape::{Backward, Buffer, Forward, Mode, State, Storage, Tape, Var, half};
+use kernels::norm::{
+    Into, LayerNorm, NormOutputs, NormSaved, layer_norm, layer_norm_backward, layer_norm_parameter_gradients,
+};
 
 /// The parameters of a layer norm.
 #[derive(Clone, Copy, Debug)]
@@ -16,73 +18,72 @@ pub struct NormSpec {
     pub epsilon: f32,
 }
 
-/// The buffer of `x` holds x + residual after the forward.
 pub(in crate::nn) struct Norm {
     x: Var,
+    x_storage: Storage,
     residual: Option<Var>,
-    y: Var,
-    stats: Var,
+    y: State,
+    /// x + residual, and mean and 1/σ: kept for the way back.
+    kept: Option<[Var; 2]>,
     spec: NormSpec,
 }
 
 impl Tape {
-    /// `LN(x + residual)`, `[rows, width]`. With a residual, no other op may read `x`: its buffer takes the sum.
-    pub fn layer_norm(&mut self, x: Var, residual: Option<Var>, spec: NormSpec) -> Var {
+    /// `LN(x + residual)`, `[rows, width]`, as the next state of the residual stream.
+    pub fn layer_norm(&mut self, x: Var, residual: Option<Var>, spec: NormSpec) -> State {
         let [rows, width] = self.shape(x);
         assert_eq!(width, spec.gamma.len, "a layer norm's width");
-        let stats = self.var(rows, 2);
-        let y = self.var(rows, width);
-        self.push(Op::Norm(Norm { x, residual, y, stats, spec }));
+        assert_eq!(self.gradient_of(x), x, "a layer norm reads a state's full value");
+        let kept = (self.mode() == Mode::Train).then(|| [self.var(rows, width), self.var(rows, 2)]);
+        let full = self.var(rows, width);
+        let y = self.state(full);
+        self.push(Op::Norm(Norm { x, x_storage: self.storage_of(x), residual, y, kept, spec }));
         y
     }
 }
 
 impl Norm {
     pub(super) fn uses(&self) -> Uses {
+        let [sum, stats] = self.kept.map_or([None; 2], |kept| kept.map(Some));
         Uses {
             reads: [Some(self.x), self.residual],
-            writes: [Some(self.y), Some(self.stats), None],
-            saved: [Some(self.x), Some(self.stats), None, None],
-            output: self.y,
+            writes: [Some(self.y.full), self.y.copy(), sum, stats],
+            saved: [sum, stats, None, None],
+            output: self.y.full,
             inputs: [Some(self.x), self.residual],
         }
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {
         let norm = LayerNorm {
-            gamma: &pass.weights[self.spec.gamma.range()],
-            beta: &pass.weights[self.spec.beta.range()],
+            gamma: &pass.weights.values[self.spec.gamma.range()],
+            beta: &pass.weights.values[self.spec.beta.range()],
             epsilon: self.spec.epsilon,
         };
-        let [x, y, stats] = [self.x, self.y, self.stats].map(Buffer::Value);
-        match self.residual {
-            Some(residual) => {
-                let [x, y, stats, residual] = pass.arena.buffers([x, y, stats, Buffer::Value(residual)]);
-                layer_norm(y, x, stats, Some(residual), norm);
-            }
-            None => {
-                let [x, y, stats] = pass.arena.buffers([x, y, stats]);
-                layer_norm(y, x, stats, None, norm);
-            }
+        let [sum, stats] = self.kept.map_or([None; 2], |kept| kept.map(Some));
+        let names = [Some(self.x), self.residual, Some(self.y.full), self.y.copy(), sum, stats];
+        let [x, residual, y, copy, sum, stats] = pass.arena.optional(names.map(|var| var.map(Buffer::Value)));
+        let out = NormOutputs { y, half: half(copy), sum, stats };
+        match self.x_storage {
+            Storage::F32 => layer_norm(out, x, residual, norm),
+            Storage::Bf16 => layer_norm(out, half(x), residual, norm),
         }
     }
 
     pub(super) fn backward(&self, pass: &mut Backward) {
-        let gamma = &pass.weights[self.spec.gamma.range()];
+        let [sum, stats] = self.kept.expect("a training tape keeps the sums").map(Buffer::Value);
         let add = pass.adds(self.x);
-        let names =
-            [Buffer::Gradient(self.x), Buffer::Gradient(self.y), Buffer::Value(self.x), Buffer::Value(self.stats)];
-        let [dx, dy, sum, stats] = pass.arena.buffers(names);
+        let add_residual = self.residual.is_some_and(|residual| pass.adds(residual));
+        let [dx, dy] = [self.x, self.y.full].map(Buffer::Gradient);
+        let names = [Some(dx), Some(dy), Some(sum), Some(stats), self.residual.map(Buffer::Gradient)];
+        let [dx, dy, sum, stats, d_residual] = pass.arena.optional(names);
         let (d_gamma, d_beta) = two_spans(pass.gradients, self.spec.gamma, self.spec.beta);
         layer_norm_parameter_gradients(d_gamma, d_beta, dy, sum, stats);
-        layer_norm_backward(dx, add, dy, sum, stats, gamma);
-        let Some(residual) = self.residual else { return };
-        assert!(!add, "the summand of a residual norm has one reader");
-        let add = pass.adds(residual);
-        let [dx, d_residual] = pass.arena.buffers([Buffer::Gradient(self.x), Buffer::Gradient(residual)]);
-        match add {
-            true => kernels::reduce::add(d_residual, dx),
-            false => d_residual.copy_from_slice(dx),
+        let saved = NormSaved { sum, stats, gamma: &pass.weights.values[self.spec.gamma.range()] };
+        let d_residual = Into { gradient: d_residual, add: add_residual };
+        match self.x_storage {
+            Storage::F32 => layer_norm_backward(Into { gradient: dx, add }, d_residual, dy, saved),
+            Storage::Bf16 => layer_norm_backward(Into { gradient: half(dx), add }, d_residual, dy, saved),
         }
     }
 }
@@ -103,12 +104,12 @@ mod tests {
         let table = |start, rows: usize| Span { start, len: rows * 5 };
         check::gradients(70, |tape, batch| {
             let x = tape.embed(batch, 5, table(0, 7), table(35, 5), None);
-            tape.layer_norm(x, None, spec)
+            tape.layer_norm(x, None, spec).full
         });
         check::gradients(70, |tape, batch| {
             let x = tape.embed(batch, 5, table(0, 7), table(35, 5), None);
             let residual = tape.embed(batch, 5, table(0, 7), table(35, 5), None);
-            tape.layer_norm(x, Some(residual), spec)
+            tape.layer_norm(x, Some(residual), spec).full
         });
     }
 }

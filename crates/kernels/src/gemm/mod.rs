@@ -5,6 +5,12 @@
 //! for one row, for at most 256 outputs, for outputs of at most 64×64 and for an inner dimension of at
 //! most 2, and each would give a row other bits in another batch. A lone row is computed as two for the same reason.
 
+mod bf16;
+pub(crate) mod panels;
+pub(crate) mod tile;
+
+pub use bf16::{InputGradient, Linear, PackedWeight, Scratch, WeightGradient};
+
 use crate::parallel::{for_row_blocks, threads};
 use crate::reduce::dot;
 

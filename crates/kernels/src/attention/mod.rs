@@ -6,6 +6,9 @@
 //! matrix stays in the cache; only the log-sum-exp of each row is kept, and the way back computes
 //! the probabilities again (Dao et al. 2022, FlashAttention).
 
+pub mod bf16;
+pub mod first;
+
 use crate::gemm::{Operand, Store, raw};
 use crate::math::exp;
 use crate::parallel::{Shared, for_each};
@@ -125,7 +128,7 @@ pub fn bidirectional(out: &mut [f32], log_sums: &mut [f32], qkv: &[f32], layout:
     });
 }
 
-fn forward_head(head: Head, qkv: &[f32], out: Shared, log_sums: &mut [f32]) {
+fn forward_head(head: Head, qkv: &[f32], out: Shared<f32>, log_sums: &mut [f32]) {
     with_scratch(BLOCK * head.len, |scores, _| {
         for first in (0..head.len).step_by(BLOCK) {
             let rows = BLOCK.min(head.len - first);
@@ -203,7 +206,7 @@ pub fn bidirectional_backward(d_qkv: &mut [f32], d_out: &[f32], saved: Saved, la
     for_each(layout.tasks(), |task| backward_head(layout.head(task), d_qkv, d_out, saved, layout.tokens()));
 }
 
-fn backward_head(head: Head, d_qkv: Shared, d_out: &[f32], saved: Saved, tokens: usize) {
+fn backward_head(head: Head, d_qkv: Shared<f32>, d_out: &[f32], saved: Saved, tokens: usize) {
     let log_sums = &saved.log_sums[head.head * tokens + head.start..][..head.len];
     with_scratch(BLOCK * head.len, |probabilities, d_scores| {
         for first in (0..head.len).step_by(BLOCK) {
@@ -248,7 +251,7 @@ dispatch! {
 }
 
 /// Adds one block of queries to dV, dQ and dK.
-fn accumulate(head: Head, d_qkv: Shared, d_rows: Operand, qkv: &[f32], [p, ds]: [&[f32]; 2], first: usize) {
+fn accumulate(head: Head, d_qkv: Shared<f32>, d_rows: Operand, qkv: &[f32], [p, ds]: [&[f32]; 2], first: usize) {
     let rows = p.len() / head.len;
     let store = if first == 0 { Store::Replace } else { Store::Add };
     let stride = 3 * head.width;
@@ -286,7 +289,7 @@ mod tests {
     use crate::parallel::with_threads;
     use proptest::prelude::*;
 
-    fn values(n: usize, seed: u64) -> Vec<f32> {
+    pub(super) fn values(n: usize, seed: u64) -> Vec<f32> {
         let mut state = seed;
         (0..n)
             .map(|_| {
@@ -310,7 +313,7 @@ mod tests {
         d_qkv
     }
 
-    fn offsets(lengths: &[usize]) -> Vec<usize> {
+    pub(super) fn offsets(lengths: &[usize]) -> Vec<usize> {
         std::iter::once(0)
             .chain(lengths.iter().scan(0, |sum, l| {
                 *sum += l;

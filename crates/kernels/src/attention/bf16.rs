@@ -1,0 +1,396 @@
+//! Attention with bf16 operands: scores, softmax and sums in f32, 12 rows at a time.
+//!
+//! One task owns one head of one sequence: it packs that head's keys and values once, and keeps a strip of
+//! 12 rows of scores in the first-level cache. The way back works on the transposed scores (rows are keys), because then
+//! the gradients of keys and values are plain products, and only the queries' one reads transposed.
+
+use super::{Head, Layout, Part};
+use crate::bf16::{Bf16, Element};
+use crate::gemm::panels::{COLUMNS, Lines, ROWS, View, pack_left, pack_straight, pack_transposed, panels};
+use crate::gemm::tile::{self, Left, Tile};
+use crate::math::exp;
+use crate::parallel::{Shared, for_each};
+use crate::reduce::sum_by;
+use std::cell::RefCell;
+
+/// Memory of one task.
+#[derive(Default)]
+struct Scratch {
+    by_column: [Lines; 2],
+    by_row: [Lines; 3],
+    strips: [Lines; 2],
+    halves: [Lines; 2],
+    left: Lines,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Whether a head of this size can be computed in bf16: words hold two neighbours.
+pub fn fits(head_dim: usize) -> bool {
+    head_dim % 2 == 0
+}
+
+/// `out = softmax(q·kᵀ/√d)·v` as [`super::bidirectional`], on bf16.
+pub fn bidirectional(out: &mut [Bf16], log_sums: &mut [f32], qkv: &[Bf16], layout: Layout) {
+    let tokens = layout.tokens();
+    check(layout, &[(out.len(), 1), (qkv.len(), 3)], qkv);
+    assert_eq!(log_sums.len(), tokens * layout.heads);
+    let (out, log_sums) = (Shared::new(out), Shared::new(log_sums));
+    for_each(layout.tasks(), |task| {
+        let head = layout.head(task);
+        // SAFETY: a task owns the rows of its own head and sequence.
+        let log_sums = unsafe { log_sums.slice(head.head * tokens + head.start, head.len) };
+        SCRATCH.with_borrow_mut(|scratch| forward_head(head, qkv, out, log_sums, scratch));
+    });
+}
+
+fn check(layout: Layout, buffers: &[(usize, usize)], words: &[Bf16]) {
+    assert!(crate::bf16::has_low_precision(), "bf16 products need AVX-512 BF16");
+    assert!(fits(layout.head_dim) && words.as_ptr().addr() % 4 == 0);
+    for (len, widths) in buffers {
+        assert_eq!(*len, widths * layout.tokens() * layout.width());
+    }
+}
+
+/// The columns of one head in `[tokens, stride]`.
+fn columns<'a>(data: &'a [Bf16], at: usize, stride: usize, head: Head) -> View<'a, Bf16> {
+    View { data: &data[at..], stride, rows: head.len, columns: head.dim }
+}
+
+fn part<'a>(qkv: &'a [Bf16], part: Part, head: Head) -> View<'a, Bf16> {
+    columns(qkv, head.at(part, 0), 3 * head.width, head)
+}
+
+dispatch! {
+    /// Packs a head for products whose reduction runs along the head: `[len/32][dim/2][32]`.
+    fn by_column(lines: &mut Lines, view: View<'_, Bf16>) {
+        let steps = view.columns / 2;
+        let words = &mut lines.words(panels(view.rows) * steps * COLUMNS)[..panels(view.rows) * steps * COLUMNS];
+        for (panel, words) in words.chunks_exact_mut(steps * COLUMNS).enumerate() {
+            pack_transposed(words, view, panel);
+        }
+    }
+}
+
+dispatch! {
+    /// Packs a head for products whose reduction runs along the tokens: `[dim/32][len/2][32]`.
+    fn by_row(lines: &mut Lines, view: View<'_, Bf16>) {
+        let steps = view.rows.div_ceil(2);
+        let words = &mut lines.words(panels(view.columns) * steps * COLUMNS)[..panels(view.columns) * steps * COLUMNS];
+        for (panel, words) in words.chunks_exact_mut(steps * COLUMNS).enumerate() {
+            pack_straight(words, view, panel);
+        }
+    }
+}
+
+/// Rows `first..first + rows` of a head's columns as the left side.
+fn rows_of(view: View<Bf16>, first: usize) -> Left {
+    Left { data: view.data[first * view.stride..].as_ptr().cast(), row_stride: view.stride / 2, step_stride: 1 }
+}
+
+/// A row of scores: padded to whole panels.
+fn padded(len: usize) -> usize {
+    panels(len) * COLUMNS
+}
+
+/// `strip[..rows] = left · right`, `strip: [12, padded]`.
+fn strip_product(strip: &mut [f32], width: usize, left: Left, right: &[u32], steps: usize, rows: usize) {
+    let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
+    for panel in 0..width / COLUMNS {
+        let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
+        // SAFETY: `left` has `rows` rows of `steps` words and `right` is a panel; `check` saw the processor.
+        unsafe { tile::bf16(&mut tile, left, right.as_ptr(), steps, rows) };
+        for (row, values) in tile[..rows].iter().enumerate() {
+            strip[row * width + panel * COLUMNS..][..COLUMNS].copy_from_slice(values);
+        }
+    }
+}
+
+fn floats(lines: &mut Lines, len: usize) -> &mut [f32] {
+    &mut bytemuck::cast_slice_mut(lines.words(len))[..len]
+}
+
+fn halves(lines: &mut Lines, len: usize) -> &mut [Bf16] {
+    &mut bytemuck::cast_slice_mut(lines.words(len / 2))[..len]
+}
+
+/// Rows of bf16 scores as the left side, the reduction along them.
+fn score_rows(halves: &[Bf16], width: usize) -> Left {
+    Left { data: halves.as_ptr().cast(), row_stride: width / 2, step_stride: 1 }
+}
+
+fn forward_head(head: Head, qkv: &[Bf16], out: Shared<Bf16>, log_sums: &mut [f32], scratch: &mut Scratch) {
+    let width = padded(head.len);
+    by_column(&mut scratch.by_column[0], part(qkv, Part::Key, head));
+    by_row(&mut scratch.by_row[0], part(qkv, Part::Value, head));
+    let (keys, values) = (scratch.by_column[0].as_words(), scratch.by_row[0].as_words());
+    let queries = part(qkv, Part::Query, head);
+    let strip = floats(&mut scratch.strips[0], ROWS * width);
+    let weights = halves(&mut scratch.halves[0], ROWS * width);
+    for first in (0..head.len).step_by(ROWS) {
+        let rows = ROWS.min(head.len - first);
+        strip_product(strip, width, rows_of(queries, first), keys, head.dim / 2, rows);
+        let mut scales = [0.0; ROWS];
+        softmax_rows(weights, strip, &mut scales, &mut log_sums[first..first + rows], head.len, head.scale());
+        weighted_values(head, out, first, score_rows(weights, width), values, &scales[..rows]);
+    }
+}
+
+/// `out[first..] = weights · values · scale`, a row each.
+fn weighted_values(head: Head, out: Shared<Bf16>, first: usize, weights: Left, values: &[u32], scales: &[f32]) {
+    let steps = head.len.div_ceil(2);
+    let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
+    for panel in 0..panels(head.dim) {
+        let right = &values[panel * steps * COLUMNS..][..steps * COLUMNS];
+        // SAFETY: as in `strip_product`; a row of weights is padded beyond `steps` words.
+        unsafe { tile::bf16(&mut tile, weights, right.as_ptr(), steps, scales.len()) };
+        let columns = COLUMNS.min(head.dim - panel * COLUMNS);
+        for (row, scale) in scales.iter().enumerate() {
+            // SAFETY: a task owns the columns of its head over its sequence.
+            let out = unsafe { out.slice(head.out(first + row) + panel * COLUMNS, columns) };
+            scale_row(out, &tile[row], *scale);
+        }
+    }
+}
+
+dispatch! {
+    fn scale_row(out: &mut [Bf16], values: &[f32], scale: f32) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = Bf16::narrow(value * scale);
+        }
+    }
+}
+
+dispatch! {
+    /// Scores → unnormalised weights exp(s − max) in bf16, with 1/Σ and the log-sum-exp of each row.
+    fn softmax_rows(weights: &mut [Bf16], strip: &mut [f32], scales: &mut [f32], log_sums: &mut [f32], len: usize, scale: f32) {
+        let width = padded(len);
+        for (i, log_sum) in log_sums.iter_mut().enumerate() {
+            let row = &mut strip[i * width..(i + 1) * width];
+            row[len..].fill(f32::NEG_INFINITY);
+            let mut lanes = [f32::NEG_INFINITY; 16];
+            for chunk in row.chunks_exact(16) {
+                for l in 0..16 {
+                    lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
+                }
+            }
+            let max = lanes.iter().fold(f32::NEG_INFINITY, |m, v| if *v > m { *v } else { m });
+            let weights = &mut weights[i * width..(i + 1) * width];
+            for (weight, v) in weights.iter_mut().zip(row.iter_mut()) {
+                *v = exp((*v - max) * scale);
+                *weight = Bf16::narrow(*v);
+            }
+            let sum = sum_by(width, |j| row[j]);
+            scales[i] = 1.0 / sum;
+            *log_sum = max.mul_add(scale, sum.ln());
+        }
+    }
+}
+
+/// What the way back reads: the forward's inputs and outputs.
+#[derive(Clone, Copy)]
+pub struct Saved<'a> {
+    /// The forward's input, `[tokens, 3·width]`.
+    pub qkv: &'a [Bf16],
+    /// The forward's output, `[tokens, width]`.
+    pub out: &'a [Bf16],
+    /// The forward's log-sum-exp, `[heads, tokens]`.
+    pub log_sums: &'a [f32],
+}
+
+/// Gradient of [`bidirectional`]: writes all of `d_qkv: [tokens, 3·width]` from `d_out: [tokens, width]`.
+pub fn bidirectional_backward(d_qkv: &mut [Bf16], d_out: &[Bf16], saved: Saved, layout: Layout) {
+    check(layout, &[(d_qkv.len(), 3), (saved.qkv.len(), 3), (d_out.len(), 1), (saved.out.len(), 1)], saved.qkv);
+    assert!(d_out.as_ptr().addr() % 4 == 0);
+    let (d_qkv, tokens) = (Shared::new(d_qkv), layout.tokens());
+    for_each(layout.tasks(), |task| {
+        let head = layout.head(task);
+        let log_sums = &saved.log_sums[head.head * tokens + head.start..][..head.len];
+        SCRATCH.with_borrow_mut(|scratch| backward_head(head, d_qkv, d_out, saved, log_sums, scratch));
+    });
+}
+
+fn backward_head(
+    head: Head,
+    d_qkv: Shared<Bf16>,
+    d_out: &[Bf16],
+    saved: Saved,
+    log_sums: &[f32],
+    scratch: &mut Scratch,
+) {
+    let (width, steps) = (padded(head.len), head.len.div_ceil(2));
+    let d_rows = columns(d_out, head.out(0), head.width, head);
+    let [queries, keys, values] = [Part::Query, Part::Key, Part::Value].map(|p| part(saved.qkv, p, head));
+    let Scratch { by_column: [queries_by_column, d_by_column], by_row: rows, strips, halves: strip_halves, left } = scratch;
+    by_column(queries_by_column, queries);
+    by_column(d_by_column, d_rows);
+    [d_rows, queries, keys].into_iter().zip(rows.iter_mut()).for_each(|(view, lines)| by_row(lines, view));
+    let [d_by_row, queries_by_row, keys_by_row] = rows.each_ref().map(Lines::as_words);
+
+    let [scores, d_scores] = strips;
+    let sums = row_sums(d_rows, columns(saved.out, head.out(0), head.width, head));
+    let (scores, d_weights) = (floats(scores, ROWS * width), floats(d_scores, ROWS * width));
+    let [weights, gradients] = strip_halves;
+    let weights = halves(weights, ROWS * width);
+    let gradients = halves(gradients, head.len.next_multiple_of(2) * width);
+    if head.len % 2 == 1 {
+        gradients[head.len * width..].fill(Bf16::default());
+    }
+    for first in (0..head.len).step_by(ROWS) {
+        let count = ROWS.min(head.len - first);
+        strip_product(scores, width, rows_of(keys, first), queries_by_column.as_words(), head.dim / 2, count);
+        strip_product(d_weights, width, rows_of(values, first), d_by_column.as_words(), head.dim / 2, count);
+        let own = &mut gradients[first * width..(first + count) * width];
+        softmax_gradient(weights, own, scores, d_weights, [log_sums, &sums], head.scale());
+        let into = |part| (d_qkv, head.at(part, first));
+        store_rows(head, into(Part::Value), score_rows(weights, width), d_by_row, steps, count);
+        store_rows(head, into(Part::Key), score_rows(own, width), queries_by_row, steps, count);
+    }
+    let transposed = View { data: gradients, stride: width, rows: head.len, columns: head.len };
+    for first in (0..head.len).step_by(ROWS) {
+        let words = &mut left.words(ROWS * steps)[..ROWS * steps];
+        left_panel(words, transposed, first);
+        let left = Left { data: words.as_ptr(), row_stride: 1, step_stride: ROWS };
+        let into = (d_qkv, head.at(Part::Query, first));
+        store_rows(head, into, left, keys_by_row, steps, ROWS.min(head.len - first));
+    }
+}
+
+dispatch! {
+    fn left_panel(words: &mut [u32], view: View<'_, Bf16>, first: usize) {
+        pack_left(words, view, first);
+    }
+}
+
+/// `d_qkv[at..] = left · right`, `rows` rows of a head's columns.
+fn store_rows(head: Head, (d_qkv, at): (Shared<Bf16>, usize), left: Left, right: &[u32], steps: usize, rows: usize) {
+    let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
+    for panel in 0..panels(head.dim) {
+        let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
+        // SAFETY: as in `strip_product`.
+        unsafe { tile::bf16(&mut tile, left, right.as_ptr(), steps, rows) };
+        let columns = COLUMNS.min(head.dim - panel * COLUMNS);
+        for (row, values) in tile[..rows].iter().enumerate() {
+            // SAFETY: a task owns its head's columns of `d_qkv` over its sequence.
+            let out = unsafe { d_qkv.slice(at + row * 3 * head.width + panel * COLUMNS, columns) };
+            scale_row(out, values, 1.0);
+        }
+    }
+}
+
+/// Σ_j dO·O of each query: the softmax's correction term.
+fn row_sums(d_out: View<Bf16>, out: View<Bf16>) -> Vec<f32> {
+    let mut sums = vec![0.0; padded(out.rows)];
+    fill_row_sums(&mut sums, d_out, out);
+    sums
+}
+
+dispatch! {
+    fn fill_row_sums(sums: &mut [f32], d_out: View<'_, Bf16>, out: View<'_, Bf16>) {
+        for (i, sum) in sums.iter_mut().enumerate().take(out.rows) {
+            let (d, o) = (&d_out.data[i * d_out.stride..][..out.columns], &out.data[i * out.stride..][..out.columns]);
+            *sum = sum_by(out.columns, |j| d[j].widen() * o[j].widen());
+        }
+    }
+}
+
+dispatch! {
+    /// Rows are keys, columns queries: scores → probabilities, gradients of these → of the unscaled scores. Columns
+    /// beyond the sequence become 0.
+    fn softmax_gradient(weights: &mut [Bf16], gradients: &mut [Bf16], scores: &[f32], d_weights: &[f32], columns: [&[f32]; 2], scale: f32) {
+        let [log_sums, row_sums] = columns;
+        let (len, width) = (log_sums.len(), row_sums.len());
+        for (i, gradients) in gradients.chunks_exact_mut(width).enumerate() {
+            let (scores, d_weights) = (&scores[i * width..][..len], &d_weights[i * width..][..len]);
+            let weights = &mut weights[i * width..][..width];
+            for j in 0..len {
+                let p = exp(scores[j].mul_add(scale, -log_sums[j]));
+                weights[j] = Bf16::narrow(p);
+                gradients[j] = Bf16::narrow(p * (d_weights[j] - row_sums[j]) * scale);
+            }
+            weights[len..].fill(Bf16::default());
+            gradients[len..].fill(Bf16::default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::tests::{offsets, values};
+    use crate::parallel::with_threads;
+    use proptest::prelude::*;
+
+    fn aligned(len: usize, seed: u64) -> (Vec<u32>, Vec<f32>) {
+        let mut words = vec![0u32; len.div_ceil(2)];
+        let halves: &mut [Bf16] = &mut bytemuck::cast_slice_mut(&mut words)[..len];
+        halves.iter_mut().zip(values(len, seed)).for_each(|(h, v)| *h = Bf16::narrow(v));
+        let wide = halves.iter().map(|v| v.widen()).collect();
+        (words, wide)
+    }
+
+    fn run(qkv: &[u32], d_out: &[u32], layout: Layout) -> (Vec<Bf16>, Vec<Bf16>) {
+        let len = layout.tokens() * layout.width();
+        let (qkv, d_out) = (&bytemuck::cast_slice(qkv)[..3 * len], &bytemuck::cast_slice(d_out)[..len]);
+        let (mut out, mut log_sums) = (vec![Bf16(0); len], vec![0.0; layout.tokens() * layout.heads]);
+        bidirectional(&mut out, &mut log_sums, qkv, layout);
+        let mut d_qkv = vec![Bf16(9); 3 * len];
+        bidirectional_backward(&mut d_qkv, d_out, Saved { qkv, out: &out, log_sums: &log_sums }, layout);
+        (out, d_qkv)
+    }
+
+    fn skipped() -> bool {
+        let skip = !crate::bf16::has_low_precision();
+        if skip {
+            eprintln!("skipped: this processor has no AVX-512 BF16");
+        }
+        skip
+    }
+
+    /// Mean of |found − expected| over the mean of |expected|.
+    fn relative_error(found: &[Bf16], expected: &[f32]) -> f32 {
+        let error: f32 = found.iter().zip(expected).map(|(f, e)| (f.widen() - e).abs()).sum();
+        error / expected.iter().map(|e| e.abs()).sum::<f32>().max(1e-3 * expected.len() as f32)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn forward_and_backward_match_f32(lengths in proptest::collection::vec(1usize..100, 1..4), heads in 1usize..4, half_dim in 1usize..36, seed in any::<u64>()) {
+            if skipped() { return Ok(()) }
+            let offsets = offsets(&lengths);
+            let layout = Layout { offsets: &offsets, heads, head_dim: 2 * half_dim };
+            let len = layout.tokens() * layout.width();
+            let ((qkv, wide), (d_out, d_wide)) = (aligned(3 * len, seed), aligned(len, seed ^ 5));
+            let (out, d_qkv) = run(&qkv, &d_out, layout);
+            let (mut expected, mut log_sums) = (vec![0.0; len], vec![0.0; layout.tokens() * heads]);
+            super::super::bidirectional(&mut expected, &mut log_sums, &wide, layout);
+            prop_assert!(relative_error(&out, &expected) < 0.01);
+            let mut d_expected = vec![0.0; 3 * len];
+            let saved = super::super::Saved { qkv: &wide, out: &expected, log_sums: &log_sums };
+            super::super::bidirectional_backward(&mut d_expected, &d_wide, saved, layout);
+            prop_assert!(relative_error(&d_qkv, &d_expected) < 0.02, "{}", relative_error(&d_qkv, &d_expected));
+        }
+    }
+
+    #[test]
+    fn a_sequence_has_the_same_bits_alone_and_in_a_batch() {
+        if skipped() {
+            return;
+        }
+        let lengths = [6, 130, 1, 64, 65];
+        let offsets = offsets(&lengths);
+        let layout = Layout { offsets: &offsets, heads: 3, head_dim: 16 };
+        let width = layout.width();
+        let (qkv, d_out) = (aligned(3 * width * layout.tokens(), 1).0, aligned(width * layout.tokens(), 2).0);
+        let (out, d_qkv) = with_threads(2, || run(&qkv, &d_out, layout));
+        for (i, len) in lengths.into_iter().enumerate() {
+            let (start, end) = (offsets[i] * width, offsets[i + 1] * width);
+            let alone = Layout { offsets: &[0, len], ..layout };
+            let (own, d_own) = with_threads(3, || run(&qkv[3 * start / 2..3 * end / 2], &d_out[start / 2..end / 2], alone));
+            assert!(own == out[start..end] && d_own == d_qkv[3 * start..3 * end], "sequence {i}");
+        }
+    }
+}

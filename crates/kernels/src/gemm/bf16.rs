@@ -1,0 +1,460 @@
+//! Linear layers in bf16: operands of 16 bits, sums in f32, weights packed once per load or optimizer step.
+//!
+//! The whole reduction of an element runs in one register, so a row's bits depend neither on the
+//! other rows nor on the number of threads.
+
+use super::panels::{COLUMNS, Lines, ROWS, View, pack_left, pack_straight, pack_transposed, panels};
+use super::tile::{self, Left, Tile};
+use super::Store;
+use crate::activation::{Activation, apply};
+use crate::bf16::{Bf16, Element};
+use crate::parallel::{Shared, for_each};
+use std::cell::RefCell;
+
+/// Bytes of A that one task keeps in its second-level cache while the panels of B pass by.
+const BLOCK_BYTES: usize = 1 << 18;
+/// Tasks that a product is cut into at least, if it can be: enough for any number of threads to share evenly.
+const TASKS: usize = 24;
+
+/// A weight `[outputs, inputs]` packed for the products of a linear layer.
+#[derive(Clone, Debug, Default)]
+pub struct PackedWeight {
+    forward: Lines,
+    backward: Lines,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl PackedWeight {
+    /// Whether a layer of this shape can be packed: words hold two neighbours.
+    pub fn fits(inputs: usize, outputs: usize) -> bool {
+        inputs % 2 == 0 && outputs % 2 == 0 && inputs >= 16 && outputs >= 16
+    }
+
+    /// Packs `weight: [outputs, inputs]` for `y = x·wᵀ`, and with `backward` for `dx = dy·w` too. Memory is reused.
+    pub fn pack(&mut self, weight: &[f32], inputs: usize, outputs: usize, backward: bool) {
+        assert!(weight.len() == inputs * outputs && Self::fits(inputs, outputs));
+        (self.inputs, self.outputs) = (inputs, outputs);
+        let view = View::new(weight, outputs, inputs);
+        pack_all(&mut self.forward, panels(outputs), inputs / 2, |words, panel| transposed_panel(words, view, panel));
+        if backward {
+            pack_all(&mut self.backward, panels(inputs), outputs / 2, |words, panel| straight_panel(words, view, panel));
+        }
+    }
+
+    /// Columns of x.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Columns of y.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+}
+
+fn pack_all(lines: &mut Lines, panels: usize, steps: usize, pack: impl Fn(&mut [u32], usize) + Sync + Send) {
+    let words = Shared::new(lines.words(panels * steps * COLUMNS));
+    for_each(panels, |panel| {
+        // SAFETY: each task owns its own panel.
+        pack(unsafe { words.slice(panel * steps * COLUMNS, steps * COLUMNS) }, panel);
+    });
+}
+
+dispatch! {
+    fn transposed_panel[T: Element](words: &mut [u32], view: View<'_, T>, panel: usize) {
+        pack_transposed(words, view, panel);
+    }
+}
+
+dispatch! {
+    fn straight_panel[T: Element](words: &mut [u32], view: View<'_, T>, panel: usize) {
+        pack_straight(words, view, panel);
+    }
+}
+
+/// A product over rows of bf16 that lie as they are, and a packed right side.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    left: &'a [Bf16],
+    right: &'a [u32],
+    rows: usize,
+    columns: usize,
+    inner: usize,
+}
+
+impl Product<'_> {
+    /// Computes every tile and hands it to `write(tile, [first row, rows], [first column, columns])`.
+    fn run(&self, write: impl Fn(&mut Tile, [usize; 2], [usize; 2]) + Sync + Send) {
+        assert!(crate::bf16::has_low_precision(), "bf16 products need AVX-512 BF16");
+        assert!(self.left.len() == self.rows * self.inner && self.left.as_ptr().addr() % 4 == 0);
+        assert!(self.right.len() >= panels(self.columns) * self.inner / 2 * COLUMNS);
+        let block_rows = (BLOCK_BYTES / (2 * self.inner)).clamp(2 * ROWS, 8 * ROWS) / ROWS * ROWS;
+        let (blocks, panels) = (self.rows.div_ceil(block_rows), panels(self.columns));
+        let groups = TASKS.div_ceil(blocks.max(1)).min(panels);
+        for_each(blocks * groups, |task| {
+            let (block, group) = (task / groups, task % groups);
+            let rows = block * block_rows..self.rows.min((block + 1) * block_rows);
+            self.task(rows, group * panels / groups..(group + 1) * panels / groups, &write);
+        });
+    }
+
+    fn task(
+        &self,
+        rows: std::ops::Range<usize>,
+        panels: std::ops::Range<usize>,
+        write: &impl Fn(&mut Tile, [usize; 2], [usize; 2]),
+    ) {
+        let steps = self.inner / 2;
+        let mut tile = [[0.0; COLUMNS]; ROWS];
+        for panel in panels {
+            let right = &self.right[panel * steps * COLUMNS..][..steps * COLUMNS];
+            let column = panel * COLUMNS;
+            for row in rows.clone().step_by(ROWS) {
+                let count = ROWS.min(rows.end - row);
+                let data = self.left[row * self.inner..].as_ptr().cast();
+                let left = Left { data, row_stride: steps, step_stride: 1 };
+                // SAFETY: `left` has `count` rows of `steps` words, `right` is a panel, `run` checked the processor.
+                unsafe { tile::bf16(&mut tile, left, right.as_ptr(), steps, count) };
+                write(&mut tile, [row, count], [column, COLUMNS.min(self.columns - column)]);
+            }
+        }
+    }
+}
+
+dispatch! {
+    fn narrow_row(out: &mut [Bf16], values: &[f32]) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = Bf16::narrow(*value);
+        }
+    }
+}
+
+/// Writes the rows of a tile as bf16 into `[.., width]`.
+fn write_bf16(out: Shared<Bf16>, width: usize, tile: &Tile, [row, rows]: [usize; 2], [column, columns]: [usize; 2]) {
+    for (i, values) in tile[..rows].iter().enumerate() {
+        // SAFETY: one task owns each tile of the output.
+        let out = unsafe { out.slice((row + i) * width + column, columns) };
+        narrow_row(out, &values[..columns]);
+    }
+}
+
+dispatch! {
+    fn write_row(out: &mut [f32], values: &[f32], add: bool) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = if add { *out + value } else { *value };
+        }
+    }
+}
+
+/// Writes or adds the rows of a tile to `[.., width]`.
+fn write_f32(
+    out: Shared<f32>,
+    store: Store,
+    width: usize,
+    tile: &Tile,
+    [row, rows]: [usize; 2],
+    [column, columns]: [usize; 2],
+) {
+    for (i, values) in tile[..rows].iter().enumerate() {
+        // SAFETY: one task owns each tile of the output.
+        let out = unsafe { out.slice((row + i) * width + column, columns) };
+        write_row(out, &values[..columns], store == Store::Add);
+    }
+}
+
+dispatch! {
+    fn add_to_rows(tile: &mut Tile, bias: &[f32]) {
+        for row in tile {
+            for (value, bias) in row.iter_mut().zip(bias) {
+                *value += bias;
+            }
+        }
+    }
+}
+
+/// Bias and activation of tiles on their way out, and where they go.
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    y: Shared<'a, Bf16>,
+    z: Option<Shared<'a, Bf16>>,
+    bias: &'a [f32],
+    act: Option<Activation>,
+}
+
+impl<'a> Finish<'a> {
+    pub(super) fn new(layer: Linear<'a>) -> Self {
+        Self { y: Shared::new(layer.y), z: layer.z.map(Shared::new), bias: layer.bias, act: layer.act }
+    }
+
+    pub(super) fn tile(&self, tile: &mut Tile, rows: [usize; 2], columns: [usize; 2]) {
+        let width = self.bias.len();
+        add_to_rows(tile, &self.bias[columns[0]..columns[0] + columns[1]]);
+        if let Some(z) = self.z {
+            write_bf16(z, width, tile, rows, columns);
+        }
+        if let Some(act) = self.act {
+            apply(act, tile[..rows[1]].as_flattened_mut());
+        }
+        write_bf16(self.y, width, tile, rows, columns);
+    }
+}
+
+/// `y = act(x·wᵀ + bias)`.
+pub struct Linear<'a> {
+    /// `[rows, outputs]`, written.
+    pub y: &'a mut [Bf16],
+    /// Receives the value before the activation, for the way back.
+    pub z: Option<&'a mut [Bf16]>,
+    /// `[rows, inputs]`.
+    pub x: &'a [Bf16],
+    /// `[outputs]`.
+    pub bias: &'a [f32],
+    /// Applied last.
+    pub act: Option<Activation>,
+}
+
+impl Linear<'_> {
+    /// Computes the layer in bf16.
+    pub fn run(self, w: &PackedWeight) {
+        let rows = self.x.len() / w.inputs;
+        assert!(self.y.len() == rows * w.outputs && self.bias.len() == w.outputs);
+        assert!(self.z.as_ref().is_none_or(|z| z.len() == self.y.len()));
+        let right = w.forward.as_words();
+        let product = Product { left: self.x, right, rows, columns: w.outputs, inner: w.inputs };
+        let finish = Finish::new(self);
+        product.run(|tile, rows, columns| finish.tile(tile, rows, columns));
+    }
+}
+
+/// Where the gradient of a linear layer's input goes.
+pub enum InputGradient<'a> {
+    /// Overwritten, in bf16.
+    Bf16(&'a mut [Bf16]),
+    /// Written or added to, in f32.
+    F32(&'a mut [f32], Store),
+}
+
+impl InputGradient<'_> {
+    /// `dx = dy·w`: `dy: [rows, outputs]`, `dx: [rows, inputs]`.
+    pub fn run(self, dy: &[Bf16], w: &PackedWeight) {
+        let rows = dy.len() / w.outputs;
+        let right = w.backward.as_words();
+        let product = Product { left: dy, right, rows, columns: w.inputs, inner: w.outputs };
+        match self {
+            InputGradient::Bf16(dx) => {
+                assert_eq!(dx.len(), rows * w.inputs);
+                let dx = Shared::new(dx);
+                product.run(|tile, rows, columns| write_bf16(dx, w.inputs, tile, rows, columns));
+            }
+            InputGradient::F32(dx, store) => {
+                assert_eq!(dx.len(), rows * w.inputs);
+                let dx = Shared::new(dx);
+                product.run(|tile, rows, columns| write_f32(dx, store, w.inputs, tile, rows, columns));
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// Panels of the left side, of one task.
+    static LEFT: RefCell<Lines> = RefCell::default();
+}
+
+/// `dw (+)= dyᵀ·x` and `db += Σ dy` over the rows.
+pub struct WeightGradient<'a> {
+    /// `[outputs, inputs]`, added to.
+    pub dw: &'a mut [f32],
+    /// `[outputs]`, added to.
+    pub db: &'a mut [f32],
+    /// `[rows, outputs]`.
+    pub dy: &'a [Bf16],
+    /// `[rows, inputs]`.
+    pub x: &'a [Bf16],
+}
+
+/// Memory for x packed along the tokens, reused from call to call.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch(Lines);
+
+/// Rows of dw that one task owns.
+const GRADIENT_ROWS: usize = 4 * ROWS;
+
+impl WeightGradient<'_> {
+    /// Adds both gradients.
+    pub fn run(self, scratch: &mut Scratch) {
+        assert!(crate::bf16::has_low_precision(), "bf16 products need AVX-512 BF16");
+        let (outputs, inputs) = (self.db.len(), self.dw.len() / self.db.len());
+        let rows = self.dy.len() / outputs;
+        assert!(self.dy.len() == rows * outputs && self.x.len() == rows * inputs);
+        let (steps, x) = (rows.div_ceil(2), View::new(self.x, rows, inputs));
+        pack_all(&mut scratch.0, panels(inputs), steps, |words, panel| straight_panel(words, x, panel));
+        let (dw, db, right) = (Shared::new(self.dw), Shared::new(self.db), scratch.0.as_words());
+        let dy = View::new(self.dy, rows, outputs);
+        for_each(outputs.div_ceil(GRADIENT_ROWS), |task| {
+            let first = task * GRADIENT_ROWS;
+            let count = GRADIENT_ROWS.min(outputs - first);
+            // SAFETY: a task owns its rows of dw and db.
+            let (dw, db) = unsafe { (dw.slice(first * inputs, count * inputs), db.slice(first, count)) };
+            LEFT.with_borrow_mut(|left| {
+                let left = left.words(GRADIENT_ROWS * steps);
+                pack_gradient(left, db, dy, first);
+                gradient_rows(dw, inputs, left, right, steps);
+            });
+        });
+    }
+}
+
+dispatch! {
+    /// Packs the columns `first..` of dy as left panels, and adds their sums to `db`.
+    fn pack_gradient(left: &mut [u32], db: &mut [f32], dy: View<'_, Bf16>, first: usize) {
+        let steps = dy.rows.div_ceil(2);
+        let block = View { data: &dy.data[first..], stride: dy.stride, rows: dy.rows, columns: db.len() };
+        for (panel, words) in left.chunks_exact_mut(ROWS * steps).enumerate().take(db.len().div_ceil(ROWS)) {
+            pack_left(words, block, panel * ROWS);
+        }
+        let mut sums = [0.0f32; GRADIENT_ROWS];
+        for row in 0..dy.rows {
+            for (sum, value) in sums.iter_mut().zip(&block.data[row * block.stride..][..db.len()]) {
+                *sum += value.widen();
+            }
+        }
+        for (db, sum) in db.iter_mut().zip(sums) {
+            *db += sum;
+        }
+    }
+}
+
+/// Adds a task's rows of `dw`.
+fn gradient_rows(dw: &mut [f32], inputs: usize, left: &[u32], right: &[u32], steps: usize) {
+    let count = dw.len() / inputs;
+    let out = Shared::new(dw);
+    let mut tile = [[0.0; COLUMNS]; ROWS];
+    for panel in 0..panels(inputs) {
+        let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
+        for row in (0..count).step_by(ROWS) {
+            let rows = ROWS.min(count - row);
+            let left = Left { data: left[row * steps..].as_ptr(), row_stride: 1, step_stride: ROWS };
+            // SAFETY: `left` is a panel of 12 rows, `right` one of 32 columns; the caller checked the processor.
+            unsafe { tile::bf16(&mut tile, left, right.as_ptr(), steps, rows) };
+            let columns = COLUMNS.min(inputs - panel * COLUMNS);
+            write_f32(out, Store::Add, inputs, &tile, [row, rows], [panel * COLUMNS, columns]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gemm::linear_reference;
+    use crate::parallel::with_threads;
+    use proptest::prelude::*;
+
+    fn values(n: usize, seed: u64) -> Vec<Bf16> {
+        let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+        };
+        (0..n).map(|_| Bf16::narrow(next())).collect()
+    }
+
+    fn wide(values: &[Bf16]) -> Vec<f32> {
+        values.iter().map(|v| v.widen()).collect()
+    }
+
+    /// An even slice of bf16 on a word boundary, as the tape's buffers are.
+    fn aligned(values: &[Bf16]) -> Vec<u32> {
+        let mut words = vec![0u32; values.len().div_ceil(2)];
+        bytemuck::cast_slice_mut::<u32, Bf16>(&mut words)[..values.len()].copy_from_slice(values);
+        words
+    }
+
+    fn view(words: &[u32], len: usize) -> &[Bf16] {
+        &bytemuck::cast_slice(words)[..len]
+    }
+
+    fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+        (0..rows * columns).map(|i| data[i % rows * columns + i / rows]).collect()
+    }
+
+    fn close(found: &[f32], expected: &[f32], tolerance: f32) -> bool {
+        found.iter().zip(expected).all(|(a, b)| (a - b).abs() <= tolerance * (1.0 + b.abs()))
+    }
+
+    fn skipped() -> bool {
+        let skip = !crate::bf16::has_low_precision();
+        if skip {
+            eprintln!("skipped: this processor has no AVX-512 BF16");
+        }
+        skip
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn all_three_products_match_the_reference(rows in 1usize..110, half_in in 8usize..90, half_out in 8usize..90, seed in any::<u64>()) {
+            if skipped() { return Ok(()) }
+            let (inputs, outputs) = (2 * half_in, 2 * half_out);
+            let (x, w, dy) = (values(rows * inputs, seed), values(outputs * inputs, seed ^ 1), values(rows * outputs, seed ^ 2));
+            let (x_words, dy_words) = (aligned(&x), aligned(&dy));
+            let (x, dy) = (view(&x_words, x.len()), view(&dy_words, dy.len()));
+            let mut packed = PackedWeight::default();
+            packed.pack(&wide(&w), inputs, outputs, true);
+            let bias: Vec<f32> = (0..outputs).map(|i| i as f32 * 0.01).collect();
+            let (mut y, mut z) = (vec![Bf16(7); rows * outputs], vec![Bf16(9); rows * outputs]);
+            Linear { y: &mut y, z: Some(&mut z), x, bias: &bias, act: Some(Activation::Relu) }.run(&packed);
+            let mut expected = vec![0.0; rows * outputs];
+            linear_reference(&mut expected, &wide(x), &wide(&w), rows, inputs, outputs);
+            for (i, e) in expected.iter_mut().enumerate() { *e += bias[i % outputs]; }
+            prop_assert!(close(&wide(&z), &expected, 0.005));
+            expected.iter_mut().for_each(|e| *e = e.max(0.0));
+            prop_assert!(close(&wide(&y), &expected, 0.005));
+
+            let mut expected = vec![0.0; rows * inputs];
+            linear_reference(&mut expected, &wide(dy), &transpose(&wide(&w), outputs, inputs), rows, outputs, inputs);
+            let (mut dx, mut dx16) = (vec![1.0; rows * inputs], vec![Bf16(5); rows * inputs]);
+            InputGradient::F32(&mut dx, Store::Add).run(dy, &packed);
+            InputGradient::Bf16(&mut dx16).run(dy, &packed);
+            prop_assert!(close(&wide(&dx16), &expected, 0.005));
+            expected.iter_mut().for_each(|e| *e += 1.0);
+            prop_assert!(close(&dx, &expected, 1e-4));
+
+            let (mut dw, mut db) = (vec![0.5; outputs * inputs], vec![0.5; outputs]);
+            WeightGradient { dw: &mut dw, db: &mut db, dy, x }.run(&mut Scratch::default());
+            let mut expected = vec![0.0; outputs * inputs];
+            linear_reference(&mut expected, &transpose(&wide(dy), rows, outputs), &transpose(&wide(x), rows, inputs), outputs, rows, inputs);
+            expected.iter_mut().for_each(|e| *e += 0.5);
+            prop_assert!(close(&dw, &expected, 1e-4));
+            for (j, db) in db.iter().enumerate() {
+                let sum: f32 = wide(dy).iter().skip(j).step_by(outputs).sum();
+                prop_assert!((db - 0.5 - sum).abs() < 1e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_in_any_batch_and_with_any_threads() {
+        if skipped() {
+            return;
+        }
+        for (inputs, outputs) in [(768, 3072), (384, 1152), (64, 50)] {
+            let x = aligned(&values(300 * inputs, 3));
+            let mut packed = PackedWeight::default();
+            packed.pack(&wide(&values(inputs * outputs, 4)), inputs, outputs, false);
+            let bias = vec![0.25; outputs];
+            let run = |rows: usize, threads| {
+                let mut y = vec![Bf16(0); rows * outputs];
+                let x = view(&x, rows * inputs);
+                with_threads(threads, || {
+                    Linear { y: &mut y, z: None, x, bias: &bias, act: Some(Activation::Gelu) }.run(&packed);
+                });
+                y
+            };
+            let all = run(300, 2);
+            for rows in [1, 2, 11, 12, 13, 96, 97, 200] {
+                assert!(all[..rows * outputs] == run(rows, 1 + rows % 3)[..], "{inputs}×{outputs}, {rows} rows");
+            }
+        }
+    }
+}
