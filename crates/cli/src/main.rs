@@ -105,7 +105,7 @@ fn run() -> anyhow::Result<()> {
     }
     interrupt::watch();
     let global = |json| Global { json, quiet: cli.quiet };
-    match &cli.command {
+    kernels::parallel::inside(|| match &cli.command {
         Command::Quickstart(args) => quickstart::run(args, &global(false)),
         Command::Pull(with) => pull::run(&with.args, &global(with.json)),
         Command::Check(with) => check::run(&with.args, &global(with.json)),
@@ -114,7 +114,7 @@ fn run() -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args, &global(false)),
         Command::Score(args) => score::run(args, &global(false)),
         Command::Best(args) => best::run(args, &global(false)),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ fn main() {
         let td = time(|| InputGradient::F32(&mut dx, Store::Add).run(dy, &p));
         let mut dw = vec![0.0; inputs * outputs]; let mut db = vec![0.0; outputs];
         let mut s = Scratch::default();
-        let tw = time(|| WeightGradient { dw: &mut dw, db: &mut db, dy, x }.run(&mut s));
+        let tw = time(|| WeightGradient { dw: &mut dw, db: &mut db, store: Store::Replace, dy, x }.run(&mut s));
         println!("{rows}x{inputs}x{outputs}: fwd {:.0} gelu {:.0} dx {:.0} dw {:.0} GF/s, pack {:.2} ms", fl / t, fl / tg, fl / td, fl / tw, tp * 1e3);
     }
 }

@@ -1,6 +1,7 @@
 //! Bias and activation of a linear layer in one pass, and the way back.
 
 use crate::bf16::Element;
+use crate::gemm::Store;
 use crate::math::{erf, exp};
 use crate::parallel::{Shared, for_row_blocks};
 use crate::reduce::add_column_sums;
@@ -70,8 +71,11 @@ pub fn backward<T: Element>(act: Activation, gradient: &mut [T], z: &[T]) {
     });
 }
 
-/// `bias_gradient[j] += Σ_i dz[i, j]`.
-pub fn bias_backward(bias_gradient: &mut [f32], dz: &[f32]) {
+/// `bias_gradient[j] = Σ_i dz[i, j]` (or `+=`).
+pub fn bias_backward(bias_gradient: &mut [f32], store: Store, dz: &[f32]) {
+    if store == Store::Replace {
+        bias_gradient.fill(0.0);
+    }
     add_column_sums(bias_gradient, dz);
 }
 

@@ -4,6 +4,7 @@
 //! row; for the products that read the result a bf16 copy can be written in the same pass.
 
 use crate::bf16::{Bf16, Element};
+use crate::gemm::Store;
 use crate::parallel::{ROWS, Shared, for_each};
 use crate::reduce::sum_by;
 
@@ -171,8 +172,18 @@ dispatch! {
 
 const COLUMN_BLOCK: usize = 64;
 
-/// `dγ[j] += Σ_i dy·x̂`, `dβ[j] += Σ_i dy`, rows in order.
-pub fn layer_norm_parameter_gradients(d_gamma: &mut [f32], d_beta: &mut [f32], dy: &[f32], sum: &[f32], stats: &[f32]) {
+/// `dγ[j] = Σ_i dy·x̂`, `dβ[j] = Σ_i dy` (or `+=`), rows in order.
+pub fn layer_norm_parameter_gradients(
+    [d_gamma, d_beta]: [&mut [f32]; 2],
+    store: Store,
+    dy: &[f32],
+    sum: &[f32],
+    stats: &[f32],
+) {
+    if store == Store::Replace {
+        d_gamma.fill(0.0);
+        d_beta.fill(0.0);
+    }
     let width = d_gamma.len();
     let (d_gamma, d_beta) = (Shared::new(d_gamma), Shared::new(d_beta));
     for_each(width.div_ceil(COLUMN_BLOCK), |block| {
@@ -258,7 +269,7 @@ mod tests {
             layer_norm_backward(Into { gradient: &mut ds, add: true }, Into { gradient: &mut d_residual, add: false }, &dy, saved);
             for (a, b) in ds.iter().zip(&d_residual) { prop_assert!((a - 1.0 - b).abs() < 1e-5 * (1.0 + b.abs())); }
             let (mut d_gamma, mut d_beta) = (vec![0.0; width], vec![0.0; width]);
-            layer_norm_parameter_gradients(&mut d_gamma, &mut d_beta, &dy, &sum, &stats);
+            layer_norm_parameter_gradients([&mut d_gamma, &mut d_beta], Store::Add, &dy, &sum, &stats);
             let i = pick.index(x.len());
             let (mut up, mut down) = (x.clone(), x.clone());
             up[i] += 1e-2;

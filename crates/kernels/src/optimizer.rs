@@ -1,5 +1,6 @@
 //! AdamW in one pass over a tensor (Loshchilov and Hutter 2019; the update of `torch.optim.AdamW`).
 
+use crate::parallel::{ROWS, Shared, for_each};
 use rayon::prelude::*;
 
 /// What one step of one tensor needs to know.
@@ -40,6 +41,31 @@ pub fn adamw(tensor: Tensor, adam: AdamW) {
     let chunks = tensor.values.par_chunks_mut(CHUNK).zip(tensor.first.par_chunks_mut(CHUNK));
     let chunks = chunks.zip(tensor.second.par_chunks_mut(CHUNK).zip(tensor.gradient.par_chunks(CHUNK)));
     chunks.for_each(|((values, first), (second, gradient))| update(values, first, second, gradient, adam));
+}
+
+/// One step over the given distinct rows of a tensor `[.., width]`.
+pub fn adamw_rows(tensor: Tensor, adam: AdamW, width: usize, rows: &[u32]) {
+    let Tensor { values, first, second, gradient } = tensor;
+    let (values, first, second) = (Shared::new(values), Shared::new(first), Shared::new(second));
+    for_each(rows.len().div_ceil(ROWS), |block| {
+        for row in &rows[block * ROWS..rows.len().min((block + 1) * ROWS)] {
+            let start = *row as usize * width;
+            // SAFETY: the rows are distinct, and a task owns its own.
+            let [values, first, second] = unsafe { [&values, &first, &second].map(|all| all.slice(start, width)) };
+            update(values, first, second, &gradient[start..start + width], adam);
+        }
+    });
+}
+
+/// What a step does to the rows of `[.., width]` whose gradient and moments are zero: weight decay alone. `lives`
+/// names the others, which stay as they are.
+pub fn decay_rows(values: &mut [f32], adam: AdamW, width: usize, lives: &[bool]) {
+    let keep = 1.0 - adam.learning_rate * adam.weight_decay;
+    values.par_chunks_mut(width).zip(lives).for_each(|(row, lives)| {
+        if !lives {
+            row.iter_mut().for_each(|v| *v *= keep);
+        }
+    });
 }
 
 dispatch! {

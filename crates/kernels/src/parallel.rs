@@ -10,6 +10,11 @@ pub fn set_threads(threads: usize) -> Result<(), String> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|e| e.to_string())
 }
 
+/// Runs `work` on a thread of the pool: parallel loops inside start without waking and awaiting another thread.
+pub fn inside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
+}
+
 /// Number of threads that kernels called from here will use.
 pub fn threads() -> usize {
     rayon::current_num_threads()

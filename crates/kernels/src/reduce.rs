@@ -91,6 +91,11 @@ pub fn sum_of_squares(values: &[f32]) -> f64 {
     chunks.iter().sum()
 }
 
+/// Σ x² over some rows of a table `[.., width]`.
+pub fn sum_of_squares_of_rows(table: &[f32], width: usize, rows: &[u32]) -> f64 {
+    rows.iter().map(|row| chunk_squares(&table[*row as usize * width..][..width])).sum()
+}
+
 dispatch! {
     fn chunk_squares(values: &[f32]) -> f64 {
         let mut lanes = [0.0f64; LANES];
@@ -104,23 +109,6 @@ dispatch! {
             }
         }
         lanes.iter().sum()
-    }
-}
-
-/// `y += x`, element by element.
-pub fn add(y: &mut [f32], x: &[f32]) {
-    assert_eq!(y.len(), x.len());
-    crate::parallel::for_row_blocks(y, 1024, |row, block| {
-        let start = row * 1024;
-        add_slice(block, &x[start..start + block.len()]);
-    });
-}
-
-dispatch! {
-    fn add_slice(y: &mut [f32], x: &[f32]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y += x;
-        }
     }
 }
 

@@ -261,12 +261,14 @@ thread_local! {
     static LEFT: RefCell<Lines> = RefCell::default();
 }
 
-/// `dw (+)= dyᵀ·x` and `db += Σ dy` over the rows.
+/// `dw = dyᵀ·x` and `db = Σ dy` over the rows, or `+=` both.
 pub struct WeightGradient<'a> {
-    /// `[outputs, inputs]`, added to.
+    /// `[outputs, inputs]`.
     pub dw: &'a mut [f32],
-    /// `[outputs]`, added to.
+    /// `[outputs]`.
     pub db: &'a mut [f32],
+    /// Whether both are replaced or added to.
+    pub store: Store,
     /// `[rows, outputs]`.
     pub dy: &'a [Bf16],
     /// `[rows, inputs]`.
@@ -281,7 +283,7 @@ pub struct Scratch(Lines);
 const GRADIENT_ROWS: usize = 4 * ROWS;
 
 impl WeightGradient<'_> {
-    /// Adds both gradients.
+    /// Computes both gradients.
     pub fn run(self, scratch: &mut Scratch) {
         assert!(crate::bf16::has_low_precision(), "bf16 products need AVX-512 BF16");
         let (outputs, inputs) = (self.db.len(), self.dw.len() / self.db.len());
@@ -289,6 +291,10 @@ impl WeightGradient<'_> {
         assert!(self.dy.len() == rows * outputs && self.x.len() == rows * inputs);
         let (steps, x) = (rows.div_ceil(2), View::new(self.x, rows, inputs));
         pack_all(&mut scratch.0, panels(inputs), steps, |words, panel| straight_panel(words, x, panel));
+        if self.store == Store::Replace {
+            self.db.fill(0.0);
+        }
+        let store = self.store;
         let (dw, db, right) = (Shared::new(self.dw), Shared::new(self.db), scratch.0.as_words());
         let dy = View::new(self.dy, rows, outputs);
         for_each(outputs.div_ceil(GRADIENT_ROWS), |task| {
@@ -299,7 +305,7 @@ impl WeightGradient<'_> {
             LEFT.with_borrow_mut(|left| {
                 let left = left.words(GRADIENT_ROWS * steps);
                 pack_gradient(left, db, dy, first);
-                gradient_rows(dw, inputs, left, right, steps);
+                gradient_rows(dw, store, inputs, left, right, steps);
             });
         });
     }
@@ -325,8 +331,8 @@ dispatch! {
     }
 }
 
-/// Adds a task's rows of `dw`.
-fn gradient_rows(dw: &mut [f32], inputs: usize, left: &[u32], right: &[u32], steps: usize) {
+/// A task's rows of `dw`.
+fn gradient_rows(dw: &mut [f32], store: Store, inputs: usize, left: &[u32], right: &[u32], steps: usize) {
     let count = dw.len() / inputs;
     let out = Shared::new(dw);
     let mut tile = [[0.0; COLUMNS]; ROWS];
@@ -338,7 +344,7 @@ fn gradient_rows(dw: &mut [f32], inputs: usize, left: &[u32], right: &[u32], ste
             // SAFETY: `left` is a panel of 12 rows, `right` one of 32 columns; the caller checked the processor.
             unsafe { tile::bf16(&mut tile, left, right.as_ptr(), steps, rows) };
             let columns = COLUMNS.min(inputs - panel * COLUMNS);
-            write_f32(out, Store::Add, inputs, &tile, [row, rows], [panel * COLUMNS, columns]);
+            write_f32(out, store, inputs, &tile, [row, rows], [panel * COLUMNS, columns]);
         }
     }
 }
@@ -421,7 +427,7 @@ mod tests {
             prop_assert!(close(&dx, &expected, 1e-4));
 
             let (mut dw, mut db) = (vec![0.5; outputs * inputs], vec![0.5; outputs]);
-            WeightGradient { dw: &mut dw, db: &mut db, dy, x }.run(&mut Scratch::default());
+            WeightGradient { dw: &mut dw, db: &mut db, store: Store::Add, dy, x }.run(&mut Scratch::default());
             let mut expected = vec![0.0; outputs * inputs];
             linear_reference(&mut expected, &transpose(&wide(dy), rows, outputs), &transpose(&wide(x), rows, inputs), outputs, rows, inputs);
             expected.iter_mut().for_each(|e| *e += 0.5);

@@ -55,13 +55,24 @@ pub fn linear_input_gradient(
     product(dx, store, Operand::rows(dy, outputs), Operand::rows(w, inputs), [rows, inputs, outputs]);
 }
 
-/// `dw += dyᵀ · x`: `dy: [rows, outputs]`, `x: [rows, inputs]`, `dw: [outputs, inputs]`.
-pub fn linear_weight_gradient(dw: &mut [f32], dy: &[f32], x: &[f32], rows: usize, inputs: usize, outputs: usize) {
+/// `dw = dyᵀ · x` (or `+=`): `dy: [rows, outputs]`, `x: [rows, inputs]`, `dw: [outputs, inputs]`.
+pub fn linear_weight_gradient(
+    dw: &mut [f32],
+    store: Store,
+    dy: &[f32],
+    x: &[f32],
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+) {
     check(dw.len(), outputs * inputs, dy.len(), rows * outputs, x.len(), rows * inputs);
     if outputs < 16 || inputs < 16 {
+        if store == Store::Replace {
+            dw.fill(0.0);
+        }
         return small_weight_gradient(dw, dy, x, inputs, outputs);
     }
-    product(dw, Store::Add, Operand::columns(dy, outputs), Operand::rows(x, inputs), [outputs, inputs, rows]);
+    product(dw, store, Operand::columns(dy, outputs), Operand::rows(x, inputs), [outputs, inputs, rows]);
 }
 
 fn check(y: usize, y_expected: usize, x: usize, x_expected: usize, w: usize, w_expected: usize) {
@@ -259,8 +270,8 @@ mod tests {
             linear_reference(&mut expected, &dy, &transpose(&w, outputs, inputs), rows, outputs, inputs);
             prop_assert!(close(&dx, &expected, outputs));
 
-            let (mut dw, mut expected) = (vec![0.0; outputs * inputs], vec![0.0; outputs * inputs]);
-            linear_weight_gradient(&mut dw, &dy, &x, rows, inputs, outputs);
+            let (mut dw, mut expected) = (vec![7.0; outputs * inputs], vec![0.0; outputs * inputs]);
+            linear_weight_gradient(&mut dw, Store::Replace, &dy, &x, rows, inputs, outputs);
             linear_reference(&mut expected, &transpose(&dy, rows, outputs), &transpose(&x, rows, inputs), outputs, rows, inputs);
             prop_assert!(close(&dw, &expected, rows));
         }
@@ -310,7 +321,7 @@ mod tests {
             let (x, dy) = (values(rows * inputs, 3), values(rows * outputs, 4));
             let run = |threads| {
                 let mut dw = vec![0.0; outputs * inputs];
-                with_threads(threads, || linear_weight_gradient(&mut dw, &dy, &x, rows, inputs, outputs));
+                with_threads(threads, || linear_weight_gradient(&mut dw, Store::Add, &dy, &x, rows, inputs, outputs));
                 dw
             };
             let one = run(1);

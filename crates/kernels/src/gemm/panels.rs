@@ -83,17 +83,24 @@ pub(crate) fn pack_transposed<T: Element>(panel_words: &mut [u32], src: View<T>,
     if count < COLUMNS {
         panel_words.fill(0);
     }
-    for j in 0..count {
-        let row = src.row(first + j);
-        let pairs = row.chunks_exact(2);
-        if let [last] = pairs.remainder() {
-            panel_words[row.len() / 2 * COLUMNS + j] = pair(*last, T::default());
-        }
-        for (word, values) in panel_words[j..].iter_mut().step_by(COLUMNS).zip(pairs) {
-            *word = pair(values[0], values[1]);
+    // Blocks of steps stay in the first-level cache while the rows are written across them.
+    for (block, words) in panel_words.chunks_mut(BLOCK * COLUMNS).enumerate() {
+        for j in 0..count {
+            let row = &src.row(first + j)[block * 2 * BLOCK..];
+            let row = &row[..row.len().min(2 * BLOCK)];
+            let pairs = row.chunks_exact(2);
+            if let [last] = pairs.remainder() {
+                words[row.len() / 2 * COLUMNS + j] = pair(*last, T::default());
+            }
+            for (word, values) in words[j..].iter_mut().step_by(COLUMNS).zip(pairs) {
+                *word = pair(values[0], values[1]);
+            }
         }
     }
 }
+
+/// Steps transposed at a time.
+const BLOCK: usize = 32;
 
 /// Packs one panel of B = src: columns `32·panel..` of `src`, the reduction runs down its rows.
 /// `panel_words: [steps][32]` with `src.rows.div_ceil(2)` steps.

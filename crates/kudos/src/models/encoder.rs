@@ -132,7 +132,11 @@ impl Declare<'_> {
         let Config { hidden, vocabulary, positions, types, layers, labels, .. } = *self.config;
         let table = |part: &str| format!("{}embeddings.{part}", names.prefix);
         Ok(Wiring {
-            words: self.weight(&table("word_embeddings"), &[vocabulary, hidden])?,
+            words: self.parameters.declare_sparse(
+                format!("{}.weight", table("word_embeddings")),
+                &[vocabulary, hidden],
+                Initial::Normal(self.config.initial_deviation),
+            )?,
             positions: self.weight(&table("position_embeddings"), &[positions, hidden])?,
             types: match types {
                 0 => None,

@@ -243,6 +243,14 @@ impl RewardModel {
         Ok(Self { model, encoder, reward, precision, workspace })
     }
 
+    /// Scores of texts that its encoder has encoded.
+    ///
+    /// # Errors
+    /// As [`score_encoded`].
+    pub fn score_encoded(&mut self, encoded: &[Encoded]) -> Result<Vec<f32>, JudgeError> {
+        score_encoded(&self.model, encoded, &mut self.workspace)
+    }
+
     /// The arithmetic it scores with.
     pub fn precision(&self) -> Precision {
         self.precision
@@ -254,7 +262,7 @@ impl RewardModel {
     /// [`JudgeError`] for texts that cannot be encoded and scores that are no numbers.
     pub fn score(&mut self, inputs: &[Input]) -> Result<Vec<Scored>, JudgeError> {
         let encoded = self.encoder.encode_batch(inputs)?;
-        let scores = score_encoded(&self.model, &encoded, &mut self.workspace)?;
+        let scores = self.score_encoded(&encoded)?;
         let scored = |(score, e): (f32, &Encoded)| Scored { score, tokens: e.ids.len(), truncated: e.truncated };
         Ok(scores.into_iter().zip(&encoded).map(scored).collect())
     }

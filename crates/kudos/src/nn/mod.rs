@@ -4,6 +4,7 @@
 //! for training, backward. It knows tensors by shape and must not know model families or text.
 
 pub mod numerics;
+mod gradients;
 mod ops;
 mod packed;
 mod parameters;
@@ -11,6 +12,7 @@ mod plan;
 mod tape;
 pub mod weights;
 
+pub use gradients::Gradients;
 pub use kernels::activation::Activation;
 pub use ops::{LinearSpec, NormSpec};
 pub use packed::{Packed, Precision};

@@ -51,7 +51,16 @@ impl Packed {
 
     /// Packs all layers again, after their weights have moved.
     pub fn refresh(&mut self, values: &[f32], backward: bool) {
-        for (spec, weight) in &mut self.layers {
+        self.refresh_within(values, 0..values.len(), backward);
+    }
+
+    /// Packs the layers whose weight ends inside `range`: while it is still in the cache.
+    pub fn refresh_within(&mut self, values: &[f32], range: std::ops::Range<usize>, backward: bool) {
+        let start = self.layers.partition_point(|(spec, _)| spec.weight.range().end <= range.start);
+        for (spec, weight) in &mut self.layers[start..] {
+            if spec.weight.range().end > range.end {
+                break;
+            }
             weight.pack(&values[spec.weight.range()], spec.inputs, spec.outputs, backward);
         }
     }

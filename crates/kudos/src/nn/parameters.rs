@@ -56,6 +56,8 @@ pub struct ParameterSpec {
     pub initial: Initial,
     /// Whether weight decay applies: not to biases and norms.
     pub decay: bool,
+    /// Whether a step reaches only the rows that its tokens name: the table of words.
+    pub sparse: bool,
 }
 
 /// The tensors of a model: specs first, values once a checkpoint has been checked against them.
@@ -81,8 +83,23 @@ impl Parameters {
         };
         let span = Span { start: self.len, len };
         let decay = matches!(initial, Initial::Normal(_));
-        self.specs.push(ParameterSpec { name, shape: shape.to_vec(), span, initial, decay });
+        self.specs.push(ParameterSpec { name, shape: shape.to_vec(), span, initial, decay, sparse: false });
         self.len = total;
+        Ok(span)
+    }
+
+    /// Declares the table `[vocabulary, width]` that is read by token id. A model has one.
+    ///
+    /// # Errors
+    /// As [`Self::declare`].
+    pub fn declare_sparse(
+        &mut self,
+        name: impl Into<String>,
+        shape: &[usize; 2],
+        initial: Initial,
+    ) -> Result<Span, WeightError> {
+        let span = self.declare(name, shape, initial)?;
+        self.specs.last_mut().expect("one was just declared").sparse = true;
         Ok(span)
     }
 

@@ -5,6 +5,7 @@
 //! training until the backward op that needs it), places all buffers in one arena, and then runs.
 //! [`Tape::backward`] walks the list in reverse. Arena and lists are reused from step to step.
 
+use super::gradients::Gradients;
 use super::ops::Op;
 use super::packed::Packed;
 use super::plan::{Life, Planner};
@@ -180,7 +181,7 @@ pub(super) struct Forward<'a> {
 pub(super) struct Backward<'a> {
     pub(super) arena: &'a mut Arena,
     pub(super) weights: Weights<'a>,
-    pub(super) gradients: &'a mut [f32],
+    pub(super) gradients: &'a mut Gradients,
     pub(super) batch: &'a Batch,
     pub(super) scratch: &'a mut Scratch,
     written: &'a mut [bool],
@@ -288,8 +289,8 @@ impl Tape {
         value
     }
 
-    /// Adds the parameter gradients of Σ `seed`·`result` to `gradients`. Needs [`Mode::Train`].
-    pub fn backward(&mut self, result: Var, seed: &[f32], weights: Weights, gradients: &mut [f32], batch: &Batch) {
+    /// Adds the parameter gradients of Σ `seed`·`result` to `gradients`, which the caller started. Needs [`Mode::Train`].
+    pub fn backward(&mut self, result: Var, seed: &[f32], weights: Weights, gradients: &mut Gradients, batch: &Batch) {
         self.written.clear();
         self.written.resize(self.shapes.len(), false);
         let [gradient] = self.arena.buffers([Buffer::Gradient(result)]);

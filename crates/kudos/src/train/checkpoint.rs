@@ -107,7 +107,7 @@ pub(super) fn read(
     read_all(&checkpoint, &specs, WEIGHTS, &mut parameters.values)?;
     read_all(&checkpoint, &specs, FIRST, &mut optimizer.first)?;
     read_all(&checkpoint, &specs, SECOND, &mut optimizer.second)?;
-    optimizer.step = state.step;
+    optimizer.restored(parameters, state.step);
     Ok(state)
 }
 
@@ -154,7 +154,7 @@ mod tests {
         let mut parameters = Parameters::default();
         parameters.declare("w.weight", &[2, 3], Initial::Zero).unwrap();
         parameters.values = (0..6).map(|i| i as f32).collect();
-        let mut optimizer = Optimizer::new(6, 0.0);
+        let mut optimizer = Optimizer::new(&parameters, 0.0);
         optimizer.first[2] = 0.5;
         optimizer.second[3] = 0.25;
         (parameters, optimizer)

@@ -27,7 +27,7 @@ pub use settings::{Asked, Recipe, Settings, SettingsError};
 use crate::eval::{DataReport, EvalError, EvalOptions, evaluate};
 use crate::models::{JudgeError, Model, Workspace, score_encoded};
 use crate::nn::weights::{self, WeightError};
-use crate::nn::Mode;
+use crate::nn::{Gradients, Mode};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -138,7 +138,7 @@ pub struct Trainer {
     dir: PathBuf,
     fingerprint: String,
     optimizer: Optimizer,
-    gradients: Vec<f32>,
+    gradients: Gradients,
     state: State,
     visits: Vec<Visit>,
     workspace: Workspace,
@@ -168,8 +168,8 @@ impl Trainer {
         }
         settings.precision = model.precision(settings.precision);
         let workspace = Workspace::new(&model, settings.precision, Mode::Train);
-        let len = model.parameters.len();
-        let optimizer = Optimizer::new(len, settings.weight_decay);
+        let gradients = Gradients::new(&model.parameters);
+        let optimizer = Optimizer::new(&model.parameters, settings.weight_decay);
         let visits = sampler::epoch(&examples, settings.group_size, settings.shuffle, settings.seed, 0);
         Ok(Self {
             model,
@@ -179,7 +179,7 @@ impl Trainer {
             dir,
             fingerprint,
             optimizer,
-            gradients: vec![0.0; len],
+            gradients,
             state: State::default(),
             visits,
             workspace,

@@ -1,7 +1,7 @@
 //! Optimizer state and the learning-rate schedule.
 
-use crate::nn::Parameters;
-use kernels::optimizer::{AdamW, Tensor, adamw};
+use crate::nn::{Gradients, Packed, Parameters};
+use kernels::optimizer::{AdamW, Tensor, adamw, adamw_rows, decay_rows};
 
 /// AdamW's moments over the flat parameter buffer.
 #[derive(Clone, Debug)]
@@ -14,6 +14,27 @@ pub struct Optimizer {
     pub step: u64,
     /// Decoupled weight decay of the parameters it applies to.
     pub weight_decay: f32,
+    live: LiveRows,
+}
+
+/// Rows of the table of words that ever had a gradient. The moments of the others are zero, so a step
+/// leaves them as they are, but for weight decay.
+#[derive(Clone, Debug, Default)]
+struct LiveRows {
+    rows: Vec<u32>,
+    lives: Vec<bool>,
+}
+
+impl LiveRows {
+    /// Adds rows of a table that has `total`.
+    fn add(&mut self, rows: &[u32], total: usize) {
+        self.lives.resize(total, false);
+        for row in rows {
+            if !std::mem::replace(&mut self.lives[*row as usize], true) {
+                self.rows.push(*row);
+            }
+        }
+    }
 }
 
 impl Optimizer {
@@ -24,13 +45,35 @@ impl Optimizer {
     /// ε of PyTorch and TRL.
     pub const EPSILON: f32 = 1e-8;
 
-    /// Fresh state for `len` parameters.
-    pub fn new(len: usize, weight_decay: f32) -> Self {
-        Self { first: vec![0.0; len], second: vec![0.0; len], step: 0, weight_decay }
+    /// Fresh state for these parameters.
+    pub fn new(parameters: &Parameters, weight_decay: f32) -> Self {
+        let len = parameters.len();
+        let (first, second) = (vec![0.0; len], vec![0.0; len]);
+        Self { first, second, step: 0, weight_decay, live: LiveRows::default() }
     }
 
-    /// One step of bias-corrected AdamW on every tensor, gradients scaled by `gradient_scale`.
-    pub fn step(&mut self, parameters: &mut Parameters, gradients: &[f32], learning_rate: f32, gradient_scale: f32) {
+    /// Brings the state in order after the moments were read from a checkpoint.
+    pub(super) fn restored(&mut self, parameters: &Parameters, step: u64) {
+        self.step = step;
+        self.live = LiveRows::default();
+        let Some(spec) = parameters.specs().iter().find(|spec| spec.sparse) else { return };
+        let range = spec.span.range();
+        let rows = self.first[range.clone()].chunks(spec.shape[1]).zip(self.second[range].chunks(spec.shape[1]));
+        let lives = |(first, second): (&[f32], &[f32])| first.iter().chain(second).any(|v| *v != 0.0);
+        let live: Vec<u32> = (0u32..).zip(rows).filter(|(_, row)| lives(*row)).map(|(i, _)| i).collect();
+        self.live.add(&live, spec.shape[0]);
+    }
+
+    /// One step of bias-corrected AdamW on every tensor, gradients scaled by `gradient_scale`; the packed weights
+    /// follow while they are in the cache.
+    pub fn step(
+        &mut self,
+        parameters: &mut Parameters,
+        packed: &mut Packed,
+        gradients: &Gradients,
+        learning_rate: f32,
+        gradient_scale: f32,
+    ) {
         self.step += 1;
         let mut values = std::mem::take(&mut parameters.values);
         for spec in parameters.specs() {
@@ -40,9 +83,19 @@ impl Optimizer {
                 values: &mut values[range.clone()],
                 first: &mut self.first[range.clone()],
                 second: &mut self.second[range.clone()],
-                gradient: &gradients[range],
+                gradient: &gradients.values()[range.clone()],
             };
-            adamw(tensor, update);
+            match spec.sparse {
+                false => adamw(tensor, update),
+                true => {
+                    self.live.add(gradients.touched(), spec.shape[0]);
+                    if update.weight_decay > 0.0 {
+                        decay_rows(tensor.values, update, spec.shape[1], &self.live.lives);
+                    }
+                    adamw_rows(tensor, update, spec.shape[1], &self.live.rows);
+                }
+            }
+            packed.refresh_within(&values, range, true);
         }
         parameters.values = values;
     }

@@ -25,7 +25,7 @@ impl Trainer {
     /// Does the next step and returns its metrics (all but the seconds).
     pub(super) fn step(&mut self) -> Result<StepMetrics, TrainError> {
         let (visits, epoch) = self.next_visits();
-        self.gradients.fill(0.0);
+        self.gradients.start();
         let mut sums = Sums::default();
         let mut rest = visits.as_slice();
         while !rest.is_empty() {
@@ -33,7 +33,8 @@ impl Trainer {
             self.accumulate(&rest[..taken], visits.len(), &mut sums)?;
             rest = &rest[taken..];
         }
-        let norm = kernels::reduce::sum_of_squares(&self.gradients).sqrt();
+        self.gradients.finish();
+        let norm = self.gradients.norm();
         let settings = &self.settings;
         let factor = settings.schedule.factor(self.state.step, settings.warmup_steps, settings.max_steps);
         let learning_rate = settings.learning_rate * factor;
@@ -41,8 +42,8 @@ impl Trainer {
         let metrics = sums.metrics(visits.len(), self.state.step, epoch, norm, learning_rate);
         if metrics.loss.is_finite() && norm.is_finite() {
             let scale = clip_scale(norm, settings.max_grad_norm);
-            self.optimizer.step(&mut self.model.parameters, &self.gradients, learning_rate as f32, scale);
-            self.pack();
+            let (parameters, packed) = (&mut self.model.parameters, &mut self.workspace.packed);
+            self.optimizer.step(parameters, packed, &self.gradients, learning_rate as f32, scale);
         }
         Ok(metrics)
     }

@@ -55,7 +55,7 @@ impl Embed {
         let [dy] = pass.arena.buffers([Buffer::Gradient(self.y)]);
         for (span, rows) in self.rows(pass.batch) {
             if let Some(span) = span {
-                embed_backward(&mut pass.gradients[span.range()], rows, dy, self.width);
+                embed_backward(pass.gradients.table(span, rows), rows, dy, self.width);
             }
         }
     }

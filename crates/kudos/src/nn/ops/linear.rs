@@ -125,8 +125,9 @@ impl Linear {
         }
         let [dz, x, dx] =
             pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(self.x), Buffer::Gradient(self.dx)]);
-        linear_weight_gradient(&mut pass.gradients[weight.range()], dz, x, self.rows, inputs, outputs);
-        activation::bias_backward(&mut pass.gradients[bias.range()], dz);
+        let ([dw, db], dw_store) = pass.gradients.spans([weight, bias]);
+        linear_weight_gradient(dw, dw_store, dz, x, self.rows, inputs, outputs);
+        activation::bias_backward(db, dw_store, dz);
         linear_input_gradient(dx, store, dz, &pass.weights.values[weight.range()], self.rows, inputs, outputs);
     }
 
@@ -136,9 +137,8 @@ impl Linear {
             activation::backward(act, dy, z);
         }
         let [dz, x] = pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(self.x)]).map(half);
-        let spans = [self.spec.weight.range(), self.spec.bias.range()];
-        let [dw, db] = pass.gradients.get_disjoint_mut(spans).expect("two parameters do not overlap");
-        WeightGradient { dw, db, dy: dz, x }.run(pass.scratch);
+        let ([dw, db], dw_store) = pass.gradients.spans([self.spec.weight, self.spec.bias]);
+        WeightGradient { dw, db, store: dw_store, dy: dz, x }.run(pass.scratch);
         let [dz, dx] = pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Gradient(self.dx)]);
         let into = match (self.dx_storage, store) {
             (Storage::F32, store) => InputGradient::F32(dx, store),

@@ -72,7 +72,7 @@ impl Op {
 /// Finite differences: the check every op's file runs on its own backward.
 #[cfg(test)]
 pub(super) mod check {
-    use crate::nn::{Batch, Mode, Packed, Sequence, Storage, Tape, Var, Weights};
+    use crate::nn::{Batch, Gradients, Initial, Mode, Packed, Parameters, Sequence, Storage, Tape, Var, Weights};
     use crate::random::Stream;
 
     /// Three sequences of 3, 1 and 5 tokens over a vocabulary of 7.
@@ -82,6 +82,13 @@ pub(super) mod check {
             batch.push(Sequence { ids, type_ids: &vec![1; ids.len()] }, None);
         }
         batch
+    }
+
+    /// Gradients of so many parameters without names.
+    fn flat(parameters: usize) -> Gradients {
+        let mut all = Parameters::default();
+        all.declare("all", &[parameters], Initial::Zero).expect("a small tensor");
+        Gradients::new(&all)
     }
 
     fn loss(build: &impl Fn(&mut Tape, &Batch) -> Var, weights: &[f32], tape: &mut Tape) -> (f64, Var, Vec<f32>) {
@@ -102,9 +109,11 @@ pub(super) mod check {
         let weights: Vec<f32> = (0..parameters).map(|_| 0.7 * random.normal() as f32).collect();
         let mut tape = Tape::default();
         let (_, result, seed) = loss(&build, &weights, &mut tape);
-        let mut gradients = vec![0.0; parameters];
+        let mut gradients = flat(parameters);
+        gradients.start();
         let all = Weights { values: &weights, packed: &Packed::default() };
         tape.backward(result, &seed, all, &mut gradients, &batch());
+        let gradients = gradients.values();
         for i in 0..parameters {
             let h = 4e-3;
             let mut moved = weights.clone();

@@ -77,8 +77,8 @@ impl Norm {
         let [dx, dy] = [self.x, self.y.full].map(Buffer::Gradient);
         let names = [Some(dx), Some(dy), Some(sum), Some(stats), self.residual.map(Buffer::Gradient)];
         let [dx, dy, sum, stats, d_residual] = pass.arena.optional(names);
-        let (d_gamma, d_beta) = two_spans(pass.gradients, self.spec.gamma, self.spec.beta);
-        layer_norm_parameter_gradients(d_gamma, d_beta, dy, sum, stats);
+        let ([d_gamma, d_beta], store) = pass.gradients.spans([self.spec.gamma, self.spec.beta]);
+        layer_norm_parameter_gradients([d_gamma, d_beta], store, dy, sum, stats);
         let saved = NormSaved { sum, stats, gamma: &pass.weights.values[self.spec.gamma.range()] };
         let d_residual = Into { gradient: d_residual, add: add_residual };
         match self.x_storage {
@@ -86,11 +86,6 @@ impl Norm {
             Storage::Bf16 => layer_norm_backward(Into { gradient: half(dx), add }, d_residual, dy, saved),
         }
     }
-}
-
-fn two_spans(gradients: &mut [f32], a: Span, b: Span) -> (&mut [f32], &mut [f32]) {
-    let [a, b] = gradients.get_disjoint_mut([a.range(), b.range()]).expect("two parameters do not overlap");
-    (a, b)
 }
 
 #[cfg(test)]

@@ -1,0 +1,137 @@
+//! The gradient of all parameters in one flat buffer with the weights' layout.
+//!
+//! Nothing is cleared between steps: the first contribution to a parameter replaces what is there, later ones are
+//! added. Of the table of words only the rows that the step's tokens name are touched.
+
+use super::parameters::{Parameters, Span};
+use kernels::gemm::Store;
+use kernels::reduce::{sum_of_squares, sum_of_squares_of_rows};
+
+/// Gradients of one optimizer step.
+#[derive(Clone, Debug, Default)]
+pub struct Gradients {
+    values: Vec<f32>,
+    /// What has been written in this step.
+    written: Vec<Span>,
+    rows: Option<Rows>,
+}
+
+/// The table whose gradient is zero but for the rows of the step's tokens.
+#[derive(Clone, Debug)]
+struct Rows {
+    span: Span,
+    width: usize,
+    /// Rows of this step, distinct and in order.
+    touched: Vec<u32>,
+}
+
+impl Gradients {
+    /// All zero, for these parameters.
+    pub fn new(parameters: &Parameters) -> Self {
+        let sparse = parameters.specs().iter().find(|spec| spec.sparse);
+        let rows = sparse.map(|spec| Rows { span: spec.span, width: spec.shape[1], touched: Vec::new() });
+        Self { values: vec![0.0; parameters.len()], written: Vec::new(), rows }
+    }
+
+    /// Begins a step.
+    pub fn start(&mut self) {
+        self.written.clear();
+        if let Some(rows) = &mut self.rows {
+            for row in rows.touched.drain(..) {
+                let start = rows.span.start + row as usize * rows.width;
+                self.values[start..start + rows.width].fill(0.0);
+            }
+        }
+    }
+
+    /// Ends a step: parameters that nothing wrote have no gradient.
+    pub fn finish(&mut self) {
+        self.written.extend(self.rows.iter().map(|rows| rows.span));
+        self.written.sort_by_key(|span| span.start);
+        let mut end = 0;
+        for span in &self.written {
+            self.values[end..span.start].fill(0.0);
+            end = span.start + span.len;
+        }
+        self.values[end..].fill(0.0);
+    }
+
+    /// The gradients of neighbouring concerns (a weight and its bias), and whether to replace or add.
+    pub(super) fn spans<const N: usize>(&mut self, spans: [Span; N]) -> ([&mut [f32]; N], Store) {
+        let store = match self.written.contains(&spans[0]) {
+            true => Store::Add,
+            false => Store::Replace,
+        };
+        if store == Store::Replace {
+            self.written.extend(spans);
+        }
+        let ranges = spans.map(Span::range);
+        (self.values.get_disjoint_mut(ranges).expect("two parameters do not overlap"), store)
+    }
+
+    /// The gradient of an embedding table that will get these rows added.
+    pub(super) fn table(&mut self, span: Span, ids: &[u32]) -> &mut [f32] {
+        match &mut self.rows {
+            Some(rows) if rows.span == span => {
+                rows.touched.extend_from_slice(ids);
+                rows.touched.sort_unstable();
+                rows.touched.dedup();
+                &mut self.values[span.range()]
+            }
+            _ => {
+                let ([table], store) = self.spans([span]);
+                if store == Store::Replace {
+                    table.fill(0.0);
+                }
+                table
+            }
+        }
+    }
+
+    /// All values, in the parameters' layout.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Rows of the sparse table that have a gradient; none without such a table.
+    pub fn touched(&self) -> &[u32] {
+        self.rows.as_ref().map_or(&[], |rows| &rows.touched)
+    }
+
+    /// Euclidean norm over all parameters.
+    pub fn norm(&self) -> f64 {
+        let Some(Rows { span, width, touched }) = &self.rows else { return sum_of_squares(&self.values).sqrt() };
+        let (before, rest) = self.values.split_at(span.start);
+        let (table, after) = rest.split_at(span.len);
+        (sum_of_squares(before) + sum_of_squares_of_rows(table, *width, touched) + sum_of_squares(after)).sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Initial;
+
+    #[test]
+    fn the_first_write_replaces_and_untouched_parameters_are_zero() {
+        let mut parameters = Parameters::default();
+        let words = parameters.declare_sparse("words", &[4, 2], Initial::Zero).unwrap();
+        let [a, b] = ["a", "b"].map(|name| parameters.declare(name, &[2], Initial::Zero).unwrap());
+        let mut gradients = Gradients::new(&parameters);
+        gradients.start();
+        assert_eq!(gradients.spans([a]).1, Store::Replace);
+        gradients.spans([a]).0[0].copy_from_slice(&[3.0, 0.0]);
+        assert_eq!(gradients.spans([a]).1, Store::Add);
+        gradients.spans([b]).0[0].fill(9.0);
+        gradients.table(words, &[3, 1, 3])[6..].fill(2.0);
+        gradients.finish();
+        assert_eq!(gradients.touched(), [1, 3]);
+        assert!((gradients.norm().powi(2) - (9.0 + 162.0 + 8.0)).abs() < 1e-9);
+
+        gradients.start();
+        gradients.spans([a]).0[0].fill(1.0);
+        gradients.table(words, &[0])[0] = 1.0;
+        gradients.finish();
+        assert_eq!(gradients.values(), [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+    }
+}
