@@ -19,7 +19,7 @@ mod display;
 mod interrupt;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use commands::{Global, best, check, eval, pairs, pull, quickstart, score, train};
+use commands::{Global, best, check, eval, pairs, pull, quantize, quickstart, score, train};
 use std::process::ExitCode;
 
 /// Reward models on two CPU cores: train on rankings, evaluate honestly, score, choose.
@@ -59,6 +59,7 @@ enum Command {
     Eval(eval::Args),
     Score(score::Args),
     Best(best::Args),
+    Quantize(quantize::Args),
 }
 
 /// A command whose result can be had as JSON on standard output.
@@ -114,6 +115,7 @@ fn run() -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args, &global(false)),
         Command::Score(args) => score::run(args, &global(false)),
         Command::Best(args) => best::run(args, &global(false)),
+        Command::Quantize(args) => quantize::run(args, &global(false)),
     })
 }
 

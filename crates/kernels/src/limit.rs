@@ -86,13 +86,9 @@ mod x86 {
         _mm512_cvtne2ps_pbh(_mm512_setzero_ps(), _mm512_setzero_ps()),
         |sum, a, b| _mm512_dpbf16_ps(sum, a, b)
     );
-    chains!(
-        int8_chains,
-        "avx512f,avx512vnni",
-        _mm512_setzero_si512(),
-        _mm512_setzero_si512(),
-        |sum, a, b| _mm512_dpbusd_epi32(sum, a, b)
-    );
+    chains!(int8_chains, "avx512f,avx512vnni", _mm512_setzero_si512(), _mm512_setzero_si512(), |sum, a, b| {
+        _mm512_dpbusd_epi32(sum, a, b)
+    });
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ pub struct NormOutputs<'a> {
 ///
 /// # Safety
 /// As [`Shared::slice`].
+#[allow(clippy::mut_from_ref)] // Disjointness is the caller's promise.
 unsafe fn part<'a, T>(whole: &'a Shared<T>, len: usize, start: usize, count: usize) -> &'a mut [T] {
     match len {
         0 => &mut [],
@@ -133,9 +134,8 @@ pub fn layer_norm_backward<T: Element>(d_x: Into<T>, d_residual: Into<f32>, dy: 
         let count = ROWS.min(rows - first);
         let range = first * width..(first + count) * width;
         // SAFETY: each task owns its own rows.
-        let (d_x, d_residual) = unsafe {
-            (d_x.slice(range.start, range.len()), part(&d_residual, residual_len, range.start, range.len()))
-        };
+        let (d_x, d_residual) =
+            unsafe { (d_x.slice(range.start, range.len()), part(&d_residual, residual_len, range.start, range.len())) };
         let stats = &saved.stats[2 * first..2 * (first + count)];
         let own = NormSaved { sum: &saved.sum[range.clone()], stats, gamma: saved.gamma };
         backward_rows(d_x, d_residual, adds, &dy[range], own);

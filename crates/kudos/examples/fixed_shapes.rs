@@ -24,12 +24,13 @@ fn main() {
 }
 
 fn serve(dir: &str, precision: Precision, batch: usize, length: usize) {
-    let mut judge = RewardModel::load(dir.as_ref(), precision).expect("a judge");
+    let mut judge = RewardModel::load(dir.as_ref(), Some(precision)).expect("a judge");
     assert_eq!(judge.precision(), precision, "this processor has another precision");
     let mut random = Stream::new(1, 1);
     let mut ids = || (0..length).map(|_| 1000 + random.below(20_000) as u32).collect::<Vec<_>>();
-    let texts: Vec<Encoded> =
-        (0..batch).map(|_| Encoded { ids: ids(), type_ids: vec![0; length], truncated: false, tokens_before_truncation: length }).collect();
+    let texts: Vec<Encoded> = (0..batch)
+        .map(|_| Encoded { ids: ids(), type_ids: vec![0; length], truncated: false, tokens_before_truncation: length })
+        .collect();
     for _ in 0..3 {
         judge.score_encoded(&texts).expect("scores");
     }

@@ -20,7 +20,7 @@ pub struct Args {
     /// Judge directory
     #[arg(long, value_name = "JUDGE")]
     judge: String,
-    /// Arithmetic: f32, or bf16 [default: the fastest this processor has]
+    /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else bf16 where the processor has it]
     #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]
     precision: Option<Precision>,
     /// Responses to keep of each prompt [default: 1]

@@ -5,6 +5,7 @@ pub mod check;
 pub mod eval;
 pub mod pairs;
 pub mod pull;
+pub mod quantize;
 pub mod quickstart;
 pub mod score;
 pub mod train;
@@ -28,8 +29,7 @@ pub struct Global {
 /// Loads the judge that `--judge` names: a directory, or a model that was pulled.
 fn load_judge(name: &str, precision: Option<Precision>) -> anyhow::Result<RewardModel> {
     let dir = resolve(name)?;
-    let judge = RewardModel::load(&dir, precision.unwrap_or_else(Precision::best))
-        .with_context(|| format!("cannot load the judge {name}"))?;
+    let judge = RewardModel::load(&dir, precision).with_context(|| format!("cannot load the judge {name}"))?;
     match precision.filter(|asked| *asked != judge.precision()) {
         Some(asked) => bail!(
             "--precision {asked}: expected a processor with AVX-512 BF16 and VNNI and layers of even sizes; leave it \

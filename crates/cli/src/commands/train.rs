@@ -186,7 +186,9 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     let precision = trainer.settings().precision;
     if asked.precision.is_some_and(|asked| asked != precision) {
-        bail!("--precision bf16: expected a processor with AVX-512 BF16 and layers of even sizes; --precision f32 runs anywhere");
+        bail!(
+            "--precision bf16: expected a processor with AVX-512 BF16 and layers of even sizes; --precision f32 runs anywhere"
+        );
     }
     announce(&trainer, &data, head, global);
     if args.resume {

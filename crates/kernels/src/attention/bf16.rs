@@ -29,7 +29,7 @@ thread_local! {
 
 /// Whether a head of this size can be computed in bf16: words hold two neighbours.
 pub fn fits(head_dim: usize) -> bool {
-    head_dim % 2 == 0
+    head_dim.is_multiple_of(2)
 }
 
 /// `out = softmax(q·kᵀ/√d)·v` as [`super::bidirectional`], on bf16.
@@ -48,7 +48,7 @@ pub fn bidirectional(out: &mut [Bf16], log_sums: &mut [f32], qkv: &[Bf16], layou
 
 fn check(layout: Layout, buffers: &[(usize, usize)], words: &[Bf16]) {
     assert!(crate::bf16::has_low_precision(), "bf16 products need AVX-512 BF16");
-    assert!(fits(layout.head_dim) && words.as_ptr().addr() % 4 == 0);
+    assert!(fits(layout.head_dim) && words.as_ptr().addr().is_multiple_of(4));
     for (len, widths) in buffers {
         assert_eq!(*len, widths * layout.tokens() * layout.width());
     }
@@ -203,7 +203,7 @@ pub struct Saved<'a> {
 /// Gradient of [`bidirectional`]: writes all of `d_qkv: [tokens, 3·width]` from `d_out: [tokens, width]`.
 pub fn bidirectional_backward(d_qkv: &mut [Bf16], d_out: &[Bf16], saved: Saved, layout: Layout) {
     check(layout, &[(d_qkv.len(), 3), (saved.qkv.len(), 3), (d_out.len(), 1), (saved.out.len(), 1)], saved.qkv);
-    assert!(d_out.as_ptr().addr() % 4 == 0);
+    assert!(d_out.as_ptr().addr().is_multiple_of(4));
     let (d_qkv, tokens) = (Shared::new(d_qkv), layout.tokens());
     for_each(layout.tasks(), |task| {
         let head = layout.head(task);
@@ -223,7 +223,8 @@ fn backward_head(
     let (width, steps) = (padded(head.len), head.len.div_ceil(2));
     let d_rows = columns(d_out, head.out(0), head.width, head);
     let [queries, keys, values] = [Part::Query, Part::Key, Part::Value].map(|p| part(saved.qkv, p, head));
-    let Scratch { by_column: [queries_by_column, d_by_column], by_row: rows, strips, halves: strip_halves, left } = scratch;
+    let Scratch { by_column: [queries_by_column, d_by_column], by_row: rows, strips, halves: strip_halves, left } =
+        scratch;
     by_column(queries_by_column, queries);
     by_column(d_by_column, d_rows);
     [d_rows, queries, keys].into_iter().zip(rows.iter_mut()).for_each(|(view, lines)| by_row(lines, view));
@@ -389,7 +390,8 @@ mod tests {
         for (i, len) in lengths.into_iter().enumerate() {
             let (start, end) = (offsets[i] * width, offsets[i + 1] * width);
             let alone = Layout { offsets: &[0, len], ..layout };
-            let (own, d_own) = with_threads(3, || run(&qkv[3 * start / 2..3 * end / 2], &d_out[start / 2..end / 2], alone));
+            let (own, d_own) =
+                with_threads(3, || run(&qkv[3 * start / 2..3 * end / 2], &d_out[start / 2..end / 2], alone));
             assert!(own == out[start..end] && d_own == d_qkv[3 * start..3 * end], "sequence {i}");
         }
     }

@@ -17,9 +17,8 @@ pub fn attend<T: Element>(out: &mut [T], weights: &mut [f32], q: &[T], kv: &[T],
         let (sequence, head) = (task / layout.heads, layout.head(task));
         let at = sequence * width + head.head * head.dim;
         // SAFETY: a task owns its head of its sequence in both outputs.
-        let (out, weights) = unsafe {
-            (out.slice(at, head.dim), weights.slice(head.head * layout.tokens() + head.start, head.len))
-        };
+        let (out, weights) =
+            unsafe { (out.slice(at, head.dim), weights.slice(head.head * layout.tokens() + head.start, head.len)) };
         let kv = &kv[head.start * 2 * width..(head.start + head.len) * 2 * width];
         attend_head(out, weights, &q[at..at + head.dim], kv, [width, head.head * head.dim]);
     });

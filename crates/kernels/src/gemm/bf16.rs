@@ -3,9 +3,9 @@
 //! The whole reduction of an element runs in one register, so a row's bits depend neither on the
 //! other rows nor on the number of threads.
 
+use super::Store;
 use super::panels::{COLUMNS, Lines, ROWS, View, pack_left, pack_straight, pack_transposed, panels};
 use super::tile::{self, Left, Tile};
-use super::Store;
 use crate::activation::{Activation, apply};
 use crate::bf16::{Bf16, Element};
 use crate::parallel::{Shared, for_each};
@@ -28,7 +28,7 @@ pub struct PackedWeight {
 impl PackedWeight {
     /// Whether a layer of this shape can be packed: words hold two neighbours.
     pub fn fits(inputs: usize, outputs: usize) -> bool {
-        inputs % 2 == 0 && outputs % 2 == 0 && inputs >= 16 && outputs >= 16
+        inputs.is_multiple_of(2) && outputs.is_multiple_of(2) && inputs >= 16 && outputs >= 16
     }
 
     /// Packs `weight: [outputs, inputs]` for `y = x·wᵀ`, and with `backward` for `dx = dy·w` too. Memory is reused.
@@ -38,7 +38,9 @@ impl PackedWeight {
         let view = View::new(weight, outputs, inputs);
         pack_all(&mut self.forward, panels(outputs), inputs / 2, |words, panel| transposed_panel(words, view, panel));
         if backward {
-            pack_all(&mut self.backward, panels(inputs), outputs / 2, |words, panel| straight_panel(words, view, panel));
+            pack_all(&mut self.backward, panels(inputs), outputs / 2, |words, panel| {
+                straight_panel(words, view, panel)
+            });
         }
     }
 
@@ -87,39 +89,40 @@ impl Product<'_> {
     /// Computes every tile and hands it to `write(tile, [first row, rows], [first column, columns])`.
     fn run(&self, write: impl Fn(&mut Tile, [usize; 2], [usize; 2]) + Sync + Send) {
         assert!(crate::bf16::has_low_precision(), "bf16 products need AVX-512 BF16");
-        assert!(self.left.len() == self.rows * self.inner && self.left.as_ptr().addr() % 4 == 0);
-        assert!(self.right.len() >= panels(self.columns) * self.inner / 2 * COLUMNS);
-        let block_rows = (BLOCK_BYTES / (2 * self.inner)).clamp(2 * ROWS, 8 * ROWS) / ROWS * ROWS;
-        let (blocks, panels) = (self.rows.div_ceil(block_rows), panels(self.columns));
-        let groups = TASKS.div_ceil(blocks.max(1)).min(panels);
-        for_each(blocks * groups, |task| {
-            let (block, group) = (task / groups, task % groups);
-            let rows = block * block_rows..self.rows.min((block + 1) * block_rows);
-            self.task(rows, group * panels / groups..(group + 1) * panels / groups, &write);
+        assert!(self.left.len() == self.rows * self.inner && self.left.as_ptr().addr().is_multiple_of(4));
+        let steps = self.inner / 2;
+        assert!(self.right.len() >= panels(self.columns) * steps * COLUMNS);
+        tiles([self.rows, self.columns], 2 * self.inner, |tile, [row, rows], panel| {
+            let right = &self.right[panel * steps * COLUMNS..][..steps * COLUMNS];
+            let data = self.left[row * self.inner..].as_ptr().cast();
+            let left = Left { data, row_stride: steps, step_stride: 1 };
+            // SAFETY: `left` has `rows` rows of `steps` words, `right` is a panel, the processor was checked.
+            unsafe { tile::bf16(tile, left, right.as_ptr(), steps, rows) };
+            write(tile, [row, rows], [panel * COLUMNS, COLUMNS.min(self.columns - panel * COLUMNS)]);
         });
     }
+}
 
-    fn task(
-        &self,
-        rows: std::ops::Range<usize>,
-        panels: std::ops::Range<usize>,
-        write: &impl Fn(&mut Tile, [usize; 2], [usize; 2]),
-    ) {
-        let steps = self.inner / 2;
+/// Cuts `[rows, columns]` into tiles and calls `task(tile, [first row, rows], panel)` for each, over all threads. A
+/// row of the left side has `row_bytes` bytes.
+pub(super) fn tiles(
+    [rows, columns]: [usize; 2],
+    row_bytes: usize,
+    task: impl Fn(&mut Tile, [usize; 2], usize) + Sync + Send,
+) {
+    let block_rows = (BLOCK_BYTES / row_bytes).clamp(2 * ROWS, 8 * ROWS) / ROWS * ROWS;
+    let (blocks, panels) = (rows.div_ceil(block_rows), panels(columns));
+    let groups = TASKS.div_ceil(blocks.max(1)).min(panels);
+    for_each(blocks * groups, |index| {
+        let (block, group) = (index / groups, index % groups);
+        let end = rows.min((block + 1) * block_rows);
         let mut tile = [[0.0; COLUMNS]; ROWS];
-        for panel in panels {
-            let right = &self.right[panel * steps * COLUMNS..][..steps * COLUMNS];
-            let column = panel * COLUMNS;
-            for row in rows.clone().step_by(ROWS) {
-                let count = ROWS.min(rows.end - row);
-                let data = self.left[row * self.inner..].as_ptr().cast();
-                let left = Left { data, row_stride: steps, step_stride: 1 };
-                // SAFETY: `left` has `count` rows of `steps` words, `right` is a panel, `run` checked the processor.
-                unsafe { tile::bf16(&mut tile, left, right.as_ptr(), steps, count) };
-                write(&mut tile, [row, count], [column, COLUMNS.min(self.columns - column)]);
+        for panel in group * panels / groups..(group + 1) * panels / groups {
+            for row in (block * block_rows..end).step_by(ROWS) {
+                task(&mut tile, [row, ROWS.min(end - row)], panel);
             }
         }
-    }
+    });
 }
 
 dispatch! {

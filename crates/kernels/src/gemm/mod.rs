@@ -6,10 +6,12 @@
 //! most 2, and each would give a row other bits in another batch. A lone row is computed as two for the same reason.
 
 mod bf16;
+mod int8;
 pub(crate) mod panels;
 pub(crate) mod tile;
 
 pub use bf16::{InputGradient, Linear, PackedWeight, Scratch, WeightGradient};
+pub use int8::{Int8Weight, QuantizedRows, quantize_rows};
 
 use crate::parallel::{for_row_blocks, threads};
 use crate::reduce::dot;

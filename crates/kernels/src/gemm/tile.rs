@@ -57,7 +57,13 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     fn bf16_step(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
         // SAFETY: both are 512 bits of anything.
-        unsafe { _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b)) }
+        unsafe {
+            _mm512_dpbf16_ps(
+                sum,
+                std::mem::transmute::<__m512i, __m512bh>(a),
+                std::mem::transmute::<__m512i, __m512bh>(b),
+            )
+        }
     }
 
     tile_kernel!(

@@ -2,7 +2,9 @@
 
 use super::config::{Config, ConfigError};
 use super::encoder::Model;
-use crate::nn::weights::{Checkpoint, WeightError};
+use crate::nn::weights::{Checkpoint, INT8_FILE, Raw, SCALE_SUFFIX, WeightError, write_raw};
+use crate::nn::{LinearSpec, Packed, PackedLayer, Precision, Span};
+use kernels::gemm::{Int8Weight, quantize_rows};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -79,6 +81,100 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(Model, ClassifierSource
     Ok((model, source))
 }
 
+/// Loads a judge to score with. Weights that are packed for the precision are read tensor by tensor, packed and dropped,
+/// so they are never in memory twice; their part of the parameters stays zero (and takes no memory).
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn load_for_scoring(dir: &Path, asked: Option<Precision>) -> Result<(Model, Packed, Precision), LoadError> {
+    let config = Config::read(dir)?;
+    let checkpoint = Checkpoint::open(dir)?;
+    let source = head_source(&config, &checkpoint, LoadOptions::Judge)?;
+    let mut model = Model::declare(config)?;
+    let sources = match_tensors(&model, &checkpoint, source)?;
+    let stored_int8 = sources.iter().flatten().any(|name| checkpoint.is_int8(name));
+    let precision = asked.unwrap_or(if stored_int8 { Precision::Int8 } else { Precision::best() });
+    let precision = model.precision(precision);
+    model.parameters.allocate();
+    let mut parts: Vec<(Span, &str)> = Vec::new();
+    for (spec, source) in model.parameters.specs().iter().zip(&sources) {
+        parts.push((spec.span, source.as_deref().expect("a judge has no new parameters")));
+    }
+    let mut packed = Vec::new();
+    if precision != Precision::F32 {
+        for layer in model.packed_layers() {
+            let inside = |span: &Span| layer.weight.range().contains(&span.start);
+            let own: Vec<_> = parts.iter().filter(|(span, _)| inside(span)).map(|(_, name)| *name).collect();
+            packed.push((layer, read_layer(&checkpoint, &own, &layer, precision)?));
+            parts.retain(|(span, _)| !inside(span));
+        }
+    }
+    for (span, name) in parts {
+        checkpoint.read(name, &mut model.parameters.values[span.range()])?;
+    }
+    Ok((model, Packed::new(packed), precision))
+}
+
+/// Reads and packs one layer, whose weight may be several tensors one after the other.
+fn read_layer(
+    checkpoint: &Checkpoint,
+    names: &[&str],
+    layer: &LinearSpec,
+    precision: Precision,
+) -> Result<PackedLayer, WeightError> {
+    if precision == Precision::Int8 && names.iter().all(|name| checkpoint.is_int8(name)) {
+        let (mut units, mut scales) = (Vec::new(), Vec::new());
+        for name in names {
+            let (more_units, more_scales) = checkpoint.read_units(name)?;
+            units.extend(more_units);
+            scales.extend(more_scales);
+        }
+        return Ok(PackedLayer::Int8(Int8Weight::new(&units, scales, layer.inputs)));
+    }
+    let mut weight = vec![0.0; layer.weight.len];
+    let mut rest = weight.as_mut_slice();
+    for name in names {
+        let len = checkpoint.tensors[*name].shape.iter().product();
+        let (own, after) = rest.split_at_mut(len);
+        checkpoint.read(name, own)?;
+        rest = after;
+    }
+    Ok(PackedLayer::for_scoring(&weight, layer, precision))
+}
+
+/// Stores a judge's weights in 8 bits with a scale per row: the linear layers inside the encoder and the table of words.
+/// The other tensors, one percent of all, stay f32.
+///
+/// # Errors
+/// [`LoadError`] for a directory that is no judge, or an output that cannot be written.
+pub fn quantize(dir: &Path, output: &Path) -> Result<Model, LoadError> {
+    let (model, _) = load(dir, LoadOptions::Judge)?;
+    let layers = model.packed_layers();
+    let is_matrix = |span: Span| layers.iter().any(|layer| layer.weight.range().contains(&span.start));
+    let mut quantized = Vec::new();
+    for spec in model.parameters.specs() {
+        let values = &model.parameters.values[spec.span.range()];
+        quantized.push((spec.sparse || is_matrix(spec.span)).then(|| quantize_rows(values, spec.shape[1])));
+    }
+    let mut tensors = Vec::new();
+    for (spec, quantized) in model.parameters.specs().iter().zip(&quantized) {
+        let (name, shape) = (spec.name.clone(), spec.shape.clone());
+        match quantized {
+            None => {
+                let bytes = bytemuck::cast_slice(&model.parameters.values[spec.span.range()]);
+                tensors.push(Raw { name, dtype: "F32", shape, bytes });
+            }
+            Some((units, scales)) => {
+                let (scale_name, rows) = (format!("{name}{SCALE_SUFFIX}"), vec![shape[0]]);
+                tensors.push(Raw { name, dtype: "I8", shape, bytes: bytemuck::cast_slice(units) });
+                tensors.push(Raw { name: scale_name, dtype: "F32", shape: rows, bytes: bytemuck::cast_slice(scales) });
+            }
+        }
+    }
+    write_raw(&output.join(INT8_FILE), &tensors, &[])?;
+    Ok(model)
+}
+
 fn head_source(config: &Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<ClassifierSource, LoadError> {
     let model = Model::declare(config.clone())?;
     let mut head = model.parameters.specs().iter().rev().filter(|spec| model.is_head(&spec.name));
@@ -118,6 +214,9 @@ fn match_tensors(
             Some(name) => {
                 checkpoint.expect(name, &spec.shape)?;
                 left.remove(name);
+                if checkpoint.is_int8(name) {
+                    left.remove(format!("{name}{SCALE_SUFFIX}").as_str());
+                }
                 sources.push(Some(name.to_owned()));
             }
             None if new_head => sources.push(None),

@@ -6,9 +6,9 @@
 use super::config::{Config, Family};
 use crate::nn::weights::WeightError;
 use crate::nn::{
-    Activation, Batch, Initial, LinearSpec, Mode, NormSpec, Packed, Parameters, Precision, Span, State, Tape, Var,
+    Activation, Batch, Initial, LinearSpec, NormSpec, Packed, Parameters, Precision, Span, State, Tape, Var,
 };
-use kernels::gemm::PackedWeight;
+use kernels::gemm::{Int8Weight, PackedWeight};
 
 /// Checkpoint names of one family. A layer's names follow its prefix.
 pub(super) struct Names {
@@ -207,8 +207,8 @@ impl Model {
         tape.layer_norm(down, Some(x.full), layer.out_norm)
     }
 
-    /// The linear layers that run on bf16 values when there are such: all but the head's.
-    fn packed_layers(&self) -> Vec<LinearSpec> {
+    /// The linear layers that run on packed weights when there are such: all but the head's.
+    pub(super) fn packed_layers(&self) -> Vec<LinearSpec> {
         let (last, lower) = self.wiring.layers.split_last().expect("a config has at least one layer");
         let lower = lower.iter().flat_map(|l| [l.qkv, l.attention_out, l.up, l.down]);
         lower.chain([last.query(), last.key_value(), last.attention_out, last.up, last.down]).collect()
@@ -216,16 +216,20 @@ impl Model {
 
     /// The precision this model runs in when `asked` for one: f32 when the processor or the model's sizes have no other.
     pub fn precision(&self, asked: Precision) -> Precision {
-        let fits = self.packed_layers().iter().all(|l| PackedWeight::fits(l.inputs, l.outputs))
+        let fits = |l: &LinearSpec| match asked {
+            Precision::Int8 => Int8Weight::fits(l.inputs, l.outputs),
+            _ => PackedWeight::fits(l.inputs, l.outputs),
+        };
+        let fits = self.packed_layers().iter().all(fits)
             && kernels::attention::bf16::fits(self.config.hidden / self.config.heads);
         if fits && kernels::bf16::has_low_precision() { asked } else { Precision::F32 }
     }
 
-    /// Packs the weights for a precision that [`Self::precision`] allows; for f32 there is nothing to pack.
-    pub fn pack(&self, precision: Precision, mode: Mode) -> Packed {
+    /// Packs the weights for training in a precision that [`Self::precision`] allows; for f32 there is nothing to pack.
+    pub fn pack_for_training(&self, precision: Precision) -> Packed {
         match precision {
             Precision::F32 => Packed::default(),
-            Precision::Bf16 => Packed::new(&self.packed_layers(), &self.parameters.values, mode == Mode::Train),
+            _ => Packed::for_training(&self.packed_layers(), &self.parameters.values),
         }
     }
 

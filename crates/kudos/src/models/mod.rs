@@ -11,10 +11,10 @@ mod encoder;
 mod reward_model;
 mod roberta;
 
-pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load};
+pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load, quantize};
 pub use config::{Config, ConfigError, Family};
 pub use encoder::Model;
 pub use reward_model::{
-    Calibration, Input, JudgeError, RewardConfig, RewardModel, Scored, TrainedOn, Workspace, check_length, config_of_new_judge,
-    push, score_encoded,
+    Calibration, Input, JudgeError, RewardConfig, RewardModel, Scored, TrainedOn, Workspace, check_length,
+    config_of_new_judge, push, score_encoded,
 };

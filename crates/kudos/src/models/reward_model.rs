@@ -2,7 +2,7 @@
 //!
 //! Training, evaluation, scoring and serving all come through here, with the judge's `reward.json`.
 
-use super::checkpoint::{LoadError, LoadOptions, load};
+use super::checkpoint::{LoadError, load_for_scoring};
 use super::config::Config;
 use super::encoder::Model;
 use crate::data::Content;
@@ -186,7 +186,7 @@ pub struct Scored {
 
 /// A trained judge, ready to score.
 pub struct RewardModel {
-    /// The network.
+    /// The network. Weights that are packed are not in its parameters too.
     pub model: Model,
     /// Text to ids.
     pub encoder: Encoder,
@@ -208,11 +208,6 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// For one model, precision and purpose.
-    pub fn new(model: &Model, precision: Precision, mode: Mode) -> Self {
-        Self { packed: model.pack(precision, mode), ..Self::default() }
-    }
-
     /// Runs the model forward over the batch; the logits stay on the tape.
     pub fn forward(&mut self, model: &Model, mode: Mode) -> Var {
         self.tape.start(mode, self.packed.storage());
@@ -226,20 +221,20 @@ impl Workspace {
 const SCORING_TOKENS: usize = 2048;
 
 impl RewardModel {
-    /// Loads a judge directory, to score in `precision` or, where the processor or the model's sizes forbid it, in f32.
+    /// Loads a judge directory, to score in `precision`; `None` is int8 for a judge that is stored so, else the fastest of
+    /// bf16 and f32 that this processor has. Where the processor or the model's sizes forbid it, it scores in f32.
     ///
     /// # Errors
     /// [`JudgeError`] for anything that would make its scores differ from what it was trained for.
-    pub fn load(dir: &Path, precision: Precision) -> Result<Self, JudgeError> {
-        let (model, _) = load(dir, LoadOptions::Judge)?;
+    pub fn load(dir: &Path, precision: Option<Precision>) -> Result<Self, JudgeError> {
+        let (model, packed, precision) = load_for_scoring(dir, precision)?;
         if model.config.labels != 1 {
             return Err(JudgeError::Labels { path: dir.into(), labels: model.config.labels });
         }
         let reward = RewardConfig::read(dir)?.unwrap_or_else(|| RewardConfig::default_for(&model.config));
         check_length(&dir.join("reward.json"), &reward.encode, &model.config)?;
         let encoder = Encoder::load(dir, reward.encode.clone())?;
-        let precision = model.precision(precision);
-        let workspace = Workspace::new(&model, precision, Mode::Score);
+        let workspace = Workspace { packed, ..Workspace::default() };
         Ok(Self { model, encoder, reward, precision, workspace })
     }
 
@@ -284,11 +279,7 @@ pub fn check_length(path: &Path, encode: &EncodeSettings, config: &Config) -> Re
 ///
 /// # Errors
 /// [`JudgeError::Vocabulary`] and [`JudgeError::NotFinite`].
-pub fn score_encoded(
-    model: &Model,
-    encoded: &[Encoded],
-    workspace: &mut Workspace,
-) -> Result<Vec<f32>, JudgeError> {
+pub fn score_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspace) -> Result<Vec<f32>, JudgeError> {
     let mut order: Vec<usize> = (0..encoded.len()).collect();
     order.sort_by_key(|i| encoded[*i].ids.len());
     let mut scores = vec![0.0; encoded.len()];

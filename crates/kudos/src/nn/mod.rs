@@ -3,8 +3,8 @@
 //! A model pushes ops on a [`Tape`]; the tape plans where every value lives, runs the ops forward and,
 //! for training, backward. It knows tensors by shape and must not know model families or text.
 
-pub mod numerics;
 mod gradients;
+pub mod numerics;
 mod ops;
 mod packed;
 mod parameters;
@@ -15,6 +15,6 @@ pub mod weights;
 pub use gradients::Gradients;
 pub use kernels::activation::Activation;
 pub use ops::{LinearSpec, NormSpec};
-pub use packed::{Packed, Precision};
+pub use packed::{Packed, PackedLayer, Precision};
 pub use parameters::{Initial, ParameterSpec, Parameters, Span};
 pub use tape::{Batch, Mode, Sequence, State, Storage, Tape, Var, Weights};

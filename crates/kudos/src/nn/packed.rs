@@ -3,7 +3,7 @@
 use super::ops::LinearSpec;
 use super::parameters::Span;
 use super::tape::Storage;
-use kernels::gemm::PackedWeight;
+use kernels::gemm::{Int8Weight, PackedWeight, quantize_rows};
 
 /// The arithmetic of the linear layers and of attention. Norms, softmax, sums, the residual stream and the head are f32
 /// in each.
@@ -15,6 +15,9 @@ pub enum Precision {
     F32,
     /// bf16 operands, f32 sums.
     Bf16,
+    /// Scoring only: linear layers on 8-bit weights (a scale per output) and 8-bit activations (a scale per token);
+    /// attention as in bf16.
+    Int8,
 }
 
 impl Precision {
@@ -29,39 +32,77 @@ impl std::fmt::Display for Precision {
         f.write_str(match self {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
         })
+    }
+}
+
+/// A packed linear weight.
+#[derive(Clone, Debug)]
+pub enum PackedLayer {
+    /// For bf16 products.
+    Bf16(PackedWeight),
+    /// For int8 products.
+    Int8(Int8Weight),
+}
+
+impl PackedLayer {
+    /// Packs `weight: [outputs, inputs]` for scoring in `precision`, which is not f32.
+    pub fn for_scoring(weight: &[f32], spec: &LinearSpec, precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => unreachable!("f32 weights are read in place"),
+            Precision::Bf16 => {
+                let mut packed = PackedWeight::default();
+                packed.pack(weight, spec.inputs, spec.outputs, false);
+                PackedLayer::Bf16(packed)
+            }
+            Precision::Int8 => {
+                let (units, scales) = quantize_rows(weight, spec.inputs);
+                PackedLayer::Int8(Int8Weight::new(&units, scales, spec.inputs))
+            }
+        }
     }
 }
 
 /// Packed weights of a model's linear layers; none of them in f32, where weights are read in place.
 #[derive(Clone, Debug, Default)]
 pub struct Packed {
-    layers: Vec<(LinearSpec, PackedWeight)>,
+    layers: Vec<(LinearSpec, PackedLayer)>,
 }
 
 impl Packed {
-    /// Packs `layers` of the flat parameter buffer; with `backward`, for training.
-    pub fn new(layers: &[LinearSpec], values: &[f32], backward: bool) -> Self {
-        let mut layers: Vec<_> = layers.iter().map(|spec| (*spec, PackedWeight::default())).collect();
-        layers.sort_by_key(|(spec, _)| spec.weight.start);
-        let mut packed = Self { layers };
-        packed.refresh(values, backward);
+    /// For training in bf16: `layers` of the flat parameter buffer.
+    pub fn for_training(layers: &[LinearSpec], values: &[f32]) -> Self {
+        let mut packed =
+            Self::new(layers.iter().map(|spec| (*spec, PackedLayer::Bf16(PackedWeight::default()))).collect());
+        packed.refresh(values);
         packed
     }
 
+    /// Layers that were packed one by one.
+    pub fn new(mut layers: Vec<(LinearSpec, PackedLayer)>) -> Self {
+        layers.sort_by_key(|(spec, _)| spec.weight.start);
+        Self { layers }
+    }
+
     /// Packs all layers again, after their weights have moved.
-    pub fn refresh(&mut self, values: &[f32], backward: bool) {
-        self.refresh_within(values, 0..values.len(), backward);
+    pub fn refresh(&mut self, values: &[f32]) {
+        self.refresh_within(values, 0..values.len());
     }
 
     /// Packs the layers whose weight ends inside `range`: while it is still in the cache.
-    pub fn refresh_within(&mut self, values: &[f32], range: std::ops::Range<usize>, backward: bool) {
+    pub fn refresh_within(&mut self, values: &[f32], range: std::ops::Range<usize>) {
         let start = self.layers.partition_point(|(spec, _)| spec.weight.range().end <= range.start);
-        for (spec, weight) in &mut self.layers[start..] {
+        for (spec, layer) in &mut self.layers[start..] {
             if spec.weight.range().end > range.end {
                 break;
             }
-            weight.pack(&values[spec.weight.range()], spec.inputs, spec.outputs, backward);
+            match layer {
+                PackedLayer::Bf16(weight) => {
+                    weight.pack(&values[spec.weight.range()], spec.inputs, spec.outputs, true);
+                }
+                PackedLayer::Int8(_) => unreachable!("int8 is for scoring only"),
+            }
         }
     }
 
@@ -74,8 +115,19 @@ impl Packed {
     ///
     /// # Panics
     /// When the model pushed a layer on bf16 values that it did not list.
-    pub(super) fn layer(&self, weight: Span) -> &PackedWeight {
+    pub(super) fn layer(&self, weight: Span) -> &PackedLayer {
         let index = self.layers.binary_search_by_key(&weight.start, |(spec, _)| spec.weight.start);
         &self.layers[index.expect("every layer on bf16 values is packed")].1
+    }
+
+    /// The layer whose weight this is, when training.
+    ///
+    /// # Panics
+    /// As [`Self::layer`], and for int8.
+    pub(super) fn trained(&self, weight: Span) -> &PackedWeight {
+        match self.layer(weight) {
+            PackedLayer::Bf16(weight) => weight,
+            PackedLayer::Int8(_) => unreachable!("int8 is for scoring only"),
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::ops::Op;
 use super::packed::Packed;
 use super::plan::{Life, Planner};
 use kernels::bf16::Bf16;
-use kernels::gemm::Scratch;
+use kernels::gemm::{QuantizedRows, Scratch};
 
 /// A value on the tape: a row-major matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +175,7 @@ pub(super) struct Forward<'a> {
     pub(super) arena: &'a mut Arena,
     pub(super) weights: Weights<'a>,
     pub(super) batch: &'a Batch,
+    pub(super) quantized: &'a mut QuantizedRows,
 }
 
 /// What an op's backward sees. Parameter gradients are added to `gradients`.
@@ -205,6 +206,7 @@ pub struct Tape {
     written: Vec<bool>,
     arena: Arena,
     scratch: Scratch,
+    quantized: QuantizedRows,
 }
 
 #[derive(Clone, Copy)]
@@ -235,7 +237,7 @@ impl Tape {
 
     /// A new value.
     pub(super) fn stored(&mut self, rows: usize, columns: usize, storage: Storage) -> Var {
-        assert!(storage == Storage::F32 || columns % 2 == 0, "rows of bf16 have an even length");
+        assert!(storage == Storage::F32 || columns.is_multiple_of(2), "rows of bf16 have an even length");
         let var = Var(self.shapes.len());
         self.shapes.push(Shape { rows, columns, storage, gradient: var });
         var
@@ -279,7 +281,7 @@ impl Tape {
     pub fn forward(&mut self, result: Var, weights: Weights, batch: &Batch) {
         self.plan(result);
         for op in &self.ops {
-            op.forward(&mut Forward { arena: &mut self.arena, weights, batch });
+            op.forward(&mut Forward { arena: &mut self.arena, weights, batch, quantized: &mut self.quantized });
         }
     }
 

@@ -5,10 +5,11 @@
 //! read one at a time straight into the parameter buffer, so peak memory is the model plus a chunk.
 
 use super::parameters::{ParameterSpec, Parameters};
+use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// One way for weights to be wrong each; every message names the file or the tensor.
@@ -73,7 +74,7 @@ pub enum WeightError {
         found: Vec<usize>,
     },
     /// A tensor has a type that weights cannot have.
-    #[error("{path}: tensor `{tensor}` has type {found}, expected F32, F16 or BF16")]
+    #[error("{path}: tensor `{tensor}` has type {found}, expected F32, F16, BF16 or I8 with scales")]
     Type {
         /// File.
         path: PathBuf,
@@ -103,6 +104,9 @@ pub enum WeightError {
         shape: Vec<usize>,
     },
 }
+
+/// The weights of a judge that `kudos quantize` wrote. Named so that no other program reads it as plain weights.
+pub const INT8_FILE: &str = "model.int8.safetensors";
 
 /// The largest header that is read: 100 MB, as the reference implementation allows.
 const HEADER_LIMIT: u64 = 100_000_000;
@@ -137,14 +141,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the headers of `model.safetensors`, or of the files `model.safetensors.index.json` names.
+    /// Reads the headers of `model.safetensors`, of the files `model.safetensors.index.json` names, or of
+    /// `model.int8.safetensors`.
     ///
     /// # Errors
     /// [`WeightError`] for missing, damaged or hostile files.
     pub fn open(dir: &Path) -> Result<Self, WeightError> {
         let index = dir.join("model.safetensors.index.json");
+        let (whole, int8) = (dir.join("model.safetensors"), dir.join(INT8_FILE));
         if !index.exists() {
-            return Self::open_file(&dir.join("model.safetensors"));
+            return Self::open_file(if int8.exists() && !whole.exists() { &int8 } else { &whole });
         }
         let mut tensors = BTreeMap::new();
         for file in &shard_files(dir, &index)? {
@@ -187,46 +193,114 @@ impl Checkpoint {
         Ok(stored)
     }
 
-    /// Reads a tensor into `values`, converting to f32 and refusing NaN and infinity.
+    /// Reads a tensor into `values`, converting to f32 and refusing NaN and infinity. Several threads read at once.
     ///
     /// # Errors
     /// [`WeightError`] for unreadable files, other types and non-finite values.
     pub fn read(&self, name: &str, values: &mut [f32]) -> Result<(), WeightError> {
         let stored = &self.tensors[name];
-        let decode = decoder(&stored.dtype).ok_or_else(|| WeightError::Type {
-            path: stored.file.clone(),
-            tensor: name.into(),
-            found: stored.dtype.clone(),
-        })?;
+        if stored.dtype == "I8" {
+            let (units, scales) = self.read_units(name)?;
+            let width = units.len() / scales.len().max(1);
+            let rows = values.chunks_mut(width.max(1)).zip(units.chunks(width.max(1)));
+            rows.zip(&scales).for_each(|((row, units), scale)| {
+                row.iter_mut().zip(units).for_each(|(value, unit)| *value = f32::from(*unit) * scale);
+            });
+            return Ok(());
+        }
+        let decode = decoder(&stored.dtype).ok_or_else(|| stored.bad_type(name))?;
         let io = |source| WeightError::Io { path: stored.file.clone(), source };
-        let mut file = File::open(&stored.file).map_err(io)?;
-        file.seek(SeekFrom::Start(stored.start)).map_err(io)?;
+        let file = File::open(&stored.file).map_err(io)?;
         let width = element_bytes(&stored.dtype).expect("a type with a decoder has a size");
-        let mut chunk = vec![0u8; (1 << 20).min(values.len() * width)];
-        for part in values.chunks_mut((1 << 20) / width) {
-            let bytes = &mut chunk[..part.len() * width];
-            file.read_exact(bytes).map_err(io)?;
-            part.iter_mut().zip(bytes.chunks_exact(width)).for_each(|(v, b)| *v = decode(b));
+        values.par_chunks_mut(CHUNK).enumerate().try_for_each(|(chunk, part)| {
+            decode(&file, stored.start + (chunk * CHUNK * width) as u64, part).map_err(io)?;
+            match part.iter().position(|v| !v.is_finite()) {
+                None => Ok(()),
+                Some(index) => Err(WeightError::NotFinite {
+                    path: stored.file.clone(),
+                    tensor: name.into(),
+                    index: chunk * CHUNK + index,
+                    value: part[index],
+                }),
+            }
+        })
+    }
+
+    /// Whether a tensor is stored in 8 bits with a scale per row.
+    pub fn is_int8(&self, name: &str) -> bool {
+        self.tensors[name].dtype == "I8"
+    }
+
+    /// The 8-bit units of a matrix and the value of one, per row (the tensor `name` + [`SCALE_SUFFIX`]).
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_units(&self, name: &str) -> Result<(Vec<i8>, Vec<f32>), WeightError> {
+        let stored = &self.tensors[name];
+        let scale_name = format!("{name}{SCALE_SUFFIX}");
+        let rows = *stored.shape.first().unwrap_or(&1);
+        if self.expect(&scale_name, &[rows])?.dtype != "F32" {
+            return Err(self.tensors[&scale_name].bad_type(&scale_name));
         }
-        match values.iter().position(|v| !v.is_finite()) {
-            None => Ok(()),
-            Some(index) => Err(WeightError::NotFinite {
-                path: stored.file.clone(),
-                tensor: name.into(),
-                index,
-                value: values[index],
-            }),
-        }
+        let mut scales = vec![0.0; rows];
+        self.read(&scale_name, &mut scales)?;
+        let io = |source| WeightError::Io { path: stored.file.clone(), source };
+        let mut units = vec![0i8; stored.bytes as usize];
+        let file = File::open(&stored.file).map_err(io)?;
+        units.par_chunks_mut(4 * CHUNK).enumerate().try_for_each(|(chunk, part)| {
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(part);
+            read_at(&file, stored.start + (chunk * 4 * CHUNK) as u64, bytes).map_err(io)
+        })?;
+        Ok((units, scales))
     }
 }
 
-fn decoder(dtype: &str) -> Option<fn(&[u8]) -> f32> {
+/// What the scales of a tensor stored in 8 bits are called after it.
+pub const SCALE_SUFFIX: &str = "_scale";
+
+/// Elements read at a time by one thread.
+const CHUNK: usize = 1 << 18;
+
+type Decode = fn(&File, u64, &mut [f32]) -> std::io::Result<()>;
+
+fn decoder(dtype: &str) -> Option<Decode> {
     match dtype {
-        "F32" => Some(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-        "F16" => Some(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()),
-        "BF16" => Some(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+        "F32" => Some(read_f32),
+        "F16" => Some(|file, at, values| read_half(file, at, values, |b| half::f16::from_le_bytes(b).to_f32())),
+        "BF16" => Some(|file, at, values| read_half(file, at, values, |b| half::bf16::from_le_bytes(b).to_f32())),
         _ => None,
     }
+}
+
+fn read_f32(file: &File, at: u64, values: &mut [f32]) -> std::io::Result<()> {
+    read_at(file, at, bytemuck::cast_slice_mut(values))?;
+    if cfg!(target_endian = "big") {
+        values.iter_mut().for_each(|v| *v = f32::from_bits(v.to_bits().swap_bytes()));
+    }
+    Ok(())
+}
+
+fn read_half(file: &File, at: u64, values: &mut [f32], decode: fn([u8; 2]) -> f32) -> std::io::Result<()> {
+    let mut bytes = vec![0u8; 2 * values.len()];
+    read_at(file, at, &mut bytes)?;
+    values.iter_mut().zip(bytes.chunks_exact(2)).for_each(|(v, b)| *v = decode([b[0], b[1]]));
+    Ok(())
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, at: u64, bytes: &mut [u8]) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut at: u64, mut bytes: &mut [u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, bytes, at)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            read => (at, bytes) = (at + read as u64, &mut bytes[read..]),
+        }
+    }
+    Ok(())
 }
 
 /// Bytes of one element; `None` for a type the format does not have.
@@ -319,6 +393,10 @@ fn check_layout(path: &Path, entries: &BTreeMap<String, Entry>, data: u64) -> Re
 }
 
 impl Stored {
+    fn bad_type(&self, name: &str) -> WeightError {
+        WeightError::Type { path: self.file.clone(), tensor: name.into(), found: self.dtype.clone() }
+    }
+
     /// Size in the file.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -343,19 +421,43 @@ pub fn write_tensors(
     buffers: &[(&str, &[f32])],
     metadata: &[(&str, &str)],
 ) -> Result<(), WeightError> {
+    let tensors = buffers.iter().flat_map(|(prefix, buffer)| {
+        specs.iter().map(move |spec| Raw {
+            name: format!("{prefix}{}", spec.name),
+            dtype: "F32",
+            shape: spec.shape.clone(),
+            bytes: bytemuck::cast_slice(&buffer[spec.span.range()]),
+        })
+    });
+    write_raw(path, &tensors.collect::<Vec<_>>(), metadata)
+}
+
+/// A tensor as it will lie in the file.
+pub struct Raw<'a> {
+    /// Its name.
+    pub name: String,
+    /// Its type as the format spells it.
+    pub dtype: &'static str,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Its values, little-endian.
+    pub bytes: &'a [u8],
+}
+
+/// As [`write()`], for tensors of any type.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_raw(path: &Path, tensors: &[Raw], metadata: &[(&str, &str)]) -> Result<(), WeightError> {
+    use std::io::Write;
     let io = |source| WeightError::Io { path: path.into(), source };
-    let (header, order) = header_of(specs, buffers, metadata);
+    let header = header_of(tensors, metadata);
     let mut file = crate::files::temporary(path).map_err(io)?;
     let mut out = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
-    use std::io::Write;
     let write = |out: &mut std::io::BufWriter<&mut File>| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(header.as_bytes())?;
-        for (buffer, spec) in &order {
-            for part in buffers[*buffer].1[specs[*spec].span.range()].chunks(1 << 18) {
-                out.write_all(bytemuck::cast_slice(part))?;
-            }
-        }
+        tensors.iter().try_for_each(|tensor| out.write_all(tensor.bytes))?;
         out.flush()?;
         out.get_ref().sync_all()
     };
@@ -364,29 +466,22 @@ pub fn write_tensors(
     crate::files::publish(file, path).map_err(io)
 }
 
-/// The JSON header, padded to 8 bytes, and the order of (buffer, spec) in the data.
-fn header_of(
-    specs: &[ParameterSpec],
-    buffers: &[(&str, &[f32])],
-    metadata: &[(&str, &str)],
-) -> (String, Vec<(usize, usize)>) {
+/// The JSON header, padded to 8 bytes.
+fn header_of(tensors: &[Raw], metadata: &[(&str, &str)]) -> String {
     let mut header = serde_json::Map::new();
     let pairs = [("format", "pt")].into_iter().chain(metadata.iter().copied());
     let metadata: BTreeMap<&str, &str> = pairs.collect();
     header.insert("__metadata__".into(), serde_json::json!(metadata));
-    let (mut order, mut at) = (Vec::new(), 0u64);
-    for (buffer, (prefix, _)) in buffers.iter().enumerate() {
-        for (index, spec) in specs.iter().enumerate() {
-            let end = at + 4 * spec.span.len as u64;
-            let entry = serde_json::json!({"dtype": "F32", "shape": spec.shape, "data_offsets": [at, end]});
-            header.insert(format!("{prefix}{}", spec.name), entry);
-            order.push((buffer, index));
-            at = end;
-        }
+    let mut at = 0;
+    for tensor in tensors {
+        let end = at + tensor.bytes.len();
+        let entry = serde_json::json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [at, end]});
+        header.insert(tensor.name.clone(), entry);
+        at = end;
     }
     let mut text = serde_json::Value::Object(header).to_string();
     text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
-    (text, order)
+    text
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ pub use settings::{Asked, Recipe, Settings, SettingsError};
 
 use crate::eval::{DataReport, EvalError, EvalOptions, evaluate};
 use crate::models::{JudgeError, Model, Workspace, score_encoded};
+use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
-use crate::nn::{Gradients, Mode};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -167,7 +167,8 @@ impl Trainer {
             crate::files::remove_leftovers(directory).map_err(TrainError::io(directory))?;
         }
         settings.precision = model.precision(settings.precision);
-        let workspace = Workspace::new(&model, settings.precision, Mode::Train);
+        let packed = model.pack_for_training(settings.precision);
+        let workspace = Workspace { packed, ..Workspace::default() };
         let gradients = Gradients::new(&model.parameters);
         let optimizer = Optimizer::new(&model.parameters, settings.weight_decay);
         let visits = sampler::epoch(&examples, settings.group_size, settings.shuffle, settings.seed, 0);
@@ -326,7 +327,7 @@ impl Trainer {
 
     /// Brings the packed weights up to date.
     fn pack(&mut self) {
-        self.workspace.packed.refresh(&self.model.parameters.values, true);
+        self.workspace.packed.refresh(&self.model.parameters.values);
     }
 
     /// The settings of the run.

@@ -95,7 +95,7 @@ impl Optimizer {
                     adamw_rows(tensor, update, spec.shape[1], &self.live.rows);
                 }
             }
-            packed.refresh_within(&values, range, true);
+            packed.refresh_within(&values, range);
         }
         parameters.values = values;
     }

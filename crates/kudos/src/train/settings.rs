@@ -188,6 +188,9 @@ impl Asked {
                 return bad(flag, value.to_string(), "0 or a positive number");
             }
         }
+        if self.precision == Some(Precision::Int8) {
+            return bad("precision", "int8".into(), "bf16 or f32; int8 is for scoring (`kudos quantize`)");
+        }
         match self.eval_fraction.filter(|f| !(0.0..=0.9).contains(f)) {
             Some(fraction) => bad("eval-fraction", fraction.to_string(), "from 0 to 0.9"),
             None => Ok(()),
@@ -219,6 +222,7 @@ mod tests {
             (Asked { epochs: Some(-1.0), ..Asked::default() }, "--epochs is -1"),
             (Asked { weight_decay: Some(-0.1), ..Asked::default() }, "--weight-decay"),
             (Asked { eval_fraction: Some(1.0), ..Asked::default() }, "--eval-fraction is 1"),
+            (Asked { precision: Some(Precision::Int8), ..Asked::default() }, "--precision is int8"),
         ];
         for (asked, expected) in cases {
             let message = asked.decide(10, false).unwrap_err().to_string();

@@ -1,6 +1,7 @@
 //! Linear layer with bias and activation: `y = act(x·wᵀ + b)`, in f32 or on packed weights.
 
 use super::{Op, Uses};
+use crate::nn::packed::PackedLayer;
 use crate::nn::parameters::Span;
 use crate::nn::tape::{Backward, Buffer, Forward, Mode, Storage, Tape, Var, half};
 use kernels::activation::{self, Activation};
@@ -100,11 +101,16 @@ impl Linear {
         match self.z {
             None => {
                 let [x, y] = pass.arena.buffers([self.x, self.y].map(Buffer::Value)).map(half);
-                gemm::Linear { y, z: None, x, bias, act: self.act }.run(weight);
+                let layer = gemm::Linear { y, z: None, x, bias, act: self.act };
+                match weight {
+                    PackedLayer::Bf16(weight) => layer.run(weight),
+                    PackedLayer::Int8(weight) => layer.run_int8(weight, pass.quantized),
+                }
             }
             Some(z) => {
                 let [x, y, z] = pass.arena.buffers([self.x, self.y, z].map(Buffer::Value)).map(half);
-                gemm::Linear { y, z: Some(z), x, bias, act: self.act }.run(weight);
+                gemm::Linear { y, z: Some(z), x, bias, act: self.act }
+                    .run(pass.weights.packed.trained(self.spec.weight));
             }
         }
     }
@@ -145,7 +151,7 @@ impl Linear {
             (Storage::Bf16, Store::Replace) => InputGradient::Bf16(half(dx)),
             (Storage::Bf16, Store::Add) => unreachable!("a bf16 value has one reader"),
         };
-        into.run(half(dz), pass.weights.packed.layer(self.spec.weight));
+        into.run(half(dz), pass.weights.packed.trained(self.spec.weight));
     }
 }
 

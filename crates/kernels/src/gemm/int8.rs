@@ -1,0 +1,343 @@
+//! Linear layers in int8, for scoring: weights of 8 bits with a scale per output, activations of 8 bits with a scale and a
+//! zero point per token, sums in i32, everything after them in f32.
+//!
+//! A token with a few entries far larger than the rest (outliers, which trained transformers have) would lose all the
+//! others to rounding. Such entries are cut off at a limit before rounding, and what was cut is multiplied
+//! with their weights in f32 and added: exact, and only for the entries concerned (after Dettmers et al. 2022, LLM.int8()).
+
+use super::bf16::{Finish, Linear, tiles};
+use super::panels::{COLUMNS, Lines, panels};
+use super::tile::{self, IntegerTile, Left, Tile};
+use crate::bf16::{Bf16, Element};
+use crate::parallel::{Shared, for_each};
+
+/// A weight `[outputs, inputs]` in 8 bits.
+#[derive(Clone, Debug, Default)]
+pub struct Int8Weight {
+    /// `[outputs/32][inputs/4][32]` words of four neighbours of a row.
+    right: Lines,
+    /// Value of one unit, per output.
+    scales: Vec<f32>,
+    /// Sum of a row's units: what the zero point contributes.
+    sums: Vec<i32>,
+    inputs: usize,
+}
+
+impl Int8Weight {
+    /// Whether a layer of this shape can be used: words hold four neighbours.
+    pub fn fits(inputs: usize, outputs: usize) -> bool {
+        inputs.is_multiple_of(4) && outputs.is_multiple_of(2) && inputs >= 16 && outputs >= 16
+    }
+
+    /// Packs `units: [outputs, inputs]` with `scales: [outputs]`.
+    pub fn new(units: &[i8], scales: Vec<f32>, inputs: usize) -> Self {
+        let outputs = scales.len();
+        assert!(units.len() == inputs * outputs && Self::fits(inputs, outputs));
+        let mut right = Lines::default();
+        let steps = inputs / 4;
+        let words = Shared::new(right.words(panels(outputs) * steps * COLUMNS));
+        for_each(panels(outputs), |panel| {
+            // SAFETY: each task owns its own panel.
+            let words = unsafe { words.slice(panel * steps * COLUMNS, steps * COLUMNS) };
+            let first = panel * COLUMNS;
+            for j in 0..COLUMNS.min(outputs - first) {
+                let row = &units[(first + j) * inputs..][..inputs];
+                for (word, quad) in words[j..].iter_mut().step_by(COLUMNS).zip(row.chunks_exact(4)) {
+                    *word = u32::from_le_bytes([0, 1, 2, 3].map(|i| quad[i] as u8));
+                }
+            }
+        });
+        let sums = units.chunks_exact(inputs).map(|row| row.iter().map(|u| i32::from(*u)).sum()).collect();
+        Self { right, scales, sums, inputs }
+    }
+
+    /// Number of outputs.
+    pub fn outputs(&self) -> usize {
+        self.scales.len()
+    }
+}
+
+/// Rounds each row of `[rows, columns]` to units of its largest magnitude / 127; returns the units and the scales.
+pub fn quantize_rows(values: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
+    let rows = values.len() / columns;
+    let (mut units, mut scales) = (vec![0i8; values.len()], vec![0.0f32; rows]);
+    let (shared_units, shared_scales) = (Shared::new(&mut units), Shared::new(&mut scales));
+    for_each(rows, |row| {
+        // SAFETY: each task owns its own row.
+        let (units, scale) = unsafe { (shared_units.slice(row * columns, columns), shared_scales.slice(row, 1)) };
+        scale[0] = quantize_row(units, &values[row * columns..(row + 1) * columns]);
+    });
+    (units, scales)
+}
+
+dispatch! {
+    fn quantize_row(units: &mut [i8], values: &[f32]) -> f32 {
+        let largest = values.iter().fold(0.0f32, |m, v| if v.abs() > m { v.abs() } else { m });
+        let scale = largest / 127.0;
+        let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        for (unit, value) in units.iter_mut().zip(values) {
+            *unit = (value * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+        }
+        scale
+    }
+}
+
+/// Activations in 8 bits, with memory that is reused from layer to layer.
+#[derive(Clone, Debug, Default)]
+pub struct QuantizedRows {
+    units: Lines,
+    /// Value of one unit and the zero point, per row.
+    scales: Vec<[f32; 2]>,
+    /// What was cut off: (row, column, value), rows in order.
+    outliers: Vec<Vec<(u32, f32)>>,
+}
+
+/// How many times the mean magnitude of its row an entry must exceed to be cut.
+const LIMIT: f32 = 8.0;
+/// Most entries of a row that are cut: where more are large, they are no outliers.
+const OUTLIERS: usize = 8;
+
+impl QuantizedRows {
+    fn fill(&mut self, x: &[Bf16], inputs: usize) {
+        let rows = x.len() / inputs;
+        self.scales.resize(rows, [0.0; 2]);
+        self.outliers.resize(rows, Vec::new());
+        let units: &mut [u8] = bytemuck::cast_slice_mut(self.units.words(x.len() / 4));
+        let (units, scales) = (Shared::new(units), Shared::new(&mut self.scales));
+        let outliers = Shared::new(&mut self.outliers);
+        for_each(rows.div_ceil(BLOCK), |block| {
+            for row in block * BLOCK..rows.min((block + 1) * BLOCK) {
+                // SAFETY: each task owns its own rows.
+                let (units, scale, outliers) =
+                    unsafe { (units.slice(row * inputs, inputs), scales.slice(row, 1), outliers.slice(row, 1)) };
+                scale[0] = quantize_token(units, &mut outliers[0], &x[row * inputs..(row + 1) * inputs]);
+            }
+        });
+    }
+}
+
+/// Tokens quantized by one task.
+const BLOCK: usize = 16;
+
+/// Rounds a token's values to 0..=255; returns the value of one unit and the zero point.
+fn quantize_token(units: &mut [u8], outliers: &mut Vec<(u32, f32)>, x: &[Bf16]) -> [f32; 2] {
+    outliers.clear();
+    let [mut low, mut high, magnitudes] = range(x);
+    let mut limit = LIMIT * magnitudes / x.len() as f32;
+    if high > limit || -low > limit {
+        while count_beyond(x, limit) > OUTLIERS {
+            limit *= 1.5;
+        }
+        let cut = x.iter().enumerate().map(|(i, v)| (i as u32, v.widen())).filter(|(_, v)| v.abs() > limit);
+        outliers.extend(cut.map(|(i, v)| (i, v - limit.copysign(v))));
+        (low, high) = (low.max(-limit), high.min(limit));
+    }
+    let unit = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
+    let zero = (-low / unit).round_ties_even();
+    round_token(units, x, [1.0 / unit, zero]);
+    [unit, zero]
+}
+
+dispatch! {
+    fn count_beyond(x: &[Bf16], limit: f32) -> usize {
+        x.iter().map(|v| u32::from(v.widen().abs() > limit)).sum::<u32>() as usize
+    }
+}
+
+dispatch! {
+    /// Smallest and largest value, 0 included, and the sum of magnitudes.
+    fn range(x: &[Bf16]) -> [f32; 3] {
+        let (mut low, mut high, mut magnitudes) = ([0.0f32; 16], [0.0f32; 16], [0.0f32; 16]);
+        let chunks = x.chunks_exact(16);
+        for (l, v) in chunks.remainder().iter().enumerate() {
+            (low[l], high[l]) = (v.widen().min(0.0), v.widen().max(0.0));
+            magnitudes[l] = v.widen().abs();
+        }
+        for chunk in chunks {
+            for l in 0..16 {
+                let v = chunk[l].widen();
+                low[l] = if v < low[l] { v } else { low[l] };
+                high[l] = if v > high[l] { v } else { high[l] };
+                magnitudes[l] += v.abs();
+            }
+        }
+        let least = low.iter().fold(0.0f32, |m, v| m.min(*v));
+        [least, high.iter().fold(0.0f32, |m, v| m.max(*v)), crate::reduce::fold(magnitudes)]
+    }
+}
+
+dispatch! {
+    fn round_token(units: &mut [u8], x: &[Bf16], scale: [f32; 2]) {
+        const MAGIC: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to an integer in the low bits.
+        let [inverse, zero] = scale;
+        for (unit, v) in units.iter_mut().zip(x) {
+            let scaled = v.widen().mul_add(inverse, zero);
+            let scaled = if scaled < 0.0 { 0.0 } else { scaled };
+            let scaled = if scaled > 255.0 { 255.0 } else { scaled };
+            *unit = (scaled + MAGIC).to_bits() as u8;
+        }
+    }
+}
+
+impl Linear<'_> {
+    /// Computes the layer in int8.
+    pub fn run_int8(self, w: &Int8Weight, quantized: &mut QuantizedRows) {
+        assert!(crate::bf16::has_low_precision(), "int8 products need AVX-512 VNNI");
+        let (rows, outputs) = (self.x.len() / w.inputs, w.outputs());
+        assert!(self.y.len() == rows * outputs && self.bias.len() == outputs && self.z.is_none());
+        quantized.fill(self.x, w.inputs);
+        let finish = Finish::new(self);
+        let (units, right, steps) = (quantized.units.as_words(), w.right.as_words(), w.inputs / 4);
+        tiles([rows, outputs], w.inputs, |tile, [row, rows], panel| {
+            let left = Left { data: units[row * steps..].as_ptr(), row_stride: steps, step_stride: 1 };
+            let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
+            let mut sums: IntegerTile = [[0; COLUMNS]; 12];
+            // SAFETY: `left` has `rows` rows of `steps` words, `right` is a panel, the processor was checked.
+            unsafe { tile::int8(&mut sums, left, right.as_ptr(), steps, rows) };
+            let column = panel * COLUMNS;
+            let columns = COLUMNS.min(outputs - column);
+            let scales = &w.scales[column..column + columns];
+            dequantize(tile, &sums, &quantized.scales[row..row + rows], scales, &w.sums[column..column + columns]);
+            for (values, outliers) in tile.iter_mut().zip(&quantized.outliers[row..row + rows]) {
+                if !outliers.is_empty() {
+                    add_outliers(values, outliers, right, scales);
+                }
+            }
+            finish.tile(tile, [row, rows], [column, columns]);
+        });
+    }
+}
+
+dispatch! {
+    fn dequantize(tile: &mut Tile, sums: &IntegerTile, rows: &[[f32; 2]], scales: &[f32], unit_sums: &[i32]) {
+        for ((values, sums), [unit, zero]) in tile.iter_mut().zip(sums).zip(rows) {
+            let zero = *zero as i32;
+            for (((value, sum), scale), unit_sum) in values.iter_mut().zip(sums).zip(scales).zip(unit_sums) {
+                *value = (sum - zero * unit_sum) as f32 * (unit * scale);
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// Adds what was cut off a row's outliers, times their weights. `right` is the panel of `scales.len()` columns.
+    fn add_outliers(values: &mut [f32; COLUMNS], outliers: &[(u32, f32)], right: &[u32], scales: &[f32]) {
+        for (input, rest) in outliers {
+            let words = &right[*input as usize / 4 * COLUMNS..][..scales.len()];
+            let shift = 24 - 8 * (input % 4);
+            for ((value, word), scale) in values.iter_mut().zip(words).zip(scales) {
+                let unit = ((word << shift) as i32) >> 24;
+                *value = (rest * unit as f32).mul_add(*scale, *value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gemm::linear_reference;
+    use crate::parallel::with_threads;
+    use proptest::prelude::*;
+
+    fn values(n: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..n).map(|_| next() + next() + next()).collect()
+    }
+
+    impl Int8Weight {
+        fn unit(&self, output: usize, input: usize) -> i8 {
+            let (panel, column) = (output / COLUMNS, output % COLUMNS);
+            let word = self.right.as_words()[(panel * (self.inputs / 4) + input / 4) * COLUMNS + column];
+            word.to_le_bytes()[input % 4] as i8
+        }
+    }
+
+    fn skipped() -> bool {
+        let skip = !crate::bf16::has_low_precision();
+        if skip {
+            eprintln!("skipped: this processor has no AVX-512 VNNI");
+        }
+        skip
+    }
+
+    /// x as the kernels see it: rounded to bf16, on a word boundary.
+    fn run(x: &[f32], weight: &Int8Weight, bias: &[f32]) -> Vec<f32> {
+        let mut words = vec![0u32; x.len() / 2];
+        let halves: &mut [Bf16] = bytemuck::cast_slice_mut(&mut words);
+        halves.iter_mut().zip(x).for_each(|(h, v)| *h = Bf16::narrow(*v));
+        let mut y = vec![Bf16(0); x.len() / weight.inputs * weight.outputs()];
+        Linear { y: &mut y, z: None, x: halves, bias, act: None }.run_int8(weight, &mut QuantizedRows::default());
+        y.iter().map(|v| v.widen()).collect()
+    }
+
+    /// Root of the mean squared error over that of the values.
+    fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
+        let error: f32 = found.iter().zip(expected).map(|(f, e)| (f - e).powi(2)).sum();
+        (error / expected.iter().map(|e| e * e).sum::<f32>()).sqrt()
+    }
+
+    fn case(rows: usize, inputs: usize, outputs: usize, seed: u64) -> (Vec<f32>, Vec<f32>, Int8Weight) {
+        let (x, w) = (values(rows * inputs, seed), values(inputs * outputs, seed ^ 3));
+        let (units, scales) = quantize_rows(&w, inputs);
+        (x, w, Int8Weight::new(&units, scales, inputs))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn a_layer_is_close_to_f32_with_and_without_outliers(rows in 1usize..40, quads in 16usize..80, half_out in 8usize..70, seed in any::<u64>(), outliers in 0usize..4) {
+            if skipped() { return Ok(()) }
+            let (inputs, outputs) = (4 * quads, 2 * half_out);
+            let (mut x, w, weight) = case(rows, inputs, outputs, seed);
+            for row in x.chunks_exact_mut(inputs) {
+                for i in 0..outliers { row[i * 13] = 300.0 * (1.0 - 2.0 * (i % 2) as f32); }
+            }
+            let found = run(&x, &weight, &vec![0.0; outputs]);
+            let rounded: Vec<f32> = x.iter().map(|v| Bf16::narrow(*v).widen()).collect();
+            // The outliers' own contribution, from the weights as they were rounded, is left out of the comparison.
+            let rest: Vec<f32> = rounded.iter().map(|v| if v.abs() > 100.0 { 0.0 } else { *v }).collect();
+            let mut expected = vec![0.0; rows * outputs];
+            linear_reference(&mut expected, &rest, &w, rows, inputs, outputs);
+            let only: Vec<f32> = rounded.iter().map(|v| if v.abs() > 100.0 { *v } else { 0.0 }).collect();
+            let dequantized: Vec<f32> = (0..w.len()).map(|i| f32::from(weight.unit(i / inputs, i % inputs)) * weight.scales[i / inputs]).collect();
+            let mut loud = vec![0.0; rows * outputs];
+            linear_reference(&mut loud, &only, &dequantized, rows, inputs, outputs);
+            let found: Vec<f32> = found.iter().zip(&loud).map(|(f, l)| f - l).collect();
+            if outliers == 0 {
+                prop_assert!(relative_error(&found, &expected) < 0.02, "{}", relative_error(&found, &expected));
+            } else {
+                // bf16 outputs of magnitude 1000 round by 4; without the cut the error would be as large as the values.
+                prop_assert!(relative_error(&found, &expected) < 0.4, "{}", relative_error(&found, &expected));
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_in_any_batch_and_with_any_threads() {
+        if skipped() {
+            return;
+        }
+        let (x, _, weight) = case(150, 384, 1152, 5);
+        let bias = vec![0.5; 1152];
+        let all = run(&x, &weight, &bias);
+        for rows in [1, 2, 11, 12, 13, 97] {
+            let own = with_threads(1 + rows % 3, || run(&x[..rows * 384], &weight, &bias));
+            assert!(own == all[..rows * 1152], "{rows} rows");
+        }
+    }
+
+    #[test]
+    fn zero_rows_and_zero_weights_stay_zero() {
+        if skipped() {
+            return;
+        }
+        let (units, scales) = quantize_rows(&[0.0; 16 * 16], 16);
+        let weight = Int8Weight::new(&units, scales, 16);
+        assert!(run(&[0.0; 32], &weight, &[0.0; 16]).iter().all(|v| *v == 0.0));
+    }
+}
