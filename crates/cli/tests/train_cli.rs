@@ -368,3 +368,57 @@ fn hostile_data_is_an_error_or_counted() {
         "{message}"
     );
 }
+
+#[test]
+fn every_precision_scores_and_the_one_used_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    judge(dir.path());
+    ok(dir.path(), &["quantize", "--judge", "judge", "-o", "small"]);
+    let size = |file: &str| std::fs::metadata(dir.path().join(file)).unwrap().len();
+    assert!(size("small/model.int8.safetensors") < size("judge/model.safetensors") / 2);
+    let message = error(dir.path(), &["quantize", "--judge", "judge", "-o", "small"]);
+    assert!(message.contains("--overwrite"), "{message}");
+    let message = error(dir.path(), &["quantize", "--judge", "judge", "-o", "judge"]);
+    assert!(message.contains("full judge"), "{message}");
+
+    let texts = ["--prompt", "which one", "--response", "the good one"];
+    let score = |args: &[&str]| ok(dir.path(), &[&["score"], args, &texts].concat()).trim().parse::<f32>().unwrap();
+    let full = score(&["--judge", "judge", "--precision", "f32"]);
+    let small = score(&["--judge", "small"]);
+    assert!((full - small).abs() < 0.05 * (1.0 + full.abs()), "{full} and {small}");
+    if kernels::bf16::has_low_precision() {
+        for precision in ["bf16", "int8"] {
+            let found = score(&["--judge", "judge", "--precision", precision]);
+            assert!((full - found).abs() < 0.05 * (1.0 + full.abs()), "{precision}: {full} and {found}");
+        }
+        let output = run(dir.path(), &["score", &pairs(), "--judge", "small", "-o", "out.jsonl"]);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && message.contains("scoring in int8"), "{message}");
+    }
+    let base = golden().display().to_string();
+    let message = error(dir.path(), &train_args(&pairs(), &base, "other", &["--precision", "int8"]));
+    assert!(message.contains("--precision is int8"), "{message}");
+    let message = error(dir.path(), &train_args(&pairs(), "small", "other", &["--max-steps", "2"]));
+    assert!(message.contains("int8"), "{message}");
+}
+
+/// The same run on a processor without AVX-512: f32, and told so.
+#[test]
+fn other_processors_train_and_score_in_f32() {
+    let dir = tempfile::tempdir().unwrap();
+    judge(dir.path());
+    for isa in ["avx2", "baseline"] {
+        let scored = kudos(dir.path()).env("KUDOS_ISA", isa).args(["score", &pairs(), "--judge", "judge"]).output().unwrap();
+        let message = String::from_utf8(scored.stderr).unwrap();
+        assert!(scored.status.success() && message.contains("scoring in f32"), "{isa}: {message}");
+        let asked = ["score", &pairs(), "--judge", "judge", "--precision", "int8"];
+        let refused = kudos(dir.path()).env("KUDOS_ISA", isa).args(asked).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        let base = golden().display().to_string();
+        let data = pairs();
+        let arguments = train_args(&data, &base, isa, &["--max-steps", "3"]);
+        assert!(kudos(dir.path()).env("KUDOS_ISA", isa).args(arguments).status().unwrap().success());
+        let settings = std::fs::read_to_string(dir.path().join(isa).join("training_args.json")).unwrap();
+        assert!(settings.contains("\"precision\": \"f32\""), "{settings}");
+    }
+}

@@ -4,11 +4,13 @@ use super::{Global, choice, load_judge};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::bail;
-use kudos::data::{Content, Options, OutputFormat, Reader, Record, Row, Writer};
+use kudos::data::{Content, DataError, Options, OutputFormat, Reader, Record, Row, Writer};
 use kudos::models::{Input, RewardModel, Scored};
 use kudos::nn::Precision;
+use kudos::text::{Encoded, Encoder};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
 
 /// Score responses: a file, or one prompt and response.
 #[derive(Debug, clap::Args)]
@@ -80,32 +82,75 @@ struct Tally {
     unusable: u64,
 }
 
-fn file(args: &Args, judge: &mut RewardModel, data: &PathBuf, global: &Global) -> anyhow::Result<()> {
+/// Rows that were read together, with their texts as ids.
+#[derive(Default)]
+struct Window {
+    rows: Vec<Row>,
+    /// Texts of all rows, in the order of their score columns.
+    encoded: Vec<Encoded>,
+    unusable: u64,
+}
+
+/// Reads and encodes one window ahead on its own thread while the model computes; memory is two windows.
+fn file(args: &Args, judge: &mut RewardModel, data: &Path, global: &Global) -> anyhow::Result<()> {
     let reader = Reader::open(data, &Options { strict: args.strict, ..Options::default() })?;
     let output = args.output.clone().unwrap_or_else(|| "-".into());
-    let format = OutputFormat::of_name(&output);
-    let mut writer = Writer::create(&output, format)?;
+    let mut writer = Writer::create(&output, OutputFormat::of_name(&output))?;
     let mut progress = Progress::new(None, "rows", global.quiet || args.output.is_none());
-    let (mut window, mut tally) = (Vec::with_capacity(WINDOW), Tally::default());
-    for row in reader {
-        match row {
-            Ok(row) => window.push(row),
-            Err(kudos::data::DataError::Row(problem)) if !args.strict => {
-                tally.unusable += 1;
-                eprintln!("not scored: {problem}");
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if window.len() == WINDOW {
-            score_rows(judge, &mut window, &mut writer, &mut tally)?;
+    if !global.quiet {
+        eprintln!("scoring in {}, {} threads", judge.precision(), kernels::parallel::threads());
+    }
+    let mut tally = Tally::default();
+    let encoder = judge.encoder.clone();
+    let (sender, windows) = std::sync::mpsc::sync_channel(1);
+    std::thread::scope(|scope| {
+        scope.spawn(move || read_windows(reader, &encoder, args.strict, &sender));
+        for window in windows {
+            score_window(judge, window?, &mut writer, &mut tally)?;
             interrupt::check()?;
             progress.set(tally.rows, &format!("{} tokens", tally.tokens));
         }
+        writer.finish()?;
+        progress.finish();
+        summarise(&tally, global);
+        Ok(())
+    })
+}
+
+/// Sends the file window by window, until its end, an error, or nobody listens.
+fn read_windows(reader: Reader, encoder: &Encoder, strict: bool, sender: &SyncSender<anyhow::Result<Window>>) {
+    let mut window = Window::default();
+    for row in reader {
+        match add_row(&mut window, row, encoder, strict) {
+            Ok(()) if window.rows.len() < WINDOW => {}
+            Ok(()) => {
+                if sender.send(Ok(std::mem::take(&mut window))).is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                let _ = sender.send(Err(error));
+                return;
+            }
+        }
     }
-    score_rows(judge, &mut window, &mut writer, &mut tally)?;
-    writer.finish()?;
-    progress.finish();
-    summarise(&tally, global);
+    let _ = sender.send(Ok(window));
+}
+
+fn add_row(window: &mut Window, row: Result<Row, DataError>, encoder: &Encoder, strict: bool) -> anyhow::Result<()> {
+    match row {
+        Ok(row) => {
+            for (prompt, response) in inputs(&row.record) {
+                window.encoded.push(encoder.encode(prompt, response)?);
+            }
+            window.rows.push(row);
+        }
+        Err(DataError::Row(problem)) if !strict => {
+            window.unusable += 1;
+            eprintln!("not scored: {problem}");
+        }
+        Err(error) => return Err(error.into()),
+    }
     Ok(())
 }
 
@@ -123,27 +168,25 @@ fn summarise(tally: &Tally, global: &Global) {
     }
 }
 
-fn score_rows(
+fn score_window(
     judge: &mut RewardModel,
-    rows: &mut Vec<Row>,
+    window: Window,
     writer: &mut Writer,
     tally: &mut Tally,
 ) -> anyhow::Result<()> {
-    let inputs: Vec<Vec<Input>> = rows.iter().map(|row| inputs(&row.record)).collect();
-    let scored = judge.score(&inputs.concat())?;
+    let scores = judge.score_encoded(&window.encoded)?;
+    let scored: Vec<Scored> = scores.iter().zip(&window.encoded).map(|(score, e)| Scored::new(*score, e)).collect();
     let mut rest = scored.as_slice();
-    let mut outputs = Vec::with_capacity(rows.len());
-    for (row, inputs) in rows.iter().zip(&inputs) {
-        let (own, after) = rest.split_at(inputs.len());
+    for row in &window.rows {
+        let (own, after) = rest.split_at(inputs(&row.record).len());
         rest = after;
         tally.rows += 1;
         tally.responses += own.len();
         tally.tokens += own.iter().map(|s| s.tokens).sum::<usize>();
         tally.truncated += u64::from(own.iter().any(|s| s.truncated));
-        outputs.push(with_scores(row, own));
+        writer.write(&with_scores(row, own))?;
     }
-    outputs.iter().try_for_each(|row| writer.write(row))?;
-    rows.clear();
+    tally.unusable += window.unusable;
     Ok(())
 }
 

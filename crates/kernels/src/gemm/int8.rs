@@ -116,6 +116,8 @@ impl QuantizedRows {
     }
 }
 
+/// Entries searched for outliers at a time.
+const CHUNK: usize = 64;
 /// Tokens quantized by one task.
 const BLOCK: usize = 16;
 
@@ -128,8 +130,13 @@ fn quantize_token(units: &mut [u8], outliers: &mut Vec<(u32, f32)>, x: &[Bf16]) 
         while count_beyond(x, limit) > OUTLIERS {
             limit *= 1.5;
         }
-        let cut = x.iter().enumerate().map(|(i, v)| (i as u32, v.widen())).filter(|(_, v)| v.abs() > limit);
-        outliers.extend(cut.map(|(i, v)| (i, v - limit.copysign(v))));
+        for (chunk, values) in x.chunks(CHUNK).enumerate() {
+            if count_beyond(values, limit) > 0 {
+                let at = |i: usize| (chunk * CHUNK + i) as u32;
+                let cut = values.iter().enumerate().map(|(i, v)| (at(i), v.widen())).filter(|(_, v)| v.abs() > limit);
+                outliers.extend(cut.map(|(i, v)| (i, v - limit.copysign(v))));
+            }
+        }
         (low, high) = (low.max(-limit), high.min(limit));
     }
     let unit = ((high - low) / 255.0).max(f32::MIN_POSITIVE);

@@ -25,6 +25,12 @@ pub enum LoadError {
         /// First missing tensor.
         tensor: String,
     },
+    /// Weights rounded to 8 bits, where training needs all of them.
+    #[error("{path}: its weights are stored in int8, for scoring only; train from the judge it was made from")]
+    Int8Base {
+        /// File.
+        path: PathBuf,
+    },
     /// A head of another width.
     #[error(
         "{path}: the classification head has {found} outputs, a judge has 1; to replace it by a new one, train with --new-head"
@@ -76,6 +82,9 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(Model, ClassifierSource
     }
     let mut model = Model::declare(config)?;
     let sources = match_tensors(&model, &checkpoint, source)?;
+    if matches!(options, LoadOptions::Base { .. }) && sources.iter().flatten().any(|name| checkpoint.is_int8(name)) {
+        return Err(LoadError::Int8Base { path: checkpoint.path().into() });
+    }
     model.parameters.allocate();
     fill(&mut model, &checkpoint, &sources, options)?;
     Ok((model, source))

@@ -11,6 +11,7 @@ use crate::text::{EncodeSettings, Encoded, Encoder, Rendering, TextError, Trunca
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Why a judge cannot be loaded or cannot score.
 #[derive(Debug, thiserror::Error)]
@@ -184,12 +185,19 @@ pub struct Scored {
     pub truncated: bool,
 }
 
+impl Scored {
+    /// The score of an encoded text.
+    pub fn new(score: f32, encoded: &Encoded) -> Self {
+        Self { score, tokens: encoded.ids.len(), truncated: encoded.truncated }
+    }
+}
+
 /// A trained judge, ready to score.
 pub struct RewardModel {
     /// The network. Weights that are packed are not in its parameters too.
     pub model: Model,
-    /// Text to ids.
-    pub encoder: Encoder,
+    /// Text to ids; shared, so that another thread can encode ahead.
+    pub encoder: Arc<Encoder>,
     /// Its `reward.json`.
     pub reward: RewardConfig,
     precision: Precision,
@@ -233,7 +241,7 @@ impl RewardModel {
         }
         let reward = RewardConfig::read(dir)?.unwrap_or_else(|| RewardConfig::default_for(&model.config));
         check_length(&dir.join("reward.json"), &reward.encode, &model.config)?;
-        let encoder = Encoder::load(dir, reward.encode.clone())?;
+        let encoder = Arc::new(Encoder::load(dir, reward.encode.clone())?);
         let workspace = Workspace { packed, ..Workspace::default() };
         Ok(Self { model, encoder, reward, precision, workspace })
     }
@@ -258,8 +266,7 @@ impl RewardModel {
     pub fn score(&mut self, inputs: &[Input]) -> Result<Vec<Scored>, JudgeError> {
         let encoded = self.encoder.encode_batch(inputs)?;
         let scores = self.score_encoded(&encoded)?;
-        let scored = |(score, e): (f32, &Encoded)| Scored { score, tokens: e.ids.len(), truncated: e.truncated };
-        Ok(scores.into_iter().zip(&encoded).map(scored).collect())
+        Ok(scores.into_iter().zip(&encoded).map(|(score, encoded)| Scored::new(score, encoded)).collect())
     }
 }
 
