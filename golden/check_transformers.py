@@ -115,7 +115,7 @@ def kudos_rows(kudos, judge, file, rows, extra):
     with tempfile.TemporaryDirectory() as temporary:
         given, out = Path(temporary) / file.name, Path(temporary) / "out.jsonl"
         given.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        subprocess.run([kudos, "score", given, "--judge", judge, "-o", out, *extra], check=True)
+        subprocess.run([kudos, "score", "--precision", "f32", given, "--judge", judge, "-o", out, *extra], check=True)
         scored = read_rows(out)
     if len(scored) != len(rows):
         raise SystemExit(f"{file.name}: {len(rows)} rows in, {len(scored)} rows out")

@@ -1,115 +1,188 @@
 """`kudos train` beside TRL's RewardTrainer: the same pairs, base, steps and batch, runs interleaved.
 
-    python bench/peers/compare_training.py --base DIR --pairs pairs.jsonl --kudos target/release/kudos \\
-        --max-steps 60 --repeats 3 --precision f32 --json bench/results/train_f32.json
+    python bench/peers/compare_training.py --kudos target/release/kudos --distilbert DIR --minilm DIR \\
+        --pandalm pandalm.pairs.jsonl --arena arena_bench.kwise.jsonl --json bench/results/training.json
 
-Every round runs TRL, then Kudos with TRL's recipe (every pair encoded on its own: the same work), then Kudos'
-default recipe (each response encoded once, 4 groups a step: other work for the same kind of supervision). A share of
-the prompts is held out once, for all. Reported are medians, and the medians of the ratios within a round.
+Pairs: both programs encode every pair on its own, 4 pairs a step, in file order (`--recipe trl`). Rankings of four:
+TRL gets all pairs of each ranking, 4 a step; Kudos gets the rankings, 4 a step, each response encoded once; what is
+compared is pairs of supervision a second. Within a round each program runs once, one after the other; a row is
+the median over the rounds and the median of the ratios within a round.
 
-Seconds are those of the training loop alone: `trainer.train()`, and the sum of the steps in run/metrics.jsonl.
-Tokens are real ones. Peak memory is the whole process's, with loading and evaluation.
+Seconds are those of the training loop without the first steps. Tokens are real ones. Peak memory is the
+whole process's. TRL runs at its best (bf16 autocast, fused AdamW, no gradient checkpointing) and with its defaults.
 """
 
 import argparse
+import itertools
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from machine import facts, measured, row
+
 HERE = Path(__file__).parent
+WARM = 5
 
 
 def settings():
     parser = argparse.ArgumentParser(description="kudos train beside TRL's RewardTrainer.")
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--pairs", type=Path, required=True)
-    parser.add_argument("--kudos", type=Path, required=True)
-    parser.add_argument("--max-steps", type=int, default=60)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--precision", choices=["f32"], default="f32")
-    parser.add_argument("--hold-out", type=int, default=5, help="every n-th prompt is held out")
+    for name in ["kudos", "distilbert", "minilm", "pandalm", "arena"]:
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--only", default="", help="run the groups of rows whose name holds this")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
-def split(pairs, every, folder):
-    """train.jsonl and eval.jsonl, with no prompt on both sides."""
-    rows = [json.loads(line) for line in pairs.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    held_out = set(sorted({row["prompt"] for row in rows})[::every])
-    for name, wanted in [("train.jsonl", False), ("eval.jsonl", True)]:
-        part = [row for row in rows if (row["prompt"] in held_out) == wanted]
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in part))
+def read(file):
+    return [json.loads(line) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
-def measured(command):
-    """Runs a command; its peak resident memory in MiB."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        sys.exit(f"{command[0]} failed: {' '.join(map(str, command))}")
-    return usage.ru_maxrss / 1024
+def write(file, rows):
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
 
 
-def trl(args, folder):
+def as_pairs(rows):
+    """{prompt, chosen, rejected} of pair rows and of comparisons that are no ties."""
+    for one in rows:
+        if "chosen" in one:
+            yield {key: one[key] for key in ("prompt", "chosen", "rejected")}
+        elif one.get("label") in ("a", "b"):
+            better, worse = ("a", "b") if one["label"] == "a" else ("b", "a")
+            yield {"prompt": one["prompt"], "chosen": one[f"response_{better}"], "rejected": one[f"response_{worse}"]}
+
+
+def of_four(rows):
+    """Groups cut to four responses of different standing, as {prompt, responses: [{text, rank}]}."""
+    for one in rows:
+        key = "score" if "score" in one["responses"][0] else "rank"
+        sign = -1 if key == "score" else 1
+        responses = [r for r in one["responses"] if r.get(key) is not None][:4]
+        ranks = sorted({sign * r[key] for r in responses})
+        if len(responses) == 4 and len(ranks) == 4:
+            yield {"prompt": one["prompt"], "responses": [
+                {"text": r["text"], "rank": 1 + ranks.index(sign * r[key])} for r in responses]}
+
+
+def pairs_of(groups):
+    for group in groups:
+        for better, worse in itertools.combinations(sorted(group["responses"], key=lambda r: r["rank"]), 2):
+            yield {"prompt": group["prompt"], "chosen": better["text"], "rejected": worse["text"]}
+
+
+def long_pairs(count):
+    """Pairs whose every text fills the limit of 512 tokens, of plain words."""
+    words = "river stone window garden music paper silver orange people number system market".split()
+    text = lambda seed: " ".join(words[(seed * 7 + i * i) % len(words)] for i in range(600))
+    return [{"prompt": f"question {i}", "chosen": text(2 * i), "rejected": text(2 * i + 1)} for i in range(count)]
+
+
+def trl(base, data, args, folder, precision="bf16", checkpointing=False):
     out = folder / "trl.json"
-    command = [sys.executable, HERE / "trl_train.py", "--base", args.base, "--train-file", folder / "train.jsonl",
-               "--eval-file", folder / "eval.jsonl", "--max-steps", args.max_steps, "--batch-size", args.batch_size,
-               "--precision", args.precision, "--no-shuffle", "--json", out]
-    memory = measured([str(word) for word in command])
+    command = [sys.executable, HERE / "trl_train.py", "--base", base, "--train-file", data, "--max-steps", args.steps,
+               "--batch-size", 4, "--precision", precision, "--no-shuffle", "--warm-steps", WARM, "--json", out]
+    memory = measured(command + ["--gradient-checkpointing"] * checkpointing)
     result = json.loads(out.read_text())
-    seconds = result["seconds"]
-    return {"seconds": seconds, "tokens_per_second": result["tokens"] / seconds, "memory_mib": memory,
-            "pairs_per_second": args.max_steps * args.batch_size / seconds, "accuracy": result["held_out"]["accuracy"],
-            "losses": result["losses"]}
+    speed = result["warm_tokens_per_second"]
+    # Every step has 4 pairs, so the rates are in the proportion of the totals.
+    return {"tokens": speed, "pairs": speed * 4 * args.steps / result["tokens"], "memory": memory}
 
 
-def kudos(args, folder, recipe):
-    judge = folder / f"judge-{recipe}"
-    order = ["--no-shuffle"] if recipe == "trl" else []
-    command = [args.kudos, "train", folder / "train.jsonl", "--eval", folder / "eval.jsonl", "--base", args.base,
-               "-o", judge, "--overwrite", "--recipe", recipe, "--precision", args.precision, "--quiet", *order,
-               "--max-steps", args.max_steps, "--batch-size", args.batch_size, "--eval-every", args.max_steps]
-    memory = measured([str(word) for word in command])
-    steps = [json.loads(line) for line in (judge / "run/metrics.jsonl").read_text().splitlines()]
+def kudos(base, data, args, folder, precision="bf16", recipe="trl", threads=2):
+    judge = folder / "judge"
+    command = [args.kudos, "train", data, "--base", base, "-o", judge, "--overwrite", "--recipe", recipe, "--precision",
+               precision, "--max-steps", args.steps, "--batch-size", 4, "--eval-fraction", 0, "--no-shuffle", "--quiet",
+               "--threads", threads, "--save-every", 10 * args.steps]
+    memory = measured(command)
+    steps = read(judge / "run/metrics.jsonl")[WARM:]
     seconds = sum(step["seconds"] for step in steps)
-    return {"seconds": seconds, "tokens_per_second": sum(step["tokens"] for step in steps) / seconds,
-            "memory_mib": memory, "pairs_per_second": sum(step["pairs"] for step in steps) / seconds,
-            "accuracy": steps[-1]["eval_accuracy"], "losses": [step["loss"] for step in steps]}
+    return {"tokens": sum(step["tokens"] for step in steps) / seconds,
+            "pairs": sum(step["pairs"] for step in steps) / seconds, "memory": memory}
+
+
+def rounds(programs, args):
+    """Results of each program, a list over the rounds; programs take turns."""
+    results = {name: [] for name in programs}
+    for _ in range(args.rounds):
+        for name, program in programs.items():
+            results[name].append(program())
+    return results
+
+
+def values(results, name, key):
+    return [result[key] for result in results[name]]
+
+
+def pairs_rows(label, base, data, args, folder, targets):
+    """Rows of pair training for one base and data; `targets` names the peers wanted."""
+    peers = {"TRL at its best": lambda: trl(base, data, args, folder),
+             "TRL's defaults": lambda: trl(base, data, args, folder, checkpointing=True),
+             "TRL f32": lambda: trl(base, data, args, folder, "f32")}
+    programs = {"bf16": lambda: kudos(base, data, args, folder)}
+    if "TRL f32" in targets:
+        programs["f32"] = lambda: kudos(base, data, args, folder, "f32")
+    results = rounds({**programs, **{name: peers[name] for name in targets}}, args)
+    for name, target in targets.items():
+        own = "f32" if name == "TRL f32" else "bf16"
+        yield row(f"{label}, {own}", name, "tokens/s", values(results, own, "tokens"),
+                  values(results, name, "tokens"), target)
+
+
+def ranking_rows(label, base, groups, pairs, args, folder, target):
+    results = rounds({"kudos": lambda: kudos(base, groups, args, folder, recipe="default"),
+                      "trl": lambda: trl(base, pairs, args, folder)}, args)
+    yield row(label, "TRL at its best, all pairs", "pairs/s", values(results, "kudos", "pairs"),
+              values(results, "trl", "pairs"), target)
+
+
+def memory_rows(base, data, args, folder):
+    short = argparse.Namespace(**{**vars(args), "steps": 8, "rounds": 1})
+    results = rounds({"kudos": lambda: kudos(base, data, short, folder),
+                      "trl": lambda: trl(base, data, short, folder)}, short)
+    yield row("DistilBERT size, peak memory, 4 pairs of 512 tokens", "TRL at its best", "MiB",
+              values(results, "kudos", "memory"), values(results, "trl", "memory"), 2.0, higher_is_better=False)
+
+
+def thread_rows(base, data, args, folder):
+    results = rounds({threads: lambda n=threads: kudos(base, data, args, folder, threads=n) for threads in (2, 1)},
+                     args)
+    yield row("DistilBERT size, pairs, 2 threads over 1", "Kudos, 1 thread", "tokens/s", values(results, 2, "tokens"),
+              values(results, 1, "tokens"), 1.85)
 
 
 def main():
     args = settings()
-    programs = {"TRL": trl, "Kudos, TRL's recipe": lambda a, f: kudos(a, f, "trl"),
-                "Kudos, default recipe": lambda a, f: kudos(a, f, "default")}
-    runs = {name: [] for name in programs}
-    with tempfile.TemporaryDirectory() as folder:
-        split(args.pairs, args.hold_out, Path(folder))
-        for _ in range(args.repeats):
-            for name, program in programs.items():
-                runs[name].append(program(args, Path(folder)))
-                print(name, {k: round(v, 3) for k, v in runs[name][-1].items() if k != "losses"}, flush=True)
-    keys = ["seconds", "tokens_per_second", "pairs_per_second", "memory_mib", "accuracy"]
-    print(f"\n| {args.max_steps} steps, {args.precision} | " + " | ".join(keys) + " | tokens/s against TRL | pairs/s against TRL |")
-    print("|---" * (len(keys) + 3) + "|")
-    table = {}
-    for name, results in runs.items():
-        row = {key: statistics.median(result[key] for result in results) for key in keys}
-        for key in ["tokens_per_second", "pairs_per_second"]:
-            ratios = [mine[key] / theirs[key] for mine, theirs in zip(results, runs["TRL"])]
-            row[f"{key}_ratio"] = statistics.median(ratios)
-        table[name] = row
-        print(f"| {name} | " + " | ".join(f"{value:.3g}" for value in row.values()) + " |")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-                 "pairs": args.pairs.name, "base": args.base.name, "max_steps": args.max_steps}
-        args.json.write_text(json.dumps({**facts, "table": table, "runs": runs}, indent=1) + "\n")
+    found = {"machine": facts(), "steps": args.steps, "rows": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        panda = write(folder / "pandalm.jsonl", as_pairs(read(args.pandalm)))
+        four = list(of_four(read(args.arena)))
+        groups, arena = write(folder / "groups.jsonl", four), write(folder / "arena.jsonl", pairs_of(four))
+        long = write(folder / "long.jsonl", long_pairs(4 * 8))
+        best = "TRL at its best"
+        distilbert, minilm = args.distilbert, args.minilm
+        work = {
+            "pandalm": lambda: pairs_rows("DistilBERT size, pairs (PandaLM)", distilbert, panda, args, folder,
+                                          {best: 2.5, "TRL's defaults": 3.0, "TRL f32": 3.0}),
+            "arena": lambda: pairs_rows("DistilBERT size, pairs (arena_bench)", distilbert, arena, args, folder,
+                                        {best: 2.5, "TRL's defaults": 3.0}),
+            "rankings": lambda: ranking_rows("DistilBERT size, rankings of four", distilbert, groups, arena, args,
+                                             folder, 6.0),
+            "minilm-pairs": lambda: pairs_rows("MiniLM-L6, pairs (PandaLM)", minilm, panda, args, folder, {best: 3.0}),
+            "minilm-rankings": lambda: ranking_rows("MiniLM-L6, rankings of four", minilm, groups, arena, args, folder,
+                                                    7.0),
+            "memory": lambda: memory_rows(distilbert, long, args, folder),
+            "threads": lambda: thread_rows(distilbert, panda, args, folder),
+        }
+        for key, rows in work.items():
+            if args.only in key:
+                found["rows"].extend(rows())
+                if args.json:
+                    args.json.parent.mkdir(parents=True, exist_ok=True)
+                    args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -408,7 +408,8 @@ fn other_processors_train_and_score_in_f32() {
     let dir = tempfile::tempdir().unwrap();
     judge(dir.path());
     for isa in ["avx2", "baseline"] {
-        let scored = kudos(dir.path()).env("KUDOS_ISA", isa).args(["score", &pairs(), "--judge", "judge"]).output().unwrap();
+        let scored =
+            kudos(dir.path()).env("KUDOS_ISA", isa).args(["score", &pairs(), "--judge", "judge"]).output().unwrap();
         let message = String::from_utf8(scored.stderr).unwrap();
         assert!(scored.status.success() && message.contains("scoring in f32"), "{isa}: {message}");
         let asked = ["score", &pairs(), "--judge", "judge", "--precision", "int8"];

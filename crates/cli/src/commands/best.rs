@@ -1,6 +1,6 @@
 //! `kudos best`: keep the good responses: best of n, the k best, those above a score, the top percent.
 
-use super::{Global, choice, eval::score_groups, load_judge, train::report_problems};
+use super::{Global, announce_precision, choice, eval::score_groups, load_judge, train::report_problems};
 use kudos::data::{Group, Options, OutputFormat, Writer, load_groups};
 use kudos::nn::Precision;
 use serde_json::{Map, Value, json};
@@ -50,6 +50,7 @@ fn percent(text: &str) -> Result<f64, String> {
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut judge = load_judge(&args.judge, args.precision)?;
+    announce_precision(&judge, global);
     let loaded = load_groups(&args.data, &Options { strict: args.strict, ..Options::default() })?;
     report_problems(&loaded, global);
     let (scores, truncated) = score_groups(&mut judge, &loaded.groups, global)?;

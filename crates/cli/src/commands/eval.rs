@@ -1,6 +1,6 @@
 //! `kudos eval`: how good a judge is on data it was not trained on.
 
-use super::{Global, choice, load_judge, train::report_problems};
+use super::{Global, announce_precision, choice, load_judge, train::report_problems};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
@@ -44,6 +44,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut judge = load_judge(&args.judge, args.precision)?;
+    announce_precision(&judge, global);
     let temperature = judge.reward.calibration.map_or(1.0, |c| c.temperature);
     let options = EvalOptions { bootstrap: args.bootstrap, seed: args.seed, temperature };
     let mut reports = Vec::new();

@@ -40,6 +40,13 @@ fn load_judge(name: &str, precision: Option<Precision>) -> anyhow::Result<Reward
     }
 }
 
+/// Says in which arithmetic a judge will score.
+fn announce_precision(judge: &RewardModel, global: &Global) {
+    if !global.quiet {
+        eprintln!("scoring in {}, {} threads", judge.precision(), kernels::parallel::threads());
+    }
+}
+
 /// Parses a name as its serde type spells it.
 fn choice<T: DeserializeOwned>(name: &str) -> Result<T, String> {
     serde_json::from_value(name.into()).map_err(|e| e.to_string())

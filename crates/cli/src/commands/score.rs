@@ -1,6 +1,6 @@
 //! `kudos score`: the judge's number for every response, rows in order, at constant memory.
 
-use super::{Global, choice, load_judge};
+use super::{Global, announce_precision, choice, load_judge};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::bail;
@@ -97,9 +97,7 @@ fn file(args: &Args, judge: &mut RewardModel, data: &Path, global: &Global) -> a
     let output = args.output.clone().unwrap_or_else(|| "-".into());
     let mut writer = Writer::create(&output, OutputFormat::of_name(&output))?;
     let mut progress = Progress::new(None, "rows", global.quiet || args.output.is_none());
-    if !global.quiet {
-        eprintln!("scoring in {}, {} threads", judge.precision(), kernels::parallel::threads());
-    }
+    announce_precision(judge, global);
     let mut tally = Tally::default();
     let encoder = judge.encoder.clone();
     let (sender, windows) = std::sync::mpsc::sync_channel(1);
@@ -168,12 +166,7 @@ fn summarise(tally: &Tally, global: &Global) {
     }
 }
 
-fn score_window(
-    judge: &mut RewardModel,
-    window: Window,
-    writer: &mut Writer,
-    tally: &mut Tally,
-) -> anyhow::Result<()> {
+fn score_window(judge: &mut RewardModel, window: Window, writer: &mut Writer, tally: &mut Tally) -> anyhow::Result<()> {
     let scores = judge.score_encoded(&window.encoded)?;
     let scored: Vec<Scored> = scores.iter().zip(&window.encoded).map(|(score, e)| Scored::new(*score, e)).collect();
     let mut rest = scored.as_slice();

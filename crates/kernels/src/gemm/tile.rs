@@ -6,7 +6,7 @@
 use super::panels::{COLUMNS, ROWS};
 
 /// A's words: that of `row` at `step` is `data[row · row_stride + step · step_stride]`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Left {
     pub(crate) data: *const u32,
     pub(crate) row_stride: usize,
@@ -123,7 +123,7 @@ pub(crate) unsafe fn bf16(tile: &mut Tile, left: Left, right: *const u32, steps:
         x86::bf16(tile, left, right, steps, rows)
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("bf16 products need AVX-512: {:p} {:p} {:p} {steps} {rows}", tile, left.data, right)
+    unreachable!("bf16 products need AVX-512: {tile:p} {left:?} {right:p} {steps} {rows}")
 }
 
 /// `tile[..rows] = left · right` over `steps` quads, unsigned on the left and signed on the right.
@@ -138,5 +138,5 @@ pub(crate) unsafe fn int8(tile: &mut IntegerTile, left: Left, right: *const u32,
         x86::int8(tile, left, right, steps, rows)
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("int8 products need AVX-512: {:p} {:p} {:p} {steps} {rows}", tile, left.data, right)
+    unreachable!("int8 products need AVX-512: {tile:p} {left:?} {right:p} {steps} {rows}")
 }

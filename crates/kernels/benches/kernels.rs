@@ -1,0 +1,191 @@
+//! Each kernel beside what the processor can do at most: `cargo bench -p kernels`.
+//!
+//! Products are reported in operations a second (criterion's elements), after a line with the measured limits;
+//! passes over memory in bytes a second, beside a plain copy.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use kernels::activation::{self, Activation};
+use kernels::attention::{self, Layout, Saved, bf16, first};
+use kernels::bf16::{Bf16, Element, has_low_precision};
+use kernels::gemm::{
+    InputGradient, Int8Weight, Linear, PackedWeight, QuantizedRows, Scratch, Store, WeightGradient, linear,
+    linear_input_gradient, linear_weight_gradient, quantize_rows,
+};
+use kernels::limit::{Arithmetic, peak};
+use kernels::norm::{Into, LayerNorm, NormOutputs, NormSaved, layer_norm, layer_norm_backward};
+use kernels::optimizer::{AdamW, Tensor, adamw};
+use std::hint::black_box;
+
+/// Rows, inputs, outputs: DistilBERT's layers over a batch, a few texts and one short text.
+const SHAPES: [[usize; 3]; 5] =
+    [[4096, 768, 3072], [4096, 3072, 768], [1024, 768, 768], [128, 768, 3072], [1024, 384, 1536]];
+
+fn floats(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 7919) % 1000) as f32 / 1000.0 - 0.5).collect()
+}
+
+/// bf16 values on a word boundary.
+fn halves(n: usize) -> Vec<u32> {
+    let mut words = vec![0u32; n.div_ceil(2)];
+    let values: &mut [Bf16] = bytemuck::cast_slice_mut(&mut words);
+    values.iter_mut().zip(floats(n)).for_each(|(h, v)| *h = Bf16::narrow(v));
+    words
+}
+
+fn limits(_: &mut Criterion) {
+    let threads = kernels::parallel::threads();
+    for arithmetic in [Arithmetic::F32, Arithmetic::Bf16, Arithmetic::Int8] {
+        if let Some(found) = peak(arithmetic, threads) {
+            println!("limit, {threads} threads, {arithmetic:?}: {:.0} Gelem/s", found / 1e9);
+        }
+    }
+}
+
+fn products_f32(c: &mut Criterion) {
+    let mut group = c.benchmark_group("f32");
+    for [rows, inputs, outputs] in SHAPES {
+        let (x, w, dy) = (floats(rows * inputs), floats(inputs * outputs), floats(rows * outputs));
+        let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
+        let shape = format!("{rows}x{inputs}x{outputs}");
+        group.throughput(Throughput::Elements((2 * rows * inputs * outputs) as u64));
+        group.bench_function(BenchmarkId::new("linear", &shape), |b| {
+            b.iter(|| linear(&mut y, &x, &w, rows, inputs, outputs));
+        });
+        group.bench_function(BenchmarkId::new("input gradient", &shape), |b| {
+            b.iter(|| linear_input_gradient(&mut dx, Store::Replace, &dy, &w, rows, inputs, outputs));
+        });
+        group.bench_function(BenchmarkId::new("weight gradient", &shape), |b| {
+            b.iter(|| linear_weight_gradient(&mut dw, Store::Replace, &dy, &x, rows, inputs, outputs));
+        });
+    }
+}
+
+fn products_low_precision(c: &mut Criterion) {
+    if !has_low_precision() {
+        println!("skipped: this processor has no AVX-512 BF16 and VNNI");
+        return;
+    }
+    let mut group = c.benchmark_group("packed");
+    for [rows, inputs, outputs] in SHAPES {
+        let (x_words, dy_words, w) = (halves(rows * inputs), halves(rows * outputs), floats(inputs * outputs));
+        let (x, dy): (&[Bf16], &[Bf16]) = (bytemuck::cast_slice(&x_words), bytemuck::cast_slice(&dy_words));
+        let (bias, mut y) = (vec![0.0; outputs], vec![Bf16(0); rows * outputs]);
+        let (mut dx, mut dw, mut db) = (floats(rows * inputs), w.clone(), vec![0.0; outputs]);
+        let mut packed = PackedWeight::default();
+        packed.pack(&w, inputs, outputs, true);
+        let (units, scales) = quantize_rows(&w, inputs);
+        let (int8, mut quantized, mut scratch) =
+            (Int8Weight::new(&units, scales, inputs), QuantizedRows::default(), Scratch::default());
+        let shape = format!("{rows}x{inputs}x{outputs}");
+        group.throughput(Throughput::Elements((2 * rows * inputs * outputs) as u64));
+        for (name, act) in [("bf16 linear", None), ("bf16 linear, gelu", Some(Activation::Gelu))] {
+            group.bench_function(BenchmarkId::new(name, &shape), |b| {
+                b.iter(|| Linear { y: &mut y, z: None, x, bias: &bias, act }.run(&packed));
+            });
+        }
+        group.bench_function(BenchmarkId::new("bf16 input gradient", &shape), |b| {
+            b.iter(|| InputGradient::F32(&mut dx, Store::Add).run(dy, &packed));
+        });
+        group.bench_function(BenchmarkId::new("bf16 weight gradient", &shape), |b| {
+            let store = Store::Replace;
+            b.iter(|| WeightGradient { dw: &mut dw, db: &mut db, store, dy, x }.run(&mut scratch));
+        });
+        group.bench_function(BenchmarkId::new("int8 linear", &shape), |b| {
+            b.iter(|| Linear { y: &mut y, z: None, x, bias: &bias, act: None }.run_int8(&int8, &mut quantized));
+        });
+        group.bench_function(BenchmarkId::new("packing", &shape), |b| {
+            b.iter(|| packed.pack(&w, inputs, outputs, true));
+        });
+    }
+}
+
+fn attentions(c: &mut Criterion) {
+    let mut group = c.benchmark_group("attention");
+    for (sequences, length) in [(8, 512), (32, 128)] {
+        let offsets: Vec<usize> = (0..=sequences).map(|i| i * length).collect();
+        let layout = Layout { offsets: &offsets, heads: 12, head_dim: 64 };
+        let (tokens, width) = (sequences * length, 768);
+        let (qkv, d_out) = (floats(tokens * 3 * width), floats(tokens * width));
+        let (mut out, mut sums, mut d_qkv) = (d_out.clone(), vec![0.0; 12 * tokens], qkv.clone());
+        let shape = format!("{sequences}x{length}");
+        let operations = (4 * tokens * length * width) as u64;
+        group.throughput(Throughput::Elements(operations));
+        group.bench_function(BenchmarkId::new("f32", &shape), |b| {
+            b.iter(|| attention::bidirectional(&mut out, &mut sums, &qkv, layout));
+        });
+        let saved = Saved { qkv: &qkv, out: &out, log_sums: &sums };
+        group.throughput(Throughput::Elements(operations * 5 / 2));
+        group.bench_function(BenchmarkId::new("f32 backward", &shape), |b| {
+            b.iter(|| attention::bidirectional_backward(&mut d_qkv, &d_out, saved, layout));
+        });
+        if !has_low_precision() {
+            continue;
+        }
+        let (qkv_words, d_words) = (halves(tokens * 3 * width), halves(tokens * width));
+        let (qkv, d_out): (&[Bf16], &[Bf16]) = (bytemuck::cast_slice(&qkv_words), bytemuck::cast_slice(&d_words));
+        let (mut out, mut d_qkv) = (d_out.to_vec(), qkv.to_vec());
+        group.throughput(Throughput::Elements(operations));
+        group.bench_function(BenchmarkId::new("bf16", &shape), |b| {
+            b.iter(|| bf16::bidirectional(&mut out, &mut sums, qkv, layout));
+        });
+        let saved = bf16::Saved { qkv, out: &out, log_sums: &sums };
+        group.throughput(Throughput::Elements(operations * 5 / 2));
+        group.bench_function(BenchmarkId::new("bf16 backward", &shape), |b| {
+            b.iter(|| bf16::bidirectional_backward(&mut d_qkv, d_out, saved, layout));
+        });
+        let (q, kv) = (floats(sequences * width), floats(tokens * 2 * width));
+        let mut one = q.clone();
+        group.throughput(Throughput::Bytes((8 * tokens * width) as u64));
+        group.bench_function(BenchmarkId::new("first token, f32", &shape), |b| {
+            b.iter(|| first::attend(&mut one, &mut sums, &q, &kv, layout));
+        });
+    }
+}
+
+fn passes(c: &mut Criterion) {
+    let mut group = c.benchmark_group("memory");
+    let (rows, width) = (4096, 768);
+    let n = rows * width;
+    let (x, mut y, mut sum, mut stats) = (floats(n), floats(n), floats(n), vec![0.0; 2 * rows]);
+    let (gamma, beta) = (vec![1.0; width], vec![0.0; width]);
+    let norm = LayerNorm { gamma: &gamma, beta: &beta, epsilon: 1e-12 };
+    group.throughput(Throughput::Bytes(8 * n as u64));
+    group.bench_function("copy", |b| b.iter(|| black_box(&mut y).copy_from_slice(black_box(&x))));
+    group.throughput(Throughput::Bytes(16 * n as u64));
+    group.bench_function("residual + layer norm", |b| {
+        b.iter(|| {
+            layer_norm(NormOutputs { y: &mut y, half: &mut [], sum: &mut sum, stats: &mut stats }, &x, &x, norm);
+        });
+    });
+    let (mut dx, mut d_residual) = (floats(n), floats(n));
+    let saved = NormSaved { sum: &sum, stats: &stats, gamma: &gamma };
+    group.bench_function("layer norm backward", |b| {
+        b.iter(|| {
+            let d_x = Into { gradient: dx.as_mut_slice(), add: false };
+            layer_norm_backward(d_x, Into { gradient: &mut d_residual, add: false }, &x, saved);
+        });
+    });
+    group.throughput(Throughput::Bytes(12 * n as u64));
+    group.bench_function("gelu backward", |b| b.iter(|| activation::backward(Activation::Gelu, &mut dx, &x)));
+    group.throughput(Throughput::Bytes(28 * n as u64));
+    let (mut values, mut first, mut second) = (floats(n), vec![0.0; n], vec![0.0; n]);
+    let adam = AdamW {
+        learning_rate: 1e-5,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        gradient_scale: 0.5,
+        step: 10,
+    };
+    group.bench_function("AdamW", |b| {
+        b.iter(|| adamw(Tensor { values: &mut values, first: &mut first, second: &mut second, gradient: &x }, adam));
+    });
+}
+
+criterion_group! {
+    name = kernels;
+    config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(2)).warm_up_time(std::time::Duration::from_millis(500));
+    targets = limits, products_f32, products_low_precision, attentions, passes
+}
+criterion_main!(kernels);
