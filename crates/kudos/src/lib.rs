@@ -9,6 +9,7 @@
 //! | [`text`] | a (prompt, response) → token ids, one function for training, evaluation and scoring |
 //! | [`nn`] | the tape of fused ops, parameters, weight files |
 //! | [`models`] | model families, checkpoints, and the reward model itself |
+//! | [`generate`] | responses from a local model or an endpoint |
 //! | [`train`] | the loop, losses, schedule, optimizer state, checkpoints |
 //! | [`eval`] | metrics and what they can claim |
 //! | [`hub`] | fetching checkpoints by name |
@@ -16,6 +17,7 @@
 pub mod data;
 pub mod eval;
 pub mod files;
+pub mod generate;
 pub mod hub;
 pub mod models;
 pub mod nn;
