@@ -18,6 +18,8 @@ pub enum Activation {
     GeluTanh,
     /// tanh(z).
     Tanh,
+    /// z·σ(z) (`silu`, also called swish).
+    Silu,
 }
 
 /// `z[i, j] += bias[j]` for `z: [rows, bias.len()]`, then `y = act(z)`; with an empty y, z itself is activated.
@@ -54,8 +56,46 @@ pub(crate) fn apply(act: Activation, values: &mut [f32]) {
     match act {
         Activation::Relu => relu(values),
         Activation::Gelu => gelu(values),
-        Activation::GeluTanh => values.iter_mut().for_each(|v| *v = gelu_tanh_reference(*v)),
+        Activation::GeluTanh => gelu_tanh(values),
         Activation::Tanh => values.iter_mut().for_each(|v| *v = v.tanh()),
+        Activation::Silu => silu(values),
+    }
+}
+
+/// `y = act(gate) · up` for rows `[gate, up]` of twice the width (Shazeer 2020, GLU variants): `y: [rows, width]`.
+pub fn gated(y: &mut [f32], gate_up: &[f32], width: usize, act: Activation) {
+    assert_eq!(gate_up.len(), 2 * y.len());
+    for_row_blocks(y, width, |first, y| {
+        for (y, gate_up) in y.chunks_exact_mut(width).zip(gate_up[2 * first * width..].chunks_exact(2 * width)) {
+            let (gate, up) = gate_up.split_at(width);
+            y.copy_from_slice(gate);
+            apply(act, y);
+            multiply(y, up);
+        }
+    });
+}
+
+dispatch! {
+    fn multiply(values: &mut [f32], by: &[f32]) {
+        values.iter_mut().zip(by).for_each(|(v, by)| *v *= by);
+    }
+}
+
+dispatch! {
+    fn silu(values: &mut [f32]) {
+        for v in values {
+            *v /= 1.0 + exp(-*v);
+        }
+    }
+}
+
+dispatch! {
+    /// tanh by the exponential: 0.5·(1 + tanh u) is σ(2u).
+    fn gelu_tanh(values: &mut [f32]) {
+        for v in values {
+            let u = SQRT_2_OVER_PI * (*v + 0.044_715 * *v * *v * *v);
+            *v /= 1.0 + exp(-2.0 * u);
+        }
     }
 }
 
@@ -68,6 +108,7 @@ pub fn backward<T: Element>(act: Activation, gradient: &mut [T], z: &[T]) {
         Activation::Gelu => gelu_backward(gradient, z),
         Activation::GeluTanh => scale_by(gradient, z, gelu_tanh_slope),
         Activation::Tanh => scale_by(gradient, z, |z| 1.0 - z.tanh() * z.tanh()),
+        Activation::Silu => scale_by(gradient, z, silu_slope),
     });
 }
 
@@ -117,8 +158,9 @@ dispatch! {
 
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 
-fn gelu_tanh_reference(z: f32) -> f32 {
-    0.5 * z * (1.0 + (SQRT_2_OVER_PI * (z + 0.044_715 * z * z * z)).tanh())
+fn silu_slope(z: f32) -> f32 {
+    let sigmoid = 1.0 / (1.0 + exp(-z));
+    sigmoid * (1.0 + z * (1.0 - sigmoid))
 }
 
 fn gelu_tanh_slope(z: f32) -> f32 {
@@ -137,7 +179,8 @@ fn scale_by<T: Element>(gradient: &mut [T], z: &[T], slope: impl Fn(f32) -> f32)
 mod tests {
     use super::*;
 
-    const ALL: [Activation; 4] = [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Tanh];
+    const ALL: [Activation; 5] =
+        [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Tanh, Activation::Silu];
 
     /// torch.nn.functional at 0.5, −1.5 and 3 (gelu, gelu(approximate="tanh"), tanh).
     #[test]
@@ -147,6 +190,7 @@ mod tests {
             (Activation::Gelu, [0.345_731_2, -0.100_210_8, 2.995_950_2]),
             (Activation::GeluTanh, [0.345_714, -0.100_428_4, 2.996_362_7]),
             (Activation::Tanh, [0.462_117_2, -0.905_148_3, 0.995_054_8]),
+            (Activation::Silu, [0.311_229_7, -0.273_638_2, 2.857_722_3]),
         ];
         for (act, expected) in cases {
             let mut y = [0.0; 3];
@@ -156,6 +200,13 @@ mod tests {
                 assert!((y - e).abs() < 2e-6, "{act:?}: {y} instead of {e}");
             }
         }
+    }
+
+    #[test]
+    fn a_gate_multiplies_its_own_row() {
+        let mut y = [0.0; 4];
+        gated(&mut y, &[1.0, -2.0, 3.0, 4.0, -0.5, 6.0, 7.0, 8.0], 2, Activation::Relu);
+        assert_eq!(y, [3.0, 0.0, 0.0, 48.0]);
     }
 
     #[test]

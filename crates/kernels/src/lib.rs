@@ -24,5 +24,6 @@ pub mod norm;
 pub mod optimizer;
 pub mod parallel;
 pub mod reduce;
+pub mod rotary;
 
 pub use simd::{Isa, isa};

@@ -101,6 +101,40 @@ dispatch! {
     }
 }
 
+/// `s = x + residual`, `y = s / √(mean s² + ε) · γ` (Zhang and Sennrich 2019, RMSNorm); empty slices are not wanted.
+pub fn rms_norm(y: &mut [f32], sum: &mut [f32], x: &[f32], residual: &[f32], gamma: &[f32], epsilon: f32) {
+    let width = gamma.len();
+    let fits = |len: usize| len == 0 || len == x.len();
+    assert!(y.len() == x.len() && fits(sum.len()) && fits(residual.len()));
+    let rows = x.len() / width;
+    let (sum_len, y, sum) = (sum.len(), Shared::new(y), Shared::new(sum));
+    for_each(rows.div_ceil(ROWS), |block| {
+        let range = block * ROWS * width..((block + 1) * ROWS).min(rows) * width;
+        // SAFETY: each task owns its own rows.
+        let (y, sum) = unsafe { (y.slice(range.start, range.len()), part(&sum, sum_len, range.start, range.len())) };
+        let residual = if residual.is_empty() { residual } else { &residual[range.clone()] };
+        rms_rows(y, sum, &x[range], residual, gamma, epsilon);
+    });
+}
+
+dispatch! {
+    fn rms_rows(y: &mut [f32], sum: &mut [f32], x: &[f32], residual: &[f32], gamma: &[f32], epsilon: f32) {
+        let width = gamma.len();
+        y.copy_from_slice(x);
+        if !residual.is_empty() {
+            y.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
+        }
+        if !sum.is_empty() {
+            sum.copy_from_slice(y);
+        }
+        for y in y.chunks_exact_mut(width) {
+            let mean = sum_by(width, |j| y[j] * y[j]) / width as f32;
+            let inverse = 1.0 / (mean + epsilon).sqrt();
+            y.iter_mut().zip(gamma).for_each(|(y, gamma)| *y *= inverse * gamma);
+        }
+    }
+}
+
 /// What the way back reads.
 #[derive(Clone, Copy)]
 pub struct NormSaved<'a> {

@@ -7,6 +7,7 @@
 //! the probabilities again (Dao et al. 2022, FlashAttention).
 
 pub mod bf16;
+pub mod cached;
 pub mod first;
 
 use crate::gemm::{Operand, Store, raw};

@@ -7,11 +7,13 @@
 
 mod bf16;
 mod int8;
+mod narrow;
 pub(crate) mod panels;
 pub(crate) mod tile;
 
 pub use bf16::{InputGradient, Linear, PackedWeight, Scratch, WeightGradient};
 pub use int8::{Int8Weight, QuantizedRows, quantize_rows};
+pub use narrow::{NarrowWeight, Width};
 
 use crate::parallel::{for_row_blocks, threads};
 use crate::reduce::dot;

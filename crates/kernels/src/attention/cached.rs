@@ -1,0 +1,438 @@
+//! Attention of new tokens over a cache of keys and values: how decoders generate.
+//!
+//! A layer's cache is `[slots][kv_heads][capacity][head_dim]`, for keys and for values. A [`Piece`] is some new tokens
+//! of one slot. They are first prepared (normed, turned, and their keys and values stored), then each
+//! attends to the cache up to itself. Several query heads share one head of keys and values (Ainslie et al. 2023). What
+//! a token gets depends on its own slot alone.
+
+use super::{BLOCK, block_product, transposed};
+use crate::bf16::Element;
+use crate::gemm::{Operand, Store};
+use crate::math::exp;
+use crate::parallel::{Shared, for_each};
+use crate::reduce::{dot, sum_by};
+use crate::rotary::RotaryTable;
+use std::cell::RefCell;
+
+/// Sizes of a layer's cache and of its heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheShape {
+    /// Query heads; a multiple of `kv_heads`.
+    pub heads: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Columns of a head.
+    pub head_dim: usize,
+    /// Positions of a slot.
+    pub capacity: usize,
+}
+
+impl CacheShape {
+    /// Columns of queries, keys and values side by side.
+    pub fn qkv_width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Elements of one slot.
+    pub fn slot_len(&self) -> usize {
+        self.kv_heads * self.capacity * self.head_dim
+    }
+
+    fn start(&self, slot: usize, kv_head: usize) -> usize {
+        slot * self.slot_len() + kv_head * self.capacity * self.head_dim
+    }
+}
+
+/// New tokens of one slot: rows `row..row + rows` of the batch, at the positions from `position` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Slot of the cache.
+    pub slot: usize,
+    /// Position of the first token.
+    pub position: usize,
+    /// Row of the first token.
+    pub row: usize,
+    /// Number of tokens.
+    pub rows: usize,
+}
+
+/// What happens to queries and keys before they meet.
+#[derive(Clone, Copy)]
+pub struct Preparation<'a> {
+    /// Scales of an RMS norm over each head of the queries and of the keys.
+    pub norms: Option<[&'a [f32]; 2]>,
+    /// ε of those norms.
+    pub epsilon: f32,
+    /// The turn.
+    pub rotary: Option<&'a RotaryTable>,
+}
+
+impl Preparation<'_> {
+    fn apply(&self, head: &mut [f32], part: usize, position: usize) {
+        if let Some(norms) = self.norms {
+            let mean = sum_by(head.len(), |j| head[j] * head[j]) / head.len() as f32;
+            let inverse = 1.0 / (mean + self.epsilon).sqrt();
+            head.iter_mut().zip(norms[part]).for_each(|(v, gamma)| *v = *v * inverse * gamma);
+        }
+        if let Some(rotary) = self.rotary {
+            rotary.rotate(head, position);
+        }
+    }
+}
+
+/// Prepares the rows of `qkv: [rows, qkv_width]`: queries go to `q: [rows, heads·head_dim]`, keys and values into the cache.
+pub fn prepare<T: Element>(
+    q: &mut [f32],
+    [keys, values]: [&mut [T]; 2],
+    qkv: &[f32],
+    pieces: &[Piece],
+    shape: CacheShape,
+    preparation: Preparation,
+) {
+    let (width, dim) = (shape.qkv_width(), shape.head_dim);
+    assert!(qkv.len() / width * shape.heads * dim == q.len() && keys.len() == values.len());
+    let (q, keys, values) = (Shared::new(q), Shared::new(keys), Shared::new(values));
+    let rows: Vec<(usize, usize, usize)> =
+        pieces.iter().flat_map(|p| (0..p.rows).map(|i| (p.row + i, p.slot, p.position + i))).collect();
+    for_each(rows.len(), |index| {
+        let (row, slot, position) = rows[index];
+        assert!(position < shape.capacity, "position {position} lies beyond the cache's {}", shape.capacity);
+        let qkv = &qkv[row * width..(row + 1) * width];
+        let (own_q, kv) = qkv.split_at(shape.heads * dim);
+        let (own_k, own_v) = kv.split_at(shape.kv_heads * dim);
+        // SAFETY: a task owns its row of q.
+        let out = unsafe { q.slice(row * shape.heads * dim, shape.heads * dim) };
+        out.copy_from_slice(own_q);
+        out.chunks_exact_mut(dim).for_each(|head| preparation.apply(head, 0, position));
+        for kv_head in 0..shape.kv_heads {
+            let mut key = own_k[kv_head * dim..(kv_head + 1) * dim].to_vec();
+            preparation.apply(&mut key, 1, position);
+            let at = shape.start(slot, kv_head) + position * dim;
+            // SAFETY: a task owns its position of its slot.
+            let (to_key, to_value) = unsafe { (keys.slice(at, dim), values.slice(at, dim)) };
+            to_key.iter_mut().zip(&key).for_each(|(to, from)| *to = T::narrow(*from));
+            let value = &own_v[kv_head * dim..(kv_head + 1) * dim];
+            to_value.iter_mut().zip(value).for_each(|(to, from)| *to = T::narrow(*from));
+        }
+    });
+}
+
+/// How scores are taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// Multiplies the products of queries and keys.
+    pub scale: f32,
+    /// A token sees itself and the `window − 1` tokens before it; all, if `None`.
+    pub window: Option<usize>,
+}
+
+/// `out = softmax(scale · q·kᵀ)·v` over the cache, each token up to itself: `out` and `q` are `[rows, heads·head_dim]`.
+pub fn attend<T: Element>(
+    out: &mut [f32],
+    q: &[f32],
+    [keys, values]: [&[T]; 2],
+    pieces: &[Piece],
+    shape: CacheShape,
+    scores: Scores,
+) {
+    assert!(out.len() == q.len() && keys.len() == values.len());
+    let work = Attend { q, keys, values, shape, scores, out: Shared::new(out) };
+    let tasks: Vec<Task> = pieces.iter().flat_map(|piece| work.tasks(*piece)).collect();
+    for_each(tasks.len(), |task| match tasks[task] {
+        Task::One(piece, kv_head) => work.one(piece, kv_head),
+        Task::Block(piece, head, first) => work.block(piece, head, first),
+    });
+}
+
+/// A piece of one token is done for all heads that share keys; of a longer one, a head at a time and 64 tokens at a time.
+#[derive(Clone, Copy)]
+enum Task {
+    One(Piece, usize),
+    Block(Piece, usize, usize),
+}
+
+struct Attend<'a, T> {
+    q: &'a [f32],
+    keys: &'a [T],
+    values: &'a [T],
+    shape: CacheShape,
+    scores: Scores,
+    out: Shared<'a, f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `work` with scratch slices of these lengths.
+fn with_scratch<const N: usize>(lengths: [usize; N], work: impl FnOnce([&mut [f32]; N])) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let total = lengths.iter().sum();
+        if scratch.len() < total {
+            scratch.resize(total, 0.0);
+        }
+        let mut rest = scratch.as_mut_slice();
+        work(lengths.map(|len| {
+            let (own, after) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = after;
+            own
+        }));
+    });
+}
+
+impl<T: Element> Attend<'_, T> {
+    fn tasks(&self, piece: Piece) -> Vec<Task> {
+        match piece.rows {
+            1 => (0..self.shape.kv_heads).map(|head| Task::One(piece, head)).collect(),
+            rows => (0..self.shape.heads)
+                .flat_map(|head| (0..rows).step_by(BLOCK).map(move |first| Task::Block(piece, head, first)))
+                .collect(),
+        }
+    }
+
+    /// First position that a token at `position` sees.
+    fn low(&self, position: usize) -> usize {
+        self.scores.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    fn one(&self, piece: Piece, kv_head: usize) {
+        let CacheShape { heads, kv_heads, head_dim, .. } = self.shape;
+        let (low, high, shared) = (self.low(piece.position), piece.position + 1, heads / kv_heads);
+        let at = (piece.row * heads + kv_head * shared) * head_dim;
+        let start = self.shape.start(piece.slot, kv_head) + low * head_dim;
+        let range = start..start + (high - low) * head_dim;
+        let q = &self.q[at..at + shared * head_dim];
+        // SAFETY: a task owns these heads of its row.
+        let out = unsafe { self.out.slice(at, shared * head_dim) };
+        with_scratch([shared * (high - low)], |[scores]| {
+            attend_one(
+                out,
+                q,
+                &self.keys[range.clone()],
+                &self.values[range],
+                scores,
+                [head_dim, shared],
+                self.scores.scale,
+            );
+        });
+    }
+
+    fn block(&self, piece: Piece, head: usize, first: usize) {
+        let CacheShape { heads, kv_heads, head_dim, .. } = self.shape;
+        let rows = BLOCK.min(piece.rows - first);
+        let (low, high) = (self.low(piece.position + first), piece.position + first + rows);
+        let seen = high - low;
+        let start = self.shape.start(piece.slot, head / (heads / kv_heads)) + low * head_dim;
+        let range = start..start + seen * head_dim;
+        with_scratch([seen * head_dim, seen * head_dim, rows * seen], |[keys, values, scores]| {
+            widen(keys, &self.keys[range.clone()]);
+            widen(values, &self.values[range]);
+            let at = ((piece.row + first) * heads + head) * head_dim;
+            let queries = Operand::rows(&self.q[at..], heads * head_dim);
+            let keys = transposed(Operand::rows(keys, head_dim));
+            // SAFETY: the operands cover the shape.
+            unsafe { block_product(scores.as_mut_ptr(), seen, Store::Replace, queries, keys, [rows, seen, head_dim]) };
+            for (i, row) in scores.chunks_exact_mut(seen).enumerate() {
+                let position = piece.position + first + i;
+                softmax_within(row, self.low(position) - low..position + 1 - low, self.scores.scale);
+            }
+            let (p, values) = (Operand::rows(scores, seen), Operand::rows(values, head_dim));
+            let shape = [rows, head_dim, seen];
+            // SAFETY: this task owns its head's columns of its rows; the operands cover the shape.
+            unsafe { block_product(self.out.pointer(at), heads * head_dim, Store::Replace, p, values, shape) };
+        });
+    }
+}
+
+dispatch! {
+    fn widen[T: Element](wide: &mut [f32], narrow: &[T]) {
+        wide.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide = narrow.widen());
+    }
+}
+
+dispatch! {
+    /// Scores → probabilities inside `range`, zeros outside.
+    fn softmax_within(row: &mut [f32], range: std::ops::Range<usize>, scale: f32) {
+        row[..range.start].fill(0.0);
+        row[range.end..].fill(0.0);
+        softmax(&mut row[range], scale);
+    }
+}
+
+#[inline(always)]
+fn softmax(row: &mut [f32], scale: f32) {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let chunks = row.chunks_exact(16);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for l in 0..16 {
+            lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
+        }
+    }
+    let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, v| if *v > m { *v } else { m });
+    for v in row.iter_mut() {
+        *v = exp((*v - max) * scale);
+    }
+    let inverse = 1.0 / sum_by(row.len(), |j| row[j]);
+    row.iter_mut().for_each(|v| *v *= inverse);
+}
+
+/// Columns of the values that one pass over them adds up in registers.
+const LANES: usize = 32;
+
+dispatch! {
+    /// One token, all query heads that share these keys and values: `out` and `q` are `[shared, dim]`, `keys` and
+    /// `values` `[seen, dim]`, `scores` `[shared, seen]`.
+    fn attend_one[T: Element](out: &mut [f32], q: &[f32], keys: &[T], values: &[T], scores: &mut [f32], shape: [usize; 2], scale: f32) {
+        let [dim, shared] = shape;
+        let seen = keys.len() / dim;
+        let mut key = [0.0f32; MOST_DIM];
+        let key = &mut key[..dim];
+        for (t, narrow) in keys.chunks_exact(dim).enumerate() {
+            key.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide = narrow.widen());
+            for head in 0..shared {
+                scores[head * seen + t] = dot(&q[head * dim..(head + 1) * dim], key);
+            }
+        }
+        for head in 0..shared {
+            let scores = &mut scores[head * seen..(head + 1) * seen];
+            softmax(scores, scale);
+            let out = &mut out[head * dim..(head + 1) * dim];
+            let whole = dim / LANES * LANES;
+            for start in (0..whole).step_by(LANES) {
+                let mut sums = [0.0f32; LANES];
+                for (p, value) in scores.iter().zip(values.chunks_exact(dim)) {
+                    let value = &value[start..start + LANES];
+                    for l in 0..LANES {
+                        sums[l] = p.mul_add(value[l].widen(), sums[l]);
+                    }
+                }
+                out[start..start + LANES].copy_from_slice(&sums);
+            }
+            for column in whole..dim {
+                out[column] = scores.iter().zip(values.chunks_exact(dim)).fold(0.0, |sum, (p, value)| p.mul_add(value[column].widen(), sum));
+            }
+        }
+    }
+}
+
+/// Widest head that [`attend`] takes.
+pub const MOST_DIM: usize = 512;
+
+/// Plain twin of [`attend`] in f64.
+pub fn attend_reference<T: Element>(
+    out: &mut [f32],
+    q: &[f32],
+    [keys, values]: [&[T]; 2],
+    pieces: &[Piece],
+    shape: CacheShape,
+    scores: Scores,
+) {
+    let CacheShape { heads, kv_heads, head_dim, .. } = shape;
+    for (piece, i) in pieces.iter().flat_map(|piece| (0..piece.rows).map(move |i| (piece, i))) {
+        let position = piece.position + i;
+        let low = scores.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        for head in 0..heads {
+            let at = ((piece.row + i) * heads + head) * head_dim;
+            let start = shape.start(piece.slot, head / (heads / kv_heads));
+            let cached = |all: &[T], t: usize, j: usize| f64::from(all[start + t * head_dim + j].widen());
+            let score = |t| (0..head_dim).map(|j| f64::from(q[at + j]) * cached(keys, t, j)).sum::<f64>();
+            let weights: Vec<f64> = (low..=position).map(|t| (score(t) * f64::from(scores.scale)).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for j in 0..head_dim {
+                let sum: f64 = weights.iter().enumerate().map(|(t, w)| w * cached(values, low + t, j)).sum();
+                out[at + j] = (sum / total) as f32;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::values;
+    use super::*;
+    use crate::bf16::Bf16;
+    use crate::parallel::with_threads;
+    use proptest::prelude::*;
+
+    /// Keys and values of `slots` full slots, narrowed to T.
+    fn cache<T: Element>(shape: CacheShape, slots: usize, seed: u64) -> [Vec<T>; 2] {
+        [seed, seed ^ 9].map(|s| values(slots * shape.slot_len(), s).into_iter().map(T::narrow).collect())
+    }
+
+    fn check<T: Element>(
+        shape: CacheShape,
+        pieces: &[Piece],
+        window: Option<usize>,
+        seed: u64,
+    ) -> Result<(), TestCaseError> {
+        let rows = pieces.iter().map(|p| p.rows).sum::<usize>();
+        let q = values(rows * shape.heads * shape.head_dim, seed ^ 3);
+        let [keys, values] = cache::<T>(shape, 4, seed);
+        let scores = Scores { scale: 0.3, window };
+        let (mut out, mut expected) = (vec![9.0; q.len()], vec![0.0; q.len()]);
+        attend(&mut out, &q, [&keys, &values], pieces, shape, scores);
+        attend_reference(&mut expected, &q, [&keys, &values], pieces, shape, scores);
+        for (a, b) in out.iter().zip(&expected) {
+            prop_assert!((a - b).abs() < 1e-5, "{a} for {b}");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn attention_matches_the_reference(kv_heads in 1usize..3, shared in 1usize..4, head_dim in 1usize..70, window in proptest::option::of(1usize..60), long in 2usize..140, at in 0usize..100, seed in any::<u64>()) {
+            let shape = CacheShape { heads: kv_heads * shared, kv_heads, head_dim, capacity: 260 };
+            let pieces = [
+                Piece { slot: 1, position: at, row: 0, rows: 1 },
+                Piece { slot: 3, position: 17, row: 1, rows: long },
+                Piece { slot: 0, position: 0, row: 1 + long, rows: 1 },
+            ];
+            check::<f32>(shape, &pieces, window, seed)?;
+            check::<Bf16>(shape, &pieces, window, seed)?;
+        }
+    }
+
+    #[test]
+    fn a_token_has_the_same_bits_beside_any_others() {
+        let shape = CacheShape { heads: 6, kv_heads: 2, head_dim: 32, capacity: 100 };
+        let [keys, cached] = cache::<Bf16>(shape, 3, 5);
+        let q = values(72 * 192, 1);
+        let all: Vec<Piece> = vec![
+            Piece { slot: 0, position: 4, row: 0, rows: 70 },
+            Piece { slot: 1, position: 99, row: 70, rows: 1 },
+            Piece { slot: 2, position: 50, row: 71, rows: 1 },
+        ];
+        let run = |pieces: &[Piece], threads| {
+            let mut out = vec![0.0; q.len()];
+            let scores = Scores { scale: 0.2, window: None };
+            with_threads(threads, || attend(&mut out, &q, [&keys, &cached], pieces, shape, scores));
+            out
+        };
+        let together = run(&all, 2);
+        for piece in &all {
+            let own = piece.row * 192..(piece.row + piece.rows) * 192;
+            assert!(run(&[*piece], 1)[own.clone()] == together[own]);
+        }
+    }
+
+    #[test]
+    fn preparing_norms_turns_and_stores() {
+        let shape = CacheShape { heads: 2, kv_heads: 1, head_dim: 4, capacity: 3 };
+        let table = RotaryTable::new(&[1.0, 0.5], 1.0, 3);
+        let qkv: Vec<f32> = (0..16).map(|i| i as f32 - 5.0).collect();
+        let (mut q, mut keys, mut values) = (vec![0.0; 8], vec![0.0f32; 24], vec![0.0f32; 24]);
+        let gamma = [2.0; 4];
+        let preparation = Preparation { norms: Some([&gamma, &gamma]), epsilon: 0.0, rotary: Some(&table) };
+        let piece = Piece { slot: 1, position: 2, row: 0, rows: 1 };
+        prepare(&mut q, [&mut keys, &mut values], &qkv, &[piece], shape, preparation);
+        let length = |v: &[f32]| v.iter().map(|v| v * v).sum::<f32>();
+        // A norm with scale 2 makes every head's mean square 4, and a turn keeps it.
+        for head in [&q[..4], &q[4..], &keys[20..24]] {
+            assert!((length(head) - 16.0).abs() < 1e-4, "{head:?}");
+        }
+        assert_eq!(&values[20..24], &qkv[12..16]);
+        assert!(keys[..20].iter().chain(&values[..20]).all(|v| *v == 0.0));
+    }
+}
