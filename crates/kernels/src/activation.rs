@@ -62,6 +62,11 @@ pub(crate) fn apply(act: Activation, values: &mut [f32]) {
     }
 }
 
+/// `v = act(v)` over rows of `width` values.
+pub fn activate(act: Activation, values: &mut [f32], width: usize) {
+    for_row_blocks(values, width, |_, rows| apply(act, rows));
+}
+
 /// `y = act(gate) · up` for rows `[gate, up]` of twice the width (Shazeer 2020, GLU variants): `y: [rows, width]`.
 pub fn gated(y: &mut [f32], gate_up: &[f32], width: usize, act: Activation) {
     assert_eq!(gate_up.len(), 2 * y.len());

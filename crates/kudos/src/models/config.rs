@@ -83,12 +83,13 @@ pub struct Config {
 
 /// Reads numbers and words out of a config and says what was wrong with them.
 pub(super) struct Fields<'a> {
-    path: &'a Path,
-    json: &'a Map<String, Value>,
+    pub(super) path: &'a Path,
+    pub(super) json: &'a Map<String, Value>,
 }
 
 impl Fields<'_> {
-    fn error(&self, field: &str, expected: impl Into<String>) -> ConfigError {
+    /// What is wrong with a field.
+    pub(super) fn error(&self, field: &str, expected: impl Into<String>) -> ConfigError {
         let found = self.json.get(field).map_or("missing".into(), Value::to_string);
         ConfigError::Field { path: self.path.into(), field: field.into(), expected: expected.into(), found }
     }
@@ -127,7 +128,8 @@ impl Fields<'_> {
             "gelu" => Ok(Activation::Gelu),
             "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
             "relu" => Ok(Activation::Relu),
-            _ => Err(self.error(field, "gelu, gelu_new, gelu_pytorch_tanh or relu")),
+            "silu" | "swish" => Ok(Activation::Silu),
+            _ => Err(self.error(field, "gelu, gelu_new, gelu_pytorch_tanh, relu or silu")),
         }
     }
 
@@ -233,7 +235,7 @@ mod tests {
             ("num_hidden_layers", json!(1_000_000_000_000u64), "from 1 to 1000"),
             ("vocab_size", json!("many"), "`vocab_size` is \"many\""),
             ("num_attention_heads", json!(3), "divisor of the width 8"),
-            ("hidden_act", json!("swish"), "gelu"),
+            ("hidden_act", json!("mish"), "gelu"),
             ("position_embedding_type", json!("relative_key"), "absolute"),
             ("is_decoder", json!(true), "false"),
             ("layer_norm_eps", json!(-1.0), "positive"),

@@ -6,13 +6,22 @@
 mod bert;
 mod checkpoint;
 mod config;
+mod decoder;
+mod decoder_config;
 mod distilbert;
 mod encoder;
+mod gemma;
+mod gpt2;
+mod llama;
+mod phi;
+mod qwen;
 mod reward_model;
 mod roberta;
 
 pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load, quantize};
 pub use config::{Config, ConfigError, Family};
+pub use decoder::{Decoder, DecoderError, DecoderHead, Wanted};
+pub use decoder_config::DecoderConfig;
 pub use encoder::Model;
 pub use reward_model::{
     Calibration, Input, JudgeError, RewardConfig, RewardModel, Scored, TrainedOn, Workspace, check_length,

@@ -3,7 +3,7 @@
 use super::ops::LinearSpec;
 use super::parameters::Span;
 use super::tape::Storage;
-use kernels::gemm::{Int8Weight, PackedWeight, quantize_rows};
+use kernels::gemm::{Int8Weight, NarrowWeight, PackedWeight, Width, quantize_rows};
 
 /// The arithmetic of the linear layers and of attention. Norms, softmax, sums, the residual stream and the head are f32
 /// in each.
@@ -44,9 +44,21 @@ pub enum PackedLayer {
     Bf16(PackedWeight),
     /// For int8 products.
     Int8(Int8Weight),
+    /// For f32 products on weights kept in fewer bits.
+    Narrow(NarrowWeight),
 }
 
 impl PackedLayer {
+    /// A decoder's weight, kept as the precision says.
+    pub fn for_decoding(weight: &[f32], inputs: usize, outputs: usize, precision: Precision) -> Self {
+        let width = match precision {
+            Precision::F32 => Width::F32,
+            Precision::Bf16 => Width::Bf16,
+            Precision::Int8 => Width::Int8,
+        };
+        PackedLayer::Narrow(NarrowWeight::pack(weight, inputs, outputs, width))
+    }
+
     /// Packs `weight: [outputs, inputs]` for scoring in `precision`, which is not f32.
     pub fn for_scoring(weight: &[f32], spec: &LinearSpec, precision: Precision) -> Self {
         match precision {
@@ -101,14 +113,26 @@ impl Packed {
                 PackedLayer::Bf16(weight) => {
                     weight.pack(&values[spec.weight.range()], spec.inputs, spec.outputs, true);
                 }
-                PackedLayer::Int8(_) => unreachable!("int8 is for scoring only"),
+                PackedLayer::Int8(_) | PackedLayer::Narrow(_) => unreachable!("for scoring only"),
             }
         }
     }
 
     /// How values flow between the layers.
     pub fn storage(&self) -> Storage {
-        if self.layers.is_empty() { Storage::F32 } else { Storage::Bf16 }
+        match self.layers.first() {
+            None | Some((_, PackedLayer::Narrow(_))) => Storage::F32,
+            Some(_) => Storage::Bf16,
+        }
+    }
+
+    /// The narrow weight that is multiplied in f32, if this one is.
+    pub(super) fn narrow(&self, weight: Span) -> Option<&NarrowWeight> {
+        let index = self.layers.binary_search_by_key(&weight.start, |(spec, _)| spec.weight.start).ok()?;
+        match &self.layers[index].1 {
+            PackedLayer::Narrow(weight) => Some(weight),
+            PackedLayer::Bf16(_) | PackedLayer::Int8(_) => None,
+        }
     }
 
     /// The layer whose weight this is.
@@ -127,7 +151,7 @@ impl Packed {
     pub(super) fn trained(&self, weight: Span) -> &PackedWeight {
         match self.layer(weight) {
             PackedLayer::Bf16(weight) => weight,
-            PackedLayer::Int8(_) => unreachable!("int8 is for scoring only"),
+            PackedLayer::Int8(_) | PackedLayer::Narrow(_) => unreachable!("for scoring only"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// A buffer's size and the ticks at which it must hold its content, both ends included.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Life {
     /// Elements.
     pub(super) len: usize,
@@ -22,11 +22,16 @@ pub(super) struct Planner {
     order: Vec<usize>,
     placed: Vec<usize>,
     ranges: Vec<Range<usize>>,
+    /// What the ranges were made for, and the arena's length: a program that comes again keeps its plan.
+    last: (Vec<Option<Life>>, usize),
 }
 
 impl Planner {
     /// Places `lives`; [`Self::range`] then tells where. Returns the arena's length.
     pub(super) fn place(&mut self, lives: &[Option<Life>]) -> usize {
+        if self.last.0 == lives {
+            return self.last.1;
+        }
         self.ranges.clear();
         self.ranges.resize(lives.len(), 0..0);
         self.placed.clear();
@@ -43,6 +48,9 @@ impl Planner {
             self.placed.insert(place, index);
             total = total.max(start + life.len);
         }
+        self.last.0.clear();
+        self.last.0.extend_from_slice(lives);
+        self.last.1 = total;
         total
     }
 

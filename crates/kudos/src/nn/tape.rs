@@ -5,10 +5,12 @@
 //! training until the backward op that needs it), places all buffers in one arena, and then runs.
 //! [`Tape::backward`] walks the list in reverse. Arena and lists are reused from step to step.
 
+use super::cache::KvCache;
 use super::gradients::Gradients;
 use super::ops::Op;
 use super::packed::Packed;
 use super::plan::{Life, Planner};
+use kernels::attention::cached::Piece;
 use kernels::bf16::Bf16;
 use kernels::gemm::{QuantizedRows, Scratch};
 
@@ -72,6 +74,8 @@ pub struct Batch {
     pub positions: Vec<u32>,
     /// Sequence `i` is the tokens `offsets[i]..offsets[i + 1]`; `[sequences + 1]`.
     pub offsets: Vec<usize>,
+    /// Slot of the cache that each sequence goes to; empty without a cache.
+    pub slots: Vec<usize>,
 }
 
 impl Batch {
@@ -82,6 +86,29 @@ impl Batch {
         self.positions.clear();
         self.offsets.clear();
         self.offsets.push(0);
+        self.slots.clear();
+    }
+
+    /// Appends new tokens of a slot, the first at `position`: they see the slot's tokens before them.
+    pub fn push_cached(&mut self, ids: &[u32], slot: usize, position: usize) {
+        if self.offsets.is_empty() {
+            self.offsets.push(0);
+        }
+        self.ids.extend_from_slice(ids);
+        self.positions.extend((position..position + ids.len()).map(|p| p as u32));
+        self.offsets.push(self.ids.len());
+        self.slots.push(slot);
+    }
+
+    /// The sequences as attention over a cache wants them.
+    pub(super) fn pieces(&self) -> Vec<Piece> {
+        assert_eq!(self.slots.len(), self.sequences(), "every sequence has a slot");
+        let pieces = self.offsets.windows(2).zip(&self.slots);
+        let piece = |(bounds, slot): (&[usize], &usize)| {
+            let (row, rows) = (bounds[0], bounds[1] - bounds[0]);
+            Piece { slot: *slot, position: self.positions[row] as usize, row, rows }
+        };
+        pieces.map(piece).collect()
     }
 
     /// Appends one sequence. With `padding`, positions count as in RoBERTa: from `padding + 1`, and a
@@ -176,6 +203,7 @@ pub(super) struct Forward<'a> {
     pub(super) weights: Weights<'a>,
     pub(super) batch: &'a Batch,
     pub(super) quantized: &'a mut QuantizedRows,
+    pub(super) cache: Option<&'a mut KvCache>,
 }
 
 /// What an op's backward sees. Parameter gradients are added to `gradients`.
@@ -279,9 +307,20 @@ impl Tape {
 
     /// Runs the program; `result` stays readable until the next program.
     pub fn forward(&mut self, result: Var, weights: Weights, batch: &Batch) {
+        self.run(result, weights, batch, None);
+    }
+
+    /// As [`Self::forward`], for ops that read and extend a cache.
+    pub fn forward_cached(&mut self, result: Var, weights: Weights, batch: &Batch, cache: &mut KvCache) {
+        self.run(result, weights, batch, Some(cache));
+    }
+
+    fn run(&mut self, result: Var, weights: Weights, batch: &Batch, cache: Option<&mut KvCache>) {
         self.plan(result);
+        let (arena, quantized) = (&mut self.arena, &mut self.quantized);
+        let mut pass = Forward { arena, weights, batch, quantized, cache };
         for op in &self.ops {
-            op.forward(&mut Forward { arena: &mut self.arena, weights, batch, quantized: &mut self.quantized });
+            op.forward(&mut pass);
         }
     }
 

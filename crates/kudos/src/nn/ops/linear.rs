@@ -12,7 +12,7 @@ use kernels::gemm::{self, InputGradient, Store, WeightGradient, linear_input_gra
 pub struct LinearSpec {
     /// `[outputs, inputs]`.
     pub weight: Span,
-    /// `[outputs]`.
+    /// `[outputs]`; empty for a decoder's layer without one.
     pub bias: Span,
     /// Columns of x.
     pub inputs: usize,
@@ -84,6 +84,13 @@ impl Linear {
     fn forward_f32(&self, pass: &mut Forward) {
         let LinearSpec { weight, bias, inputs, outputs } = self.spec;
         let [x, product] = pass.arena.buffers([self.x, self.z.unwrap_or(self.y)].map(Buffer::Value));
+        if let Some(narrow) = pass.weights.packed.narrow(weight) {
+            narrow.run(product, x, &pass.weights.values[bias.range()]);
+            if let Some(act) = self.act {
+                activation::activate(act, product, outputs);
+            }
+            return;
+        }
         gemm::linear(product, x, &pass.weights.values[weight.range()], self.rows, inputs, outputs);
         let bias = &pass.weights.values[bias.range()];
         match self.z {
@@ -105,6 +112,7 @@ impl Linear {
                 match weight {
                     PackedLayer::Bf16(weight) => layer.run(weight),
                     PackedLayer::Int8(weight) => layer.run_int8(weight, pass.quantized),
+                    PackedLayer::Narrow(_) => unreachable!("narrow weights multiply f32 values"),
                 }
             }
             Some(z) => {

@@ -1,12 +1,14 @@
 //! The fused ops. Each has its forward and its backward side by side in one file.
 
 mod attention;
+mod decoder;
 mod embed;
 mod linear;
 mod norm;
 mod pool;
 
 use super::tape::{Backward, Forward, Var};
+pub use decoder::{AttendSpec, PreNormSpec};
 pub use linear::LinearSpec;
 pub use norm::NormSpec;
 
@@ -18,6 +20,7 @@ pub(super) enum Op {
     Attention(attention::Attention),
     FirstAttention(attention::FirstAttention),
     Pool(pool::Pool),
+    Decoder(decoder::DecoderOp),
 }
 
 /// Which buffers an op touches, for the plan.
@@ -43,6 +46,7 @@ impl Op {
             Op::Attention(op) => op.uses(),
             Op::FirstAttention(op) => op.uses(),
             Op::Pool(op) => op.uses(),
+            Op::Decoder(op) => op.uses(),
         }
     }
 
@@ -54,6 +58,7 @@ impl Op {
             Op::Attention(op) => op.forward(pass),
             Op::FirstAttention(op) => op.forward(pass),
             Op::Pool(op) => op.forward(pass),
+            Op::Decoder(op) => op.forward(pass),
         }
     }
 
@@ -65,6 +70,7 @@ impl Op {
             Op::Attention(op) => op.backward(pass),
             Op::FirstAttention(op) => op.backward(pass),
             Op::Pool(op) => op.backward(pass),
+            Op::Decoder(_) => unreachable!("the tape refuses decoders in training"),
         }
     }
 }

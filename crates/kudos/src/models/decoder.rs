@@ -1,0 +1,479 @@
+//! The decoder that Llama, Phi, GPT-2, Qwen and Gemma share: token ids → states → logits, over a cache of keys and values.
+//!
+//! The families differ in names, sizes, norms and in how a layer adds up, not in calculus; each states its
+//! [`DecoderConfig`] in its own file. Weights come from safetensors or GGUF under their Hugging Face names and are
+//! packed as they are read, so that they are never in memory twice. Loading is strict, as for encoders.
+
+use super::config::ConfigError;
+use super::decoder_config::{Block, DecoderConfig, LayerKind, NormKind};
+use crate::nn::weights::{Checkpoint, WeightError};
+use crate::nn::{
+    AttendSpec, Batch, Initial, KvCache, LinearSpec, Packed, PackedLayer, Parameters, PreNormSpec, Precision, Span,
+    Storage, Tape, Var, Weights,
+};
+use kernels::attention::cached::CacheShape;
+use kernels::rotary::RotaryTable;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why a decoder could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum DecoderError {
+    /// The config.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    /// A generator was asked of a checkpoint without logits, or a judge of one without a score.
+    #[error("{path}: tensor `{tensor}` is missing: this checkpoint {what}")]
+    NoHead {
+        /// Directory.
+        path: PathBuf,
+        /// The missing tensor.
+        tensor: String,
+        /// What it cannot do.
+        what: &'static str,
+    },
+}
+
+/// What is read off the last states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecoderHead {
+    /// A logit for each word.
+    Words,
+    /// A score for each label (`score.weight`, as in `…ForSequenceClassification`).
+    Score,
+}
+
+/// Where tensors come from.
+pub(super) trait Source {
+    /// Dimensions of a tensor, by its Hugging Face name.
+    fn shape(&self, name: &str) -> Option<Vec<usize>>;
+    /// Its values.
+    fn read(&self, name: &str, values: &mut [f32]) -> Result<(), WeightError>;
+    /// All names.
+    fn names(&self) -> Vec<String>;
+    /// What errors name.
+    fn path(&self) -> &Path;
+}
+
+impl Source for Checkpoint {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.get(name).map(|stored| stored.shape.clone())
+    }
+
+    fn read(&self, name: &str, values: &mut [f32]) -> Result<(), WeightError> {
+        Checkpoint::read(self, name, values)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    fn path(&self) -> &Path {
+        Checkpoint::path(self)
+    }
+}
+
+/// A linear layer with the tensors that make it up.
+#[derive(Clone, Debug)]
+struct Layered {
+    spec: LinearSpec,
+    weights: Vec<String>,
+    /// Stored `[inputs, outputs]`.
+    transposed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    attention_norm: PreNormSpec,
+    qkv: LinearSpec,
+    head_norms: Option<[Span; 2]>,
+    out: LinearSpec,
+    post_attention: Option<PreNormSpec>,
+    mlp_norm: Option<PreNormSpec>,
+    up: LinearSpec,
+    down: LinearSpec,
+    post_mlp: Option<PreNormSpec>,
+    kind: LayerKind,
+}
+
+#[derive(Clone, Debug)]
+struct Wiring {
+    words: LinearSpec,
+    positions: Option<Span>,
+    layers: Vec<Layer>,
+    final_norm: PreNormSpec,
+    head: LinearSpec,
+}
+
+/// A loaded decoder.
+pub struct Decoder {
+    /// What its config says.
+    pub config: DecoderConfig,
+    parameters: Parameters,
+    packed: Packed,
+    wiring: Wiring,
+    rotaries: Vec<Arc<RotaryTable>>,
+    precision: Precision,
+}
+
+/// Declares tensors in wiring order and keeps what has to be read for them.
+struct Declare<'a> {
+    config: &'a DecoderConfig,
+    parameters: Parameters,
+    /// Matrices, to be packed.
+    layered: Vec<Layered>,
+    /// Vectors and tables that are read as they are, by their position in the parameters.
+    plain: Vec<usize>,
+}
+
+impl Declare<'_> {
+    fn vector(&mut self, name: &str, shape: &[usize]) -> Result<Span, WeightError> {
+        let span = self.parameters.declare(name, shape, Initial::Zero)?;
+        self.plain.push(self.parameters.specs().len() - 1);
+        Ok(span)
+    }
+
+    /// One layer of several tensors, whose outputs stand side by side.
+    fn linear(
+        &mut self,
+        names: &[String],
+        inputs: usize,
+        outputs: &[usize],
+        bias: bool,
+    ) -> Result<LinearSpec, WeightError> {
+        let transposed = self.config.names.transposed;
+        let mut spans = Vec::new();
+        for (name, outputs) in names.iter().zip(outputs) {
+            let shape = if transposed { [inputs, *outputs] } else { [*outputs, inputs] };
+            spans.push(self.parameters.declare(format!("{name}.weight"), &shape, Initial::Zero)?);
+        }
+        let mut biases = Vec::new();
+        for (name, outputs) in names.iter().zip(outputs).filter(|_| bias) {
+            biases.push(self.vector(&format!("{name}.bias"), &[*outputs])?);
+        }
+        let weight = Span::join(&spans);
+        let bias = if biases.is_empty() { Span { start: 0, len: 0 } } else { Span::join(&biases) };
+        let spec = LinearSpec { weight, bias, inputs, outputs: outputs.iter().sum() };
+        let weights = names.iter().map(|name| format!("{name}.weight")).collect();
+        self.layered.push(Layered { spec, weights, transposed });
+        Ok(spec)
+    }
+
+    /// A table of words or a head: never stored transposed.
+    fn table(&mut self, name: &str, rows: usize, bias: bool) -> Result<LinearSpec, WeightError> {
+        let width = self.config.hidden;
+        let weight = self.parameters.declare(format!("{name}.weight"), &[rows, width], Initial::Zero)?;
+        let none = Span { start: 0, len: 0 };
+        let bias = if bias { self.vector(&format!("{name}.bias"), &[rows])? } else { none };
+        let spec = LinearSpec { weight, bias, inputs: width, outputs: rows };
+        self.layered.push(Layered { spec, weights: vec![format!("{name}.weight")], transposed: false });
+        Ok(spec)
+    }
+
+    fn norm(&mut self, name: &str) -> Result<PreNormSpec, WeightError> {
+        let width = self.config.hidden;
+        let gamma = self.vector(&format!("{name}.weight"), &[width])?;
+        let beta = match self.config.norm {
+            NormKind::Layer => Some(self.vector(&format!("{name}.bias"), &[width])?),
+            NormKind::Rms | NormKind::RmsPlusOne => None,
+        };
+        Ok(PreNormSpec { gamma, beta, epsilon: self.config.epsilon })
+    }
+
+    fn layer(&mut self, index: usize) -> Result<Layer, WeightError> {
+        let config = self.config;
+        let (names, hidden, biases) = (config.names, config.hidden, config.biases);
+        let name = |part: &str| format!("{}{index}.{part}", names.layers);
+        let names_of = |parts: &[&str]| parts.iter().map(|part| name(part)).collect::<Vec<_>>();
+        let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let qkv = if names.qkv.len() == 1 { vec![q + 2 * kv] } else { vec![q, kv, kv] };
+        let ups = vec![config.intermediate; names.up.len()];
+        let head_norms = match names.head_norms {
+            None => None,
+            Some([q, k]) => {
+                let mut one = |part: &str| self.vector(&format!("{}.weight", name(part)), &[config.head_dim]);
+                Some([one(q)?, one(k)?])
+            }
+        };
+        let mut norm = |part: Option<&str>| part.map(|part| self.norm(&name(part))).transpose();
+        let attention_norm = norm(Some(names.attention_norm))?.expect("one was asked for");
+        let mlp_norm = norm(names.mlp_norm)?;
+        let post_attention = norm(names.post_norms.map(|[attention, _]| attention))?;
+        let post_mlp = norm(names.post_norms.map(|[_, mlp]| mlp))?;
+        Ok(Layer {
+            attention_norm,
+            head_norms,
+            mlp_norm,
+            post_attention,
+            post_mlp,
+            qkv: self.linear(&names_of(names.qkv), hidden, &qkv, biases.qkv)?,
+            out: self.linear(&[name(names.out)], q, &[hidden], biases.out)?,
+            up: self.linear(&names_of(names.up), hidden, &ups, biases.mlp)?,
+            down: self.linear(&[name(names.down)], config.intermediate, &[hidden], biases.mlp)?,
+            kind: config.kinds[index],
+        })
+    }
+
+    fn wiring(&mut self, head: DecoderHead) -> Result<Wiring, WeightError> {
+        let (config, names) = (self.config, self.config.names);
+        let words = self.table(names.words, config.vocabulary, false)?;
+        let positions = match names.positions {
+            None => None,
+            Some(name) => Some(self.vector(&format!("{name}.weight"), &[config.positions, config.hidden])?),
+        };
+        let layers = (0..config.layers).map(|index| self.layer(index)).collect::<Result<_, _>>()?;
+        let final_norm = self.norm(names.final_norm)?;
+        let head = match head {
+            DecoderHead::Score => self.table("score", config.labels, false)?,
+            DecoderHead::Words if config.tied => words,
+            DecoderHead::Words => self.table("lm_head", config.vocabulary, config.biases.head)?,
+        };
+        Ok(Wiring { words, positions, layers, final_norm, head })
+    }
+}
+
+/// Which rows of the last states become logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The last token of each sequence.
+    Last,
+    /// All tokens.
+    All,
+}
+
+impl Decoder {
+    /// Loads a checkpoint directory with `config.json` and safetensors.
+    ///
+    /// # Errors
+    /// [`DecoderError`] for a config or tensors that do not describe exactly this model.
+    pub fn load(dir: &Path, head: DecoderHead, precision: Precision) -> Result<Self, DecoderError> {
+        let config = DecoderConfig::read(dir)?;
+        Self::assemble(config, &Checkpoint::open(dir)?, head, precision)
+    }
+
+    pub(super) fn assemble(
+        config: DecoderConfig,
+        source: &dyn Source,
+        head: DecoderHead,
+        precision: Precision,
+    ) -> Result<Self, DecoderError> {
+        let mut declare =
+            Declare { config: &config, parameters: Parameters::default(), layered: Vec::new(), plain: Vec::new() };
+        let wiring = declare.wiring(head)?;
+        let Declare { parameters, layered, plain, .. } = declare;
+        let mut decoder =
+            Self { config, parameters, packed: Packed::default(), wiring, rotaries: Vec::new(), precision };
+        let names = decoder.match_tensors(source, head)?;
+        decoder.parameters.allocate();
+        for index in plain {
+            let span = decoder.parameters.specs()[index].span;
+            source.read(&names[index], &mut decoder.parameters.values[span.range()])?;
+        }
+        if decoder.config.norm == NormKind::RmsPlusOne {
+            decoder.add_one_to_norms();
+        }
+        let mut packed = Vec::new();
+        for layer in &layered {
+            packed.push((layer.spec, decoder.read_layer(source, layer, &names)?));
+        }
+        decoder.packed = Packed::new(packed);
+        Ok(decoder)
+    }
+
+    /// For each parameter the name of its tensor. Every tensor must find its use.
+    fn match_tensors(&self, source: &dyn Source, head: DecoderHead) -> Result<Vec<String>, DecoderError> {
+        let names = self.config.names;
+        let mut left: std::collections::BTreeSet<String> = source.names().into_iter().collect();
+        let mut found = Vec::new();
+        for spec in self.parameters.specs() {
+            let bare = spec.name.strip_prefix(names.prefix).unwrap_or(&spec.name);
+            let Some(name) = [spec.name.as_str(), bare].into_iter().find(|name| left.contains(*name)) else {
+                return Err(missing(source, &spec.name, &spec.shape, head));
+            };
+            let shape = source.shape(name).expect("its name was listed");
+            if shape != spec.shape {
+                let (expected, tensor) = (spec.shape.clone(), name.to_owned());
+                return Err(WeightError::Shape { path: source.path().into(), tensor, expected, found: shape }.into());
+            }
+            left.remove(name);
+            found.push(name.to_owned());
+        }
+        let other_head = |name: &str| match head {
+            DecoderHead::Words => name == "score.weight" || (self.config.tied && name == "lm_head.weight"),
+            DecoderHead::Score => name.starts_with("lm_head."),
+        };
+        let ignored = |name: &str| other_head(name) || names.ignored.iter().any(|end| name.ends_with(end));
+        match left.into_iter().find(|name| !ignored(name)) {
+            None => Ok(found),
+            Some(tensor) => {
+                let shape = source.shape(&tensor).unwrap_or_default();
+                Err(WeightError::Unexpected { path: source.path().into(), tensor, shape }.into())
+            }
+        }
+    }
+
+    /// Gemma stores the scales of its norms without their 1.
+    fn add_one_to_norms(&mut self) {
+        let mut spans = vec![self.wiring.final_norm.gamma];
+        for layer in &self.wiring.layers {
+            let norms = [Some(layer.attention_norm), layer.mlp_norm, layer.post_attention, layer.post_mlp];
+            spans.extend(norms.into_iter().flatten().map(|norm| norm.gamma));
+            spans.extend(layer.head_norms.into_iter().flatten());
+        }
+        for span in spans {
+            self.parameters.values[span.range()].iter_mut().for_each(|gamma| *gamma += 1.0);
+        }
+    }
+
+    /// Reads the tensors of one layer and packs them.
+    fn read_layer(&self, source: &dyn Source, layer: &Layered, names: &[String]) -> Result<PackedLayer, WeightError> {
+        let LinearSpec { inputs, outputs, .. } = layer.spec;
+        let mut weight = vec![0.0; inputs * outputs];
+        let mut rest = weight.as_mut_slice();
+        for declared in &layer.weights {
+            let index = self.parameters.specs().iter().position(|spec| spec.name == *declared);
+            let index = index.expect("a layer's tensors are declared");
+            let (own, after) = rest.split_at_mut(self.parameters.specs()[index].span.len);
+            source.read(&names[index], own)?;
+            if layer.transposed {
+                transpose(own, inputs);
+            }
+            rest = after;
+        }
+        Ok(PackedLayer::for_decoding(&weight, inputs, outputs, self.precision))
+    }
+
+    /// How its weights are kept.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// A cache for `slots` texts of up to `capacity` tokens: f32 in f32, else bf16. Prepares the turns of that many positions.
+    pub fn cache(&mut self, slots: usize, capacity: usize) -> KvCache {
+        let config = &self.config;
+        let known = self.rotaries.first().map_or(0, |table| table.positions());
+        if known < capacity {
+            let table =
+                |rotary: &super::decoder_config::Rotary| Arc::new(RotaryTable::new(&rotary.frequencies, 1.0, capacity));
+            self.rotaries = config.rotaries.iter().map(table).collect();
+        }
+        let (heads, kv_heads, head_dim) = (config.heads, config.kv_heads, config.head_dim);
+        let storage = if self.precision == Precision::F32 { Storage::F32 } else { Storage::Bf16 };
+        KvCache::new(config.layers, slots, CacheShape { heads, kv_heads, head_dim, capacity }, storage)
+    }
+
+    /// The logits (or scores) of new tokens, `[rows, outputs]`: the tape's memory is read until its next program.
+    pub fn logits<'a>(&self, tape: &'a mut Tape, batch: &Batch, cache: &mut KvCache, wanted: Wanted) -> &'a [f32] {
+        tape.start(Default::default(), Storage::F32);
+        let states = self.hidden_states(tape, batch);
+        let states = match wanted {
+            Wanted::All => states,
+            Wanted::Last => tape.rows(states, batch.offsets[1..].iter().map(|end| end - 1).collect()),
+        };
+        let logits = tape.linear(states, self.wiring.head, None);
+        self.run(tape, logits, batch, cache)
+    }
+
+    /// The states after the final norm, `[tokens, hidden]`.
+    pub fn states<'a>(&self, tape: &'a mut Tape, batch: &Batch, cache: &mut KvCache) -> &'a [f32] {
+        tape.start(Default::default(), Storage::F32);
+        let states = self.hidden_states(tape, batch);
+        self.run(tape, states, batch, cache)
+    }
+
+    fn run<'a>(&self, tape: &'a mut Tape, result: Var, batch: &Batch, cache: &mut KvCache) -> &'a [f32] {
+        let weights = Weights { values: &self.parameters.values, packed: &self.packed };
+        tape.forward_cached(result, weights, batch, cache);
+        tape.value(result)
+    }
+
+    /// Pushes the decoder: new tokens → states after the final norm, `[tokens, hidden]`.
+    fn hidden_states(&self, tape: &mut Tape, batch: &Batch) -> Var {
+        let (config, wiring) = (&self.config, &self.wiring);
+        let mut x = tape.words(batch, config.hidden, wiring.words.weight, config.word_scale, wiring.positions);
+        let mut added = None; // what the residual stream still has to take in
+        for (index, layer) in wiring.layers.iter().enumerate() {
+            let (stream, normed) = sum_norm(tape, x, added, layer.attention_norm);
+            let qkv = tape.linear(normed, layer.qkv, None); // [tokens, queries, keys and values]
+            let mixed = tape.attend(qkv, self.attention(index, layer)); // [tokens, heads·head_dim]
+            let out = tape.linear(mixed, layer.out, None);
+            (x, added) = match (config.block, layer.mlp_norm) {
+                (Block::Parallel, _) => {
+                    let mlp = self.feed_forward(tape, layer, normed);
+                    (stream, Some(tape.add(out, mlp)))
+                }
+                (_, Some(mlp_norm)) => {
+                    let out = post_norm(tape, out, layer.post_attention);
+                    let (stream, normed) = sum_norm(tape, stream, Some(out), mlp_norm);
+                    let mlp = self.feed_forward(tape, layer, normed);
+                    (stream, Some(post_norm(tape, mlp, layer.post_mlp)))
+                }
+                (_, None) => unreachable!("blocks one after the other have two norms"),
+            };
+        }
+        sum_norm(tape, x, added, wiring.final_norm).1
+    }
+
+    fn attention(&self, index: usize, layer: &Layer) -> AttendSpec {
+        let config = &self.config;
+        AttendSpec {
+            layer: index,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            rotary: layer.kind.rotary.map(|rotary| Arc::clone(&self.rotaries[rotary])),
+            norms: layer.head_norms.map(|norms| (norms, config.epsilon)),
+            scale: config.scale,
+            window: layer.kind.window,
+        }
+    }
+
+    fn feed_forward(&self, tape: &mut Tape, layer: &Layer, normed: Var) -> Var {
+        let activation = self.config.activation;
+        let hidden = match self.config.names.up.len() {
+            1 => tape.linear(normed, layer.up, Some(activation)),
+            _ => {
+                let gate_up = tape.linear(normed, layer.up, None); // [tokens, 2·intermediate]
+                tape.gate(gate_up, activation)
+            }
+        };
+        tape.linear(hidden, layer.down, None)
+    }
+}
+
+/// `stream = x + added`, and its norm.
+fn sum_norm(tape: &mut Tape, x: Var, added: Option<Var>, norm: PreNormSpec) -> (Var, Var) {
+    match added {
+        None => tape.pre_norm(x, None, norm),
+        Some(added) => tape.pre_norm(added, Some(x), norm),
+    }
+}
+
+fn post_norm(tape: &mut Tape, x: Var, norm: Option<PreNormSpec>) -> Var {
+    norm.map_or(x, |norm| tape.pre_norm(x, None, norm).1)
+}
+
+/// `[inputs, outputs]` → `[outputs, inputs]`, in place.
+fn transpose(values: &mut [f32], inputs: usize) {
+    let outputs = values.len() / inputs;
+    let stored = values.to_vec();
+    for (output, row) in values.chunks_exact_mut(inputs).enumerate() {
+        row.iter_mut().enumerate().for_each(|(input, value)| *value = stored[input * outputs + output]);
+    }
+}
+
+fn missing(source: &dyn Source, tensor: &str, shape: &[usize], head: DecoderHead) -> DecoderError {
+    let path = source.path().to_path_buf();
+    match (head, tensor) {
+        (DecoderHead::Words, "lm_head.weight") => {
+            DecoderError::NoHead { path, tensor: tensor.into(), what: "has no logits and cannot generate" }
+        }
+        (DecoderHead::Score, "score.weight") => {
+            DecoderError::NoHead { path, tensor: tensor.into(), what: "is no judge" }
+        }
+        _ => WeightError::Missing { path, tensor: tensor.into(), shape: shape.into() }.into(),
+    }
+}
