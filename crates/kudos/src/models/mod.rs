@@ -8,6 +8,7 @@ mod checkpoint;
 mod config;
 mod distilbert;
 mod encoder;
+pub mod gguf;
 mod reward_model;
 mod roberta;
 
