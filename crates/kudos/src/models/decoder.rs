@@ -6,6 +6,8 @@
 
 use super::config::ConfigError;
 use super::decoder_config::{Block, DecoderConfig, LayerKind, NormKind};
+use super::gguf::{self, GgufModelError};
+use crate::nn::gguf::Gguf;
 use crate::nn::weights::{Checkpoint, WeightError};
 use crate::nn::{
     AttendSpec, Batch, Initial, KvCache, LinearSpec, Packed, PackedLayer, Parameters, PreNormSpec, Precision, Span,
@@ -13,6 +15,7 @@ use crate::nn::{
 };
 use kernels::attention::cached::CacheShape;
 use kernels::rotary::RotaryTable;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +28,9 @@ pub enum DecoderError {
     /// The weights.
     #[error(transparent)]
     Weights(#[from] WeightError),
+    /// The GGUF file.
+    #[error(transparent)]
+    Gguf(#[from] GgufModelError),
     /// A generator was asked of a checkpoint without logits, or a judge of one without a score.
     #[error("{path}: tensor `{tensor}` is missing: this checkpoint {what}")]
     NoHead {
@@ -46,33 +52,61 @@ pub enum DecoderHead {
     Score,
 }
 
-/// Where tensors come from.
+/// Where tensors come from: each is asked for by its Hugging Face name.
 pub(super) trait Source {
-    /// Dimensions of a tensor, by its Hugging Face name.
-    fn shape(&self, name: &str) -> Option<Vec<usize>>;
+    /// What the file calls a tensor, if it holds it.
+    fn stored(&self, name: &str) -> Option<String>;
+    /// Dimensions of a tensor that it holds.
+    fn shape(&self, name: &str) -> Vec<usize>;
     /// Its values.
-    fn read(&self, name: &str, values: &mut [f32]) -> Result<(), WeightError>;
-    /// All names.
-    fn names(&self) -> Vec<String>;
+    fn read(&self, name: &str, values: &mut [f32]) -> Result<(), DecoderError>;
+    /// What the file calls all of its tensors, with their dimensions.
+    fn all(&self) -> Vec<(String, Vec<usize>)>;
     /// What errors name.
     fn path(&self) -> &Path;
 }
 
 impl Source for Checkpoint {
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.tensors.get(name).map(|stored| stored.shape.clone())
+    fn stored(&self, name: &str) -> Option<String> {
+        self.tensors.contains_key(name).then(|| name.to_owned())
     }
 
-    fn read(&self, name: &str, values: &mut [f32]) -> Result<(), WeightError> {
-        Checkpoint::read(self, name, values)
+    fn shape(&self, name: &str) -> Vec<usize> {
+        self.tensors[name].shape.clone()
     }
 
-    fn names(&self) -> Vec<String> {
-        self.tensors.keys().cloned().collect()
+    fn read(&self, name: &str, values: &mut [f32]) -> Result<(), DecoderError> {
+        Ok(Checkpoint::read(self, name, values)?)
+    }
+
+    fn all(&self) -> Vec<(String, Vec<usize>)> {
+        self.tensors.iter().map(|(name, stored)| (name.clone(), stored.shape.clone())).collect()
     }
 
     fn path(&self) -> &Path {
         Checkpoint::path(self)
+    }
+}
+
+impl Source for Gguf {
+    fn stored(&self, name: &str) -> Option<String> {
+        gguf::stored_name(self, name)
+    }
+
+    fn shape(&self, name: &str) -> Vec<usize> {
+        gguf::shape(self, name).unwrap_or_default()
+    }
+
+    fn read(&self, name: &str, values: &mut [f32]) -> Result<(), DecoderError> {
+        Ok(gguf::read_tensor(self, name, values)?)
+    }
+
+    fn all(&self) -> Vec<(String, Vec<usize>)> {
+        self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect()
+    }
+
+    fn path(&self) -> &Path {
+        Gguf::path(self)
     }
 }
 
@@ -245,16 +279,21 @@ pub enum Wanted {
 }
 
 impl Decoder {
-    /// Loads a checkpoint directory with `config.json` and safetensors.
+    /// Loads a checkpoint directory with `config.json` and safetensors, or a `.gguf` file.
     ///
     /// # Errors
     /// [`DecoderError`] for a config or tensors that do not describe exactly this model.
-    pub fn load(dir: &Path, head: DecoderHead, precision: Precision) -> Result<Self, DecoderError> {
-        let config = DecoderConfig::read(dir)?;
-        Self::assemble(config, &Checkpoint::open(dir)?, head, precision)
+    pub fn load(path: &Path, head: DecoderHead, precision: Precision) -> Result<Self, DecoderError> {
+        if path.is_dir() {
+            let config = DecoderConfig::read(path)?;
+            return Self::assemble(config, &Checkpoint::open(path)?, head, precision);
+        }
+        let file = Gguf::open(path).map_err(GgufModelError::from)?;
+        let config = DecoderConfig::check(path, gguf::config(&file)?)?;
+        Self::assemble(config, &file, head, precision)
     }
 
-    pub(super) fn assemble(
+    fn assemble(
         config: DecoderConfig,
         source: &dyn Source,
         head: DecoderHead,
@@ -286,32 +325,30 @@ impl Decoder {
     /// For each parameter the name of its tensor. Every tensor must find its use.
     fn match_tensors(&self, source: &dyn Source, head: DecoderHead) -> Result<Vec<String>, DecoderError> {
         let names = self.config.names;
-        let mut left: std::collections::BTreeSet<String> = source.names().into_iter().collect();
+        let mut left: BTreeMap<String, Vec<usize>> = source.all().into_iter().collect();
         let mut found = Vec::new();
         for spec in self.parameters.specs() {
             let bare = spec.name.strip_prefix(names.prefix).unwrap_or(&spec.name);
-            let Some(name) = [spec.name.as_str(), bare].into_iter().find(|name| left.contains(*name)) else {
+            let held = [spec.name.as_str(), bare].into_iter().find_map(|n| source.stored(n).map(|stored| (n, stored)));
+            let Some((name, stored)) = held else {
                 return Err(missing(source, &spec.name, &spec.shape, head));
             };
-            let shape = source.shape(name).expect("its name was listed");
+            let shape = source.shape(name);
             if shape != spec.shape {
-                let (expected, tensor) = (spec.shape.clone(), name.to_owned());
+                let (expected, tensor) = (spec.shape.clone(), stored);
                 return Err(WeightError::Shape { path: source.path().into(), tensor, expected, found: shape }.into());
             }
-            left.remove(name);
+            left.remove(&stored);
             found.push(name.to_owned());
         }
         let other_head = |name: &str| match head {
             DecoderHead::Words => name == "score.weight" || (self.config.tied && name == "lm_head.weight"),
-            DecoderHead::Score => name.starts_with("lm_head."),
+            DecoderHead::Score => name.starts_with("lm_head.") || name.starts_with("output."),
         };
         let ignored = |name: &str| other_head(name) || names.ignored.iter().any(|end| name.ends_with(end));
-        match left.into_iter().find(|name| !ignored(name)) {
+        match left.into_iter().find(|(name, _)| !ignored(name)) {
             None => Ok(found),
-            Some(tensor) => {
-                let shape = source.shape(&tensor).unwrap_or_default();
-                Err(WeightError::Unexpected { path: source.path().into(), tensor, shape }.into())
-            }
+            Some((tensor, shape)) => Err(WeightError::Unexpected { path: source.path().into(), tensor, shape }.into()),
         }
     }
 
@@ -329,7 +366,7 @@ impl Decoder {
     }
 
     /// Reads the tensors of one layer and packs them.
-    fn read_layer(&self, source: &dyn Source, layer: &Layered, names: &[String]) -> Result<PackedLayer, WeightError> {
+    fn read_layer(&self, source: &dyn Source, layer: &Layered, names: &[String]) -> Result<PackedLayer, DecoderError> {
         let LinearSpec { inputs, outputs, .. } = layer.spec;
         let mut weight = vec![0.0; inputs * outputs];
         let mut rest = weight.as_mut_slice();

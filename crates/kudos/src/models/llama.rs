@@ -22,7 +22,7 @@ pub(super) const NAMES: DecoderNames = DecoderNames {
     down: "mlp.down_proj",
     final_norm: "model.norm",
     transposed: false,
-    ignored: &["rotary_emb.inv_freq"],
+    ignored: &["rotary_emb.inv_freq", "rope_freqs.weight"],
 };
 
 pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {

@@ -11,6 +11,7 @@ mod decoder_config;
 mod distilbert;
 mod encoder;
 mod gemma;
+pub mod gguf;
 mod gpt2;
 mod llama;
 mod phi;

@@ -1,9 +1,10 @@
-//! The engine: parameters, the tape of fused ops, weight files, numerics.
+//! The engine: parameters, the tape of fused ops, weight files (safetensors, GGUF), numerics.
 //!
 //! A model pushes ops on a [`Tape`]; the tape plans where every value lives, runs the ops forward and,
 //! for training, backward. It knows tensors by shape and must not know model families or text.
 
 mod cache;
+pub mod gguf;
 mod gradients;
 pub mod numerics;
 mod ops;

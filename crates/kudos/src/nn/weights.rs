@@ -287,13 +287,15 @@ fn read_half(file: &File, at: u64, values: &mut [f32], decode: fn([u8; 2]) -> f3
     Ok(())
 }
 
+/// Fills `bytes` from byte `at` on, without moving a position that threads would share.
 #[cfg(unix)]
-fn read_at(file: &File, at: u64, bytes: &mut [u8]) -> std::io::Result<()> {
+pub(super) fn read_at(file: &File, at: u64, bytes: &mut [u8]) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
 }
 
+/// Fills `bytes` from byte `at` on, without moving a position that threads would share.
 #[cfg(windows)]
-fn read_at(file: &File, mut at: u64, mut bytes: &mut [u8]) -> std::io::Result<()> {
+pub(super) fn read_at(file: &File, mut at: u64, mut bytes: &mut [u8]) -> std::io::Result<()> {
     while !bytes.is_empty() {
         match std::os::windows::fs::FileExt::seek_read(file, bytes, at)? {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),

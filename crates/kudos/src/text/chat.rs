@@ -46,7 +46,7 @@ impl ChatTemplate {
         }
         let mut messages = prompt.map_or_else(Vec::new, |prompt| as_messages(prompt, "user"));
         messages.extend(as_messages(response, "assistant"));
-        self.run(&messages)
+        self.run(&messages, false)
     }
 
     /// Bytes of `rendered` that come before the response's first word: as far as it agrees with the same
@@ -67,12 +67,13 @@ impl ChatTemplate {
         Ok(common_prefix(rendered, &other))
     }
 
-    fn run(&self, messages: &[Message]) -> Result<String, TextError> {
+    /// The rendered messages; with `add_generation_prompt`, with what opens the assistant's answer.
+    pub(super) fn run(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
         let context = minijinja::context! {
             messages => messages.iter().map(as_value).collect::<Vec<_>>(),
             tools => Value::from(()),
             documents => Value::from(()),
-            add_generation_prompt => false,
+            add_generation_prompt => add_generation_prompt,
         };
         let rendered = self.environment.get_template(NAME).and_then(|template| template.render(context));
         rendered.map_err(|error| TextError::ChatTemplate {

@@ -15,7 +15,7 @@ use super::chat::ChatTemplate;
 use super::rebuild::{Rebuilt, rebuild};
 use super::render::{self, Rendered};
 use super::tokenizer_config::{TokenizerConfig, malformed, read_if_exists};
-use super::{EncodeSettings, Rendering, TextError, Truncation};
+use super::{EncodeSettings, Rendering, TextError, Truncation, tokenizer_failed};
 use crate::data::Content;
 
 /// Files that make a tokenizer: what is fetched with a model and copied into a judge, in this order.
@@ -76,18 +76,12 @@ impl Encoder {
     /// # Errors
     /// A missing or malformed file, a chat rendering without a template, a `max_length` without room for text.
     pub fn load(dir: &Path, settings: EncodeSettings) -> Result<Self, TextError> {
-        let path = dir.join("tokenizer.json");
-        let bytes = read_if_exists(&path)?.ok_or_else(|| TextError::MissingTokenizer { dir: dir.into() })?;
-        let mut tokenizer = Tokenizer::from_bytes(bytes)
-            .map_err(|error| malformed(&path, "a tokenizer of the Hugging Face kind", &error))?;
-        let config = TokenizerConfig::read(dir)?;
-        let side = truncation_side(&config, &tokenizer);
-        let rebuilt = rebuild(&path, &mut tokenizer, &config)?;
+        let Opened { tokenizer, side, rebuilt, template, model_vocab_size } = open_tokenizer(dir)?;
         let count = |pair| tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(pair));
         let encoder = Self {
             special_counts: [count(false), count(true)],
-            template: chat_template(dir, &config, &rebuilt)?,
-            model_vocab_size: config.model_vocab_size,
+            template,
+            model_vocab_size,
             dir: dir.into(),
             settings,
             tokenizer,
@@ -295,6 +289,28 @@ impl std::fmt::Debug for Encoder {
     }
 }
 
+/// What a model directory says about text.
+pub(super) struct Opened {
+    pub(super) tokenizer: Tokenizer,
+    side: TruncationDirection,
+    pub(super) rebuilt: Rebuilt,
+    pub(super) template: Option<ChatTemplate>,
+    model_vocab_size: Option<u64>,
+}
+
+/// Reads the tokenizer of a model directory and makes of it the one that transformers would use.
+pub(super) fn open_tokenizer(dir: &Path) -> Result<Opened, TextError> {
+    let path = dir.join("tokenizer.json");
+    let bytes = read_if_exists(&path)?.ok_or_else(|| TextError::MissingTokenizer { dir: dir.into() })?;
+    let mut tokenizer = Tokenizer::from_bytes(bytes)
+        .map_err(|error| malformed(&path, "a tokenizer of the Hugging Face kind", &error))?;
+    let config = TokenizerConfig::read(dir)?;
+    let side = truncation_side(&config, &tokenizer);
+    let rebuilt = rebuild(&path, &mut tokenizer, &config)?;
+    let template = chat_template(dir, &config, &rebuilt)?;
+    Ok(Opened { tokenizer, side, rebuilt, template, model_vocab_size: config.model_vocab_size })
+}
+
 /// Drops tokens from the start as far as they are the prompt's, and only then from the end.
 fn cut_prompt_first(mut tokens: Encoding, prompt_bytes: usize, budget: usize) -> Encoding {
     if tokens.len() > budget {
@@ -328,8 +344,4 @@ fn chat_template(dir: &Path, config: &TokenizerConfig, rebuilt: &Rebuilt) -> Res
     };
     let tokens = rebuilt.special_tokens.iter().map(|(name, token)| (name.as_str(), token.content.as_str()));
     ChatTemplate::parse(dir, source, tokens).map(Some)
-}
-
-fn tokenizer_failed(error: tokenizers::Error) -> TextError {
-    TextError::Tokenize(error.to_string())
 }

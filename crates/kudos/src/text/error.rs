@@ -89,9 +89,33 @@ pub enum TextError {
          split the transcript into {{role, content}} messages, or use render \"concat\""
     )]
     ChatNeedsMessages,
+    /// Messages are to be rendered and the model brings no template.
+    #[error(
+        "{}: messages need a chat template, and this model has none; give the prompt as plain text, or add the template \
+         (chat_template.jinja beside tokenizer.json)", .origin.display()
+    )]
+    NoPromptTemplate {
+        /// The model's directory or file.
+        origin: PathBuf,
+    },
+    /// A GGUF file names a tokenizer that is not known here.
+    #[error("{}: {key} {found:?}; known are: {known}", .path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The setting.
+        key: &'static str,
+        /// What it says.
+        found: String,
+        /// What it may say.
+        known: String,
+    },
     /// The tokenizer itself failed.
     #[error("the tokenizer cannot encode this text: {0}")]
     Tokenize(String),
+    /// The tokenizer failed on the way back.
+    #[error("the tokenizer cannot decode these ids: {0}")]
+    Detokenize(String),
     /// The tokenizer made an id that the model has no embedding for.
     #[error(
         "token {token:?} has id {id}, but config.json gives the model a vocab_size of {vocab_size}; \

@@ -1,4 +1,5 @@
-//! Rendering of (prompt, response) to token ids: the one encode function of training, evaluation and scoring.
+//! Rendering of (prompt, response) to token ids: the one encode function of training, evaluation and scoring; and
+//! of prompts to ids and ids to text, for generation.
 //!
 //! A reward model is only as good as the agreement between the ids it was trained on and the ids it
 //! is asked about, so there is exactly one path from text to ids, and [`EncodeSettings`] travels with
@@ -9,6 +10,8 @@
 //! | file | purpose |
 //! |---|---|
 //! | `encoder` | [`Encoder`]: load once, encode one or many, cut to the token limit |
+//! | `prompter` | [`Prompter`]: prompts and chats → ids, ids → text, for generation |
+//! | `gguf_tokenizer` | the tokenizer of a GGUF file's vocabulary |
 //! | `render` | contents → the text or pair of texts to tokenise |
 //! | `chat` | chat templates, rendered as transformers renders them |
 //! | `tokenizer_class` | which tokenizer class transformers picks |
@@ -21,6 +24,8 @@
 mod chat;
 mod encoder;
 mod error;
+mod gguf_tokenizer;
+mod prompter;
 mod rebuild;
 mod render;
 mod tokenizer_class;
@@ -28,8 +33,14 @@ mod tokenizer_config;
 
 pub use encoder::{Encoded, Encoder, TOKENIZER_FILES, TokenizerFile};
 pub use error::TextError;
+pub use gguf_tokenizer::GgufVocabulary;
+pub use prompter::Prompter;
 
 use serde::{Deserialize, Serialize};
+
+fn tokenizer_failed(error: tokenizers::Error) -> TextError {
+    TextError::Tokenize(error.to_string())
+}
 
 /// How a prompt and a response become the text that is tokenised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

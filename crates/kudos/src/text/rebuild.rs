@@ -30,7 +30,7 @@ pub(super) struct Rebuilt {
 }
 
 /// Qwen2's way to split text, from its tokenizer class.
-const QWEN2_SPLIT: &str =
+pub(super) const QWEN2_SPLIT: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Makes of `tokenizer`, as parsed from `path`, the one that transformers would use.

@@ -179,7 +179,8 @@ fn chat_template(dir: &Path, settings: &Map<String, Value>) -> Result<Option<Str
     })
 }
 
-fn read_object(path: &Path) -> Result<Map<String, Value>, TextError> {
+/// A JSON file; a missing one is an empty object.
+pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>, TextError> {
     match read_if_exists(path)? {
         None => Ok(Map::new()),
         Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| malformed(path, "a JSON object", &error)),

@@ -1,0 +1,229 @@
+//! [`Prompter`]: from a prompt to the ids that a model continues, and from its ids back to text.
+//!
+//! What [`super::Encoder`] is to a judge. A judge gets a finished (prompt, response) within a limit; a generator gets
+//! the prompt alone, with the words that open the answer, and its ids become text again. The tokenizer is that
+//! of a model directory or of a GGUF file; which one, nobody needs to ask.
+
+use super::chat::ChatTemplate;
+use super::encoder::{Opened, open_tokenizer};
+use super::gguf_tokenizer::{GgufVocabulary, build};
+use super::tokenizer_config::read_object;
+use super::{TextError, tokenizer_failed};
+use crate::data::Message;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tokenizers::Tokenizer;
+
+/// A tokenizer with its chat template.
+pub struct Prompter {
+    /// Directory or file, for messages.
+    origin: PathBuf,
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    stops: Vec<u32>,
+    notes: Vec<String>,
+}
+
+impl Prompter {
+    /// Reads the tokenizer of a model directory, as transformers' `AutoTokenizer` would.
+    ///
+    /// # Errors
+    /// A missing or malformed file, a chat template that does not parse.
+    pub fn load(dir: &Path) -> Result<Self, TextError> {
+        let Opened { tokenizer, rebuilt, template, .. } = open_tokenizer(dir)?;
+        let named = |name| tokenizer.token_to_id(&rebuilt.special_tokens.get(name)?.content);
+        let (bos, eos) = (named("bos_token"), named("eos_token"));
+        let stops = stop_ids(dir)?.unwrap_or_else(|| eos.into_iter().collect());
+        Ok(Self { origin: dir.into(), template, bos, eos, stops, notes: rebuilt.notes, tokenizer })
+    }
+
+    /// Builds the tokenizer of a GGUF file; `models::gguf::vocabulary` reads what it needs.
+    ///
+    /// # Errors
+    /// A kind of tokenizer or a way to split text that is not known, a vocabulary that contradicts itself, a chat
+    /// template that does not parse.
+    pub fn from_gguf(vocabulary: GgufVocabulary) -> Result<Self, TextError> {
+        let tokenizer = build(&vocabulary)?;
+        let named = [
+            ("bos_token", vocabulary.bos),
+            ("eos_token", vocabulary.eos),
+            ("unk_token", vocabulary.unknown),
+            ("pad_token", vocabulary.padding),
+        ];
+        let tokens: Vec<_> = named.iter().filter_map(|(name, id)| Some((*name, vocabulary.token((*id)?)))).collect();
+        let tokens = tokens.iter().map(|(name, token)| (*name, token.as_str()));
+        let template = vocabulary.chat_template.as_deref();
+        let template = template.map(|source| ChatTemplate::parse(&vocabulary.origin, source, tokens)).transpose()?;
+        let mut stops: Vec<u32> = [vocabulary.eos, vocabulary.end_of_turn].into_iter().flatten().collect();
+        stops.dedup();
+        let (bos, eos) = (vocabulary.bos, vocabulary.eos);
+        Ok(Self { origin: vocabulary.origin, tokenizer, template, bos, eos, stops, notes: Vec::new() })
+    }
+
+    /// The ids of a text. With `add_special`, the tokenizer adds what it adds around a text, as `tokenizer(text)`
+    /// does; a rendered chat has its own. Special tokens that stand in the text become themselves.
+    ///
+    /// # Errors
+    /// A text that the tokenizer cannot encode.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
+        let encoding = self.tokenizer.encode_fast(text, add_special).map_err(tokenizer_failed)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of ids, as `decode(ids, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)`.
+    /// Bytes that are no character yet become `\u{FFFD}`; ids that the tokenizer does not have become nothing.
+    ///
+    /// # Errors
+    /// Ids that the tokenizer cannot decode.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
+        self.tokenizer.decode(ids, skip_special).map_err(|error| TextError::Detokenize(error.to_string()))
+    }
+
+    /// The chat template over the messages; with `add_generation_prompt`, up to where the assistant's answer begins.
+    ///
+    /// # Errors
+    /// No template, or one that refuses the messages.
+    pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
+        let missing = || TextError::NoPromptTemplate { origin: self.origin.clone() };
+        self.template.as_ref().ok_or_else(missing)?.run(messages, add_generation_prompt)
+    }
+
+    /// Whether there is a chat template.
+    pub fn has_chat_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// Id of the beginning-of-text token.
+    pub fn bos_token_id(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// Id of the end-of-text token.
+    pub fn eos_token_id(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Ids that end a response: `eos_token_id` of `generation_config.json` or else `config.json`, which may be
+    /// several; of a GGUF file, the ends of text and turn.
+    pub fn stop_token_ids(&self) -> &[u32] {
+        &self.stops
+    }
+
+    /// Number of tokens, added ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// The token of an id, for messages to people.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
+    /// What a user should know about this tokenizer, one line each: usually nothing.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+impl std::fmt::Debug for Prompter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prompter").field("origin", &self.origin).field("stops", &self.stops).finish_non_exhaustive()
+    }
+}
+
+/// `eos_token_id` of the files that transformers asks, in its order; `None` if none of them says.
+fn stop_ids(dir: &Path) -> Result<Option<Vec<u32>>, TextError> {
+    for name in ["generation_config.json", "config.json"] {
+        let path = dir.join(name);
+        let ids = match read_object(&path)?.get("eos_token_id") {
+            None | Some(Value::Null) => continue,
+            Some(Value::Array(ids)) => ids.clone(),
+            Some(id) => vec![id.clone()],
+        };
+        let parsed: Option<Vec<u32>> = ids.iter().map(|id| id.as_u64().and_then(|id| id.try_into().ok())).collect();
+        let malformed = || TextError::Malformed {
+            path,
+            expected: "eos_token_id to be a token's id or a list of them",
+            found: Value::from(ids).to_string(),
+        };
+        return parsed.ok_or_else(malformed).map(Some);
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(role: &str, content: &str) -> Message {
+        Message { role: role.into(), content: content.into() }
+    }
+
+    fn vocabulary() -> GgufVocabulary {
+        let template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}\
+                        {% if add_generation_prompt %}<|assistant|>{% endif %}";
+        GgufVocabulary {
+            origin: "model.gguf".into(),
+            model: "gpt2".into(),
+            pre: Some("gpt-2".into()),
+            tokens: ["<e>", "<|user|>", "<|assistant|>", "h", "i", "<t>"].map(str::to_owned).to_vec(),
+            token_types: vec![3, 3, 3, 1, 1, 3],
+            eos: Some(0),
+            end_of_turn: Some(5),
+            chat_template: Some(template.into()),
+            ..GgufVocabulary::default()
+        }
+    }
+
+    #[test]
+    fn a_chat_is_rendered_encoded_and_decoded() {
+        let prompter = Prompter::from_gguf(vocabulary()).unwrap();
+        let chat = [message("user", "hi")];
+        let text = prompter.render_chat(&chat, true).unwrap();
+        assert_eq!(text, "<|user|>hi<e><|assistant|>");
+        assert_eq!(prompter.render_chat(&chat, false).unwrap(), "<|user|>hi<e>");
+        let ids = prompter.encode(&text, false).unwrap();
+        assert_eq!(ids, [1, 3, 4, 0, 2]);
+        assert_eq!(prompter.decode(&ids, true).unwrap(), "hi");
+        assert_eq!(prompter.decode(&ids, false).unwrap(), text);
+        assert_eq!(prompter.decode(&[3, 99], false).unwrap(), "h");
+        assert_eq!((prompter.eos_token_id(), prompter.stop_token_ids()), (Some(0), &[0, 5][..]));
+    }
+
+    #[test]
+    fn without_a_template_there_is_no_chat() {
+        let prompter = Prompter::from_gguf(GgufVocabulary { chat_template: None, ..vocabulary() }).unwrap();
+        assert!(!prompter.has_chat_template());
+        let refused = prompter.render_chat(&[message("user", "hi")], true).unwrap_err().to_string();
+        assert!(refused.starts_with("model.gguf") && refused.contains("chat template"), "{refused}");
+        let broken = GgufVocabulary { chat_template: Some("{% if %}".into()), ..vocabulary() };
+        assert!(Prompter::from_gguf(broken).unwrap_err().to_string().contains("does not parse"));
+    }
+
+    #[test]
+    fn a_directory_has_the_same_interface() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/text/chatml");
+        let prompter = Prompter::load(&dir).unwrap();
+        let text = prompter.render_chat(&[message("user", "Hi there")], true).unwrap();
+        assert!(text.ends_with("<|im_start|>assistant\n"), "{text}");
+        let ids = prompter.encode(&text, false).unwrap();
+        assert_eq!(prompter.decode(&ids, false).unwrap(), text);
+        assert!(!prompter.decode(&ids, true).unwrap().contains("<|im_start|>"));
+        assert_eq!(prompter.stop_token_ids(), [prompter.eos_token_id().unwrap()]);
+    }
+
+    #[test]
+    fn stops_are_those_of_the_generation_config() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        assert_eq!(stop_ids(dir.path()).unwrap(), None);
+        write("config.json", r#"{"eos_token_id": 7}"#);
+        assert_eq!(stop_ids(dir.path()).unwrap(), Some(vec![7]));
+        write("generation_config.json", r#"{"eos_token_id": [1, 2]}"#);
+        assert_eq!(stop_ids(dir.path()).unwrap(), Some(vec![1, 2]));
+        write("generation_config.json", r#"{"eos_token_id": -1}"#);
+        assert!(stop_ids(dir.path()).unwrap_err().to_string().contains("generation_config.json"));
+    }
+}
