@@ -18,6 +18,8 @@ pub mod data;
 pub mod eval;
 pub mod files;
 pub mod generate;
+#[cfg(feature = "hub")]
+mod http;
 pub mod hub;
 pub mod models;
 pub mod nn;

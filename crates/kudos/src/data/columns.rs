@@ -189,6 +189,19 @@ pub(super) fn unusable(record: &Record, names: &Map<String, Value>) -> Option<Pr
     (sides[0].0 != sides[1].0 && sides[0].1 == sides[1].1).then_some(ProblemKind::Identical)
 }
 
+/// The column of prompts.
+pub(crate) const PROMPT: &str = "prompt";
+
+/// The prompt of a row of any kind, or of none.
+pub(crate) fn prompt(fields: &Fields) -> Result<Content, ProblemKind> {
+    text(fields, PROMPT)
+}
+
+/// A CSV cell as a value, where only prompts matter.
+pub(crate) fn prompt_cell(column: &str, cell: String) -> Value {
+    if column == PROMPT { messages_cell(cell) } else { cell.into() }
+}
+
 /// A column that must hold something to read.
 fn text(fields: &Fields, column: &str) -> Result<Content, ProblemKind> {
     let value = fields.get(column).unwrap_or(&Value::Null);

@@ -41,6 +41,20 @@ impl Jsonl {
         }
     }
 
+    /// The next line that is not blank, as text: what stands on it, without white space around it.
+    pub fn next_text(&mut self) -> io::Result<Option<(u64, Result<String, ProblemKind>)>> {
+        loop {
+            let line = self.line;
+            if !self.read_line()? {
+                return Ok(None);
+            }
+            let text = self.row.text("the line").map(|text| text.trim().to_owned());
+            if text != Ok(String::new()) {
+                return Ok(Some((line, text)));
+            }
+        }
+    }
+
     /// False at the end of the file.
     fn read_line(&mut self) -> io::Result<bool> {
         self.row.clear();
@@ -206,13 +220,16 @@ impl Capped {
         !self.overflowed && self.bytes.iter().all(u8::is_ascii_whitespace)
     }
 
-    fn parse(&self, place: &str) -> Result<Map<String, Value>, ProblemKind> {
+    fn text(&self, place: &str) -> Result<&str, ProblemKind> {
         if self.overflowed {
             return Err(ProblemKind::TooLong { limit: self.limit });
         }
-        let text = std::str::from_utf8(&self.bytes)
-            .map_err(|e| ProblemKind::NotUtf8 { byte: e.valid_up_to() + 1, place: place.to_owned() })?;
-        parse_object(text.trim_start_matches('\u{feff}'))
+        std::str::from_utf8(&self.bytes)
+            .map_err(|e| ProblemKind::NotUtf8 { byte: e.valid_up_to() + 1, place: place.to_owned() })
+    }
+
+    fn parse(&self, place: &str) -> Result<Map<String, Value>, ProblemKind> {
+        parse_object(self.text(place)?.trim_start_matches('\u{feff}'))
     }
 }
 

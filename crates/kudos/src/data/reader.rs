@@ -5,12 +5,10 @@
 //! next call goes on after it; any other error ends the file.
 
 use super::columns::{Shape, Unrecognised};
-use super::csv::{Csv, CsvFault};
-use super::error::{DataError, ProblemKind, RowProblem};
-use super::jsonl::{ArrayFault, JsonArray, Jsonl, RawRow};
-use super::parquet::Parquet;
+use super::error::{DataError, RowProblem};
 use super::record::{Location, Record};
-use super::source::{self, Body, FileDigest, Source};
+use super::rows::Rows;
+use super::source::{self, Source};
 use serde_json::{Map, Value};
 use std::io::{Cursor, Read};
 use std::path::Path;
@@ -53,22 +51,13 @@ impl Row {
 
 /// A streaming reader of one file: an iterator of rows.
 pub struct Reader {
-    file: Arc<str>,
     rows: Rows,
-    digest: FileDigest,
-    expected: &'static str,
     /// The shape of every row (CSV, Parquet), or of the last one (JSON).
     shape: Option<Shape>,
-    any: bool,
+    /// True where the format says the columns once for all rows.
+    fixed: bool,
     done: bool,
     strict: bool,
-}
-
-enum Rows {
-    Csv(Csv),
-    Jsonl(Jsonl),
-    Array(JsonArray),
-    Parquet(Parquet),
 }
 
 impl Reader {
@@ -97,73 +86,38 @@ impl Reader {
     }
 
     fn new(source: Source, options: &Options) -> Result<Reader, DataError> {
-        let Source { file, body, digest, expected } = source;
-        let limit = options.max_row_bytes;
-        let rows = match body {
-            Body::Jsonl { input, line } => Rows::Jsonl(Jsonl::new(input, line, limit)),
-            Body::Array { input, line } => Rows::Array(JsonArray::new(input, line, limit)),
-            Body::Csv { input, line } => {
-                let csv = Csv::new(input, line, limit);
-                Rows::Csv(csv.map_err(|fault| csv_error(fault, at(&file, line), expected))?)
-            }
-            Body::Parquet(parquet) => {
-                let parquet = Parquet::new(parquet);
-                Rows::Parquet(parquet.map_err(|found| damaged_parquet(at(&file, 1), found))?)
-            }
-        };
-        let (shape, strict) = (None, options.strict);
-        let mut reader = Reader { file, rows, digest, expected, shape, any: false, done: false, strict };
+        let rows = Rows::new(source, options.max_row_bytes)?;
+        let mut reader = Reader { rows, shape: None, fixed: false, done: false, strict: options.strict };
         reader.recognise_header()?;
         Ok(reader)
     }
 
     /// The file as the user named it.
     pub fn file(&self) -> &Arc<str> {
-        &self.file
+        self.rows.file()
     }
 
     /// SHA-256 of the file as it lies on disk, once all rows have been read.
     pub fn sha256(&self) -> String {
-        self.digest.hex()
+        self.rows.sha256()
     }
 
     /// CSV and Parquet say once for all rows which columns there are.
     fn recognise_header(&mut self) -> Result<(), DataError> {
-        let (names, line) = match &self.rows {
-            Rows::Csv(csv) => (&csv.header[..], csv.header_line),
-            Rows::Parquet(parquet) => (parquet.names(), 1),
-            Rows::Jsonl(_) | Rows::Array(_) => return Ok(()),
+        let Some((names, location)) = self.rows.columns()? else {
+            return Ok(());
         };
-        let location = at(&self.file, line);
-        if let Some(column) = duplicate(names) {
-            return Err(DataError::DuplicateColumn { location, column: column.to_owned() });
-        }
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let shape = Shape::recognise(&names).map_err(|missing| no_kind(location, missing))?;
-        self.shape = Some(shape);
-        if let Rows::Csv(csv) = &mut self.rows {
-            csv.type_cell = Box::new(move |column, cell| shape.type_cell(column, cell));
-        }
+        (self.shape, self.fixed) = (Some(shape), true);
+        self.rows.type_cells(Box::new(move |column, cell| shape.type_cell(column, cell)));
         Ok(())
     }
 
-    fn next_raw(&mut self) -> Result<Option<RawRow>, DataError> {
-        let (file, expected) = (&self.file, self.expected);
-        match &mut self.rows {
-            Rows::Csv(csv) => csv.next().map_err(|fault| csv_error(fault, at(file, csv.line()), expected)),
-            Rows::Jsonl(lines) => lines.next().map_err(|e| DataError::from_read(at(file, lines.line()), expected, e)),
-            Rows::Array(array) => array.next().map_err(|fault| array_error(fault, at(file, array.line()), expected)),
-            Rows::Parquet(parquet) => parquet.next().map_err(|found| damaged_parquet(at(file, parquet.row()), found)),
-        }
-    }
-
-    fn row(&mut self, line: u64, fields: Result<Map<String, Value>, ProblemKind>) -> Result<Row, DataError> {
-        let location = at(&self.file, line);
+    fn row(&mut self, location: Location, original: Map<String, Value>) -> Result<Row, DataError> {
         let problem = |kind| DataError::Row(RowProblem { location: location.clone(), kind });
-        let original = fields.map_err(problem)?;
-        let shape = match (&self.rows, self.shape) {
-            (Rows::Csv(_) | Rows::Parquet(_), Some(shape)) => shape,
-            (_, known) => {
+        let shape = match self.shape {
+            Some(shape) if self.fixed => shape,
+            known => {
                 let names: Vec<&str> = original.keys().map(String::as_str).collect();
                 Shape::recognise(&names).map_err(|missing| match known {
                     Some(_) => problem(missing.into()),
@@ -177,20 +131,10 @@ impl Reader {
     }
 
     fn step(&mut self) -> Result<Option<Row>, DataError> {
-        if let Some((line, fields)) = self.next_raw()? {
-            self.any = true;
-            return self.row(line, fields).map(Some);
-        }
-        if self.any {
+        let Some((location, fields)) = self.rows.next()? else {
             return Ok(None);
-        }
-        let found = match self.rows {
-            Rows::Csv(_) => "a header and no rows",
-            Rows::Array(_) => "an empty list",
-            Rows::Parquet(_) => "columns and no rows",
-            Rows::Jsonl(_) => "an empty file",
         };
-        Err(DataError::Empty { file: self.file.clone(), found })
+        self.row(location, fields.map_err(DataError::Row)?).map(Some)
     }
 }
 
@@ -211,45 +155,8 @@ impl Iterator for Reader {
     }
 }
 
-fn at(file: &Arc<str>, line: u64) -> Location {
-    Location { file: file.clone(), line }
-}
-
-fn duplicate(names: &[String]) -> Option<&str> {
-    let mut seen = std::collections::HashSet::new();
-    names.iter().map(String::as_str).find(|name| !seen.insert(*name))
-}
-
 fn no_kind(location: Location, Unrecognised { expected, found }: Unrecognised) -> DataError {
     DataError::Columns { location, expected, found }
-}
-
-fn damaged_parquet(location: Location, found: String) -> DataError {
-    DataError::Damaged { location, expected: "a Parquet file", found }
-}
-
-fn csv_error(fault: CsvFault, location: Location, expected: &'static str) -> DataError {
-    let moved = |line| Location { line, ..location.clone() };
-    match fault {
-        CsvFault::Io(error) => DataError::from_read(location, expected, error),
-        CsvFault::UnclosedQuote(line) => DataError::UnclosedQuote { location: moved(line) },
-        CsvFault::Header(line, kind) => DataError::Damaged {
-            location: moved(line),
-            expected: "a CSV header",
-            found: format!("a line where we {kind}"),
-        },
-    }
-}
-
-fn array_error(fault: ArrayFault, location: Location, expected: &'static str) -> DataError {
-    match fault {
-        ArrayFault::Io(error) => DataError::from_read(location, expected, error),
-        ArrayFault::Trailing => DataError::Trailing { location },
-        ArrayFault::Unclosed => {
-            let found = "the end of the file".to_owned();
-            DataError::Damaged { location, expected: "the closing `]` of the JSON array", found }
-        }
-    }
 }
 
 #[cfg(test)]

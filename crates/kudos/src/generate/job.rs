@@ -2,6 +2,7 @@
 
 use crate::data::Content;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A prompt of the list, with the columns that go to the output beside it.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,4 +70,26 @@ pub struct Generated {
     /// What went wrong, for [`FinishReason::Error`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// One response to draw: all that it depends on, but for the model.
+#[derive(Clone, Debug)]
+pub struct Task<'a> {
+    /// Which one it is.
+    pub attempt: Attempt,
+    /// What is asked.
+    pub prompt: &'a Prompt,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Seed of its random stream.
+    pub seed: u64,
+    /// Texts that end it; none of them is part of the response.
+    pub stop: &'a [String],
+    /// Most tokens it may have.
+    pub max_new_tokens: usize,
+}
+
+/// The number as a person writes it: 0.7, and not 0.699999988079071.
+pub(super) fn shortest(number: f32) -> Value {
+    number.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }

@@ -6,6 +6,16 @@
 //!
 //! This module knows models and texts. It must not know training or evaluation.
 
+mod diversity;
+mod endpoint;
 mod job;
+mod journal;
+mod prompts;
+mod schedule;
 
-pub use job::{Attempt, FinishReason, Generated, Prompt, Sampling};
+pub use diversity::{Distinct, Diversity, NEAR, distinct_n, duplicates, similarity};
+pub use endpoint::{Endpoint, EndpointError, EndpointSettings, Event};
+pub use job::{Attempt, FinishReason, Generated, Prompt, Sampling, Task};
+pub use journal::{Journal, JournalError, write_output};
+pub use prompts::{PromptError, PromptList, read_prompts};
+pub use schedule::{Decision, MAX_RETRIES, Schedule, Wanted, decide, seed_of};

@@ -7,20 +7,17 @@
 //! A server that never answered is unreachable at once, because there may be another way to the model;
 //! one that answered before is asked again, with growing pauses.
 
-use std::sync::Arc;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use ureq::http::{Method, Request as HttpRequest, Uri};
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::Agent;
+use ureq::http::{Method, Request as HttpRequest};
 
 use super::error::HubError;
 use super::name::ModelName;
 use super::{Progress, Report, Settings};
-
-/// An answer, its body unread.
-pub(super) type Response = ureq::http::Response<Body>;
+use crate::http::{Response, header, in_words, join, same_origin, tls};
 
 /// Attempts at one thing before giving up.
 pub(super) const ATTEMPTS: u32 = 5;
@@ -66,6 +63,9 @@ pub(super) struct Client<'a> {
 impl<'a> Client<'a> {
     /// No connection is opened yet.
     pub fn new(name: &'a ModelName, settings: &'a Settings) -> Result<Self, HubError> {
+        let certificates = settings.certificates.as_deref();
+        let tls =
+            tls(certificates).map_err(HubError::io(certificates.unwrap_or(Path::new("")), "read the certificates"))?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -76,7 +76,7 @@ impl<'a> Client<'a> {
             .timeout_per_read(Some(settings.read_timeout))
             .accept_encoding("identity")
             .user_agent(concat!("kudos/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls(settings)?)
+            .tls_config(tls)
             .build();
         Ok(Self { agent: config.new_agent(), settings, name, reached: false })
     }
@@ -182,11 +182,6 @@ impl<'a> Client<'a> {
     }
 }
 
-/// A header as text.
-pub(super) fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {
-    response.headers().get(name)?.to_str().ok()
-}
-
 /// `text` with everything but unreserved characters percent-encoded, each byte of `keep` kept.
 pub(super) fn percent_encode(text: &str, keep: &str) -> String {
     let is_plain =
@@ -199,20 +194,6 @@ pub(super) fn percent_encode(text: &str, keep: &str) -> String {
         }
     }
     encoded
-}
-
-fn tls(settings: &Settings) -> Result<TlsConfig, HubError> {
-    let builder = TlsConfig::builder();
-    let Some(path) = &settings.certificates else {
-        return Ok(builder.build());
-    };
-    let pem = std::fs::read(path).map_err(HubError::io(path, "read the certificates"))?;
-    let certificates = parse_pem(&pem).filter_map(|part| match part {
-        Ok(PemItem::Certificate(certificate)) => Some(certificate),
-        _ => None,
-    });
-    let roots = RootCerts::Specific(Arc::new(certificates.collect()));
-    Ok(builder.root_certs(roots).build())
 }
 
 /// Success; for HEAD also the redirect that carries a digest; for a range also "not satisfiable".
@@ -242,78 +223,9 @@ fn unreachable(request: &Request, reason: String) -> HubError {
     HubError::Unreachable { url: request.url.clone(), reason }
 }
 
-fn in_words(error: &ureq::Error) -> String {
-    let text = error.to_string();
-    text.strip_prefix("io: ").unwrap_or(&text).to_string()
-}
-
-/// Same scheme, host and port.
-fn same_origin(a: &str, b: &str) -> bool {
-    match (origin(a), origin(b)) {
-        (Some(a), Some(b)) => a == b,
-        _ => false,
-    }
-}
-
-fn origin(url: &str) -> Option<(String, String, u16)> {
-    let uri: Uri = url.parse().ok()?;
-    let scheme = uri.scheme_str()?.to_string();
-    let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-    Some((scheme, uri.host()?.to_ascii_lowercase(), port))
-}
-
-/// The address that `location` means in an answer from `base`.
-fn join(base: &str, location: &str) -> Option<String> {
-    if location.starts_with("http://") || location.starts_with("https://") {
-        return Some(location.to_string());
-    }
-    let uri: Uri = base.parse().ok()?;
-    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
-    if let Some(rest) = location.strip_prefix("//") {
-        return Some(format!("{scheme}://{rest}"));
-    }
-    if location.starts_with('/') {
-        return Some(format!("{scheme}://{authority}{location}"));
-    }
-    let (folder, _) = uri.path().rsplit_once('/')?;
-    (!location.contains(':')).then(|| format!("{scheme}://{authority}{folder}/{location}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_token_goes_to_the_hub_alone() {
-        let hub = "https://huggingface.co";
-        let cases = [
-            ("https://huggingface.co/org/model", true),
-            ("https://HuggingFace.co:443/x", true),
-            ("http://huggingface.co/x", false),
-            ("https://huggingface.co.evil.net/x", false),
-            ("https://huggingface.co:8443/x", false),
-            ("https://huggingface.co@evil.net/x", false),
-            ("https://cdn.huggingface.co/x", false),
-        ];
-        for (url, expected) in cases {
-            assert_eq!(same_origin(url, hub), expected, "{url}");
-        }
-    }
-
-    #[test]
-    fn redirects_are_joined_to_where_they_came_from() {
-        let base = "https://hub.example/a/b?c=d";
-        let cases = [
-            ("https://cdn.example/x", Some("https://cdn.example/x")),
-            ("//cdn.example/x", Some("https://cdn.example/x")),
-            ("/x?y", Some("https://hub.example/x?y")),
-            ("x", Some("https://hub.example/a/x")),
-            ("file:///etc/passwd", None),
-        ];
-        for (location, expected) in cases {
-            assert_eq!(join(base, location).as_deref(), expected, "{location}");
-        }
-    }
 
     #[test]
     fn names_are_encoded_for_an_address() {

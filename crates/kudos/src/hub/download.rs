@@ -12,13 +12,14 @@ use std::thread::sleep;
 use serde::Deserialize;
 
 use super::cache::RepoCache;
-use super::client::{ATTEMPTS, Client, Request, Response, header, percent_encode};
+use super::client::{ATTEMPTS, Client, Request, percent_encode};
 use super::error::HubError;
 use super::name::ModelName;
 use super::place::lock;
 use super::promise::Promise;
 use super::select::select;
 use super::{Progress, PullOptions, Report, Settings};
+use crate::http::{Response, header};
 
 /// The hub's answer to `/api/models/{id}/revision/{revision}`, as far as it matters here.
 #[derive(Deserialize)]

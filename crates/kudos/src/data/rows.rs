@@ -1,0 +1,257 @@
+//! The rows of a file as they stand: its format is known, the meaning of its columns is not.
+//!
+//! [`super::Reader`] adds the kinds of data to this, `generate` the one column it needs. What is wrong with one
+//! row is in the row; an error ends the file.
+
+use super::csv::{Csv, CsvFault, TypeCell};
+use super::error::{DataError, RowProblem};
+use super::jsonl::{ArrayFault, JsonArray, Jsonl, RawRow};
+use super::parquet::Parquet;
+use super::record::Location;
+use super::source::{self, Body, FileDigest, Source};
+use serde_json::{Map, Value};
+use std::io::{self, BufRead, Cursor, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Names of files that are tables, whatever their first line says.
+const TABLES: [&str; 6] = ["csv", "tsv", "json", "jsonl", "ndjson", "parquet"];
+/// Bytes in which a header must name its columns.
+const LONGEST_HEADER: u64 = 1 << 20;
+
+/// A streaming reader of rows whose columns are not yet understood.
+pub(crate) struct Rows {
+    file: Arc<str>,
+    format: Format,
+    digest: FileDigest,
+    expected: &'static str,
+    any: bool,
+}
+
+enum Format {
+    Csv(Csv),
+    Jsonl(Jsonl),
+    Array(JsonArray),
+    Parquet(Parquet),
+    /// Plain text: every line is a row of one column, of this name.
+    Lines(Jsonl, &'static str),
+}
+
+impl Rows {
+    /// The rows of a source; one of more than `limit` bytes is unusable.
+    pub(super) fn new(source: Source, limit: usize) -> Result<Rows, DataError> {
+        let Source { file, body, digest, expected } = source;
+        let format = match body {
+            Body::Jsonl { input, line } => Format::Jsonl(Jsonl::new(input, line, limit)),
+            Body::Array { input, line } => Format::Array(JsonArray::new(input, line, limit)),
+            Body::Csv { input, line } => {
+                let csv = Csv::new(input, line, limit);
+                Format::Csv(csv.map_err(|fault| csv_error(fault, at(&file, line), expected))?)
+            }
+            Body::Parquet(parquet) => {
+                let parquet = Parquet::new(parquet);
+                Format::Parquet(parquet.map_err(|found| damaged_parquet(at(&file, 1), found))?)
+            }
+        };
+        Ok(Rows { file, format, digest, expected, any: false })
+    }
+
+    /// Opens a table with `column`, or plain text, whose lines become rows with that one column: a file named
+    /// `.txt`, or one that neither its name nor its first line says to be a table.
+    pub fn open_table_or_text(path: &Path, column: &'static str, limit: usize) -> Result<Rows, DataError> {
+        let mut source = source::open(path)?;
+        let is_text = is_text(path, &mut source.body, column);
+        let (input, line) = match source.body {
+            Body::Csv { input, line } | Body::Jsonl { input, line } | Body::Array { input, line } if is_text => {
+                (input, line)
+            }
+            body => return Rows::new(Source { body, ..source }, limit),
+        };
+        let Source { file, digest, expected, .. } = source;
+        let format = Format::Lines(Jsonl::new(input, line, limit), column);
+        Ok(Rows { file, format, digest, expected, any: false })
+    }
+
+    /// The file as the user named it.
+    pub fn file(&self) -> &Arc<str> {
+        &self.file
+    }
+
+    /// SHA-256 of the file as it lies on disk, once all rows have been read.
+    pub fn sha256(&self) -> String {
+        self.digest.hex()
+    }
+
+    /// The columns of all rows, where the format says them once, and the place where it does.
+    pub fn columns(&self) -> Result<Option<(Vec<&str>, Location)>, DataError> {
+        let (names, line) = match &self.format {
+            Format::Csv(csv) => (&csv.header[..], csv.header_line),
+            Format::Parquet(parquet) => (parquet.names(), 1),
+            Format::Jsonl(_) | Format::Array(_) | Format::Lines(..) => return Ok(None),
+        };
+        let location = at(&self.file, line);
+        match duplicate(names) {
+            Some(column) => Err(DataError::DuplicateColumn { location, column: column.to_owned() }),
+            None => Ok(Some((names.iter().map(String::as_str).collect(), location))),
+        }
+    }
+
+    /// How the text of CSV cells becomes values. Other formats have types of their own.
+    pub fn type_cells(&mut self, type_cell: TypeCell) {
+        if let Format::Csv(csv) = &mut self.format {
+            csv.type_cell = type_cell;
+        }
+    }
+
+    /// The next row: its place and its columns. A file without any row is an error.
+    pub fn next(&mut self) -> Result<Option<(Location, Result<Map<String, Value>, RowProblem>)>, DataError> {
+        if let Some((line, fields)) = self.next_raw()? {
+            self.any = true;
+            let location = at(&self.file, line);
+            let fields = fields.map_err(|kind| RowProblem { location: location.clone(), kind });
+            return Ok(Some((location, fields)));
+        }
+        if self.any {
+            return Ok(None);
+        }
+        let found = match self.format {
+            Format::Csv(_) => "a header and no rows",
+            Format::Array(_) => "an empty list",
+            Format::Parquet(_) => "columns and no rows",
+            Format::Jsonl(_) | Format::Lines(..) => "an empty file",
+        };
+        Err(DataError::Empty { file: self.file.clone(), found })
+    }
+
+    fn next_raw(&mut self) -> Result<Option<RawRow>, DataError> {
+        let (file, expected) = (&self.file, self.expected);
+        match &mut self.format {
+            Format::Csv(csv) => csv.next().map_err(|fault| csv_error(fault, at(file, csv.line()), expected)),
+            Format::Jsonl(lines) => lines.next().map_err(|e| DataError::from_read(at(file, lines.line()), expected, e)),
+            Format::Array(array) => array.next().map_err(|fault| array_error(fault, at(file, array.line()), expected)),
+            Format::Parquet(parquet) => parquet.next().map_err(|found| damaged_parquet(at(file, parquet.row()), found)),
+            Format::Lines(lines, column) => {
+                let line = lines.next_text();
+                let line = line.map_err(|e| DataError::from_read(at(file, lines.line()), expected, e))?;
+                Ok(line.map(|(line, text)| (line, text.map(|text| one_column(column, text)))))
+            }
+        }
+    }
+}
+
+fn one_column(column: &str, text: String) -> Map<String, Value> {
+    Map::from_iter([(column.to_owned(), text.into())])
+}
+
+/// True for `.txt` (but for Parquet), and, unless the name says a table, for what has no object, no list and no such column in
+/// its first line. A `.gz` or `.zst` around it is looked through.
+fn is_text(path: &Path, body: &mut Body, column: &str) -> bool {
+    let name = path.to_string_lossy().to_lowercase();
+    let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+    match (name.rsplit_once('.'), body) {
+        (Some((_, "txt")), _) => true,
+        (Some((_, end)), _) if TABLES.contains(&end) => false,
+        (_, Body::Csv { input, .. }) => !first_line_has(input, column),
+        _ => false,
+    }
+}
+
+/// True if the first line, read as a CSV header, names the column. Nothing is consumed; an error comes again when
+/// reading on.
+fn first_line_has(input: &mut source::Bytes, column: &str) -> bool {
+    let mut line = Vec::new();
+    let _ = input.by_ref().take(LONGEST_HEADER).read_until(b'\n', &mut line);
+    let text = String::from_utf8_lossy(&line).into_owned();
+    let rest = std::mem::replace(input, Box::new(io::empty()));
+    *input = Box::new(Cursor::new(line).chain(rest));
+    let mut names = text.split('\r').next().unwrap_or_default().split(',');
+    names.any(|name| name.trim().trim_matches('"') == column)
+}
+
+pub(super) fn at(file: &Arc<str>, line: u64) -> Location {
+    Location { file: file.clone(), line }
+}
+
+fn duplicate(names: &[String]) -> Option<&str> {
+    let mut seen = std::collections::HashSet::new();
+    names.iter().map(String::as_str).find(|name| !seen.insert(*name))
+}
+
+fn damaged_parquet(location: Location, found: String) -> DataError {
+    DataError::Damaged { location, expected: "a Parquet file", found }
+}
+
+fn csv_error(fault: CsvFault, location: Location, expected: &'static str) -> DataError {
+    let moved = |line| Location { line, ..location.clone() };
+    match fault {
+        CsvFault::Io(error) => DataError::from_read(location, expected, error),
+        CsvFault::UnclosedQuote(line) => DataError::UnclosedQuote { location: moved(line) },
+        CsvFault::Header(line, kind) => DataError::Damaged {
+            location: moved(line),
+            expected: "a CSV header",
+            found: format!("a line where we {kind}"),
+        },
+    }
+}
+
+fn array_error(fault: ArrayFault, location: Location, expected: &'static str) -> DataError {
+    match fault {
+        ArrayFault::Io(error) => DataError::from_read(location, expected, error),
+        ArrayFault::Trailing => DataError::Trailing { location },
+        ArrayFault::Unclosed => {
+            let found = "the end of the file".to_owned();
+            DataError::Damaged { location, expected: "the closing `]` of the JSON array", found }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outline(name: &str, bytes: &[u8]) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let mut rows = match Rows::open_table_or_text(&path, "prompt", 64) {
+            Ok(rows) => rows,
+            Err(error) => return error.to_string(),
+        };
+        let mut found = Vec::new();
+        while let Some((at, fields)) = rows.next().unwrap() {
+            let fields = fields.map_or_else(|problem| problem.kind.to_string(), |f| Value::Object(f).to_string());
+            found.push(format!("{} {fields}", at.line));
+        }
+        found.join(" | ")
+    }
+
+    #[test]
+    fn text_or_table() {
+        let cases: [(&str, &[u8], &str); 12] = [
+            (
+                "a.txt",
+                b"one\r\n\n  two, \xc3\xa9 \nthree",
+                r#"1 {"prompt":"one"} | 3 {"prompt":"two, é"} | 4 {"prompt":"three"}"#,
+            ),
+            ("a.txt", b"\xef\xbb\xbf\n{\"prompt\":1}\n", r#"2 {"prompt":"{\"prompt\":1}"}"#),
+            ("a.txt", b"[x]\nprompt,b\n", r#"1 {"prompt":"[x]"} | 2 {"prompt":"prompt,b"}"#),
+            ("prompts", b"what, then?\nyes", r#"1 {"prompt":"what, then?"} | 2 {"prompt":"yes"}"#),
+            ("prompts", b"id,\"prompt\"\r\n1,p", r#"2 {"id":"1","prompt":"p"}"#),
+            ("prompts.md", b"{\"prompt\":\"p\"}", r#"1 {"prompt":"p"}"#),
+            ("a.csv", b"question\nwhy", r#"2 {"question":"why"}"#),
+            ("a.TXT.gz", b"one", r#"1 {"prompt":"one"}"#),
+            (
+                "a.txt",
+                b"a\xffb\nc",
+                r#"1 expected UTF-8, found an invalid byte at byte 2 of the line | 2 {"prompt":"c"}"#,
+            ),
+            ("a.txt", &[b'x'; 65], "1 expected at most 64 bytes in a row, found more"),
+            ("a.txt", b" \n\n", "found an empty file"),
+            ("a.txt", b"PAR1", "expected a Parquet file"),
+        ];
+        for (name, bytes, expected) in cases {
+            let found = outline(name, bytes);
+            assert!(found.contains(expected), "{name}: {found}\n{expected}");
+        }
+    }
+}
