@@ -130,6 +130,8 @@ pub enum Event {
     Done(Generated),
     /// Something a person watching should read: a request is repeated, and why.
     Note(String),
+    /// So many tokens were drawn (by a model that runs here).
+    Drawn(usize),
     /// Nothing came for a moment: a chance to stop, or to draw the clock.
     Waiting,
 }

@@ -1,6 +1,6 @@
 //! Generation: many responses to many prompts, from a model that runs here or from an endpoint.
 //!
-//! A [`Job`] is a list of prompts and what is wanted of each. Its responses come in any order, each is on disk
+//! A job is a list of prompts and what is wanted of each. Its responses come in any order, each is on disk
 //! as soon as it is finished, and each is a function of its prompt, its settings and its own random stream
 //! alone: neither the batch it was decoded in, nor the number of threads, nor an interruption changes it.
 //!
@@ -8,14 +8,19 @@
 
 mod diversity;
 mod endpoint;
+mod engine;
 mod job;
 mod journal;
+mod local;
 mod prompts;
+mod sampler;
 mod schedule;
+mod stop;
 
 pub use diversity::{Distinct, Diversity, NEAR, distinct_n, duplicates, similarity};
 pub use endpoint::{Endpoint, EndpointError, EndpointSettings, Event};
 pub use job::{Attempt, FinishReason, Generated, Prompt, Sampling, Task};
 pub use journal::{Journal, JournalError, write_output};
+pub use local::{GenerateError, LocalModel, LocalSettings};
 pub use prompts::{PromptError, PromptList, read_prompts};
 pub use schedule::{Decision, MAX_RETRIES, Schedule, Wanted, decide, seed_of};

@@ -403,7 +403,7 @@ impl Decoder {
     }
 
     /// The logits (or scores) of new tokens, `[rows, outputs]`: the tape's memory is read until its next program.
-    pub fn logits<'a>(&self, tape: &'a mut Tape, batch: &Batch, cache: &mut KvCache, wanted: Wanted) -> &'a [f32] {
+    pub fn logits<'a>(&self, tape: &'a mut Tape, batch: &Batch, cache: &mut KvCache, wanted: Wanted) -> &'a mut [f32] {
         tape.start(Default::default(), Storage::F32);
         let states = self.hidden_states(tape, batch);
         let states = match wanted {
@@ -421,10 +421,10 @@ impl Decoder {
         self.run(tape, states, batch, cache)
     }
 
-    fn run<'a>(&self, tape: &'a mut Tape, result: Var, batch: &Batch, cache: &mut KvCache) -> &'a [f32] {
+    fn run<'a>(&self, tape: &'a mut Tape, result: Var, batch: &Batch, cache: &mut KvCache) -> &'a mut [f32] {
         let weights = Weights { values: &self.parameters.values, packed: &self.packed };
         tape.forward_cached(result, weights, batch, cache);
-        tape.value(result)
+        tape.value_mut(result)
     }
 
     /// Pushes the decoder: new tokens → states after the final norm, `[tokens, hidden]`.

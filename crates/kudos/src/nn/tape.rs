@@ -326,6 +326,11 @@ impl Tape {
 
     /// The value of the result (an f32 one) of the last [`Self::forward`].
     pub fn value(&mut self, result: Var) -> &[f32] {
+        self.value_mut(result)
+    }
+
+    /// As [`Self::value`], to be changed in place.
+    pub fn value_mut(&mut self, result: Var) -> &mut [f32] {
         let [value] = self.arena.buffers([Buffer::Value(result)]);
         value
     }

@@ -1,0 +1,244 @@
+//! Responses from a model that runs here.
+
+use super::endpoint::Event;
+use super::engine::{Draw, Drawn, End, Engine};
+use super::job::{FinishReason, Generated, Prompt, Task};
+use super::sampler::Sampler;
+use super::stop::StopStrings;
+use crate::data::{Content, Message};
+use crate::models::gguf::{self, GgufModelError};
+use crate::models::{Decoder, DecoderError, DecoderHead};
+use crate::nn::Precision;
+use crate::nn::gguf::Gguf;
+use crate::random::Stream;
+use crate::text::{Prompter, TextError};
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Why a model cannot generate.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// Config or weights.
+    #[error(transparent)]
+    Model(#[from] DecoderError),
+    /// Tokenizer or chat template.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The GGUF file.
+    #[error(transparent)]
+    Gguf(#[from] GgufModelError),
+    /// The tokenizer knows more words than the model.
+    #[error("the tokenizer has {tokens} tokens, the model {vocabulary} words: the tokenizer belongs to another model")]
+    Vocabulary {
+        /// Tokens of the tokenizer.
+        tokens: usize,
+        /// Rows of the table of words.
+        vocabulary: usize,
+    },
+}
+
+/// How prompts are put to a model, and how many texts it writes at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalSettings {
+    /// The prompt's text as it is, without the model's chat template.
+    pub raw: bool,
+    /// The system's message of a chat.
+    pub system: Option<String>,
+    /// Texts that are written at once.
+    pub sequences: usize,
+}
+
+/// A decoder with its tokenizer.
+pub struct LocalModel {
+    model: Decoder,
+    prompter: Prompter,
+    stops: Vec<u32>,
+}
+
+/// A prompt as the model gets it, or why it cannot.
+type Encoded = Result<Arc<[u32]>, String>;
+
+impl LocalModel {
+    /// Loads a model directory or a `.gguf` file.
+    ///
+    /// # Errors
+    /// [`GenerateError`] for a model that cannot be read or cannot generate.
+    pub fn load(path: &Path, precision: Precision) -> Result<Self, GenerateError> {
+        let prompter = match path.is_dir() {
+            true => Prompter::load(path)?,
+            false => {
+                let file = Gguf::open(path).map_err(GgufModelError::from)?;
+                Prompter::from_gguf(gguf::vocabulary(&file)?)?
+            }
+        };
+        let model = Decoder::load(path, DecoderHead::Words, precision)?;
+        let (tokens, vocabulary) = (prompter.vocab_size(), model.config.vocabulary);
+        if tokens > vocabulary {
+            return Err(GenerateError::Vocabulary { tokens, vocabulary });
+        }
+        let mut stops = prompter.stop_token_ids().to_vec();
+        stops.extend(&model.config.eos);
+        Ok(Self { model, prompter, stops })
+    }
+
+    /// Whether prompts can be put through a chat template.
+    pub fn has_chat_template(&self) -> bool {
+        self.prompter.has_chat_template()
+    }
+
+    /// How its weights are kept.
+    pub fn precision(&self) -> Precision {
+        self.model.precision()
+    }
+
+    /// The most tokens of a prompt and its response together.
+    pub fn context(&self) -> usize {
+        self.model.config.positions
+    }
+
+    /// Draws the responses of `work`, and of what `on_event` adds to it, which comes first. `prompts` are those that
+    /// tasks may be about. `Break` ends the run after the step that is being computed.
+    pub fn run<'a>(
+        &mut self,
+        prompts: &[Prompt],
+        settings: &LocalSettings,
+        work: impl IntoIterator<Item = Task<'a>>,
+        mut on_event: impl FnMut(Event) -> ControlFlow<(), Vec<Task<'a>>>,
+    ) -> ControlFlow<()> {
+        let encoded: Vec<Encoded> = prompts.iter().map(|prompt| self.encode(prompt, settings)).collect();
+        let mut work = work.into_iter().peekable();
+        let Some(most) = work.peek().map(|task| task.max_new_tokens) else { return ControlFlow::Continue(()) };
+        let longest = encoded.iter().flatten().map(|ids| ids.len()).max().unwrap_or(1);
+        let cache = self.model.cache(settings.sequences + 1, (longest + most).min(self.context()));
+        let Self { model, prompter, stops } = self;
+        let run = Run { prompter, stops, encoded: &encoded };
+        run.drive(Engine::new(model, cache), work, &mut on_event)
+    }
+
+    /// The ids of a prompt. A prompt that leaves no room for a response is none.
+    fn encode(&self, prompt: &Prompt, settings: &LocalSettings) -> Encoded {
+        let place = &prompt.place;
+        let ids = self.ids(&prompt.content, settings).map_err(|error| format!("{place}: {error}"))?;
+        let context = self.context();
+        match ids.len() {
+            0 => Err(format!("{place}: the prompt has no token; expected at least one")),
+            n if n >= context => Err(format!(
+                "{place}: the prompt has {n} tokens, the model's context is {context}, response included; shorten the prompt"
+            )),
+            _ => Ok(ids.into()),
+        }
+    }
+
+    fn ids(&self, content: &Content, settings: &LocalSettings) -> Result<Vec<u32>, TextError> {
+        let text = match (content, settings.raw) {
+            (Content::Text(text), true) => return self.prompter.encode(text, true),
+            (Content::Messages(messages), true) => {
+                let texts: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+                return self.prompter.encode(&texts.join("\n\n"), true);
+            }
+            (content, false) => self.prompter.render_chat(&messages(content, settings.system.as_deref()), true)?,
+        };
+        self.prompter.encode(&text, false)
+    }
+}
+
+fn messages(content: &Content, system: Option<&str>) -> Vec<Message> {
+    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let mut all: Vec<Message> = system.map(|system| message("system", system)).into_iter().collect();
+    match content {
+        Content::Text(text) => all.push(message("user", text)),
+        Content::Messages(messages) => all.extend(messages.iter().cloned()),
+    }
+    all
+}
+
+/// What one run works with.
+struct Run<'r> {
+    prompter: &'r Prompter,
+    stops: &'r [u32],
+    encoded: &'r [Encoded],
+}
+
+impl<'r> Run<'r> {
+    fn drive<'a: 'r>(
+        &self,
+        mut engine: Engine<'_, 'r>,
+        mut work: impl Iterator<Item = Task<'a>>,
+        on_event: &mut impl FnMut(Event) -> ControlFlow<(), Vec<Task<'a>>>,
+    ) -> ControlFlow<()> {
+        let mut first: VecDeque<Task> = VecDeque::new();
+        let mut tasks: Vec<Task> = Vec::new();
+        loop {
+            while engine.has_room() {
+                let Some(task) = first.pop_front().or_else(|| work.next()) else { break };
+                match &self.encoded[task.attempt.prompt] {
+                    Ok(prompt) => engine.start(self.draw(tasks.len(), &task, prompt)),
+                    Err(error) => first.extend(on_event(Event::Done(failed(&task, error.clone())))?),
+                }
+                tasks.push(task);
+            }
+            for drawn in engine.finished() {
+                first.extend(on_event(Event::Done(self.generated(&tasks[drawn.key], &drawn)))?);
+            }
+            match engine.step() {
+                0 if engine.is_idle() && first.is_empty() => {
+                    // What failed at once may leave work that found no room before.
+                    match work.next() {
+                        None => return ControlFlow::Continue(()),
+                        Some(task) => first.push_back(task),
+                    }
+                }
+                drawn => first.extend(on_event(Event::Drawn(drawn))?),
+            }
+        }
+    }
+
+    fn draw(&self, key: usize, task: &Task, prompt: &Arc<[u32]>) -> Draw<'r> {
+        let stop = StopStrings::new(task.stop.iter().cloned());
+        let prompter = self.prompter;
+        let is_over = move |ids: &[u32]| prompter.decode(ids, true).is_ok_and(|text| stop.find(&text, 0).is_some());
+        Draw {
+            key,
+            prompt: Arc::clone(prompt),
+            sampler: Sampler::new(task.sampling),
+            random: Stream::new(task.seed, 0),
+            stops: self.stops,
+            most: task.max_new_tokens,
+            is_over: (!task.stop.is_empty()).then(|| Box::new(is_over) as Box<dyn Fn(&[u32]) -> bool + Send + Sync>),
+        }
+    }
+
+    fn generated(&self, task: &Task, drawn: &Drawn) -> Generated {
+        let ids = match drawn.end {
+            End::StopId => &drawn.ids[..drawn.ids.len() - 1],
+            _ => &drawn.ids[..],
+        };
+        let reason = match drawn.end {
+            End::StopId | End::StopText => FinishReason::Stop,
+            End::Length => FinishReason::Length,
+            End::NotFinite => {
+                return failed(task, "the model's logits are no numbers: its weights are broken".into());
+            }
+        };
+        match self.prompter.decode(ids, true) {
+            Err(error) => failed(task, error.to_string()),
+            Ok(mut text) => {
+                if let Some(end) = StopStrings::new(task.stop.iter().cloned()).find(&text, 0) {
+                    text.truncate(end);
+                }
+                finished(task, text, drawn.ids.len(), reason)
+            }
+        }
+    }
+}
+
+fn finished(task: &Task, text: String, tokens: usize, finish_reason: FinishReason) -> Generated {
+    let (attempt, seed, temperature) = (task.attempt, task.seed, task.sampling.temperature);
+    Generated { attempt, text, seed, temperature, tokens, finish_reason, error: None }
+}
+
+fn failed(task: &Task, error: String) -> Generated {
+    Generated { error: Some(error), ..finished(task, String::new(), 0, FinishReason::Error) }
+}
