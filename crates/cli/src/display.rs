@@ -51,6 +51,14 @@ impl Progress {
         }
     }
 
+    /// More steps than were known at the start.
+    pub fn lengthen(&mut self, more: u64) {
+        self.total = self.total.map(|total| total + more);
+        if let (Some(bar), Some(total)) = (&self.bar, self.total) {
+            bar.set_length(total);
+        }
+    }
+
     /// A line that stays, above the bar.
     pub fn say(&self, line: &str) {
         match &self.bar {

@@ -19,7 +19,7 @@ mod display;
 mod interrupt;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use commands::{Global, best, check, eval, pairs, pull, quantize, quickstart, score, train};
+use commands::{Global, best, check, eval, generate, pairs, pull, quantize, quickstart, score, train};
 use std::process::ExitCode;
 
 /// Reward models on two CPU cores: train on rankings, evaluate honestly, score, choose.
@@ -42,6 +42,7 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   kudos quickstart                                          the whole loop on the bundled example
+  kudos generate --model M --prompts prompts.txt -o answers.csv
   kudos check rankings.csv                                  what is wrong with this data
   kudos train rankings.csv --base all-minilm-l6-v2 -o judge
   kudos eval test.jsonl --judge judge
@@ -53,6 +54,7 @@ Settings also come from kudos.toml in the working directory: a table for each co
 enum Command {
     Quickstart(quickstart::Args),
     Pull(WithJson<pull::Args>),
+    Generate(Box<generate::Args>),
     Check(WithJson<check::Args>),
     Pairs(WithJson<pairs::Args>),
     Train(Box<train::Args>),
@@ -109,6 +111,7 @@ fn run() -> anyhow::Result<()> {
     kernels::parallel::inside(|| match &cli.command {
         Command::Quickstart(args) => quickstart::run(args, &global(false)),
         Command::Pull(with) => pull::run(&with.args, &global(with.json)),
+        Command::Generate(args) => generate::run(args, &global(false)),
         Command::Check(with) => check::run(&with.args, &global(with.json)),
         Command::Pairs(with) => pairs::run(&with.args, &global(with.json)),
         Command::Train(args) => train::run(args, &global(false)),

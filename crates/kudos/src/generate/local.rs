@@ -12,7 +12,9 @@ use crate::nn::Precision;
 use crate::nn::gguf::Gguf;
 use crate::random::Stream;
 use crate::text::{Prompter, TextError};
+use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
+use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -241,4 +243,30 @@ fn finished(task: &Task, text: String, tokens: usize, finish_reason: FinishReaso
 
 fn failed(task: &Task, error: String) -> Generated {
     Generated { error: Some(error), ..finished(task, String::new(), 0, FinishReason::Error) }
+}
+
+/// Bytes at the start of a weights file that its fingerprint covers, beside its size: enough for headers and first tensors.
+const HASHED: u64 = 1 << 22;
+
+/// A hash that tells one model from another: of the names, sizes and first megabytes of its files.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn fingerprint(path: &Path) -> std::io::Result<String> {
+    let mut files = match path.is_dir() {
+        true => std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?,
+        false => vec![path.to_path_buf()],
+    };
+    files.retain(|file| file.is_file());
+    files.sort();
+    let mut hash = Sha256::new();
+    for file in files {
+        let mut start = Vec::new();
+        let opened = std::fs::File::open(&file)?;
+        hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
+        hash.update(opened.metadata()?.len().to_le_bytes());
+        opened.take(HASHED).read_to_end(&mut start)?;
+        hash.update(&start);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -21,6 +21,6 @@ pub use diversity::{Distinct, Diversity, NEAR, distinct_n, duplicates, similarit
 pub use endpoint::{Endpoint, EndpointError, EndpointSettings, Event};
 pub use job::{Attempt, FinishReason, Generated, Prompt, Sampling, Task};
 pub use journal::{Journal, JournalError, write_output};
-pub use local::{GenerateError, LocalModel, LocalSettings};
+pub use local::{GenerateError, LocalModel, LocalSettings, fingerprint};
 pub use prompts::{PromptError, PromptList, read_prompts};
 pub use schedule::{Decision, MAX_RETRIES, Schedule, Wanted, decide, seed_of};
