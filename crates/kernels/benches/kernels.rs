@@ -8,8 +8,8 @@ use kernels::activation::{self, Activation};
 use kernels::attention::{self, Layout, Saved, bf16, first};
 use kernels::bf16::{Bf16, Element, has_low_precision};
 use kernels::gemm::{
-    InputGradient, Int8Weight, Linear, PackedWeight, QuantizedRows, Scratch, Store, WeightGradient, linear,
-    linear_input_gradient, linear_weight_gradient, quantize_rows,
+    InputGradient, Int8Weight, Linear, NarrowWeight, PackedWeight, QuantizedRows, Scratch, Store, WeightGradient,
+    Width, linear, linear_input_gradient, linear_weight_gradient, quantize_rows,
 };
 use kernels::limit::{Arithmetic, peak};
 use kernels::norm::{Into, LayerNorm, NormOutputs, NormSaved, layer_norm, layer_norm_backward};
@@ -57,6 +57,26 @@ fn products_f32(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("weight gradient", &shape), |b| {
             b.iter(|| linear_weight_gradient(&mut dw, Store::Replace, &dy, &x, rows, inputs, outputs));
         });
+    }
+}
+
+/// SmolLM2's layers, for one text, sixteen and a prompt: f32 arithmetic, so beside the f32 limit; one row reads memory only.
+fn products_narrow(c: &mut Criterion) {
+    let mut group = c.benchmark_group("narrow");
+    for [inputs, outputs] in [[576, 960], [576, 3072], [1536, 576], [576, 49152]] {
+        let w = floats(inputs * outputs);
+        for width in [Width::Int8, Width::Bf16] {
+            let packed = NarrowWeight::pack(&w, inputs, outputs, width);
+            for rows in [1, 16, 512] {
+                if rows * outputs > 1 << 24 {
+                    continue;
+                }
+                let (x, mut y) = (floats(rows * inputs), vec![0.0; rows * outputs]);
+                group.throughput(Throughput::Elements((2 * rows * inputs * outputs) as u64));
+                let name = format!("{width:?} {rows}x{inputs}x{outputs}");
+                group.bench_function(name, |b| b.iter(|| packed.run(&mut y, &x, &[])));
+            }
+        }
     }
 }
 
@@ -186,6 +206,6 @@ fn passes(c: &mut Criterion) {
 criterion_group! {
     name = kernels;
     config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(2)).warm_up_time(std::time::Duration::from_millis(500));
-    targets = limits, products_f32, products_low_precision, attentions, passes
+    targets = limits, products_f32, products_narrow, products_low_precision, attentions, passes
 }
 criterion_main!(kernels);

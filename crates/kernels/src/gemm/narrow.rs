@@ -178,14 +178,16 @@ impl Product<'_> {
             let together = if self.rows == 1 && panel + TOGETHER <= panels.end { TOGETHER } else { 1 };
             let own = &all[panel * panel_len..(panel + together) * panel_len];
             if self.rows <= FEW {
-                self.rows_of(own, panel, 0..self.rows);
+                self.rows_of(own, panel, 0..self.rows, Ahead::NONE);
             } else {
                 WIDE.with_borrow_mut(|wide| {
                     let wide: &mut [f32] = &mut bytemuck::cast_slice_mut(wide.words(panel_len))[..panel_len];
                     T::widen_all(wide, own);
                     let tiles = self.rows.div_ceil(most_rows());
                     for tile in 0..tiles {
-                        self.rows_of(&*wide, panel, tile * self.rows / tiles..(tile + 1) * self.rows / tiles);
+                        let rows = tile * self.rows / tiles..(tile + 1) * self.rows / tiles;
+                        let next = all.get((panel + 1) * panel_len..).filter(|next| tile == 0 && !next.is_empty());
+                        self.rows_of(&*wide, panel, rows, next.map_or(Ahead::NONE, Ahead::of));
                     }
                 });
             }
@@ -194,12 +196,12 @@ impl Product<'_> {
     }
 
     /// Some rows times the panels from `panel` on that `own` holds.
-    fn rows_of<T: Narrow>(&self, own: &[T], panel: usize, rows: std::ops::Range<usize>) {
+    fn rows_of<T: Narrow>(&self, own: &[T], panel: usize, rows: std::ops::Range<usize>, ahead: Ahead) {
         let inputs = self.weight.inputs;
         let panels = own.len() / (COLUMNS * inputs);
         let mut sums = [0.0f32; MOST_SUMS];
         let x = &self.x[rows.start * inputs..rows.end * inputs];
-        T::tile(&mut sums, x, own, inputs);
+        T::tile(&mut sums, x, own, inputs, ahead);
         for (row, sums) in rows.zip(sums.chunks_exact(panels * COLUMNS)) {
             let first = panel * COLUMNS;
             let count = (panels * COLUMNS).min(self.weight.outputs - first);
@@ -211,6 +213,22 @@ impl Product<'_> {
                 y.iter_mut().zip(&self.bias[first..]).for_each(|(y, bias)| *y += bias);
             }
         }
+    }
+}
+
+/// The panel that will be read next: asked for from memory while another is multiplied, so that the one does not wait for
+/// the other. Each step of a tile asks for `step` bytes more; 0 is nothing.
+#[derive(Clone, Copy)]
+struct Ahead {
+    start: *const u8,
+    step: usize,
+}
+
+impl Ahead {
+    const NONE: Self = Self { start: std::ptr::null(), step: 0 };
+
+    fn of<T>(panel: &[T]) -> Self {
+        Self { start: panel.as_ptr().cast(), step: COLUMNS * size_of::<T>() }
     }
 }
 
@@ -232,7 +250,7 @@ trait Narrow: Copy + Sync {
     /// A panel, widened.
     fn widen_all(wide: &mut [f32], narrow: &[Self]);
     /// `sums[row][column] = Σ_i x[row, i] · panel[i][column]` for the rows of x (1 to 12) and all panels (1, or 3 for one row).
-    fn tile(sums: &mut [f32], x: &[f32], panels: &[Self], inputs: usize);
+    fn tile(sums: &mut [f32], x: &[f32], panels: &[Self], inputs: usize, ahead: Ahead);
 }
 
 /// One tile kernel: R rows times V registers of columns, sums in registers over the whole reduction.
@@ -251,6 +269,7 @@ macro_rules! tile_kernel {
             panels: *const $type,
             column: usize,
             inputs: usize,
+            ahead: Ahead,
         ) {
             let mut own: [[$register; V]; R] = [[$zero(); V]; R];
             for input in 0..inputs {
@@ -260,6 +279,9 @@ macro_rules! tile_kernel {
                     for v in 0..V {
                         let at = column + v * $lanes;
                         values[v] = $load(panels.add(at / COLUMNS * COLUMNS * inputs + input * COLUMNS + at % COLUMNS));
+                    }
+                    if ahead.step > 0 {
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.start.wrapping_add(input * ahead.step).cast());
                     }
                     for row in 0..R {
                         let x = $set1(*x.add(row * inputs + input));
@@ -319,8 +341,8 @@ macro_rules! narrow {
                 $module::widen_all(wide, narrow);
             }
 
-            fn tile(sums: &mut [f32], x: &[f32], panels: &[Self], inputs: usize) {
-                $module::tile(sums, x, panels, inputs);
+            fn tile(sums: &mut [f32], x: &[f32], panels: &[Self], inputs: usize, ahead: Ahead) {
+                $module::tile(sums, x, panels, inputs, ahead);
             }
         }
 
@@ -335,7 +357,7 @@ macro_rules! narrow {
                 }
             }
 
-            pub(super) fn tile(sums: &mut [f32], x: &[f32], panels: &[$type], inputs: usize) {
+            pub(super) fn tile(sums: &mut [f32], x: &[f32], panels: &[$type], inputs: usize, ahead: Ahead) {
                 let (rows, count) = (x.len() / inputs, panels.len() / (COLUMNS * inputs));
                 assert!(x.len() == rows * inputs && panels.len() == count * COLUMNS * inputs);
                 assert!((1..=most_rows()).contains(&rows) && (count == 1 || (rows == 1 && count == TOGETHER)));
@@ -343,9 +365,9 @@ macro_rules! narrow {
                 #[cfg(target_arch = "x86_64")]
                 match crate::isa() {
                     // SAFETY: the processor has the instructions; the lengths were checked.
-                    crate::Isa::Avx512 => return unsafe { avx512::run(sums, x, panels, [rows, count, inputs]) },
+                    crate::Isa::Avx512 => return unsafe { avx512::run(sums, x, panels, [rows, count, inputs], ahead) },
                     // SAFETY: as above.
-                    crate::Isa::Avx2 => return unsafe { avx2::run(sums, x, panels, [rows, count, inputs]) },
+                    crate::Isa::Avx2 => return unsafe { avx2::run(sums, x, panels, [rows, count, inputs], ahead) },
                     crate::Isa::Baseline => {}
                 }
                 tile_reference(sums, x, panels, inputs);
@@ -368,21 +390,21 @@ macro_rules! narrow {
                 /// # Safety
                 /// The processor has AVX2 and FMA; the slices hold `[rows, panels, inputs]`.
                 #[target_feature(enable = "avx2,fma")]
-                pub(super) unsafe fn run(sums: &mut [f32], x: &[f32], panels: &[$type], [rows, count, inputs]: [usize; 3]) {
+                pub(super) unsafe fn run(sums: &mut [f32], x: &[f32], panels: &[$type], [rows, count, inputs]: [usize; 3], ahead: Ahead) {
                     let (sums, x, panels, stride) = (sums.as_mut_ptr(), x.as_ptr(), panels.as_ptr(), count * COLUMNS);
                     // SAFETY: the caller's promise; four and more rows take a panel's halves one after the other.
                     unsafe {
                         match (rows, count) {
-                            (1, TOGETHER) => tile::<1, 12>(sums, stride, x, panels, 0, inputs),
-                            (1, _) => tile::<1, 4>(sums, stride, x, panels, 0, inputs),
-                            (2, _) => tile::<2, 4>(sums, stride, x, panels, 0, inputs),
-                            (3, _) => tile::<3, 4>(sums, stride, x, panels, 0, inputs),
+                            (1, TOGETHER) => tile::<1, 12>(sums, stride, x, panels, 0, inputs, ahead),
+                            (1, _) => tile::<1, 4>(sums, stride, x, panels, 0, inputs, ahead),
+                            (2, _) => tile::<2, 4>(sums, stride, x, panels, 0, inputs, ahead),
+                            (3, _) => tile::<3, 4>(sums, stride, x, panels, 0, inputs, ahead),
                             (rows, _) => {
                                 for column in [0, COLUMNS / 2] {
                                     match rows {
-                                        4 => tile::<4, 2>(sums, stride, x, panels, column, inputs),
-                                        5 => tile::<5, 2>(sums, stride, x, panels, column, inputs),
-                                        _ => tile::<6, 2>(sums, stride, x, panels, column, inputs),
+                                        4 => tile::<4, 2>(sums, stride, x, panels, column, inputs, ahead),
+                                        5 => tile::<5, 2>(sums, stride, x, panels, column, inputs, ahead),
+                                        _ => tile::<6, 2>(sums, stride, x, panels, column, inputs, ahead),
                                     }
                                 }
                             }
@@ -408,14 +430,14 @@ macro_rules! narrow {
                 /// # Safety
                 /// The processor has AVX-512 (F, VL, DQ, BW); the slices hold `[rows, panels, inputs]`.
                 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-                pub(super) unsafe fn run(sums: &mut [f32], x: &[f32], panels: &[$type], [rows, count, inputs]: [usize; 3]) {
+                pub(super) unsafe fn run(sums: &mut [f32], x: &[f32], panels: &[$type], [rows, count, inputs]: [usize; 3], ahead: Ahead) {
                     let (sums, x, panels, stride) = (sums.as_mut_ptr(), x.as_ptr(), panels.as_ptr(), count * COLUMNS);
                     // SAFETY: the caller's promise.
                     unsafe {
                         if (rows, count) == (1, TOGETHER) {
-                            return tile::<1, 6>(sums, stride, x, panels, 0, inputs);
+                            return tile::<1, 6>(sums, stride, x, panels, 0, inputs, ahead);
                         }
-                        by_rows!(rows, tile(sums, stride, x, panels, 0, inputs); 1 2 3 4 5 6 7 8 9 10 11 12)
+                        by_rows!(rows, tile(sums, stride, x, panels, 0, inputs, ahead); 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                 }
             }
