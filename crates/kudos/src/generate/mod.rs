@@ -7,5 +7,9 @@
 //! This module knows models and texts. It must not know training or evaluation.
 
 mod job;
+mod sampler;
+mod stop;
 
 pub use job::{Attempt, FinishReason, Generated, Prompt, Sampling};
+pub use sampler::{Sampler, Seen};
+pub use stop::StopStrings;
