@@ -30,7 +30,7 @@ def main():
     parser = argparse.ArgumentParser(description="Benchmark tables as markdown.")
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
-    files = [RESULTS / name for name in ("training.json", "scoring.json")]
+    files = [RESULTS / name for name in ("training.json", "scoring.json", "generation.json")]
     text = "\n\n".join(table(json.loads(file.read_text())) for file in files if file.exists())
     if not args.write:
         print(text)
