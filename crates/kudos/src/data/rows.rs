@@ -28,6 +28,9 @@ pub(crate) struct Rows {
     any: bool,
 }
 
+/// Where a row stands, and its columns, or what is wrong with it.
+pub(crate) type PlacedRow = (Location, Result<Map<String, Value>, RowProblem>);
+
 enum Format {
     Csv(Csv),
     Jsonl(Jsonl),
@@ -104,7 +107,7 @@ impl Rows {
     }
 
     /// The next row: its place and its columns. A file without any row is an error.
-    pub fn next(&mut self) -> Result<Option<(Location, Result<Map<String, Value>, RowProblem>)>, DataError> {
+    pub fn next(&mut self) -> Result<Option<PlacedRow>, DataError> {
         if let Some((line, fields)) = self.next_raw()? {
             self.any = true;
             let location = at(&self.file, line);

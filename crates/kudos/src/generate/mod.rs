@@ -18,7 +18,7 @@ mod schedule;
 mod stop;
 
 pub use diversity::{Distinct, Diversity, NEAR, distinct_n, duplicates, similarity};
-pub use endpoint::{Endpoint, EndpointError, EndpointSettings, Event};
+pub use endpoint::{Endpoint, EndpointError, EndpointSettings, Event, MAX_CONCURRENCY};
 pub use job::{Attempt, FinishReason, Generated, Prompt, Sampling, Task};
 pub use journal::{Journal, JournalError, write_output};
 pub use local::{GenerateError, LocalModel, LocalSettings, fingerprint};

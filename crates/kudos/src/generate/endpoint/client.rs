@@ -24,6 +24,9 @@ const HOPS: usize = 4;
 /// For opening a connection, of the time for the whole request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long a connection is kept for the next request: less than servers wait for it (uvicorn: 5 seconds).
+const IDLE: Duration = Duration::from_secs(4);
+
 /// What all requests to an endpoint have in common.
 pub(super) struct Shared {
     settings: EndpointSettings,
@@ -81,6 +84,7 @@ impl Shared {
             .max_redirects_will_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT.min(settings.timeout)))
             .max_idle_connections_per_host(settings.concurrency)
+            .max_idle_age(IDLE)
             .accept_encoding("identity")
             .user_agent(concat!("kudos/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls)
@@ -138,49 +142,35 @@ impl Client {
 
     /// One response. The error is in words, and final.
     pub fn complete(&self, body: &str, note: &mut dyn FnMut(String)) -> Result<Answer, String> {
-        let (settings, url) = (&self.shared.settings, self.address(route(&self.shared.settings)));
-        let bytes = |bytes: &[u8]| answer(bytes, settings.chat);
-        self.patiently(&url, note, &mut || self.exchange(&Method::POST, &url, body, bytes))
-    }
-
-    /// The names of the models.
-    pub fn models(&self) -> Result<Vec<String>, String> {
-        let url = self.address("models");
-        self.patiently(&url, &mut |_| {}, &mut || self.exchange(&Method::GET, &url, "", models))
-    }
-
-    fn address(&self, route: &str) -> String {
-        format!("{}/{route}", self.shared.base)
-    }
-
-    /// Tries, waits and tries again.
-    fn patiently<T>(
-        &self,
-        url: &str,
-        note: &mut dyn FnMut(String),
-        attempt: &mut dyn FnMut() -> Result<T, Failure>,
-    ) -> Result<T, String> {
         let settings = &self.shared.settings;
-        for retry in 0.. {
-            let failure = match attempt() {
+        let url = self.address(route(settings));
+        let mut retry = 0;
+        loop {
+            let failure = match self.exchange(&Method::POST, &url, body, |bytes| answer(bytes, settings.chat)) {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             let words = self.without_key(&failure.words);
-            if self.stop.has_rung() {
-                return Err(format!("{url}: given up"));
-            }
-            if !failure.may_pass {
-                return Err(format!("{url}: {words}"));
-            }
-            if retry == settings.max_retries {
-                return Err(format!("{url}: {words} (tried {} times)", u64::from(retry) + 1));
+            if !failure.may_pass || retry == settings.max_retries || self.stop.has_rung() {
+                let tries = if retry == 0 { String::new() } else { format!(" (tried {} times)", retry + 1) };
+                return Err(format!("{url}: {words}{tries}"));
             }
             let pause = pause(failure.pause, retry, settings.first_delay);
             note(format!("{url}: {words}; trying again in {:.0} s", pause.as_secs_f64().ceil()));
             self.stop.pause(pause);
+            retry += 1;
         }
-        unreachable!("the loop has no end of its own")
+    }
+
+    /// The names of the models. Asked once: somebody waits for it.
+    pub fn models(&self) -> Result<Vec<String>, String> {
+        let url = self.address("models");
+        let found = self.exchange(&Method::GET, &url, "", models);
+        found.map_err(|failure| format!("{url}: {}", self.without_key(&failure.words)))
+    }
+
+    fn address(&self, route: &str) -> String {
+        format!("{}/{route}", self.shared.base)
     }
 
     /// The key has no place in what people read or files hold.
