@@ -150,9 +150,14 @@ pub(super) fn stored_name(gguf: &Gguf, parameter: &str) -> Option<String> {
 
 /// The shape of a parameter as Hugging Face has it; `None` if the file does not hold it.
 pub fn shape(gguf: &Gguf, parameter: &str) -> Option<Vec<usize>> {
-    let source = names::source(gguf, Family::of(gguf).ok()?, parameter)?;
+    shape_of(gguf, &names::source(gguf, Family::of(gguf).ok()?, parameter)?)
+}
+
+/// `None` also for a tensor that cannot have been made by the converter: three dimensions to turn round.
+fn shape_of(gguf: &Gguf, source: &Source) -> Option<Vec<usize>> {
     let mut shape = gguf.tensors.get(&source.tensor)?.shape.clone();
     match &source.transform {
+        Transform::Transposed | Transform::Rows(_) if shape.len() > 2 => return None,
         Transform::Transposed => shape.reverse(),
         Transform::Rows(rows) => *shape.first_mut()? = rows.len(),
         Transform::Same | Transform::Heads(_) | Transform::MinusOne => {}
@@ -167,7 +172,13 @@ pub fn shape(gguf: &Gguf, parameter: &str) -> Option<Vec<usize>> {
 pub fn read_tensor(gguf: &Gguf, parameter: &str, values: &mut [f32]) -> Result<(), GgufModelError> {
     let family = Family::of(gguf)?;
     let missing = || GgufModelError::Parameter { path: gguf.path().into(), parameter: parameter.into() };
-    let Source { tensor, transform } = names::source(gguf, family, parameter).ok_or_else(missing)?;
+    let source = names::source(gguf, family, parameter).ok_or_else(missing)?;
+    let expected = shape_of(gguf, &source).ok_or_else(missing)?.iter().product();
+    let Source { tensor, transform } = source;
+    if values.len() != expected {
+        let (path, found) = (gguf.path().into(), values.len());
+        return Err(GgufError::Length { path, tensor, expected, found }.into());
+    }
     match transform {
         Transform::Same => gguf.read(&tensor, values)?,
         Transform::MinusOne => {
@@ -176,24 +187,24 @@ pub fn read_tensor(gguf: &Gguf, parameter: &str, values: &mut [f32]) -> Result<(
         }
         Transform::Rows(rows) => read_part(gguf, &tensor, &rows, values)?,
         Transform::Transposed => {
-            let stored = read_stored(gguf, &tensor, values.len())?;
+            let stored = read_stored(gguf, &tensor)?;
             transpose(&stored, gguf.tensor(&tensor)?.shape.first().copied().unwrap_or(1), values);
         }
         Transform::Heads(heads) => {
             let rows = gguf.tensor(&tensor)?.shape.first().copied().unwrap_or(1);
-            if heads == 0 || !rows.is_multiple_of(2 * heads) {
+            if heads == 0 || !rows.is_multiple_of(heads) || !(rows / heads).is_multiple_of(2) {
                 let reason = format!("its rows should be those of {heads} heads, an even number each");
                 return Err(bad_shape(gguf, &tensor, reason));
             }
-            let stored = read_stored(gguf, &tensor, values.len())?;
+            let stored = read_stored(gguf, &tensor)?;
             join_halves(&stored, rows / heads, rows, values);
         }
     }
     Ok(())
 }
 
-fn read_stored(gguf: &Gguf, tensor: &str, len: usize) -> Result<Vec<f32>, GgufError> {
-    let mut stored = vec![0.0; gguf.tensor(tensor)?.len().min(len)];
+fn read_stored(gguf: &Gguf, tensor: &str) -> Result<Vec<f32>, GgufError> {
+    let mut stored = vec![0.0; gguf.tensor(tensor)?.len()];
     gguf.read(tensor, &mut stored)?;
     Ok(stored)
 }
@@ -206,16 +217,10 @@ fn read_part(
     values: &mut [f32],
 ) -> Result<(), GgufModelError> {
     let shape = &gguf.tensor(tensor)?.shape;
-    let width: usize = shape.iter().skip(1).product();
-    let expected = rows.len() * width;
-    if values.len() != expected {
-        let (path, tensor, found) = (gguf.path().into(), tensor.into(), values.len());
-        return Err(GgufError::Length { path, tensor, expected, found }.into());
-    }
     if shape.len() > 1 {
         gguf.read_rows(tensor, rows.start, values)?;
     } else {
-        let stored = read_stored(gguf, tensor, usize::MAX)?;
+        let stored = read_stored(gguf, tensor)?;
         values.copy_from_slice(&stored[rows.clone()]);
     }
     Ok(())
