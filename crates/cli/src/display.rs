@@ -42,6 +42,7 @@ impl Progress {
     fn line(&self, message: &str) -> String {
         let Progress { done, what, .. } = self;
         match self.total {
+            Some(total) if *done == 0 => format!("{done}/{total} {what}  {message}"),
             Some(total) => {
                 let rate = *done as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
                 let left = Duration::from_secs_f64(total.saturating_sub(*done) as f64 / rate.max(1e-9));

@@ -23,6 +23,6 @@ pub use job::{Attempt, FinishReason, Generated, Prompt, Sampling, Task};
 pub use journal::{Journal, JournalError, write_output};
 pub use local::{GenerateError, LocalModel, LocalSettings, fingerprint};
 pub use prompts::{PromptError, PromptList, read_prompts};
-pub use schedule::{Decision, MAX_RETRIES, Schedule, Wanted, decide, seed_of};
 pub use sampler::{Sampler, Seen};
+pub use schedule::{Decision, MAX_RETRIES, Schedule, Wanted, decide, seed_of};
 pub use stop::StopStrings;
