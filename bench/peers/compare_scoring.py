@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import facts, measured, row
+from machine import facts, has_low_precision, measured, row
 
 HERE = Path(__file__).parent
 
@@ -94,15 +94,17 @@ def flatten(files, limit, out):
     out.write_text("".join(json.dumps(text) + "\n" for text in texts))
 
 
-def text_rows(args, texts, folder):
+def text_rows(args, texts, folder, low_precision):
     def kudos(precision):
         start = time.perf_counter()
         memory = measured([args.kudos, "score", texts, "--judge", args.model, "--precision", precision, "--threads", 2,
                            "--quiet", "-o", folder / "scored.jsonl"])
         return time.perf_counter() - start, memory
     peers = {(name, order): peer(args, name, "--texts", texts, "--order", order)
-             for name in ["onnxruntime-int8", "pytorch-bf16"] for order in ["sorted", "file"]}
-    own, theirs = {"int8": [], "bf16": []}, {key: [] for key in peers}
+             for name in (["onnxruntime-int8", "pytorch-bf16"] if low_precision else ["onnxruntime-f32", "onnxruntime-int8"])
+             for order in ["sorted", "file"]}
+    own = {precision: [] for precision in (["int8", "bf16"] if low_precision else ["f32"])}
+    theirs = {key: [] for key in peers}
     for _ in range(args.text_rounds):
         for precision, seconds in own.items():
             seconds.append(kudos(precision)[0])
@@ -112,6 +114,9 @@ def text_rows(args, texts, folder):
         server.close()
     pairs = [("int8", "onnxruntime-int8", "sorted", 1.5), ("int8", "onnxruntime-int8", "file", 2.5),
              ("bf16", "pytorch-bf16", "sorted", None), ("bf16", "pytorch-bf16", "file", None)]
+    if not low_precision:
+        pairs = [("f32", name, order, target) for name in ("onnxruntime-f32", "onnxruntime-int8")
+                 for order, target in (("sorted", 1.5), ("file", 2.5))]
     for precision, name, order, target in pairs:
         words = "sorted by length" if order == "sorted" else "in file order"
         yield row(f"score real texts, {precision}", f"{name}, {words}", "s", own[precision], theirs[name, order],
@@ -135,13 +140,17 @@ def main():
     args = settings()
     found = {"machine": facts(), "rows": []}
     comparisons = [("f32", "onnxruntime-f32", 1.1), ("bf16", "pytorch-bf16", 1.25), ("int8", "onnxruntime-int8", 1.4)]
+    low_precision = has_low_precision(found["machine"])
+    if not low_precision:
+        print("this processor has no AVX-512 BF16 and VNNI: f32 rows alone")
+        comparisons = comparisons[:1]
     if args.candle:
         comparisons.append(("f32", "candle", None))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         flatten(args.texts, args.limit, folder / "texts.jsonl")
         work = [shape_rows(args, shape, *comparison) for shape in ("8x512", "32x128") for comparison in comparisons]
-        for rows in [*work, start_rows(args), text_rows(args, folder / "texts.jsonl", folder)]:
+        for rows in [*work, start_rows(args), text_rows(args, folder / "texts.jsonl", folder, low_precision)]:
             found["rows"].extend(rows)
             if args.json:
                 args.json.parent.mkdir(parents=True, exist_ok=True)

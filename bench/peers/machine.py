@@ -52,6 +52,11 @@ def measured(command):
     return usage.ru_maxrss / 1024
 
 
+def has_low_precision(machine):
+    """Whether Kudos has bf16 and int8 on this processor; on others it computes in f32 alone."""
+    return {"avx512_bf16", "avx512_vnni"} <= set(machine["instructions"])
+
+
 def row(work, peer, unit, kudos, theirs, target, higher_is_better=True):
     """One line of a table: medians, and the median of the ratios within each round (above 1: Kudos is better)."""
     pairs = list(zip(kudos, theirs))

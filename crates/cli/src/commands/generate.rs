@@ -4,6 +4,7 @@ use super::{Global, choice, resolve};
 use crate::display::{Progress, one_line};
 use crate::interrupt;
 use anyhow::{Context, bail, ensure};
+use kudos::data::Content;
 use kudos::generate::{
     Attempt, Distinct, Diversity, Endpoint, EndpointSettings, Event, FinishReason, Generated, Journal, LocalModel,
     LocalSettings, MAX_RETRIES, Prompt, PromptList, Sampling, Schedule, Task, Wanted, fingerprint, read_prompts,
@@ -225,6 +226,26 @@ fn open(args: &Args, global: &Global) -> anyhow::Result<(Writer, String, Value)>
     let files = fingerprint(&path).with_context(|| path.display().to_string())?;
     let identity = json!({"model": name, "files": files, "precision": args.precision, "raw": raw});
     Ok((Writer::Local(Box::new(model), settings), name, identity))
+}
+
+/// A few responses of a local model to one prompt, with the default settings.
+pub fn responses(model: &str, prompt: &Content, n: usize) -> anyhow::Result<Vec<String>> {
+    let mut model = LocalModel::load(&model_path(model)?, Precision::Int8)?;
+    let settings = LocalSettings { raw: !model.has_chat_template(), system: None, sequences: n };
+    let prompts = [Prompt { content: prompt.clone(), place: "the prompt".into() }];
+    let sampling = Sampling { repetition_penalty: 1.2, temperature: 0.8, top_k: 0, top_p: 0.92, min_p: 0.0 };
+    let task = |index| {
+        let attempt = Attempt { prompt: 0, index, retry: 0 };
+        Task { attempt, prompt: &prompts[0], sampling, seed: seed_of(0, attempt), stop: &[], max_new_tokens: 100 }
+    };
+    let mut texts = vec![String::new(); n];
+    let _ = model.run(&prompts, &settings, (0..n).map(task), |event| {
+        if let Event::Done(one) = event {
+            texts[one.attempt.index] = one.text;
+        }
+        interrupt::flow().map_continue(|()| Vec::new())
+    });
+    Ok(texts)
 }
 
 /// The directory or .gguf file of a model; a directory that holds one .gguf file and no config is that file.

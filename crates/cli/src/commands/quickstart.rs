@@ -39,6 +39,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let judge = files.judge.display().to_string();
     measure(&files, &judge, global)?;
     score(&files, &judge, global)?;
+    generate_and_score(&judge, global)?;
     if !global.quiet {
         outln!("\nThe judge is in {judge}; transformers loads it too. The example's files are beside it.");
         outln!("Your own data: a CSV with the columns prompt, answer, rank (1 is best), then the commands above.");
@@ -137,6 +138,35 @@ fn score(files: &Files, judge: &str, global: &Global) -> anyhow::Result<()> {
     for (group, scores) in groups.iter().zip(&scores) {
         print_group(group, scores, low, high);
     }
+    Ok(())
+}
+
+/// The model that the quickstart generates with, if it is there.
+const GENERATOR: &str = "smollm2-135m-instruct";
+/// What it is asked.
+const QUESTION: &str = "Why do leaves change colour in autumn?";
+
+/// Responses from a language model, scored by the judge: only where the model was pulled before.
+fn generate_and_score(judge: &str, global: &Global) -> anyhow::Result<()> {
+    let command = format!("kudos generate --model {GENERATOR} --prompts prompts.txt -o answers.csv");
+    if kudos::hub::resolve(GENERATOR).is_err() {
+        if !global.quiet {
+            outln!("Answers to rank can be generated too: kudos pull {GENERATOR}, then {command}");
+        }
+        return Ok(());
+    }
+    heading(global, "Generate answers, and score them", &command);
+    let prompt = Content::Text(QUESTION.into());
+    let texts = generate::responses(GENERATOR, &prompt, 3)?;
+    let responses: Vec<Content> = texts.into_iter().map(Content::Text).collect();
+    let inputs: Vec<_> = responses.iter().map(|response| (Some(&prompt), response)).collect();
+    let mut scored: Vec<_> = load_judge(judge, None)?.score(&inputs)?.into_iter().zip(&responses).collect();
+    scored.sort_by(|a, b| b.0.score.total_cmp(&a.0.score));
+    outln!("{QUESTION}");
+    for (scored, response) in scored {
+        outln!("  {:>7.3} {}", scored.score, one_line(&text_of(response), 100));
+    }
+    outln!();
     Ok(())
 }
 
