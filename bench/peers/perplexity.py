@@ -27,6 +27,7 @@ def settings():
     parser.add_argument("--precisions", nargs="+", default=["f32", "bf16", "int8"])
     parser.add_argument("--text", type=Path, default=HERE / "prose.txt")
     parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--bound", type=float, help="fail if a perplexity differs from transformers' by more than this share")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -79,6 +80,8 @@ def main():
         ratio = result["perplexity"] / math.exp(expected["nll_sum"] / expected["tokens"])
         print(f"{name}: perplexity {result['perplexity']:.4f}, {ratio:.5f} of transformers', "
               f"{result['nats_above']:+.6f} nats a token, {result['tokens']} tokens")
+        if args.bound is not None and abs(ratio - 1) > args.bound:
+            sys.exit(f"{name}: expected a perplexity within {args.bound:.1%} of transformers'")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         found = {"machine": facts(), "model": args.model.name, "context": args.context, "results": results}

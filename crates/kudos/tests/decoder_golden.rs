@@ -183,3 +183,20 @@ fn a_text_has_the_same_bits_in_any_batch() {
         }
     }
 }
+
+/// Every family's GGUF file finds all its tensors' uses and runs.
+#[test]
+fn a_gguf_of_each_family_loads_and_runs() {
+    for name in ["llama", "llama3", "qwen2", "qwen3", "gemma3", "phi2", "phi2_fused", "gpt2"] {
+        let path = dir("../gguf").join(format!("{name}.gguf"));
+        for precision in [Precision::F32, Precision::Int8] {
+            let mut model =
+                Decoder::load(&path, DecoderHead::Words, precision).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let (mut cache, mut tape) = (model.cache(1, 8), Tape::default());
+            let mut batch = Batch::default();
+            batch.push_cached(&[1, 3, 2], 0, 0);
+            let logits = model.logits(&mut tape, &batch, &mut cache, Wanted::All);
+            assert!(logits.len() == 3 * model.config.vocabulary && logits.iter().all(|l| l.is_finite()), "{name}");
+        }
+    }
+}
