@@ -187,7 +187,7 @@ fn a_text_has_the_same_bits_in_any_batch() {
 /// Every family's GGUF file finds all its tensors' uses and runs.
 #[test]
 fn a_gguf_of_each_family_loads_and_runs() {
-    for name in ["llama", "llama3", "qwen2", "qwen3", "gemma3", "phi2", "phi2_fused", "gpt2"] {
+    for name in ["llama", "llama3", "qwen3", "gemma3", "phi2", "phi2_fused", "gpt2"] {
         let path = dir("../gguf").join(format!("{name}.gguf"));
         for precision in [Precision::F32, Precision::Int8] {
             let mut model =
@@ -199,4 +199,7 @@ fn a_gguf_of_each_family_loads_and_runs() {
             assert!(logits.len() == 3 * model.config.vocabulary && logits.iter().all(|l| l.is_finite()), "{name}");
         }
     }
+    // This one's positions are stretched in a way that is not known: it is named, not approximated.
+    let refused = Decoder::load(&dir("../gguf/qwen2.gguf"), DecoderHead::Words, Precision::F32).err().expect("yarn");
+    assert!(refused.to_string().contains("yarn"), "{refused}");
 }

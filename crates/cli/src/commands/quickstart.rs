@@ -1,7 +1,7 @@
 //! `kudos quickstart`: the whole loop on the bundled example, each stage with the command that does it on
 //! the user's own data.
 
-use super::{Global, eval, load_judge, pull, train};
+use super::{Global, eval, generate, load_judge, pull, train};
 use crate::display::{meter, one_line};
 use anyhow::Context;
 use kudos::data::{Content, Group, Options, OutputFormat, Reader, Writer, load_groups};

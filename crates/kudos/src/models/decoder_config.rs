@@ -300,7 +300,11 @@ impl<'a> RotarySettings<'a> {
                 plain.map(|frequency| frequency / factor).collect()
             }
             "llama3" => self.llama3(plain)?,
-            _ => return Err(self.fields.error("rope_parameters", "rope_type default, linear or llama3")),
+            _ => {
+                let key =
+                    if self.fields.json.contains_key("rope_parameters") { "rope_parameters" } else { "rope_scaling" };
+                return Err(self.fields.error(key, "rope_type default, linear or llama3"));
+            }
         };
         Ok(Rotary { frequencies: frequencies.into_iter().map(|f| f as f32).collect() })
     }
