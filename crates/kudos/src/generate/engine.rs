@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// Tokens of a prompt that are computed at a time.
 const PIECE: usize = 512;
 
+/// Whether a stop string has come among these ids.
+pub(super) type IsOver<'a> = Box<dyn Fn(&[u32]) -> bool + Send + Sync + 'a>;
+
 /// A response to draw.
 pub(super) struct Draw<'a> {
     /// What the caller knows it by.
@@ -32,7 +35,7 @@ pub(super) struct Draw<'a> {
     /// Most tokens it may have.
     pub(super) most: usize,
     /// Whether a stop string has come; asked after each token.
-    pub(super) is_over: Option<Box<dyn Fn(&[u32]) -> bool + Send + Sync + 'a>>,
+    pub(super) is_over: Option<IsOver<'a>>,
 }
 
 /// How a response ended.

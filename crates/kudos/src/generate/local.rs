@@ -1,7 +1,7 @@
 //! Responses from a model that runs here.
 
 use super::endpoint::Event;
-use super::engine::{Draw, Drawn, End, Engine};
+use super::engine::{Draw, Drawn, End, Engine, IsOver};
 use super::job::{FinishReason, Generated, Prompt, Task};
 use super::sampler::Sampler;
 use super::stop::StopStrings;
@@ -208,7 +208,7 @@ impl<'r> Run<'r> {
             random: Stream::new(task.seed, 0),
             stops: self.stops,
             most: task.max_new_tokens,
-            is_over: (!task.stop.is_empty()).then(|| Box::new(is_over) as Box<dyn Fn(&[u32]) -> bool + Send + Sync>),
+            is_over: (!task.stop.is_empty()).then(|| Box::new(is_over) as IsOver),
         }
     }
 

@@ -49,7 +49,7 @@ pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
     let window = fields.size_or("sliding_window", limit::ROWS, Some(4096))?;
     let types = qwen::layer_types(fields, config.layers)?;
     let pattern = fields.size_or("sliding_window_pattern", limit::LAYERS, Some(6))?;
-    let sliding = |layer: usize| types.as_ref().map_or((layer + 1) % pattern != 0, |types| types[layer]);
+    let sliding = |layer: usize| types.as_ref().map_or(!(layer + 1).is_multiple_of(pattern), |types| types[layer]);
     config.kinds = (0..config.layers)
         .map(|layer| match sliding(layer) {
             true => LayerKind { rotary: Some(1), window: Some(window) },
