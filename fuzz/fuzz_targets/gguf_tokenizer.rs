@@ -14,7 +14,7 @@ fn vocabulary(settings: &[u8], tokens: &str, merges: &str, template: &str) -> Gg
     GgufVocabulary {
         model: if settings[0] % 2 == 0 { "gpt2" } else { "llama" }.into(),
         pre: SPLITS.get(usize::from(settings[0] / 2)).map(|split| (*split).into()),
-        scores: tokens.iter().map(|token| f32::from_bits(token.len() as u32 * 0x1020_3040)).collect(),
+        scores: tokens.iter().map(|token| f32::from_bits((token.len() as u32).wrapping_mul(0x1020_3040))).collect(),
         token_types: tokens.iter().zip(settings.iter().cycle()).map(|(_, kind)| u32::from(kind % 8)).collect(),
         merges: if merges.is_empty() { Vec::new() } else { words(merges) },
         tokens,
