@@ -35,7 +35,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import tiny
 
@@ -278,15 +278,8 @@ def make(name, directory):
 
 def check(name):
     """Regenerate one case beside the committed files; the largest difference of any tensor."""
-    with tempfile.TemporaryDirectory() as temporary:
-        fresh = Path(temporary)
-        make(name, fresh)
-        worst = 0.0
-        for file in sorted(fresh.glob("*.safetensors")):
-            new, old = load_file(file), load_file(DECODERS / name / file.name)
-            assert new.keys() == old.keys(), f"{name}/{file.name}: other tensors than committed"
-            worst = max(worst, largest(list(new.values()), [old[key] for key in new]))
-    return worst
+    return tiny.compare_fresh(lambda fresh: make(name, fresh), DECODERS / name,
+                              lambda new, old, _: largest(list(new.values()), [old[key] for key in new]))
 
 
 def search(name, seeds=400):

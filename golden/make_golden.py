@@ -28,11 +28,10 @@ The loss over pairs is mean(-log sigmoid(score[chosen] - score[rejected])).
 import argparse
 import copy
 import json
-import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import tiny
 
@@ -185,15 +184,8 @@ def make(name, directory):
 
 def check(name):
     """Regenerate one case beside the committed files; the largest difference of any tensor."""
-    with tempfile.TemporaryDirectory() as temporary:
-        fresh = Path(temporary)
-        facts = make(name, fresh)
-        worst = 0.0
-        for file in sorted(fresh.glob("*.safetensors")):
-            new, old = load_file(file), load_file(tiny.MODELS / name / file.name)
-            assert new.keys() == old.keys(), f"{name}/{file.name}: other tensors than committed"
-            worst = max(worst, *difference(new, old, facts["noise"]).values())
-    return worst
+    return tiny.compare_fresh(lambda fresh: make(name, fresh), tiny.MODELS / name,
+                              lambda new, old, facts: max(difference(new, old, facts["noise"]).values()))
 
 
 def main():

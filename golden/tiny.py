@@ -8,12 +8,14 @@ a run that forgets to switch it off shows.
 """
 
 import json
+import tempfile
 import zlib
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 import transformers
+from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
 MODELS = HERE / "models"
@@ -118,3 +120,19 @@ def write_json(file, facts):
     """One line for each entry of the outer object, floats in full."""
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in facts.items()]
     file.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def compare_fresh(make, committed, difference):
+    """Make one case again beside the committed files; the largest difference of any tensor.
+
+    `make(directory)` returns what `difference(new, old, made)` needs besides the two {name: tensor} of a file.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        fresh = Path(temporary)
+        made = make(fresh)
+        worst = 0.0
+        for file in sorted(fresh.glob("*.safetensors")):
+            new, old = load_file(file), load_file(committed / file.name)
+            assert new.keys() == old.keys(), f"{committed.name}/{file.name}: other tensors than committed"
+            worst = max(worst, difference(new, old, made))
+    return worst

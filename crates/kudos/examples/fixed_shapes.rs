@@ -3,11 +3,12 @@
 //! `fixed_shapes JUDGE PRECISION BATCHxLENGTH`: loads, warms up, then measures once for each line `run` on standard
 //! input and prints `{"ms": …}`; at the end of input it prints `{"maxrss_kib": …}`.
 
+mod measured;
+
 use kudos::models::RewardModel;
 use kudos::nn::Precision;
 use kudos::random::Stream;
 use kudos::text::Encoded;
-use std::io::BufRead;
 use std::time::Instant;
 
 fn main() {
@@ -34,19 +35,9 @@ fn serve(dir: &str, precision: Precision, batch: usize, length: usize) {
     for _ in 0..3 {
         judge.score_encoded(&texts).expect("scores");
     }
-    for line in std::io::stdin().lock().lines() {
-        if line.expect("text").trim() == "run" {
-            let start = Instant::now();
-            judge.score_encoded(&texts).expect("scores");
-            println!("{{\"ms\": {}}}", 1e3 * start.elapsed().as_secs_f64());
-        }
-    }
-    println!("{{\"maxrss_kib\": {}}}", resident_peak());
-}
-
-/// `VmHWM` of this process.
-fn resident_peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    measured::answer(|| {
+        let start = Instant::now();
+        judge.score_encoded(&texts).expect("scores");
+        1e3 * start.elapsed().as_secs_f64()
+    });
 }

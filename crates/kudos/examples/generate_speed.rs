@@ -4,11 +4,12 @@
 //! line `run` on standard input and prints `{"ms": …}`; at the end of input it prints `{"maxrss_kib": …}`. A decode
 //! run starts every sequence from the same prompt of 32 tokens, which it does not time, and takes the likeliest tokens.
 
+mod measured;
+
 use kernels::parallel::{inside, set_threads};
 use kudos::models::{Decoder, DecoderHead, Wanted};
 use kudos::nn::{Batch, KvCache, Precision, Tape};
 use kudos::random::Stream;
-use std::io::BufRead;
 use std::time::Instant;
 
 const PROMPT: usize = 32;
@@ -47,12 +48,7 @@ fn serve(path: &str, precision: Precision, work: Work) {
     };
     let (mut cache, mut tape) = (model.cache(slots, capacity), Tape::default());
     run(&model, &mut tape, &mut cache, &prompt, work);
-    for line in std::io::stdin().lock().lines() {
-        if line.expect("text").trim() == "run" {
-            println!("{{\"ms\": {}}}", run(&model, &mut tape, &mut cache, &prompt, work));
-        }
-    }
-    println!("{{\"maxrss_kib\": {}}}", resident_peak());
+    measured::answer(|| run(&model, &mut tape, &mut cache, &prompt, work));
 }
 
 fn run(model: &Decoder, tape: &mut Tape, cache: &mut KvCache, prompt: &[u32], work: Work) -> f64 {
@@ -85,11 +81,4 @@ fn run(model: &Decoder, tape: &mut Tape, cache: &mut KvCache, prompt: &[u32], wo
 fn best(logits: &[f32]) -> u32 {
     let better = |best: usize, i: usize| if logits[i] > logits[best] { i } else { best };
     (0..logits.len()).fold(0, better) as u32
-}
-
-/// `VmHWM` of this process.
-fn resident_peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }

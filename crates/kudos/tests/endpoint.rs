@@ -1,6 +1,7 @@
 //! Drawing responses from a real server on loopback, one that is busy, breaks down, drips, lies and redirects.
 #![cfg(feature = "hub")]
 
+mod loopback;
 #[path = "endpoint/server.rs"]
 mod server;
 

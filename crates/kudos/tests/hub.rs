@@ -1,6 +1,7 @@
 //! Pulling from a real server on loopback, one that redirects, cuts, lies and refuses.
 #![cfg(feature = "hub")]
 
+mod loopback;
 #[path = "hub/server.rs"]
 mod server;
 

@@ -8,7 +8,7 @@ use kudos::data::Content;
 use kudos::generate::{
     Attempt, Distinct, Diversity, Endpoint, EndpointSettings, Event, FinishReason, Generated, Journal, LocalModel,
     LocalSettings, MAX_RETRIES, Prompt, PromptList, Sampling, Schedule, Task, Wanted, fingerprint, read_prompts,
-    seed_of, write_output,
+    seed_of, shortest, write_output,
 };
 use kudos::nn::Precision;
 use serde_json::{Value, json};
@@ -137,6 +137,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         args.sampling.repetition_penalty > 0.0,
         "--repetition-penalty 0: expected a number above 0; 1 changes nothing"
     );
+    ensure!(args.output != Path::new("-"), "-o -: expected a file: what is finished is kept beside it");
     let list = read_prompts(&args.prompts)?;
     report(&list, global);
     if args.restart {
@@ -187,22 +188,8 @@ fn report(list: &PromptList, global: &Global) {
 
 /// The writer, what the output calls it, and what decides its texts.
 fn open(args: &Args, global: &Global) -> anyhow::Result<(Writer, String, Value)> {
-    let is_address = args.model.starts_with("http://") || args.model.starts_with("https://");
-    if is_address {
-        let Some(name) = &args.endpoint.model_name else {
-            bail!("--model {}: an endpoint needs --model-name, the name of the model there", args.model);
-        };
-        let settings = EndpointSettings {
-            key_variable: args.endpoint.key_variable.clone(),
-            concurrency: args.endpoint.concurrency,
-            timeout: Duration::from_secs(args.endpoint.timeout),
-            max_retries: args.endpoint.retries,
-            chat: !args.raw,
-            system: args.system.clone(),
-            ..EndpointSettings::new(&args.model, name)
-        };
-        let identity = json!({"endpoint": args.model, "model": name, "raw": args.raw});
-        return Ok((Writer::Remote(Endpoint::new(settings)?), name.clone(), identity));
+    if args.model.starts_with("http://") || args.model.starts_with("https://") {
+        return open_endpoint(args);
     }
     ensure!(
         args.endpoint.model_name.is_none(),
@@ -228,12 +215,37 @@ fn open(args: &Args, global: &Global) -> anyhow::Result<(Writer, String, Value)>
     Ok((Writer::Local(Box::new(model), settings), name, identity))
 }
 
+/// As [`open`], for a server; without --model-name, the only model that it has.
+fn open_endpoint(args: &Args) -> anyhow::Result<(Writer, String, Value)> {
+    let settings = |name: &str| EndpointSettings {
+        key_variable: args.endpoint.key_variable.clone(),
+        concurrency: args.endpoint.concurrency,
+        timeout: Duration::from_secs(args.endpoint.timeout),
+        max_retries: args.endpoint.retries,
+        chat: !args.raw,
+        system: args.system.clone(),
+        ..EndpointSettings::new(&args.model, name)
+    };
+    let name = match &args.endpoint.model_name {
+        Some(name) => name.clone(),
+        None => {
+            let models = Endpoint::new(settings("unknown"))?.models()?;
+            let [only] = models.as_slice() else {
+                bail!("--model {}: it has the models {}; choose one with --model-name", args.model, models.join(", "));
+            };
+            only.clone()
+        }
+    };
+    let identity = json!({"endpoint": args.model, "model": name, "raw": args.raw});
+    Ok((Writer::Remote(Endpoint::new(settings(&name))?), name, identity))
+}
+
 /// A few responses of a local model to one prompt, with the default settings.
 pub fn responses(model: &str, prompt: &Content, n: usize) -> anyhow::Result<Vec<String>> {
     let mut model = LocalModel::load(&model_path(model)?, Precision::Int8)?;
     let settings = LocalSettings { raw: !model.has_chat_template(), system: None, sequences: n };
     let prompts = [Prompt { content: prompt.clone(), place: "the prompt".into() }];
-    let sampling = Sampling { repetition_penalty: 1.2, temperature: 0.8, top_k: 0, top_p: 0.92, min_p: 0.0 };
+    let sampling = Sampling::default();
     let task = |index| {
         let attempt = Attempt { prompt: 0, index, retry: 0 };
         Task { attempt, prompt: &prompts[0], sampling, seed: seed_of(0, attempt), stop: &[], max_new_tokens: 100 }
@@ -268,7 +280,6 @@ fn model_path(name: &str) -> anyhow::Result<PathBuf> {
 /// Everything that decides the texts.
 fn settings(args: &Args, list: &PromptList, identity: &Value) -> Value {
     let sampling = &args.sampling;
-    let shortest = |number: f32| number.to_string().parse::<f64>().unwrap_or_default();
     json!({
         "writer": identity,
         "prompts": list.sha256(),
@@ -397,53 +408,91 @@ fn summarise(
 ) -> anyhow::Result<()> {
     let answers = schedule.answers();
     let of_prompt = |index: usize| {
-        let texts =
-            answers.iter().filter(|one| one.attempt.prompt == index && one.finish_reason != FinishReason::Error);
-        Diversity::of(&texts.map(|one| one.text.as_str()).collect::<Vec<_>>())
+        let own = answers.iter().filter(|one| one.attempt.prompt == index && one.finish_reason != FinishReason::Error);
+        Diversity::of(&own.map(|one| one.text.as_str()).collect::<Vec<_>>())
     };
     let each: Vec<Diversity> = (0..prompts.len()).map(of_prompt).collect();
-    let all = Diversity::over(&each);
-    let failed = answers.iter().filter(|one| one.finish_reason == FinishReason::Error).count();
-    let cut = answers.iter().filter(|one| one.finish_reason == FinishReason::Length).count();
     if args.json {
-        let per_prompt: Vec<Value> = prompts
-            .iter()
-            .zip(&each)
-            .map(|(prompt, diversity)| json!({"prompt": prompt.content.to_value(), "diversity": diversity}))
-            .collect();
-        let rate = outcome.tokens as f64 / outcome.seconds.max(1e-9);
-        let summary = json!({
-            "output": args.output, "prompts": prompts.len(), "responses": answers.len(), "failed": failed, "cut": cut,
-            "tokens": outcome.tokens, "seconds": outcome.seconds, "tokens_per_second": rate,
-            "diversity": all, "per_prompt": per_prompt,
-        });
-        outln!("{}", serde_json::to_string_pretty(&summary)?);
-        return Ok(());
+        return print_json(args, prompts, &answers, &each, outcome);
     }
-    if global.quiet {
-        return Ok(());
+    if !global.quiet {
+        print_diversity(prompts, &each);
+        let repeats = Diversity::over(&each).exact_duplicates;
+        let rate = match outcome.tokens {
+            0 => String::new(),
+            tokens => format!(", {:.0} tokens/s", tokens as f64 / outcome.seconds.max(1e-9)),
+        };
+        eprintln!(
+            "{}: {} responses to {} prompts in {:.1} s{rate}; {} reached --max-new-tokens; {repeats} repeat another of their prompt",
+            args.output.display(),
+            answers.len(),
+            prompts.len(),
+            outcome.seconds,
+            ended(&answers, FinishReason::Length),
+        );
     }
+    Ok(())
+}
+
+/// How many responses ended for this reason.
+fn ended(answers: &[&Generated], reason: FinishReason) -> usize {
+    answers.iter().filter(|one| one.finish_reason == reason).count()
+}
+
+fn print_json(
+    args: &Args,
+    prompts: &[Prompt],
+    answers: &[&Generated],
+    each: &[Diversity],
+    outcome: &Outcome,
+) -> anyhow::Result<()> {
+    let one = |(prompt, diversity): (&Prompt, &Diversity)| json!({"prompt": prompt.content.to_value(), "diversity": diversity});
+    let summary = json!({
+        "output": args.output, "prompts": prompts.len(), "responses": answers.len(),
+        "failed": ended(answers, FinishReason::Error), "cut": ended(answers, FinishReason::Length),
+        "tokens": outcome.tokens, "seconds": outcome.seconds,
+        "tokens_per_second": outcome.tokens as f64 / outcome.seconds.max(1e-9),
+        "diversity": Diversity::over(each), "per_prompt": prompts.iter().zip(each).map(one).collect::<Vec<_>>(),
+    });
+    outln!("{}", serde_json::to_string_pretty(&summary)?);
+    Ok(())
+}
+
+/// A line for each of the first prompts, and the mean of all.
+fn print_diversity(prompts: &[Prompt], each: &[Diversity]) {
     let ratio = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+    let line = |one: &Diversity, words: &str| {
+        let [d1, d2, similarity] = [one.distinct_1, one.distinct_2, one.mean_similarity].map(ratio);
+        eprintln!("{d1:>10}  {d2:>10}  {similarity:>10}  {words}");
+    };
     eprintln!("distinct-1  distinct-2  similarity  prompt");
-    for (prompt, one) in prompts.iter().zip(&each).take(LISTED) {
+    for (prompt, one) in prompts.iter().zip(each).take(LISTED) {
         let text = prompt.content.to_value();
         let text = text.as_str().map_or_else(|| text.to_string(), str::to_owned);
-        let [d1, d2, similarity] = [one.distinct_1, one.distinct_2, one.mean_similarity].map(ratio);
-        eprintln!("{d1:>10}  {d2:>10}  {similarity:>10}  {}", one_line(&text, 60));
+        line(one, &one_line(&text, 60));
     }
-    let [d1, d2, similarity] = [all.distinct_1, all.distinct_2, all.mean_similarity].map(ratio);
-    eprintln!("{d1:>10}  {d2:>10}  {similarity:>10}  mean of {} prompts", prompts.len());
-    let rate = match outcome.tokens {
-        0 => String::new(),
-        tokens => format!(", {:.0} tokens/s", tokens as f64 / outcome.seconds.max(1e-9)),
-    };
-    eprintln!(
-        "{}: {} responses to {} prompts in {:.1} s{rate}; {cut} reached --max-new-tokens; {} repeat another of their prompt",
-        args.output.display(),
-        answers.len(),
-        prompts.len(),
-        outcome.seconds,
-        all.exact_duplicates,
-    );
-    Ok(())
+    line(&Diversity::over(each), &format!("mean of {} prompts", prompts.len()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// The flags' defaults are those of the library.
+    #[test]
+    fn defaults_are_in_one_place() {
+        let typed = ["generate", "--model", "m", "--prompts", "p", "-o", "o"];
+        let sampling = Cli::parse_from(typed).args.sampling;
+        let Sampling { repetition_penalty, temperature, top_k, top_p, min_p } = Sampling::default();
+        assert_eq!(sampling.temperature, [temperature]);
+        assert_eq!((sampling.repetition_penalty, sampling.top_k), (repetition_penalty, top_k));
+        assert_eq!((sampling.top_p, sampling.min_p), (top_p, min_p));
+    }
 }

@@ -5,10 +5,9 @@
 //! attends to the cache up to itself. Several query heads share one head of keys and values (Ainslie et al. 2023). What
 //! a token gets depends on its own slot alone.
 
-use super::{BLOCK, block_product, transposed};
+use super::{BLOCK, block_product, softmax, transposed};
 use crate::bf16::Element;
 use crate::gemm::{Operand, Store};
-use crate::math::exp;
 use crate::parallel::{Shared, for_each};
 use crate::reduce::{dot, sum_by};
 use crate::rotary::RotaryTable;
@@ -257,24 +256,6 @@ dispatch! {
         row[range.end..].fill(0.0);
         softmax(&mut row[range], scale);
     }
-}
-
-#[inline(always)]
-fn softmax(row: &mut [f32], scale: f32) {
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let chunks = row.chunks_exact(16);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for l in 0..16 {
-            lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
-        }
-    }
-    let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, v| if *v > m { *v } else { m });
-    for v in row.iter_mut() {
-        *v = exp((*v - max) * scale);
-    }
-    let inverse = 1.0 / sum_by(row.len(), |j| row[j]);
-    row.iter_mut().for_each(|v| *v *= inverse);
 }
 
 /// Columns of the values that one pass over them adds up in registers.

@@ -167,26 +167,33 @@ unsafe fn block_product(out: *mut f32, stride: usize, store: Store, a: Operand, 
 dispatch! {
     fn softmax_rows(scores: &mut [f32], log_sums: &mut [f32], len: usize, scale: f32) {
         for (row, log_sum) in scores.chunks_exact_mut(len).zip(log_sums) {
-            let mut lanes = [f32::NEG_INFINITY; 16];
-            let chunks = row.chunks_exact(16);
-            let rest = chunks.remainder();
-            for chunk in chunks {
-                for l in 0..16 {
-                    lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
-                }
-            }
-            let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, v| if *v > m { *v } else { m });
-            for v in row.iter_mut() {
-                *v = exp((*v - max) * scale);
-            }
-            let sum = sum_by(len, |j| row[j]);
-            let inverse = 1.0 / sum;
-            for v in row.iter_mut() {
-                *v *= inverse;
-            }
+            let (max, sum) = softmax(row, scale);
             *log_sum = max.mul_add(scale, sum.ln());
         }
     }
+}
+
+/// `row = softmax(scale · row)`; returns the largest score and the sum that the exponentials were divided by.
+#[inline(always)]
+fn softmax(row: &mut [f32], scale: f32) -> (f32, f32) {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let chunks = row.chunks_exact(16);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for l in 0..16 {
+            lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
+        }
+    }
+    let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, v| if *v > m { *v } else { m });
+    for v in row.iter_mut() {
+        *v = exp((*v - max) * scale);
+    }
+    let sum = sum_by(row.len(), |j| row[j]);
+    let inverse = 1.0 / sum;
+    for v in row.iter_mut() {
+        *v *= inverse;
+    }
+    (max, sum)
 }
 
 /// What the way back reads: the forward's inputs and outputs.

@@ -360,12 +360,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn values(n: usize, seed: u64) -> Vec<Bf16> {
-        let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1 << 24) as f32 - 0.5
-        };
-        (0..n).map(|_| Bf16::narrow(next())).collect()
+        crate::gemm::tests::values(n, seed).into_iter().map(Bf16::narrow).collect()
     }
 
     fn wide(values: &[Bf16]) -> Vec<f32> {

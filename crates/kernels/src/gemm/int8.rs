@@ -247,13 +247,9 @@ mod tests {
     use crate::parallel::with_threads;
     use proptest::prelude::*;
 
+    /// Sums of three, twice as wide: closer to what activations look like than uniform ones.
     fn values(n: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..n).map(|_| next() + next() + next()).collect()
+        crate::gemm::tests::values(3 * n, seed).chunks_exact(3).map(|c| c.iter().map(|v| 2.0 * v).sum()).collect()
     }
 
     impl Int8Weight {

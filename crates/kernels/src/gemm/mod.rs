@@ -241,7 +241,8 @@ mod tests {
     use crate::parallel::with_threads;
     use proptest::prelude::*;
 
-    fn values(n: usize, seed: u64) -> Vec<f32> {
+    /// n values in [−0.5, 0.5) that the seed decides.
+    pub(super) fn values(n: usize, seed: u64) -> Vec<f32> {
         let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -467,17 +467,9 @@ narrow!(f32, full, |v| v, |at: *const f32| _mm256_loadu_ps(at), |at: *const f32|
 mod tests {
     use super::*;
     use crate::gemm::linear_reference;
+    use crate::gemm::tests::values;
     use crate::parallel::with_threads;
     use proptest::prelude::*;
-
-    fn values(n: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1 << 24) as f32 - 0.5
-        };
-        (0..n).map(|_| next()).collect()
-    }
 
     fn widths() -> [Width; 3] {
         [Width::Int8, Width::Bf16, Width::F32]

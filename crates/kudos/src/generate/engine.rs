@@ -196,9 +196,6 @@ mod tests {
     use kernels::parallel::with_threads;
     use std::path::Path;
 
-    const SAMPLING: Sampling =
-        Sampling { repetition_penalty: 1.2, temperature: 0.8, top_k: 0, top_p: 0.92, min_p: 0.0 };
-
     fn model() -> Decoder {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/decoders/llama");
         Decoder::load(&dir, DecoderHead::Words, Precision::Int8).expect("the golden model")
@@ -209,7 +206,7 @@ mod tests {
         let prompt: Vec<u32> = (0..3 + 5 * (key as u32 / 4 % 6)).map(|i| 7 + (i * 13 + key as u32 / 4) % 100).collect();
         let random = Stream::new(key as u64, 5);
         let most = 5 + key % 17;
-        let (sampler, stops) = (Sampler::new(SAMPLING), &[2u32][..]);
+        let (sampler, stops) = (Sampler::new(Sampling::default()), &[2u32][..]);
         Draw { key, prompt: prompt.into(), sampler, random, stops, most, is_over: None }
     }
 

@@ -28,6 +28,13 @@ pub struct Sampling {
     pub min_p: f32,
 }
 
+impl Default for Sampling {
+    /// The settings that candidates for rankings are drawn with by default: varied, and seldom off the rails.
+    fn default() -> Self {
+        Self { repetition_penalty: 1.2, temperature: 0.8, top_k: 0, top_p: 0.92, min_p: 0.0 }
+    }
+}
+
 /// Which text it is: response `index` of a prompt, in its `retry`-th try (after duplicates).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Attempt {
@@ -90,6 +97,6 @@ pub struct Task<'a> {
 }
 
 /// The number as a person writes it: 0.7, and not 0.699999988079071.
-pub(super) fn shortest(number: f32) -> Value {
+pub fn shortest(number: f32) -> Value {
     number.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }

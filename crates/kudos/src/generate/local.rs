@@ -173,10 +173,14 @@ impl<'r> Run<'r> {
         let mut first: VecDeque<Task> = VecDeque::new();
         let mut tasks: Vec<Task> = Vec::new();
         loop {
+            let mut started = 0;
             while engine.has_room() {
                 let Some(task) = first.pop_front().or_else(|| work.next()) else { break };
                 match &self.encoded[task.attempt.prompt] {
-                    Ok(prompt) => engine.start(self.draw(tasks.len(), &task, prompt)),
+                    Ok(prompt) => {
+                        engine.start(self.draw(tasks.len(), &task, prompt));
+                        started += 1;
+                    }
                     Err(error) => first.extend(on_event(Event::Done(failed(&task, error.clone())))?),
                 }
                 tasks.push(task);
@@ -184,7 +188,7 @@ impl<'r> Run<'r> {
             for drawn in engine.finished() {
                 first.extend(on_event(Event::Done(self.generated(&tasks[drawn.key], &drawn)))?);
             }
-            match engine.step() {
+            match started + engine.step() {
                 0 if engine.is_idle() && first.is_empty() => {
                     // What failed at once may leave work that found no room before.
                     match work.next() {

@@ -19,7 +19,7 @@ mod stop;
 
 pub use diversity::{Distinct, Diversity, NEAR, distinct_n, duplicates, similarity};
 pub use endpoint::{Endpoint, EndpointError, EndpointSettings, Event, MAX_CONCURRENCY};
-pub use job::{Attempt, FinishReason, Generated, Prompt, Sampling, Task};
+pub use job::{Attempt, FinishReason, Generated, Prompt, Sampling, Task, shortest};
 pub use journal::{Journal, JournalError, write_output};
 pub use local::{GenerateError, LocalModel, LocalSettings, fingerprint};
 pub use prompts::{PromptError, PromptList, read_prompts};

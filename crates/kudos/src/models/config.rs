@@ -154,6 +154,16 @@ impl Fields<'_> {
     }
 }
 
+/// The object that a config file is.
+pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>, ConfigError> {
+    let text = std::fs::read(path).map_err(|source| ConfigError::Io { path: path.into(), source })?;
+    let bad = |reason: String| ConfigError::Json { path: path.into(), reason };
+    match serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))? {
+        Value::Object(json) => Ok(json),
+        _ => Err(bad("expected a JSON object".into())),
+    }
+}
+
 /// Largest sizes a config may ask for; more is a damaged or hostile file.
 pub(super) mod limit {
     pub const WIDTH: usize = 1 << 17;
@@ -168,12 +178,7 @@ impl Config {
     /// [`ConfigError`] with the key, what was expected and what was found.
     pub fn read(dir: &Path) -> Result<Self, ConfigError> {
         let path = dir.join("config.json");
-        let text = std::fs::read(&path).map_err(|source| ConfigError::Io { path: path.clone(), source })?;
-        let bad = |reason: String| ConfigError::Json { path: path.clone(), reason };
-        match serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))? {
-            Value::Object(json) => Self::check(&path, json),
-            _ => Err(bad("expected a JSON object".into())),
-        }
+        Self::check(&path, read_object(&path)?)
     }
 
     fn check(path: &Path, json: Map<String, Value>) -> Result<Self, ConfigError> {

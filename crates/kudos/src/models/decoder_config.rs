@@ -3,7 +3,7 @@
 //! transformers 5 writes rotary settings as `rope_parameters`, earlier versions as `rope_theta` and `rope_scaling`;
 //! both are read. A setting that the wiring does not do is refused by name.
 
-use super::config::{ConfigError, Fields, limit};
+use super::config::{ConfigError, Fields, limit, read_object};
 use kernels::activation::Activation;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -150,12 +150,7 @@ impl DecoderConfig {
     /// [`ConfigError`] with the key, what was expected and what was found.
     pub fn read(dir: &Path) -> Result<Self, ConfigError> {
         let path = dir.join("config.json");
-        let text = std::fs::read(&path).map_err(|source| ConfigError::Io { path: path.clone(), source })?;
-        let bad = |reason: String| ConfigError::Json { path: path.clone(), reason };
-        match serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))? {
-            Value::Object(json) => Self::check(&path, json),
-            _ => Err(bad("expected a JSON object".into())),
-        }
+        Self::check(&path, read_object(&path)?)
     }
 
     /// Checks a config; `path` is what errors name.

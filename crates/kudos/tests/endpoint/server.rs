@@ -1,14 +1,16 @@
 //! An OpenAI-compatible server on loopback that answers as the test says, and misbehaves on request.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufReader, Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+use crate::loopback::{Listener, read_head};
 
 /// A request, as it came.
 #[derive(Debug, Clone)]
@@ -68,55 +70,32 @@ pub fn completion(request: &Request) -> Value {
     json!({"choices": [choice], "usage": {"completion_tokens": 7}})
 }
 
-/// A listener with a thread per connection, which stops when dropped.
+/// A listener that answers and remembers what it was asked.
 pub struct Server {
-    address: SocketAddr,
+    listener: Listener,
     log: Arc<Mutex<Vec<Request>>>,
-    stopped: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
     /// Answers request number `n` (from 0) by `answer(n, request)`.
     pub fn start(answer: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let log: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let (stopped, count): (Arc<AtomicBool>, Arc<AtomicUsize>) = Default::default();
-        let (answer, seen, stop) = (Arc::new(answer), log.clone(), stopped.clone());
-        let thread = thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if stop.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (answer, seen, stop, count) = (answer.clone(), seen.clone(), stop.clone(), count.clone());
-                thread::spawn(move || {
-                    let Some(request) = read_request(&stream) else { return };
-                    seen.lock().unwrap().push(request.clone());
-                    let reply = answer(count.fetch_add(1, Ordering::SeqCst), &request);
-                    let _ = write_reply(stream, reply, &stop);
-                });
-            }
+        let (seen, count) = (log.clone(), AtomicUsize::new(0));
+        let listener = Listener::start(move |stream, stopped| {
+            let Some(request) = read_request(&stream) else { return };
+            seen.lock().unwrap().push(request.clone());
+            let reply = answer(count.fetch_add(1, Ordering::SeqCst), &request);
+            let _ = write_reply(stream, reply, stopped);
         });
-        Self { address, log, stopped, thread: Some(thread) }
+        Self { listener, log }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}/v1", self.address)
+        format!("http://{}/v1", self.listener.address)
     }
 
     pub fn requests(&self) -> Vec<Request> {
         self.log.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -158,14 +137,7 @@ fn write_reply(mut stream: TcpStream, reply: Reply, stopped: &AtomicBool) -> std
 
 fn read_request(stream: &TcpStream) -> Option<Request> {
     let mut reader = BufReader::new(stream);
-    let mut lines = reader.by_ref().lines().map_while(Result::ok);
-    let path = lines.next()?.split(' ').nth(1)?.to_string();
-    let fields = lines.take_while(|line| !line.is_empty());
-    let pairs = fields.filter_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        Some((name.to_ascii_lowercase(), value.trim().to_string()))
-    });
-    let headers: BTreeMap<_, _> = pairs.collect();
+    let (_, path, headers) = read_head(&mut reader)?;
     let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;

@@ -1,14 +1,14 @@
 //! A hub on loopback: enough of HTTP and of the hub's protocol to be pulled from, and to misbehave.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{BufReader, Write};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
 
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
+
+use crate::loopback::{Listener, read_head};
 
 /// A request, as it came.
 #[derive(Debug, Clone)]
@@ -57,35 +57,22 @@ impl Reply {
     }
 }
 
-/// A listener with a thread per connection, which stops when dropped.
+/// A listener that answers and remembers what it was asked.
 pub struct Server {
-    address: SocketAddr,
+    listener: Listener,
     log: Arc<Mutex<Vec<Request>>>,
-    stopped: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
     pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let log: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let stopped: Arc<AtomicBool> = Arc::default();
-        let (answer, seen, stop) = (Arc::new(answer), log.clone(), stopped.clone());
-        let thread = thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if stop.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (answer, seen) = (answer.clone(), seen.clone());
-                thread::spawn(move || serve(stream, &*answer, &seen));
-            }
-        });
-        Self { address, log, stopped, thread: Some(thread) }
+        let seen = log.clone();
+        let listener = Listener::start(move |stream, _| serve(stream, &answer, &seen));
+        Self { listener, log }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.listener.address)
     }
 
     pub fn requests(&self) -> Vec<Request> {
@@ -93,20 +80,11 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 fn serve(mut stream: TcpStream, answer: &dyn Fn(&Request) -> Reply, log: &Mutex<Vec<Request>>) {
-    let Some(request) = read_request(&stream) else {
+    let Some((method, path, headers)) = read_head(&mut BufReader::new(&stream)) else {
         return;
     };
+    let request = Request { method, path, headers };
     log.lock().unwrap().push(request.clone());
     let reply = answer(&request);
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status);
@@ -123,19 +101,6 @@ fn serve(mut stream: TcpStream, answer: &dyn Fn(&Request) -> Reply, log: &Mutex<
     };
     let _ = stream.write_all(format!("{head}\r\n").as_bytes());
     let _ = stream.write_all(body);
-}
-
-fn read_request(stream: &TcpStream) -> Option<Request> {
-    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let first = lines.next()?;
-    let mut words = first.split(' ');
-    let (method, path) = (words.next()?.to_string(), words.next()?.to_string());
-    let fields = lines.take_while(|line| !line.is_empty());
-    let pairs = fields.filter_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        Some((name.to_ascii_lowercase(), value.trim().to_string()))
-    });
-    Some(Request { method, path, headers: pairs.collect() })
 }
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";

@@ -131,31 +131,10 @@ impl DecoderOp {
     pub(super) fn forward(&self, pass: &mut Forward) {
         match self {
             DecoderOp::Words { y, width, table, scale, positions } => {
-                let [y] = pass.arena.buffers([Buffer::Value(*y)]);
-                let table = pass.weights.packed.narrow(*table).expect("the table of words is packed");
-                for (i, y) in y.chunks_exact_mut(*width).enumerate() {
-                    table.row(pass.batch.ids[i] as usize, y);
-                    if *scale != 1.0 {
-                        y.iter_mut().for_each(|y| *y *= scale);
-                    }
-                    if let Some(positions) = positions {
-                        let start = positions.start + pass.batch.positions[i] as usize * width;
-                        y.iter_mut().zip(&pass.weights.values[start..start + width]).for_each(|(y, p)| *y += p);
-                    }
-                }
+                words(*table, *y, *width, *scale, *positions, pass);
             }
             DecoderOp::PreNorm { x, residual, sum, y, spec } => {
-                let names = [Some(*x), *residual, *sum, Some(*y)].map(|var| var.map(Buffer::Value));
-                let [x, residual, sum, y] = pass.arena.optional(names);
-                let gamma = &pass.weights.values[spec.gamma.range()];
-                match spec.beta {
-                    None => rms_norm(y, sum, x, residual, gamma, spec.epsilon),
-                    Some(beta) => {
-                        let beta = &pass.weights.values[beta.range()];
-                        let out = NormOutputs { y, half: &mut [], sum, stats: &mut [] };
-                        layer_norm(out, x, residual, LayerNorm { gamma, beta, epsilon: spec.epsilon });
-                    }
-                }
+                spec.forward([Some(*x), *residual, *sum, Some(*y)], pass)
             }
             DecoderOp::Add { a, b, y } => {
                 let [a, b, y] = pass.arena.buffers([*a, *b, *y].map(Buffer::Value));
@@ -172,6 +151,38 @@ impl DecoderOp {
                 y.chunks_exact_mut(width.max(1)).zip(rows).for_each(|(y, row)| {
                     y.copy_from_slice(&x[row * width..(row + 1) * width]);
                 });
+            }
+        }
+    }
+}
+
+/// Looks up each token's word, times `scale`, plus its position's row.
+fn words(table: Span, y: Var, width: usize, scale: f32, positions: Option<Span>, pass: &mut Forward) {
+    let [y] = pass.arena.buffers([Buffer::Value(y)]);
+    let table = pass.weights.packed.narrow(table).expect("the table of words is packed");
+    for (i, y) in y.chunks_exact_mut(width).enumerate() {
+        table.row(pass.batch.ids[i] as usize, y);
+        if scale != 1.0 {
+            y.iter_mut().for_each(|y| *y *= scale);
+        }
+        if let Some(positions) = positions {
+            let start = positions.start + pass.batch.positions[i] as usize * width;
+            y.iter_mut().zip(&pass.weights.values[start..start + width]).for_each(|(y, p)| *y += p);
+        }
+    }
+}
+
+impl PreNormSpec {
+    /// x, residual, their sum and the result.
+    fn forward(&self, vars: [Option<Var>; 4], pass: &mut Forward) {
+        let [x, residual, sum, y] = pass.arena.optional(vars.map(|var| var.map(Buffer::Value)));
+        let gamma = &pass.weights.values[self.gamma.range()];
+        match self.beta {
+            None => rms_norm(y, sum, x, residual, gamma, self.epsilon),
+            Some(beta) => {
+                let beta = &pass.weights.values[beta.range()];
+                let out = NormOutputs { y, half: &mut [], sum, stats: &mut [] };
+                layer_norm(out, x, residual, LayerNorm { gamma, beta, epsilon: self.epsilon });
             }
         }
     }
