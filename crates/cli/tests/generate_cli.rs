@@ -1,6 +1,11 @@
 //! Generation by the real binary on a tiny decoder: reproducible, resumable, and clear about what is wrong.
 
+#[path = "../../kudos/tests/loopback/mod.rs"]
+mod loopback;
+
 use assert_cmd::cargo::cargo_bin;
+use loopback::{Listener, read_head};
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -194,11 +199,12 @@ fn bad_input_is_named() {
     std::fs::write(dir.join("empty.txt"), "\n\n").unwrap();
     std::fs::write(dir.join("other.csv"), "question\nwhy?\n").unwrap();
     std::fs::write(dir.join("there.csv"), "").unwrap();
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
         (&["--prompts", "empty.txt", "-o", "a.csv"], "empty.txt"),
         (&["--prompts", "other.csv", "-o", "a.csv"], "`prompt`"),
         (&["--prompts", "missing.txt", "-o", "a.csv"], "missing.txt"),
         (&["--prompts", "prompts.txt", "-o", "there.csv"], "--overwrite"),
+        (&["--prompts", "prompts.txt", "-o", "-"], "expected a file"),
     ];
     for (args, expected) in cases {
         let message = error(dir, args);
@@ -219,4 +225,48 @@ fn bad_input_is_named() {
         .unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && message.contains("model.gguf"), "{message}");
+}
+
+/// A server with one model, which answers with the seed and refuses to say anything about `w8`.
+fn server() -> Listener {
+    Listener::start(|mut stream, _| {
+        let mut reader = BufReader::new(&stream);
+        let Some((_, path, headers)) = read_head(&mut reader) else { return };
+        let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let (status, answer) = if path.ends_with("/models") {
+            (200, serde_json::json!({"data": [{"id": "only"}]}))
+        } else if body["messages"][0]["content"] == "w8" {
+            (400, serde_json::json!({"error": {"message": "not about w8"}}))
+        } else {
+            let message = serde_json::json!({"role": "assistant", "content": format!("seed {}", body["seed"])});
+            let choice = serde_json::json!({"message": message, "finish_reason": "stop"});
+            (200, serde_json::json!({"choices": [choice], "usage": {"completion_tokens": 3}}))
+        };
+        let text = answer.to_string();
+        let head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", text.len());
+        let _ = stream.write_all((head + &text).as_bytes());
+    })
+}
+
+#[test]
+fn an_endpoint_writes_what_it_can_and_says_what_failed() {
+    let dir = workplace();
+    let dir = dir.path();
+    let server = server();
+    let url = format!("http://{}/v1", server.address);
+    let args = ["generate", "--model", &url, "--prompts", "prompts.txt", "-n", "2", "-o", "a.jsonl"];
+    let output = Command::new(cargo_bin("kudos")).current_dir(dir).args(args).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("2 of 6 responses failed"), "{said}");
+    assert!(said.contains("4 responses to 3 prompts, 2 failed") && said.contains("not about w8"), "{said}");
+    let rows: Vec<serde_json::Value> =
+        read(dir, "a.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 6);
+    assert!(rows.iter().all(|row| row["model"] == "only"), "the server's only model was taken");
+    assert!(rows[0]["answer"].as_str().unwrap().starts_with("seed ") && rows[0]["answer"] != rows[1]["answer"]);
+    assert!(rows[2]["finish_reason"] == "error" && rows[2]["error"].as_str().unwrap().contains("not about w8"));
+    assert!(dir.join("a.jsonl.progress.jsonl").exists(), "what failed is tried again by the same command");
 }

@@ -422,10 +422,14 @@ fn summarise(
             0 => String::new(),
             tokens => format!(", {:.0} tokens/s", tokens as f64 / outcome.seconds.max(1e-9)),
         };
+        let failed = match ended(&answers, FinishReason::Error) {
+            0 => String::new(),
+            failed => format!(", {failed} failed"),
+        };
         eprintln!(
-            "{}: {} responses to {} prompts in {:.1} s{rate}; {} reached --max-new-tokens; {repeats} repeat another of their prompt",
+            "{}: {} responses to {} prompts{failed} in {:.1} s{rate}; {} reached --max-new-tokens; {repeats} repeat another of their prompt",
             args.output.display(),
-            answers.len(),
+            answers.len() - ended(&answers, FinishReason::Error),
             prompts.len(),
             outcome.seconds,
             ended(&answers, FinishReason::Length),
