@@ -178,17 +178,16 @@ impl Product<'_> {
             let together = if self.rows == 1 && panel + TOGETHER <= panels.end { TOGETHER } else { 1 };
             let own = &all[panel * panel_len..(panel + together) * panel_len];
             if self.rows <= FEW {
-                self.rows_of(own, panel, 0..self.rows, Ahead::NONE);
+                self.rows_of(own, panel, 0..self.rows, Beside::NOTHING);
             } else {
                 WIDE.with_borrow_mut(|wide| {
                     let wide: &mut [f32] = &mut bytemuck::cast_slice_mut(wide.words(panel_len))[..panel_len];
-                    T::widen_all(wide, own);
                     let tiles = self.rows.div_ceil(most_rows());
-                    for tile in 0..tiles {
-                        let rows = tile * self.rows / tiles..(tile + 1) * self.rows / tiles;
-                        let next = all.get((panel + 1) * panel_len..).filter(|next| tile == 0 && !next.is_empty());
-                        self.rows_of(&*wide, panel, rows, next.map_or(Ahead::NONE, Ahead::of));
-                    }
+                    let rows = |tile: usize| tile * self.rows / tiles..(tile + 1) * self.rows / tiles;
+                    let next = all.get((panel + 1) * panel_len..).filter(|next| !next.is_empty());
+                    let ahead = next.map_or(Ahead::NONE, Ahead::of);
+                    self.rows_of(own, panel, rows(0), Beside { ahead, keep: Some(wide) });
+                    (1..tiles).for_each(|tile| self.rows_of(&*wide, panel, rows(tile), Beside::NOTHING));
                 });
             }
             panel += together;
@@ -196,12 +195,12 @@ impl Product<'_> {
     }
 
     /// Some rows times the panels from `panel` on that `own` holds.
-    fn rows_of<T: Narrow>(&self, own: &[T], panel: usize, rows: std::ops::Range<usize>, ahead: Ahead) {
+    fn rows_of<T: Narrow>(&self, own: &[T], panel: usize, rows: std::ops::Range<usize>, beside: Beside) {
         let inputs = self.weight.inputs;
         let panels = own.len() / (COLUMNS * inputs);
         let mut sums = [0.0f32; MOST_SUMS];
         let x = &self.x[rows.start * inputs..rows.end * inputs];
-        T::tile(&mut sums, x, own, inputs, ahead);
+        T::tile(&mut sums, x, own, inputs, beside);
         for (row, sums) in rows.zip(sums.chunks_exact(panels * COLUMNS)) {
             let first = panel * COLUMNS;
             let count = (panels * COLUMNS).min(self.weight.outputs - first);
@@ -232,6 +231,17 @@ impl Ahead {
     }
 }
 
+/// What the first tile of a panel does besides: it is bound by its multiplications, so this costs little there.
+struct Beside<'a> {
+    ahead: Ahead,
+    /// Takes the panel, widened, for the tiles that follow.
+    keep: Option<&'a mut [f32]>,
+}
+
+impl Beside<'_> {
+    const NOTHING: Self = Self { ahead: Ahead::NONE, keep: None };
+}
+
 /// Rows of a tile at most: as many as this processor's registers hold sums for.
 fn most_rows() -> usize {
     match crate::isa() {
@@ -247,10 +257,8 @@ const MOST_SUMS: usize = 12 * COLUMNS;
 trait Narrow: Copy + Sync {
     /// To f32, exactly.
     fn to_f32(self) -> f32;
-    /// A panel, widened.
-    fn widen_all(wide: &mut [f32], narrow: &[Self]);
     /// `sums[row][column] = Σ_i x[row, i] · panel[i][column]` for the rows of x (1 to 12) and all panels (1, or 3 for one row).
-    fn tile(sums: &mut [f32], x: &[f32], panels: &[Self], inputs: usize, ahead: Ahead);
+    fn tile(sums: &mut [f32], x: &[f32], panels: &[Self], inputs: usize, beside: Beside);
 }
 
 /// One tile kernel: R rows times V registers of columns, sums in registers over the whole reduction.
@@ -260,7 +268,8 @@ macro_rules! tile_kernel {
         /// Columns start at `column` of the first panel; register `v` holds those from `v` · lanes on, over panels.
         ///
         /// # Safety
-        /// `x` holds R rows of `inputs` values, `panels` the panels that the columns reach, `sums` R rows of `stride`.
+        /// `x` holds R rows of `inputs` values, `panels` the panels that the columns reach, `sums` R rows of `stride`, and `keep`
+        /// is null or has as many values as `panels`.
         #[target_feature(enable = $features)]
         unsafe fn tile<const R: usize, const V: usize>(
             sums: *mut f32,
@@ -270,6 +279,7 @@ macro_rules! tile_kernel {
             column: usize,
             inputs: usize,
             ahead: Ahead,
+            keep: *mut f32,
         ) {
             let mut own: [[$register; V]; R] = [[$zero(); V]; R];
             for input in 0..inputs {
@@ -278,7 +288,11 @@ macro_rules! tile_kernel {
                     let mut values: [$register; V] = [$zero(); V];
                     for v in 0..V {
                         let at = column + v * $lanes;
-                        values[v] = $load(panels.add(at / COLUMNS * COLUMNS * inputs + input * COLUMNS + at % COLUMNS));
+                        let place = at / COLUMNS * COLUMNS * inputs + input * COLUMNS + at % COLUMNS;
+                        values[v] = $load(panels.add(place));
+                        if !keep.is_null() {
+                            $store(keep.add(place), values[v]);
+                        }
                     }
                     if ahead.step > 0 {
                         _mm_prefetch::<_MM_HINT_T1>(ahead.start.wrapping_add(input * ahead.step).cast());
@@ -337,40 +351,32 @@ macro_rules! narrow {
                 widen(self)
             }
 
-            fn widen_all(wide: &mut [f32], narrow: &[Self]) {
-                $module::widen_all(wide, narrow);
-            }
-
-            fn tile(sums: &mut [f32], x: &[f32], panels: &[Self], inputs: usize, ahead: Ahead) {
-                $module::tile(sums, x, panels, inputs, ahead);
+            fn tile(sums: &mut [f32], x: &[f32], panels: &[Self], inputs: usize, beside: Beside) {
+                $module::tile(sums, x, panels, inputs, beside);
             }
         }
 
         mod $module {
             use super::*;
 
-            dispatch! {
-                pub(super) fn widen_all(wide: &mut [f32], narrow: &[$type]) {
-                    for (wide, narrow) in wide.iter_mut().zip(narrow) {
-                        *wide = narrow.to_f32();
-                    }
-                }
-            }
-
-            pub(super) fn tile(sums: &mut [f32], x: &[f32], panels: &[$type], inputs: usize, ahead: Ahead) {
+            pub(super) fn tile(sums: &mut [f32], x: &[f32], panels: &[$type], inputs: usize, beside: Beside) {
                 let (rows, count) = (x.len() / inputs, panels.len() / (COLUMNS * inputs));
                 assert!(x.len() == rows * inputs && panels.len() == count * COLUMNS * inputs);
                 assert!((1..=most_rows()).contains(&rows) && (count == 1 || (rows == 1 && count == TOGETHER)));
                 assert!(sums.len() >= rows * count * COLUMNS);
+                assert!(beside.keep.as_ref().is_none_or(|keep| keep.len() == panels.len()));
                 #[cfg(target_arch = "x86_64")]
                 match crate::isa() {
                     // SAFETY: the processor has the instructions; the lengths were checked.
-                    crate::Isa::Avx512 => return unsafe { avx512::run(sums, x, panels, [rows, count, inputs], ahead) },
+                    crate::Isa::Avx512 => return unsafe { avx512::run(sums, x, panels, [rows, count, inputs], beside) },
                     // SAFETY: as above.
-                    crate::Isa::Avx2 => return unsafe { avx2::run(sums, x, panels, [rows, count, inputs], ahead) },
+                    crate::Isa::Avx2 => return unsafe { avx2::run(sums, x, panels, [rows, count, inputs], beside) },
                     crate::Isa::Baseline => {}
                 }
                 tile_reference(sums, x, panels, inputs);
+                if let Some(keep) = beside.keep {
+                    keep.iter_mut().zip(panels).for_each(|(wide, narrow)| *wide = narrow.to_f32());
+                }
             }
 
             #[cfg(target_arch = "x86_64")]
@@ -390,21 +396,22 @@ macro_rules! narrow {
                 /// # Safety
                 /// The processor has AVX2 and FMA; the slices hold `[rows, panels, inputs]`.
                 #[target_feature(enable = "avx2,fma")]
-                pub(super) unsafe fn run(sums: &mut [f32], x: &[f32], panels: &[$type], [rows, count, inputs]: [usize; 3], ahead: Ahead) {
+                pub(super) unsafe fn run(sums: &mut [f32], x: &[f32], panels: &[$type], [rows, count, inputs]: [usize; 3], beside: Beside) {
+                    let (ahead, keep) = (beside.ahead, beside.keep.map_or(std::ptr::null_mut(), <[f32]>::as_mut_ptr));
                     let (sums, x, panels, stride) = (sums.as_mut_ptr(), x.as_ptr(), panels.as_ptr(), count * COLUMNS);
                     // SAFETY: the caller's promise; four and more rows take a panel's halves one after the other.
                     unsafe {
                         match (rows, count) {
-                            (1, TOGETHER) => tile::<1, 12>(sums, stride, x, panels, 0, inputs, ahead),
-                            (1, _) => tile::<1, 4>(sums, stride, x, panels, 0, inputs, ahead),
-                            (2, _) => tile::<2, 4>(sums, stride, x, panels, 0, inputs, ahead),
-                            (3, _) => tile::<3, 4>(sums, stride, x, panels, 0, inputs, ahead),
+                            (1, TOGETHER) => tile::<1, 12>(sums, stride, x, panels, 0, inputs, ahead, keep),
+                            (1, _) => tile::<1, 4>(sums, stride, x, panels, 0, inputs, ahead, keep),
+                            (2, _) => tile::<2, 4>(sums, stride, x, panels, 0, inputs, ahead, keep),
+                            (3, _) => tile::<3, 4>(sums, stride, x, panels, 0, inputs, ahead, keep),
                             (rows, _) => {
                                 for column in [0, COLUMNS / 2] {
                                     match rows {
-                                        4 => tile::<4, 2>(sums, stride, x, panels, column, inputs, ahead),
-                                        5 => tile::<5, 2>(sums, stride, x, panels, column, inputs, ahead),
-                                        _ => tile::<6, 2>(sums, stride, x, panels, column, inputs, ahead),
+                                        4 => tile::<4, 2>(sums, stride, x, panels, column, inputs, ahead, keep),
+                                        5 => tile::<5, 2>(sums, stride, x, panels, column, inputs, ahead, keep),
+                                        _ => tile::<6, 2>(sums, stride, x, panels, column, inputs, ahead, keep),
                                     }
                                 }
                             }
@@ -430,14 +437,15 @@ macro_rules! narrow {
                 /// # Safety
                 /// The processor has AVX-512 (F, VL, DQ, BW); the slices hold `[rows, panels, inputs]`.
                 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-                pub(super) unsafe fn run(sums: &mut [f32], x: &[f32], panels: &[$type], [rows, count, inputs]: [usize; 3], ahead: Ahead) {
+                pub(super) unsafe fn run(sums: &mut [f32], x: &[f32], panels: &[$type], [rows, count, inputs]: [usize; 3], beside: Beside) {
+                    let (ahead, keep) = (beside.ahead, beside.keep.map_or(std::ptr::null_mut(), <[f32]>::as_mut_ptr));
                     let (sums, x, panels, stride) = (sums.as_mut_ptr(), x.as_ptr(), panels.as_ptr(), count * COLUMNS);
                     // SAFETY: the caller's promise.
                     unsafe {
                         if (rows, count) == (1, TOGETHER) {
-                            return tile::<1, 6>(sums, stride, x, panels, 0, inputs, ahead);
+                            return tile::<1, 6>(sums, stride, x, panels, 0, inputs, ahead, keep);
                         }
-                        by_rows!(rows, tile(sums, stride, x, panels, 0, inputs, ahead); 1 2 3 4 5 6 7 8 9 10 11 12)
+                        by_rows!(rows, tile(sums, stride, x, panels, 0, inputs, ahead, keep); 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                 }
             }
