@@ -9,7 +9,7 @@ use super::{BLOCK, block_product, softmax, transposed};
 use crate::bf16::Element;
 use crate::gemm::{Operand, Store};
 use crate::parallel::{Shared, for_each};
-use crate::reduce::{dot, sum_by};
+use crate::reduce::sum_by;
 use crate::rotary::RotaryTable;
 use std::cell::RefCell;
 
@@ -258,47 +258,193 @@ dispatch! {
     }
 }
 
-/// Columns of the values that one pass over them adds up in registers.
-const LANES: usize = 32;
+/// One token, all query heads that share these keys and values: `out` and `q` are `[shared, dim]`, `keys` and
+/// `values` `[seen, dim]`, `scores` `[shared, seen]`.
+fn attend_one<T: Element>(
+    out: &mut [f32],
+    q: &[f32],
+    keys: &[T],
+    values: &[T],
+    scores: &mut [f32],
+    [dim, shared]: [usize; 2],
+    scale: f32,
+) {
+    let seen = keys.len() / dim;
+    for first in (0..shared).step_by(HEADS) {
+        let heads = HEADS.min(shared - first);
+        let q = &q[first * dim..(first + heads) * dim];
+        let scores = &mut scores[first * seen..(first + heads) * seen];
+        products(scores, q, keys, dim);
+        scores.chunks_exact_mut(seen).for_each(|scores| softmax_one(scores, scale));
+        mix(&mut out[first * dim..(first + heads) * dim], scores, values, dim);
+    }
+}
 
 dispatch! {
-    /// One token, all query heads that share these keys and values: `out` and `q` are `[shared, dim]`, `keys` and
-    /// `values` `[seen, dim]`, `scores` `[shared, seen]`.
-    fn attend_one[T: Element](out: &mut [f32], q: &[f32], keys: &[T], values: &[T], scores: &mut [f32], shape: [usize; 2], scale: f32) {
-        let [dim, shared] = shape;
-        let seen = keys.len() / dim;
-        let mut key = [0.0f32; MOST_DIM];
-        let key = &mut key[..dim];
-        for (t, narrow) in keys.chunks_exact(dim).enumerate() {
-            key.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide = narrow.widen());
-            for head in 0..shared {
-                scores[head * seen + t] = dot(&q[head * dim..(head + 1) * dim], key);
+    fn softmax_one(scores: &mut [f32], scale: f32) {
+        softmax(scores, scale);
+    }
+}
+
+/// Heads whose sums share the registers, so that a key or a value is widened once for all of them.
+const HEADS: usize = 3;
+/// Columns of a register; a product's sum runs in as many chains.
+const LANES: usize = 8;
+
+/// `scores[head, t] = q[head] · keys[t]`.
+fn products<T: Element>(scores: &mut [f32], q: &[f32], keys: &[T], dim: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::isa() != crate::Isa::Baseline && dim.is_multiple_of(LANES) {
+        // SAFETY: the processor has AVX2 and FMA; the slices hold whole heads, keys and scores.
+        return unsafe {
+            match q.len() / dim {
+                1 => x86::products::<1, T>(scores, q, keys, dim),
+                2 => x86::products::<2, T>(scores, q, keys, dim),
+                _ => x86::products::<HEADS, T>(scores, q, keys, dim),
             }
-        }
-        for head in 0..shared {
-            let scores = &mut scores[head * seen..(head + 1) * seen];
-            softmax(scores, scale);
-            let out = &mut out[head * dim..(head + 1) * dim];
-            let whole = dim / LANES * LANES;
-            for start in (0..whole).step_by(LANES) {
-                let mut sums = [0.0f32; LANES];
-                for (p, value) in scores.iter().zip(values.chunks_exact(dim)) {
-                    let value = &value[start..start + LANES];
-                    for l in 0..LANES {
-                        sums[l] = p.mul_add(value[l].widen(), sums[l]);
-                    }
-                }
-                out[start..start + LANES].copy_from_slice(&sums);
+        };
+    }
+    let seen = keys.len() / dim;
+    for (head, q) in q.chunks_exact(dim).enumerate() {
+        for (t, key) in keys.chunks_exact(dim).enumerate() {
+            let mut lanes = [0.0f32; LANES];
+            for (i, (q, key)) in q.iter().zip(key).enumerate() {
+                lanes[i % LANES] = q.mul_add(key.widen(), lanes[i % LANES]);
             }
-            for column in whole..dim {
-                out[column] = scores.iter().zip(values.chunks_exact(dim)).fold(0.0, |sum, (p, value)| p.mul_add(value[column].widen(), sum));
-            }
+            let fours = [0, 1, 2, 3].map(|l| lanes[l] + lanes[l + 4]);
+            scores[head * seen + t] = (fours[0] + fours[2]) + (fours[1] + fours[3]);
         }
     }
 }
 
-/// Widest head that [`attend`] takes.
-pub const MOST_DIM: usize = 512;
+/// `out[head] = Σ_t scores[head, t] · values[t]`, t in order.
+fn mix<T: Element>(out: &mut [f32], scores: &[f32], values: &[T], dim: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::isa() != crate::Isa::Baseline && dim.is_multiple_of(LANES) {
+        // SAFETY: the processor has AVX2 and FMA; the slices hold whole heads, values and scores.
+        return unsafe {
+            match out.len() / dim {
+                1 => x86::mix::<1, T>(out, scores, values, dim),
+                2 => x86::mix::<2, T>(out, scores, values, dim),
+                _ => x86::mix::<HEADS, T>(out, scores, values, dim),
+            }
+        };
+    }
+    let seen = values.len() / dim;
+    for (out, scores) in out.chunks_exact_mut(dim).zip(scores.chunks_exact(seen)) {
+        out.fill(0.0);
+        for (p, value) in scores.iter().zip(values.chunks_exact(dim)) {
+            out.iter_mut().zip(value).for_each(|(out, value)| *out = p.mul_add(value.widen(), *out));
+        }
+    }
+}
+
+/// The same sums in registers, with the same bits.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::*;
+    use std::arch::x86_64::*;
+
+    /// Eight values of either type.
+    ///
+    /// # Safety
+    /// `at` has eight values.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn load<T: Element>(at: *const T) -> __m256 {
+        // SAFETY: the caller's promise; a type of two bytes is bf16, the upper half of an f32.
+        unsafe {
+            match size_of::<T>() {
+                2 => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast())))),
+                _ => _mm256_loadu_ps(at.cast()),
+            }
+        }
+    }
+
+    /// # Safety
+    /// AVX2 and FMA; H heads of `dim` (a multiple of 8) columns in `q`, as many rows in `scores` as there are keys.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn products<const H: usize, T: Element>(scores: &mut [f32], q: &[f32], keys: &[T], dim: usize) {
+        let seen = keys.len() / dim;
+        assert!(q.len() == H * dim && scores.len() == H * seen && dim.is_multiple_of(LANES));
+        for t in 0..seen {
+            let mut sums = [_mm256_setzero_ps(); H];
+            for column in (0..dim).step_by(LANES) {
+                // SAFETY: the lengths were checked.
+                unsafe {
+                    let key = load(keys.as_ptr().add(t * dim + column));
+                    for head in 0..H {
+                        let q = _mm256_loadu_ps(q.as_ptr().add(head * dim + column));
+                        sums[head] = _mm256_fmadd_ps(q, key, sums[head]);
+                    }
+                }
+            }
+            for head in 0..H {
+                let fours = _mm_add_ps(_mm256_castps256_ps128(sums[head]), _mm256_extractf128_ps::<1>(sums[head]));
+                let twos = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
+                let one = _mm_add_ss(twos, _mm_shuffle_ps::<1>(twos, twos));
+                scores[head * seen + t] = _mm_cvtss_f32(one);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`products`], with `out` for `q`.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn mix<const H: usize, T: Element>(out: &mut [f32], scores: &[f32], values: &[T], dim: usize) {
+        let seen = values.len() / dim;
+        assert!(out.len() == H * dim && scores.len() == H * seen && dim.is_multiple_of(LANES));
+        let mut column = 0;
+        while column < dim {
+            // Two registers at a time, as long as there are two.
+            let wide = column + 2 * LANES <= dim;
+            // SAFETY: the lengths were checked.
+            unsafe {
+                match wide {
+                    true => columns::<H, 2, T>(out, scores, values, [dim, seen, column]),
+                    false => columns::<H, 1, T>(out, scores, values, [dim, seen, column]),
+                }
+            }
+            column += if wide { 2 * LANES } else { LANES };
+        }
+    }
+
+    /// V registers of columns from `column` on.
+    ///
+    /// # Safety
+    /// As [`mix`], with `column + 8·V <= dim`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn columns<const H: usize, const V: usize, T: Element>(
+        out: &mut [f32],
+        scores: &[f32],
+        values: &[T],
+        [dim, seen, column]: [usize; 3],
+    ) {
+        let mut sums = [[_mm256_setzero_ps(); V]; H];
+        for t in 0..seen {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let mut value = [_mm256_setzero_ps(); V];
+                for v in 0..V {
+                    value[v] = load(values.as_ptr().add(t * dim + column + v * LANES));
+                }
+                for head in 0..H {
+                    let p = _mm256_set1_ps(*scores.as_ptr().add(head * seen + t));
+                    for v in 0..V {
+                        sums[head][v] = _mm256_fmadd_ps(p, value[v], sums[head][v]);
+                    }
+                }
+            }
+        }
+        for head in 0..H {
+            for v in 0..V {
+                // SAFETY: the caller's promise.
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr().add(head * dim + column + v * LANES), sums[head][v]) };
+            }
+        }
+    }
+}
 
 /// Plain twin of [`attend`] in f64.
 pub fn attend_reference<T: Element>(
@@ -395,6 +541,26 @@ mod tests {
         for piece in &all {
             let own = piece.row * 192..(piece.row + piece.rows) * 192;
             assert!(run(&[*piece], 1)[own.clone()] == together[own]);
+        }
+    }
+
+    /// One token over 77 positions has these bits on every processor: the tests run with each `KUDOS_ISA`.
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        let q = values(3 * 24, 5);
+        let cached: Vec<Bf16> = values(77 * 24, 6).into_iter().map(Bf16::narrow).collect();
+        let (mut scores, mut out) = (vec![0.0; 3 * 77], vec![0.0; 3 * 24]);
+        products(&mut scores, &q, &cached, 24);
+        mix(&mut out, &scores, &cached, 24);
+        for (head, t) in [(0, 0), (1, 40), (2, 76)] {
+            let mut lanes = [0.0f32; LANES];
+            for i in 0..24 {
+                lanes[i % LANES] = q[head * 24 + i].mul_add(cached[t * 24 + i].widen(), lanes[i % LANES]);
+            }
+            let fours = [0, 1, 2, 3].map(|l| lanes[l] + lanes[l + 4]);
+            assert_eq!(scores[head * 77 + t].to_bits(), ((fours[0] + fours[2]) + (fours[1] + fours[3])).to_bits());
+            let sum = (0..77).fold(0.0f32, |sum, t| scores[head * 77 + t].mul_add(cached[t * 24 + 9].widen(), sum));
+            assert_eq!(out[head * 24 + 9].to_bits(), sum.to_bits());
         }
     }
 

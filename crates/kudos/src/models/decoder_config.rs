@@ -179,10 +179,6 @@ impl DecoderConfig {
         if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
             return Err(fields.error("num_key_value_heads", format!("a divisor of the {} heads", self.heads)));
         }
-        if self.head_dim > kernels::attention::cached::MOST_DIM {
-            let most = kernels::attention::cached::MOST_DIM;
-            return Err(fields.error("head_dim", format!("at most {most} columns a head")));
-        }
         let turned = self.rotaries.iter().map(|rotary| 2 * rotary.frequencies.len()).max().unwrap_or(0);
         if turned > self.head_dim {
             return Err(fields.error("partial_rotary_factor", "a share of at most 1"));
