@@ -282,6 +282,11 @@ macro_rules! tile_kernel {
             keep: *mut f32,
         ) {
             let mut own: [[$register; V]; R] = [[$zero(); V]; R];
+            let mut rows = [x; R];
+            for row in 0..R {
+                // SAFETY: the caller's promise. Hidden, so that each row keeps a register instead of being found again.
+                rows[row] = std::hint::black_box(unsafe { x.add(row * inputs) });
+            }
             for input in 0..inputs {
                 // SAFETY: the caller's promise.
                 unsafe {
@@ -298,7 +303,7 @@ macro_rules! tile_kernel {
                         _mm_prefetch::<_MM_HINT_T1>(ahead.start.wrapping_add(input * ahead.step).cast());
                     }
                     for row in 0..R {
-                        let x = $set1(*x.add(row * inputs + input));
+                        let x = $set1(*rows[row].add(input));
                         for v in 0..V {
                             own[row][v] = $fma(x, values[v], own[row][v]);
                         }
