@@ -198,6 +198,44 @@ fn ten_adamw_steps_are_pytorchs() {
     }
 }
 
+/// Adam's first step moves a weight by the learning rate, whatever its gradient: what is seen is the rate of its layer.
+#[test]
+fn each_layer_learns_at_its_own_rate() {
+    for name in TRAINED {
+        let (mut model, expected, sequences) = case(name);
+        let (_, gradients) = gradients(&model, &expected, &sequences);
+        let top = model.config.layers + 1;
+        let before = model.clone();
+        let rate = |name: &str| 0.5f32.powi((top - before.depth(name)) as i32);
+        let mut optimizer = Optimizer::new(&model.parameters, 0.0).with_rates(&before.parameters, rate);
+        optimizer.step(&mut model.parameters, &mut Packed::default(), &gradients, 1e-3, 1.0);
+        let mut depths = std::collections::BTreeSet::new();
+        for spec in before.parameters.specs() {
+            depths.insert(before.depth(&spec.name));
+            for i in spec.span.range().filter(|i| gradients.values()[*i].abs() > 1e-4) {
+                let moved = (model.parameters.values[i] - before.parameters.values[i]).abs();
+                let expected = 1e-3 * rate(&spec.name);
+                assert!((moved - expected).abs() < 0.01 * expected, "{name} {}: {moved}, not {expected}", spec.name);
+            }
+        }
+        assert_eq!(depths.into_iter().collect::<Vec<_>>(), (0..=top).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+#[test]
+fn renewed_layers_are_new_and_the_others_are_not() {
+    for name in TRAINED {
+        let (before, ..) = case(name);
+        let mut model = before.clone();
+        model.renew_top_layers(1, 3);
+        for spec in before.parameters.specs() {
+            let values = |model: &Model| model.parameters.values[spec.span.range()].to_vec();
+            let renewed = values(&model) != values(&before);
+            assert_eq!(renewed, before.depth(&spec.name) == before.config.layers, "{name} {}", spec.name);
+        }
+    }
+}
+
 /// Every weight within 1e-4 of the golden, relative to the largest of its tensor.
 fn assert_weights(model: &Model, expected: &Expected, prefix: &str, what: &str) {
     for spec in model.parameters.specs() {
@@ -241,7 +279,8 @@ fn ten_steps_follow_trl() {
             no_shuffle: Some(true),
             ..Asked::default()
         };
-        let settings = asked.decide(40, false).unwrap();
+        let settings =
+            asked.decide(kudos::train::Extent { visits: 40, pairs: 40, held_out: false, new_head: false }).unwrap();
         let mut trainer =
             Trainer::new(model, settings, pairs(&expected), None, out.path().into(), String::new()).unwrap();
         trainer.run(&mut |_| ControlFlow::Continue(())).unwrap();

@@ -10,7 +10,7 @@ use kudos::models::{ClassifierSource, LoadOptions, TrainedOn, load};
 use kudos::nn::Precision;
 use kudos::text::Encoder;
 use kudos::train::{
-    Asked, Event, Example, Finished, HeldOut, JudgeFiles, Recipe, StepMetrics, Trainer, each_pair_alone, epoch,
+    Asked, Event, Example, Extent, Finished, HeldOut, JudgeFiles, Recipe, StepMetrics, Trainer, each_pair_alone, epoch,
     truncated_share, write_judge,
 };
 use serde_json::json;
@@ -59,6 +59,12 @@ pub struct Args {
     /// Peak learning rate [default: 5e-5]
     #[arg(long, value_name = "X")]
     learning_rate: Option<f64>,
+    /// Factor on the learning rate from each layer to the one below it [default: 1, the same for all]
+    #[arg(long, value_name = "X")]
+    layer_decay: Option<f64>,
+    /// Last layers of the base to start anew, not from what pretraining left there [default: 0]
+    #[arg(long, value_name = "N")]
+    renew_layers: Option<usize>,
     /// linear, cosine or constant [default: linear]
     #[arg(long, value_parser = choice::<kudos::train::Schedule>, value_name = "NAME")]
     schedule: Option<kudos::train::Schedule>,
@@ -104,6 +110,9 @@ pub struct Args {
     /// Steps between checkpoints [default: 100]
     #[arg(long, value_name = "N")]
     save_every: Option<u64>,
+    /// Fit the head on frozen features before the first step [default: with fewer than 500 pairs; trl: never]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    head_first: Option<bool>,
     /// Continue the run in the output directory from its last checkpoint
     #[arg(long)]
     resume: bool,
@@ -149,6 +158,8 @@ impl Args {
             accumulate: self.accumulate,
             group_size: self.group_size,
             learning_rate: self.learning_rate,
+            layer_decay: self.layer_decay,
+            renew_layers: self.renew_layers,
             schedule: self.schedule,
             warmup_steps: self.warmup_steps,
             weight_decay: self.weight_decay,
@@ -163,6 +174,7 @@ impl Args {
             eval_every: self.eval_every,
             early_stop: self.early_stop,
             save_every: self.save_every,
+            head_first: self.head_first,
         }
     }
 }
@@ -181,7 +193,9 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let held_out = data.held_out(&encoder)?;
     let examples = Example::encode(&data.train, &encoder)?;
     let visits = epoch(&examples, asked.group_size_or_default(), false, 0, 0).len();
-    let settings = asked.decide(visits, held_out.is_some())?;
+    let pairs = examples.iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
+    let new_head = head == ClassifierSource::New;
+    let settings = asked.decide(Extent { visits, pairs, held_out: held_out.is_some(), new_head })?;
     let fingerprint = fingerprint(&data, args, &encoder);
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     let precision = trainer.settings().precision;
@@ -196,12 +210,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         note(global, &format!("resuming after step {step}"));
     }
     let finished = watch(&mut trainer, global)?;
-    let files = JudgeFiles {
-        encoder: &encoder,
-        base: &args.base,
-        new_head: head == ClassifierSource::New,
-        data: data.files.iter().map(trained_on).collect(),
-    };
+    let files =
+        JudgeFiles { encoder: &encoder, base: &args.base, new_head, data: data.files.iter().map(trained_on).collect() };
     write_judge(&args.output, &trainer, &finished, &files)?;
     conclude(args, &trainer, &finished, global);
     if args.json {
@@ -350,6 +360,14 @@ fn watch(trainer: &mut Trainer, global: &Global) -> anyhow::Result<Finished> {
     let mut progress = Progress::new(Some(trainer.settings().max_steps), "steps", global.quiet);
     let mut smooth = Smooth::default();
     let finished = trainer.run(&mut |event| match event {
+        Event::Head(head, evaluation) => {
+            let accuracy = evaluation.and_then(|e| e.eval_accuracy).map_or("–".into(), |a| format!("{a:.3}"));
+            progress.say(&format!(
+                "the head alone, on frozen features: held-out accuracy {accuracy}, cross-validated loss {:.4}",
+                head.loss
+            ));
+            ControlFlow::Continue(())
+        }
         Event::Step(metrics) => {
             smooth.add(metrics);
             progress.set(metrics.step, &smooth.text());
@@ -409,7 +427,10 @@ fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, global: &Global
     }
     let output = args.output.display();
     let chosen = if finished.chosen_by_held_out { " (the best on held-out prompts)" } else { "" };
-    note(global, &format!("kept step {}{chosen}", finished.kept));
+    match finished.kept {
+        0 => note(global, "kept the head on frozen features: fine-tuning was no better on held-out prompts"),
+        step => note(global, &format!("kept step {step}{chosen}")),
+    }
     note(global, &format!("judge: {output}    next: kudos score answers.csv --judge {output}"));
 }
 

@@ -170,6 +170,12 @@ impl Model {
     /// The head reads the first token alone, so the last layer computes keys and values for all tokens and
     /// everything else for that one.
     pub fn build(&self, tape: &mut Tape, batch: &Batch) -> Var {
+        let features = self.features(tape, batch);
+        tape.linear(features, self.wiring.head_out, None)
+    }
+
+    /// Pushes all but the head's last layer: packed batch → what that layer reads, `[sequences, hidden]`.
+    pub fn features(&self, tape: &mut Tape, batch: &Batch) -> Var {
         let (last, lower) = self.wiring.layers.split_last().expect("a config has at least one layer");
         let x = self.encode(tape, batch, lower);
         let first = tape.pool_first(x, batch); // [sequences, hidden]
@@ -177,8 +183,7 @@ impl Model {
         let q = tape.linear(first.operand, last.query(), None);
         let mixed = tape.attention_first(q, kv, self.config.heads);
         let state = self.finish_layer(tape, last, mixed, first);
-        let dense = tape.linear(state.full, self.wiring.head_dense, Some(self.wiring.head_activation));
-        tape.linear(dense, self.wiring.head_out, None)
+        tape.linear(state.full, self.wiring.head_dense, Some(self.wiring.head_activation))
     }
 
     /// Pushes the encoder: packed batch → states of all tokens, `[tokens, hidden]`.
@@ -233,12 +238,40 @@ impl Model {
         }
     }
 
+    /// The head's last layer: features → logits.
+    pub fn head_out(&self) -> LinearSpec {
+        self.wiring.head_out
+    }
+
     /// True for the tensors of the classification head.
     pub(super) fn is_head(&self, name: &str) -> bool {
         let names = names(self.config.family);
         [names.head_dense, names.head_out]
             .iter()
             .any(|head| name.strip_prefix(head).is_some_and(|r| r.starts_with('.')))
+    }
+
+    /// How far from the ids a tensor works: 0 for the embeddings, then the layers from 1, then the head.
+    pub fn depth(&self, name: &str) -> usize {
+        let names = names(self.config.family);
+        let number = |rest: &str| rest.split('.').next().and_then(|n| n.parse::<usize>().ok());
+        let in_layer = name.strip_prefix(names.prefix).and_then(|rest| rest.strip_prefix(names.layers));
+        match in_layer.and_then(|rest| number(rest.strip_prefix('.')?)) {
+            Some(layer) => layer + 1,
+            None if self.is_head(name) => self.config.layers + 1,
+            None => 0,
+        }
+    }
+
+    /// Makes the last `count` layers new, as an untrained model has them: what pretraining left there is
+    /// the most specific to its own task (Zhang et al. 2021, "Revisiting few-sample BERT fine-tuning").
+    pub fn renew_top_layers(&mut self, count: usize, seed: u64) {
+        let top = self.config.layers.saturating_sub(count) + 1..=self.config.layers;
+        for index in 0..self.parameters.specs().len() {
+            if top.contains(&self.depth(&self.parameters.specs()[index].name)) {
+                self.parameters.initialise(index, seed);
+            }
+        }
     }
 
     /// True for tensors a checkpoint may hold besides the model's own.

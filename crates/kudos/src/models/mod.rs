@@ -26,5 +26,5 @@ pub use decoder_config::DecoderConfig;
 pub use encoder::Model;
 pub use reward_model::{
     Calibration, Input, JudgeError, RewardConfig, RewardModel, Scored, TrainedOn, Workspace, check_length,
-    config_of_new_judge, push, score_encoded,
+    config_of_new_judge, features_encoded, push, score_encoded,
 };

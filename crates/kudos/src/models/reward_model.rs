@@ -218,10 +218,14 @@ pub struct Workspace {
 impl Workspace {
     /// Runs the model forward over the batch; the logits stay on the tape.
     pub fn forward(&mut self, model: &Model, mode: Mode) -> Var {
+        self.run(model, mode, Model::build)
+    }
+
+    fn run(&mut self, model: &Model, mode: Mode, build: fn(&Model, &mut Tape, &Batch) -> Var) -> Var {
         self.tape.start(mode, self.packed.storage());
-        let logits = model.build(&mut self.tape, &self.batch);
-        self.tape.forward(logits, Weights { values: &model.parameters.values, packed: &self.packed }, &self.batch);
-        logits
+        let output = build(model, &mut self.tape, &self.batch);
+        self.tape.forward(output, Weights { values: &model.parameters.values, packed: &self.packed }, &self.batch);
+        output
     }
 }
 
@@ -287,9 +291,32 @@ pub fn check_length(path: &Path, encode: &EncodeSettings, config: &Config) -> Re
 /// # Errors
 /// [`JudgeError::Vocabulary`] and [`JudgeError::NotFinite`].
 pub fn score_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspace) -> Result<Vec<f32>, JudgeError> {
+    let scores = outputs(model, encoded, workspace, Model::build)?;
+    match scores.iter().find(|s| !s.is_finite()) {
+        Some(score) => Err(JudgeError::NotFinite { score: *score }),
+        None => Ok(scores),
+    }
+}
+
+/// What the head's last layer reads of each text, `[encoded, hidden]`, in the order given.
+///
+/// # Errors
+/// [`JudgeError::Vocabulary`].
+pub fn features_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspace) -> Result<Vec<f32>, JudgeError> {
+    outputs(model, encoded, workspace, Model::features)
+}
+
+/// Packs sequences of similar length together and runs what `build` pushes; one row of its output a text, in the order
+/// given.
+fn outputs(
+    model: &Model,
+    encoded: &[Encoded],
+    workspace: &mut Workspace,
+    build: fn(&Model, &mut Tape, &Batch) -> Var,
+) -> Result<Vec<f32>, JudgeError> {
     let mut order: Vec<usize> = (0..encoded.len()).collect();
     order.sort_by_key(|i| encoded[*i].ids.len());
-    let mut scores = vec![0.0; encoded.len()];
+    let mut rows = Vec::new();
     let mut rest = order.as_slice();
     while !rest.is_empty() {
         let batch = &mut workspace.batch;
@@ -299,16 +326,16 @@ pub fn score_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspa
             push(model, &encoded[rest[taken]], batch)?;
             taken += 1;
         }
-        let logits = workspace.forward(model, Mode::Score);
-        for (index, score) in rest[..taken].iter().zip(workspace.tape.value(logits)) {
-            scores[*index] = *score;
+        let output = workspace.run(model, Mode::Score, build);
+        let values = workspace.tape.value(output);
+        let width = values.len() / taken;
+        rows.resize(width * encoded.len(), 0.0);
+        for (index, row) in rest[..taken].iter().zip(values.chunks(width)) {
+            rows[index * width..][..width].copy_from_slice(row);
         }
         rest = &rest[taken..];
     }
-    match scores.iter().find(|s| !s.is_finite()) {
-        Some(score) => Err(JudgeError::NotFinite { score: *score }),
-        None => Ok(scores),
-    }
+    Ok(rows)
 }
 
 /// Appends one encoded text to a batch, as the model's family counts positions.

@@ -106,6 +106,13 @@ fn settings(card: &mut String, trainer: &Trainer, finished: &Finished) {
         s.seed,
         finished.kept
     );
+    if let Some(head) = &finished.head {
+        let _ = writeln!(
+            card,
+            "The head alone, on the frozen features of the base, had a held-out accuracy of {:.3} (that is step 0).\n",
+            head.accuracy
+        );
+    }
 }
 
 /// A closed choice as flags and files spell it.

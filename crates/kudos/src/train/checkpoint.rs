@@ -30,6 +30,9 @@ pub struct State {
     pub next_visit: usize,
     /// Best evaluation so far.
     pub best: Option<Best>,
+    /// The head on frozen features, evaluated, where the run started with it.
+    #[serde(default)]
+    pub head: Option<Best>,
     /// Evaluations since then.
     pub without_improvement: u64,
     /// Step of the last checkpoint.

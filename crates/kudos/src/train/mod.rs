@@ -7,6 +7,7 @@
 mod card;
 mod checkpoint;
 mod examples;
+mod head;
 mod judge;
 mod log;
 mod loss;
@@ -17,15 +18,16 @@ mod step;
 
 pub use checkpoint::{Best, State};
 pub use examples::{Example, HeldOut, each_pair_alone, truncated_share};
+pub use head::{Head, fit_head};
 pub use judge::{JudgeFiles, write_judge};
 pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
 pub use optimizer::{Optimizer, Schedule, clip_scale};
 pub use sampler::{Visit, epoch};
-pub use settings::{Asked, Recipe, Settings, SettingsError};
+pub use settings::{Asked, Extent, Recipe, Settings, SettingsError};
 
 use crate::eval::{DataReport, EvalError, EvalOptions, evaluate};
-use crate::models::{JudgeError, Model, Workspace, score_encoded};
+use crate::models::{JudgeError, Model, Workspace, features_encoded, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
 use std::ops::ControlFlow;
@@ -103,6 +105,8 @@ impl TrainError {
 /// What the loop tells whoever watches.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// The head was fitted on frozen features; its held-out metrics, if there is such data.
+    Head(&'a Head, Option<&'a Evaluation>),
     /// A step was done.
     Step(&'a StepMetrics),
     /// The held-out data was scored.
@@ -126,6 +130,8 @@ pub struct Finished {
     pub stopped_early: bool,
     /// Whether the held-out accuracy chose the weights.
     pub chosen_by_held_out: bool,
+    /// The head on frozen features, on the held-out data, where the run started with it.
+    pub head: Option<Best>,
 }
 
 /// A run: the model, its data and its counters.
@@ -151,7 +157,7 @@ impl Trainer {
     /// # Errors
     /// When there is nothing to train on or the directory cannot be made.
     pub fn new(
-        model: Model,
+        mut model: Model,
         mut settings: Settings,
         examples: Vec<Example>,
         held_out: Option<HeldOut>,
@@ -167,10 +173,13 @@ impl Trainer {
             crate::files::remove_leftovers(directory).map_err(TrainError::io(directory))?;
         }
         settings.precision = model.precision(settings.precision);
+        model.renew_top_layers(settings.renew_layers, settings.seed);
         let packed = model.pack_for_training(settings.precision);
         let workspace = Workspace { packed, ..Workspace::default() };
         let gradients = Gradients::new(&model.parameters);
-        let optimizer = Optimizer::new(&model.parameters, settings.weight_decay);
+        let top = model.config.layers + 1;
+        let rate = |name: &str| settings.layer_decay.powi((top - model.depth(name)) as i32) as f32;
+        let optimizer = Optimizer::new(&model.parameters, settings.weight_decay).with_rates(&model.parameters, rate);
         let visits = sampler::epoch(&examples, settings.group_size, settings.shuffle, settings.seed, 0);
         Ok(Self {
             model,
@@ -211,6 +220,9 @@ impl Trainer {
     /// a checkpoint is written first.
     pub fn run(&mut self, watch: &mut dyn FnMut(Event) -> ControlFlow<()>) -> Result<Finished, TrainError> {
         let mut log = log::Log::open(&self.dir)?;
+        if self.state.step == 0 && self.settings.head_first {
+            self.start_with_head(watch)?;
+        }
         while self.state.step < self.settings.max_steps && !self.is_stale() {
             let started = Instant::now();
             let mut metrics = self.step()?;
@@ -260,6 +272,26 @@ impl Trainer {
     fn epoch(&self, epoch: u64) -> Vec<Visit> {
         let Settings { group_size, shuffle, seed, .. } = self.settings;
         sampler::epoch(&self.examples, group_size, shuffle, seed, epoch)
+    }
+
+    /// Fits the head on the features of the base as it is. With held-out data that is the first candidate for the judge.
+    fn start_with_head(&mut self, watch: &mut dyn FnMut(Event) -> ControlFlow<()>) -> Result<(), TrainError> {
+        let layer = self.model.head_out();
+        let mut features = Vec::with_capacity(self.examples.len());
+        for example in &self.examples {
+            features.push(features_encoded(&self.model, &example.sequences, &mut self.workspace)?);
+        }
+        let prior = match self.settings.new_head {
+            true => vec![0.0; layer.inputs],
+            false => self.model.parameters.values[layer.weight.range()].to_vec(),
+        };
+        let head = fit_head(&self.examples, &features, &prior);
+        self.model.parameters.values[layer.weight.range()].copy_from_slice(&head.weight);
+        self.model.parameters.values[layer.bias.range()].fill(head.bias);
+        let evaluation = if self.settings.eval_every > 0 { Some(self.evaluate()?) } else { None };
+        self.state.head = evaluation.as_ref().map(Evaluation::as_best);
+        let _ = watch(Event::Head(&head, evaluation.as_ref()));
+        Ok(())
     }
 
     /// Scores the held-out data; keeps the weights when they are the best so far.
@@ -322,6 +354,7 @@ impl Trainer {
             loss: self.state.loss_ends(),
             stopped_early: self.state.step < self.settings.max_steps,
             chosen_by_held_out: self.state.best.is_some(),
+            head: self.state.head,
         })
     }
 

@@ -14,6 +14,8 @@ pub struct Optimizer {
     pub step: u64,
     /// Decoupled weight decay of the parameters it applies to.
     pub weight_decay: f32,
+    /// Factor on the learning rate of each tensor, in declaration order.
+    rates: Vec<f32>,
     live: LiveRows,
 }
 
@@ -49,7 +51,14 @@ impl Optimizer {
     pub fn new(parameters: &Parameters, weight_decay: f32) -> Self {
         let len = parameters.len();
         let (first, second) = (vec![0.0; len], vec![0.0; len]);
-        Self { first, second, step: 0, weight_decay, live: LiveRows::default() }
+        let rates = vec![1.0; parameters.specs().len()];
+        Self { first, second, step: 0, weight_decay, rates, live: LiveRows::default() }
+    }
+
+    /// The same, with each tensor's learning rate multiplied by a factor of its name.
+    pub fn with_rates(mut self, parameters: &Parameters, rate: impl Fn(&str) -> f32) -> Self {
+        self.rates = parameters.specs().iter().map(|spec| rate(&spec.name)).collect();
+        self
     }
 
     /// Brings the state in order after the moments were read from a checkpoint.
@@ -76,9 +85,9 @@ impl Optimizer {
     ) {
         self.step += 1;
         let mut values = std::mem::take(&mut parameters.values);
-        for spec in parameters.specs() {
+        for (index, spec) in parameters.specs().iter().enumerate() {
             let range = spec.span.range();
-            let update = self.update(spec.decay, learning_rate, gradient_scale);
+            let update = self.update(spec.decay, learning_rate * self.rates[index], gradient_scale);
             let tensor = Tensor {
                 values: &mut values[range.clone()],
                 first: &mut self.first[range.clone()],

@@ -30,6 +30,8 @@ pub struct Asked {
     pub accumulate: Option<usize>,
     pub group_size: Option<usize>,
     pub learning_rate: Option<f64>,
+    pub layer_decay: Option<f64>,
+    pub renew_layers: Option<usize>,
     pub schedule: Option<Schedule>,
     pub warmup_steps: Option<u64>,
     pub weight_decay: Option<f32>,
@@ -44,6 +46,7 @@ pub struct Asked {
     pub eval_every: Option<u64>,
     pub early_stop: Option<u64>,
     pub save_every: Option<u64>,
+    pub head_first: Option<bool>,
 }
 
 /// What will be done. Written to `training_args.json`.
@@ -61,8 +64,12 @@ pub struct Settings {
     pub accumulate: usize,
     /// Most responses of one visit to a group.
     pub group_size: usize,
-    /// Peak learning rate.
+    /// Peak learning rate, of the head.
     pub learning_rate: f64,
+    /// Factor on the learning rate from each layer to the one below (Howard and Ruder 2018); 1 is off.
+    pub layer_decay: f64,
+    /// Last layers of the base that start anew.
+    pub renew_layers: usize,
     /// Its course.
     pub schedule: Schedule,
     /// Steps to reach it.
@@ -89,6 +96,23 @@ pub struct Settings {
     pub save_every: u64,
     /// Whether the judge is the best evaluated checkpoint, not the last one.
     pub keep_best: bool,
+    /// Whether the head is fitted on frozen features first: with few pairs.
+    pub head_first: bool,
+    /// Whether the base came without a head.
+    pub new_head: bool,
+}
+
+/// How much data there is to train on.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Groups an epoch visits.
+    pub visits: usize,
+    /// Pairs with a preferred side.
+    pub pairs: usize,
+    /// Whether there is held-out data.
+    pub held_out: bool,
+    /// Whether the base came without a head.
+    pub new_head: bool,
 }
 
 /// A setting that makes no sense.
@@ -103,6 +127,8 @@ pub struct SettingsError {
 /// Fewest steps of the default recipe: with tens of rankings, three epochs would be a handful.
 const FEWEST_STEPS: u64 = 100;
 const EPOCHS: f64 = 3.0;
+/// Below this many pairs the default recipe fits the head on frozen features first.
+const FEW_PAIRS: usize = 500;
 
 impl Asked {
     /// Share of the prompts to hold out when no evaluation file is given.
@@ -116,16 +142,16 @@ impl Asked {
         self.group_size.unwrap_or(8).max(2)
     }
 
-    /// Checks every value and fills in the recipe's. `visits` is the number of groups an epoch visits.
+    /// Checks every value and fills in the recipe's.
     ///
     /// # Errors
     /// The first value that makes no sense.
-    pub fn decide(&self, visits: usize, evaluates: bool) -> Result<Settings, SettingsError> {
+    pub fn decide(&self, extent: Extent) -> Result<Settings, SettingsError> {
         self.check()?;
         let recipe = self.recipe.unwrap_or_default();
         let trl = recipe == Recipe::Trl;
         let (batch_size, accumulate) = (self.batch_size.unwrap_or(4), self.accumulate.unwrap_or(1));
-        let max_steps = self.max_steps.unwrap_or_else(|| self.steps(visits, batch_size * accumulate, trl));
+        let max_steps = self.max_steps.unwrap_or_else(|| self.steps(extent.visits, batch_size * accumulate, trl));
         let eval_every = self.eval_every.unwrap_or((max_steps / 10).max(1));
         Ok(Settings {
             recipe,
@@ -135,6 +161,8 @@ impl Asked {
             accumulate,
             group_size: self.group_size_or_default(),
             learning_rate: self.learning_rate.unwrap_or(5e-5),
+            layer_decay: self.layer_decay.unwrap_or(1.0),
+            renew_layers: self.renew_layers.unwrap_or(0),
             schedule: self.schedule.unwrap_or(Schedule::Linear),
             warmup_steps: self.warmup_steps.unwrap_or(if trl { 0 } else { max_steps / 10 }),
             weight_decay: self.weight_decay.unwrap_or(0.0),
@@ -144,10 +172,12 @@ impl Asked {
             seed: self.seed.unwrap_or(42),
             shuffle: !self.no_shuffle.unwrap_or(false),
             eval_fraction: self.eval_fraction_or_default(),
-            eval_every: if evaluates { eval_every } else { 0 },
+            eval_every: if extent.held_out { eval_every } else { 0 },
             early_stop: self.early_stop.unwrap_or(0),
             save_every: self.save_every.unwrap_or(100),
-            keep_best: evaluates && !trl,
+            keep_best: extent.held_out && !trl,
+            head_first: self.head_first.unwrap_or(!trl && extent.pairs < FEW_PAIRS),
+            new_head: extent.new_head,
         })
     }
 
@@ -191,6 +221,9 @@ impl Asked {
         if self.precision == Some(Precision::Int8) {
             return bad("precision", "int8".into(), "bf16 or f32; int8 is for scoring (`kudos quantize`)");
         }
+        if let Some(decay) = self.layer_decay.filter(|d| !(*d > 0.0 && *d <= 1.0)) {
+            return bad("layer-decay", decay.to_string(), "above 0 and at most 1");
+        }
         match self.eval_fraction.filter(|f| !(0.0..=0.9).contains(f)) {
             Some(fraction) => bad("eval-fraction", fraction.to_string(), "from 0 to 0.9"),
             None => Ok(()),
@@ -202,9 +235,13 @@ impl Asked {
 mod tests {
     use super::*;
 
+    fn extent(visits: usize) -> Extent {
+        Extent { visits, pairs: 6 * visits, held_out: true, new_head: true }
+    }
+
     #[test]
     fn recipes_differ_where_they_should() {
-        let decide = |recipe| Asked { recipe: Some(recipe), ..Asked::default() }.decide(40, true).unwrap();
+        let decide = |recipe| Asked { recipe: Some(recipe), ..Asked::default() }.decide(extent(40)).unwrap();
         let (default, trl) = (decide(Recipe::Default), decide(Recipe::Trl));
         assert_eq!((default.max_steps, trl.max_steps), (100, 30));
         assert_eq!((default.warmup_steps, trl.warmup_steps), (10, 0));
@@ -225,7 +262,7 @@ mod tests {
             (Asked { precision: Some(Precision::Int8), ..Asked::default() }, "--precision is int8"),
         ];
         for (asked, expected) in cases {
-            let message = asked.decide(10, false).unwrap_err().to_string();
+            let message = asked.decide(extent(10)).unwrap_err().to_string();
             assert!(message.starts_with(expected), "{message}");
         }
     }

@@ -1,0 +1,228 @@
+//! The head alone on frozen features: a judge within seconds, and where fine-tuning starts.
+//!
+//! With few rankings the encoder as it is, under a well regularised linear head, is hard to beat, and a head that
+//! fits the features keeps the first steps of fine-tuning from tearing them apart (Kumar et al. 2022). The problem
+//! is convex: Bradley-Terry over the examples plus λ/2·|w − w₀|², where w₀ is the head the base came with, or zero.
+//! λ is the one with the least loss in cross-validation over examples.
+
+use super::Example;
+use super::loss::{Judged, Loss, group_loss};
+
+/// Strengths of the regularisation that are tried, in units of the features' mean square within examples.
+const STRENGTHS: [f64; 6] = [10.0, 3.0, 1.0, 0.3, 0.1, 0.03];
+/// Parts of the cross-validation.
+const FOLDS: usize = 5;
+/// Gradient steps of one fit at most.
+const ITERATIONS: usize = 200;
+
+/// Squared norm of the gradient at which a fit is done.
+const TOLERANCE: f64 = 1e-10;
+
+/// A fitted head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head {
+    /// Weights, `[width]`.
+    pub weight: Vec<f32>,
+    /// Makes the mean score 0.
+    pub bias: f32,
+    /// λ, in units of the features' mean square.
+    pub strength: f64,
+    /// Mean loss on the examples that a fit had not seen.
+    pub loss: f64,
+}
+
+/// An example's features `[responses, width]`, less their mean over the example: what differences of scores depend on.
+struct Centred<'a> {
+    example: &'a Example,
+    rows: Vec<f32>,
+}
+
+/// Fits the head to `features`, one `[responses, width]` matrix an example, starting from `prior` (`[width]`).
+///
+/// # Panics
+/// When the features do not have one row a response.
+pub fn fit_head(examples: &[Example], features: &[Vec<f32>], prior: &[f32]) -> Head {
+    let width = prior.len();
+    let data: Vec<Centred> = examples.iter().zip(features).map(|(e, rows)| centred(e, rows, width)).collect();
+    let prior: Vec<f64> = prior.iter().map(|v| f64::from(*v)).collect();
+    let unit = mean_square(&data);
+    let all: Vec<&Centred> = data.iter().collect();
+    let tried = STRENGTHS.map(|strength| (strength, cross_validated(&all, &prior, strength * unit)));
+    let (strength, loss) = tried.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)).expect("there are strengths");
+    let weight: Vec<f32> = fit(&all, &prior, strength * unit).iter().map(|v| *v as f32).collect();
+    let rows = features.iter().map(|f| f.len() / width).sum::<usize>();
+    let total: f64 = features.iter().flat_map(|f| f.chunks(width)).map(|row| dot(row, &weight)).sum();
+    Head { weight, bias: -(total / rows.max(1) as f64) as f32, strength, loss }
+}
+
+fn centred<'a>(example: &'a Example, rows: &[f32], width: usize) -> Centred<'a> {
+    assert_eq!(rows.len(), example.sequences.len() * width, "one row of features a response");
+    let mut mean = vec![0.0f64; width];
+    for row in rows.chunks(width) {
+        mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v) / example.sequences.len() as f64);
+    }
+    let rows = rows.iter().enumerate().map(|(i, v)| (f64::from(*v) - mean[i % width]) as f32).collect();
+    Centred { example, rows }
+}
+
+fn mean_square(data: &[Centred]) -> f64 {
+    let (sum, count) = data.iter().fold((0.0, 0), |(sum, count), c| {
+        (sum + c.rows.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>(), count + c.example.sequences.len())
+    });
+    (sum / count.max(1) as f64).max(1e-12)
+}
+
+fn dot(row: &[f32], weight: &[f32]) -> f64 {
+    row.iter().zip(weight).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+/// Mean loss over the examples of each part under the head fitted to the others.
+fn cross_validated(data: &[&Centred], prior: &[f64], strength: f64) -> f64 {
+    let folds = FOLDS.min(data.len());
+    let mut total = 0.0;
+    for fold in 0..folds {
+        let part = |inside: bool| -> Vec<&Centred> {
+            data.iter().enumerate().filter(|(i, _)| (i % folds == fold) == inside).map(|(_, c)| *c).collect()
+        };
+        let head = fit(&part(false), prior, strength);
+        total += part(true).iter().map(|c| example_loss(c, &head, None)).sum::<f64>();
+    }
+    total / data.len().max(1) as f64
+}
+
+/// Loss of one example under the head; adds its gradient, which has weight 1.
+fn example_loss(data: &Centred, head: &[f64], gradient: Option<&mut [f64]>) -> f64 {
+    let width = head.len();
+    let head_row = |row: &[f32]| row.iter().zip(head).map(|(a, b)| f64::from(*a) * b).sum::<f64>() as f32;
+    let scores: Vec<f32> = data.rows.chunks(width).map(head_row).collect();
+    let mut slopes = vec![0.0; scores.len()];
+    let judged = Judged { comparisons: &data.example.comparisons, ranks: &data.example.ranks };
+    let loss = group_loss(Loss::BradleyTerry, 0.0, judged, &scores, 1.0, &mut slopes);
+    if let Some(gradient) = gradient {
+        for (row, slope) in data.rows.chunks(width).zip(slopes) {
+            gradient.iter_mut().zip(row).for_each(|(g, v)| *g += f64::from(slope) * f64::from(*v));
+        }
+    }
+    loss
+}
+
+/// Mean loss with the regularisation, and its gradient.
+fn objective(data: &[&Centred], prior: &[f64], strength: f64, head: &[f64]) -> (f64, Vec<f64>) {
+    let mut gradient = vec![0.0; head.len()];
+    let share = 1.0 / data.len().max(1) as f64;
+    let loss = share * data.iter().map(|c| example_loss(c, head, Some(&mut gradient))).sum::<f64>();
+    let mut distance = 0.0;
+    for ((g, w), w0) in gradient.iter_mut().zip(head).zip(prior) {
+        *g = share * *g + strength * (w - w0);
+        distance += (w - w0).powi(2);
+    }
+    (loss + 0.5 * strength * distance, gradient)
+}
+
+/// Nesterov's accelerated gradient with a step that adapts and restarts when the value rises (O'Donoghue and Candès
+/// 2015): the objective is smooth and strongly convex.
+fn fit(data: &[&Centred], prior: &[f64], strength: f64) -> Vec<f64> {
+    let (mut head, mut ahead) = (prior.to_vec(), prior.to_vec());
+    let mut value = objective(data, prior, strength, &head).0;
+    let (mut rate, mut momentum) = (1.0 / strength.max(1e-6), 1.0f64);
+    for _ in 0..ITERATIONS {
+        let (at, gradient) = objective(data, prior, strength, &ahead);
+        let norm: f64 = gradient.iter().map(|g| g * g).sum();
+        if norm < TOLERANCE {
+            break;
+        }
+        let (next, next_value) = loop {
+            let next: Vec<f64> = ahead.iter().zip(&gradient).map(|(w, g)| w - rate * g).collect();
+            let next_value = objective(data, prior, strength, &next).0;
+            if next_value <= at - 0.25 * rate * norm || rate < 1e-9 {
+                break (next, next_value);
+            }
+            rate *= 0.5;
+        };
+        let rose = next_value > value;
+        let grown = 0.5 * (1.0 + (1.0 + 4.0 * momentum * momentum).sqrt());
+        let carry = if rose { 0.0 } else { (momentum - 1.0) / grown };
+        momentum = if rose { 1.0 } else { grown };
+        ahead = next.iter().zip(&head).map(|(new, old)| new + carry * (new - old)).collect();
+        (head, value) = (next, next_value);
+        rate *= 1.5;
+    }
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Comparison;
+    use crate::random::Stream;
+    use crate::text::Encoded;
+
+    const WIDTH: usize = 4;
+
+    /// Examples of three responses whose order follows the first feature, with noise in the other features.
+    fn cases(count: usize) -> (Vec<Example>, Vec<Vec<f32>>) {
+        let mut random = Stream::named(7, "head");
+        let (mut examples, mut features) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let rows: Vec<f32> = (0..3 * WIDTH).map(|_| random.normal() as f32).collect();
+            let better = |i: usize, j: usize| if rows[i * WIDTH] > rows[j * WIDTH] { 1.0 } else { 0.0 };
+            let comparison =
+                |(first, second)| Comparison { first, second, target: better(first, second), margin: 0.0, weight: 1.0 };
+            let comparisons = [(0, 1), (0, 2), (1, 2)].map(comparison).to_vec();
+            let encoded = Encoded { ids: vec![1], type_ids: vec![0], truncated: false, tokens_before_truncation: 1 };
+            examples.push(Example { sequences: vec![encoded; 3], comparisons, ranks: vec![None; 3] });
+            features.push(rows);
+        }
+        (examples, features)
+    }
+
+    #[test]
+    fn the_feature_that_orders_is_found() {
+        let (examples, features) = cases(60);
+        let head = fit_head(&examples, &features, &[0.0; WIDTH]);
+        let others = head.weight[1..].iter().fold(0.0f32, |most, w| most.max(w.abs()));
+        assert!(head.weight[0] > 5.0 * others, "{head:?}");
+        assert!(head.loss < 0.5, "{head:?}");
+    }
+
+    #[test]
+    fn the_gradient_vanishes_at_the_fit() {
+        let (examples, features) = cases(20);
+        let data: Vec<Centred> = examples.iter().zip(&features).map(|(e, f)| centred(e, f, WIDTH)).collect();
+        let all: Vec<&Centred> = data.iter().collect();
+        let prior = [0.5, -0.5, 0.0, 0.1];
+        for strength in [0.01, 1.0] {
+            let head = fit(&all, &prior, strength);
+            let (_, gradient) = objective(&all, &prior, strength, &head);
+            assert!(gradient.iter().all(|g| g.abs() < 1e-4), "{strength}: {gradient:?}");
+        }
+    }
+
+    #[test]
+    fn the_gradient_is_the_slope_of_the_objective() {
+        let (examples, features) = cases(5);
+        let data: Vec<Centred> = examples.iter().zip(&features).map(|(e, f)| centred(e, f, WIDTH)).collect();
+        let all: Vec<&Centred> = data.iter().collect();
+        let (prior, head) = ([0.0; WIDTH], [0.3, -0.2, 0.1, 0.0]);
+        let (_, gradient) = objective(&all, &prior, 0.1, &head);
+        for i in 0..WIDTH {
+            let moved = |by: f64| {
+                let mut head = head;
+                head[i] += by;
+                objective(&all, &prior, 0.1, &head).0
+            };
+            let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+            assert!((slope - gradient[i]).abs() < 1e-3, "{i}: {slope} {}", gradient[i]);
+        }
+    }
+
+    #[test]
+    fn nothing_to_learn_leaves_the_prior() {
+        let (mut examples, features) = cases(6);
+        examples.iter_mut().flat_map(|e| &mut e.comparisons).for_each(|c| c.target = 0.5);
+        let flat: Vec<Vec<f32>> = features.iter().map(|f| vec![1.0; f.len()]).collect();
+        let head = fit_head(&examples, &flat, &[1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(head.weight, [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(head.bias, -10.0);
+    }
+}
