@@ -13,6 +13,7 @@ macro_rules! outln {
     ($($text:tt)*) => { out!("{}\n", format_args!($($text)*)) };
 }
 
+mod boxed;
 mod commands;
 mod defaults;
 mod display;

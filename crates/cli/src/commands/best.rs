@@ -17,8 +17,8 @@ pub struct Args {
     /// Rows with prompts and responses, of any kind; `-` is standard input
     #[arg(value_name = "DATA", required = true)]
     data: Vec<PathBuf>,
-    /// Judge directory
-    #[arg(long, value_name = "JUDGE")]
+    /// Judge directory, or the judge in the box
+    #[arg(long, value_name = "JUDGE", default_value = crate::boxed::NAME)]
     judge: String,
     /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else bf16 where the processor has it]
     #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]

@@ -11,6 +11,7 @@ pub mod quickstart;
 pub mod score;
 pub mod train;
 
+use crate::boxed;
 use anyhow::{Context, bail};
 use kudos::models::{Config, RewardConfig, RewardModel, check_length};
 use kudos::nn::Precision;
@@ -55,7 +56,10 @@ fn choice<T: DeserializeOwned>(name: &str) -> Result<T, String> {
 
 /// The directory of a model given by path or by name.
 fn resolve(name: &str) -> anyhow::Result<PathBuf> {
-    Ok(kudos::hub::resolve(name)?)
+    match boxed::resolve(name)? {
+        Some(dir) => Ok(dir),
+        None => Ok(kudos::hub::resolve(name)?),
+    }
 }
 
 /// How training on a base encodes: a base that is a judge keeps its rendering, and flags win.

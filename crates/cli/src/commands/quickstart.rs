@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "kudos-quickstart")]
     dir: PathBuf,
     /// What to start from; fetched when it is not there
-    #[arg(long, value_name = "M", default_value = "all-minilm-l6-v2")]
+    #[arg(long, value_name = "M", default_value = crate::boxed::QUICK_BASE)]
     base: String,
     /// Training steps
     #[arg(long, value_name = "N", default_value_t = 100)]
@@ -94,7 +94,7 @@ fn write_part(name: &str, path: &Path) -> anyhow::Result<()> {
 
 fn fetch_base(args: &Args, global: &Global) -> anyhow::Result<()> {
     heading(global, "Get a small pretrained base", &format!("kudos pull {}", args.base));
-    match kudos::hub::resolve(&args.base) {
+    match super::resolve(&args.base) {
         Ok(path) => {
             if !global.quiet {
                 outln!("{} is there: {}", args.base, path.display());

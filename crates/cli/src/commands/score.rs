@@ -17,13 +17,14 @@ use std::sync::mpsc::SyncSender;
 #[command(after_help = "Examples:
   kudos score answers.csv --judge judge -o scored.csv
   kudos score pairs.jsonl.gz --judge judge > scored.jsonl
+  kudos score --prompt 'Why is the sky blue?' --response 'Because it is.'      by the judge in the box
   kudos score --judge judge --prompt 'Why is the sky blue?' --response 'Because of Rayleigh scattering.'")]
 pub struct Args {
     /// Rows to score, of any kind; `-` is standard input
     #[arg(value_name = "DATA", required_unless_present = "response", conflicts_with = "response")]
     data: Option<PathBuf>,
-    /// Judge directory
-    #[arg(long, value_name = "JUDGE")]
+    /// Judge directory, or the judge in the box
+    #[arg(long, value_name = "JUDGE", default_value = crate::boxed::NAME)]
     judge: String,
     /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else bf16 where the processor has it]
     #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]

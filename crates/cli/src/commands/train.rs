@@ -8,6 +8,7 @@ use kudos::data::{FileInfo, Group, Loaded, Options, load_groups, split_by_prompt
 use kudos::eval::{Metrics, Outcome, render_table, verdict};
 use kudos::models::{ClassifierSource, LoadOptions, TrainedOn, load};
 use kudos::nn::Precision;
+use kudos::nn::weights::INT8_FILE;
 use kudos::text::Encoder;
 use kudos::train::{
     Asked, Event, Example, Extent, Finished, HeldOut, JudgeFiles, Recipe, StepMetrics, Trainer, each_pair_alone, epoch,
@@ -29,8 +30,8 @@ pub struct Args {
     /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is standard input
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
-    /// What to start from: a model directory, or a name that `kudos pull` knows
-    #[arg(long, value_name = "M")]
+    /// What to start from: a model directory, a name that `kudos pull` knows, or the judge in the box
+    #[arg(long, value_name = "M", default_value = crate::boxed::NAME)]
     base: String,
     /// Directory of the judge
     #[arg(long, short, value_name = "DIR", default_value = "judge")]
@@ -188,6 +189,9 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let seed = asked.seed.unwrap_or(42);
     let (model, head) = load(&base, LoadOptions::Base { seed, new_head: args.new_head })
         .with_context(|| format!("cannot start from {}", args.base))?;
+    if base.join(INT8_FILE).exists() {
+        note(global, "the base is stored in 8 bits; training starts from its weights as they are rounded");
+    }
     let encoder = Encoder::load(&base, encode_settings(&base, &model.config, args.max_length, args.truncation)?)?;
     encoder.notes().iter().for_each(|line| note(global, line));
     let held_out = data.held_out(&encoder)?;

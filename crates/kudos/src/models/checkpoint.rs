@@ -25,12 +25,6 @@ pub enum LoadError {
         /// First missing tensor.
         tensor: String,
     },
-    /// Weights rounded to 8 bits, where training needs all of them.
-    #[error("{path}: its weights are stored in int8, for scoring only; train from the judge it was made from")]
-    Int8Base {
-        /// File.
-        path: PathBuf,
-    },
     /// A head of another width.
     #[error(
         "{path}: the classification head has {found} outputs, a judge has 1; to replace it by a new one, train with --new-head"
@@ -66,7 +60,8 @@ pub enum LoadOptions {
     },
 }
 
-/// Loads the model of a directory with `config.json` and safetensors.
+/// Loads the model of a directory with `config.json` and safetensors. Weights that are stored in 8 bits are widened: the
+/// model computes in f32 what they say.
 ///
 /// # Errors
 /// [`LoadError`] for a config or tensors that do not describe exactly this model.
@@ -82,9 +77,6 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(Model, ClassifierSource
     }
     let mut model = Model::declare(config)?;
     let sources = match_tensors(&model, &checkpoint, source)?;
-    if matches!(options, LoadOptions::Base { .. }) && sources.iter().flatten().any(|name| checkpoint.is_int8(name)) {
-        return Err(LoadError::Int8Base { path: checkpoint.path().into() });
-    }
     model.parameters.allocate();
     fill(&mut model, &checkpoint, &sources, options)?;
     Ok((model, source))
