@@ -35,8 +35,8 @@ pub struct Args {
     /// Labelled data: rankings, pairs, comparisons or groups; `-` is standard input
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
-    /// Judge directory; two of them are compared on the same pairs
-    #[arg(long, required = true, value_name = "JUDGE")]
+    /// Judge directory, or the judge in the box; two of them are compared on the same pairs
+    #[arg(long, value_name = "JUDGE", default_value = crate::boxed::NAME)]
     judge: Vec<String>,
     /// Fit the temperature on DATA and store it in the judge's reward.json
     #[arg(long, conflicts_with = "suite")]
