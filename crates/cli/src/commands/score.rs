@@ -186,7 +186,7 @@ fn score_window(judge: &mut RewardModel, window: Window, writer: &mut Writer, ta
 /// The texts of a row, in the order of its score columns.
 fn inputs(record: &Record) -> Vec<Input<'_>> {
     match record {
-        Record::Ranked { prompt, response, .. } | Record::Unlabelled { prompt, response } => {
+        Record::Ranked { prompt, response, .. } | Record::Unlabelled { prompt, response, .. } => {
             vec![(Some(prompt), response)]
         }
         Record::Pair { prompt, chosen, rejected, .. } => {

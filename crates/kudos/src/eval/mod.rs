@@ -20,10 +20,12 @@
 //! | `best_of_n.rs` | what picking by this judge would bring |
 //! | `calibration.rs` | whether 80 % sure means right in 80 % |
 //! | `length.rs` | how much the score follows length |
+//! | `attributes.rs` | ratings of single attributes: one judge output each |
 //! | `report.rs` | all of it together, for a file and its subsets |
 //! | `table.rs` | the same for the terminal |
 //! | `verdict.rs` | the same in words, with what to do next |
 
+mod attributes;
 mod best_of_n;
 mod bootstrap;
 mod calibration;
@@ -34,6 +36,7 @@ mod report;
 mod table;
 mod verdict;
 
+pub use attributes::{AttributeMetrics, attribute_metrics};
 pub use best_of_n::BestOfN;
 pub use calibration::Bin;
 pub use report::{DataReport, EvalError, EvalOptions, Metrics, evaluate, fit_temperature, reliability};
@@ -75,6 +78,7 @@ mod testing {
             content: Content::Text(text.to_string()),
             rank: None,
             score: None,
+            attributes: Default::default(),
             location: location(1),
         };
         Group {
