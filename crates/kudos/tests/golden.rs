@@ -216,6 +216,7 @@ fn pairs(expected: &Expected) -> Vec<Example> {
     let rejected = expected.sequences("rejected_ids", None, "rejected_offsets");
     let margins = if expected.has("margin") { expected.f32("margin") } else { vec![0.0; chosen.len()] };
     let example = |((chosen, rejected), margin)| Example {
+        ratings: Vec::new(),
         sequences: vec![chosen, rejected],
         comparisons: vec![Comparison { first: 0, second: 1, target: 1.0, margin, weight: 1.0 }],
         ranks: vec![None; 2],

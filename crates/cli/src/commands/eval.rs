@@ -5,9 +5,10 @@ use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
 use kudos::data::{Group, Loaded, Options, load_groups};
-use kudos::eval::{DataReport, EvalOptions, evaluate, render_table};
-use kudos::models::{Input, RewardModel};
+use kudos::eval::{DataReport, EvalOptions, attribute_metrics, evaluate, render_table};
+use kudos::models::{Input, Rated, RewardModel};
 use kudos::nn::Precision;
+use kudos::train::is_rated;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -71,37 +72,62 @@ fn report(
     options: &EvalOptions,
     global: &Global,
 ) -> anyhow::Result<DataReport> {
-    let groups: Vec<Group> = loaded.groups.iter().filter(|g| !g.comparisons.is_empty()).cloned().collect();
+    let names = judge.attributes().to_vec();
+    let labelled = |g: &&Group| !g.comparisons.is_empty() || is_rated(g, &names);
+    let groups: Vec<Group> = loaded.groups.iter().filter(labelled).cloned().collect();
     if groups.is_empty() {
-        bail!("nothing to evaluate on: no row says which response is better (expected ranks, pairs, labels or scores)");
+        bail!(
+            "nothing to evaluate on: no row says which response is better (expected ranks, pairs, labels or scores, or ratings of the judge's attributes)"
+        );
     }
-    let (scores, truncated) = score_groups(judge, &groups, global)?;
+    let (rated, truncated) = rate_groups(judge, &groups, global)?;
+    let scores = overall(&rated);
     let name = &loaded.files.first().context("no file was read")?.file;
     let mut report = evaluate(name, &groups, &scores, options)?;
     report.truncated = Some(truncated);
+    if !names.is_empty() {
+        let outputs: Vec<Vec<Vec<f32>>> =
+            rated.into_iter().map(|group| group.into_iter().map(|r| r.attributes).collect()).collect();
+        report.attributes = attribute_metrics(&names, &groups, &outputs);
+    }
     Ok(report)
 }
 
-/// Scores of all responses of all groups, and how many were cut.
+/// The overall score of each response.
+pub fn overall(rated: &[Vec<Rated>]) -> Vec<Vec<f32>> {
+    rated.iter().map(|group| group.iter().map(|r| r.scored.score).collect()).collect()
+}
+
+/// Overall scores of all responses of all groups, and how many were cut.
 pub fn score_groups(
     judge: &mut RewardModel,
     groups: &[Group],
     global: &Global,
 ) -> anyhow::Result<(Vec<Vec<f32>>, usize)> {
+    let (rated, truncated) = rate_groups(judge, groups, global)?;
+    Ok((overall(&rated), truncated))
+}
+
+/// Scores and outputs of all responses of all groups, and how many were cut.
+pub fn rate_groups(
+    judge: &mut RewardModel,
+    groups: &[Group],
+    global: &Global,
+) -> anyhow::Result<(Vec<Vec<Rated>>, usize)> {
     let mut progress = Progress::new(Some(groups.len() as u64), "groups", global.quiet);
-    let (mut scores, mut truncated) = (Vec::with_capacity(groups.len()), 0);
+    let (mut rated, mut truncated) = (Vec::with_capacity(groups.len()), 0);
     for chunk in groups.chunks(128) {
         let inputs: Vec<Input> =
             chunk.iter().flat_map(|g| g.responses.iter().map(|r| (g.prompt.as_ref(), &r.content))).collect();
-        let mut scored = judge.score(&inputs)?.into_iter();
+        let mut found = judge.rate(&inputs)?.into_iter();
         for group in chunk {
-            let own: Vec<_> = scored.by_ref().take(group.responses.len()).collect();
-            truncated += own.iter().filter(|s| s.truncated).count();
-            scores.push(own.iter().map(|s| s.score).collect());
+            let own: Vec<_> = found.by_ref().take(group.responses.len()).collect();
+            truncated += own.iter().filter(|r| r.scored.truncated).count();
+            rated.push(own);
         }
         interrupt::check()?;
-        progress.set(scores.len() as u64, "");
+        progress.set(rated.len() as u64, "");
     }
     progress.finish();
-    Ok((scores, truncated))
+    Ok((rated, truncated))
 }

@@ -2,6 +2,7 @@
 
 use super::loss::Loss;
 use super::optimizer::Schedule;
+use crate::models::AttributeHead;
 use crate::nn::Precision;
 use crate::text::Truncation;
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,9 @@ pub struct Settings {
     pub save_every: u64,
     /// Whether the judge is the best evaluated checkpoint, not the last one.
     pub keep_best: bool,
+    /// The attributes that are learnt, one output each; without them, one score from the order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<AttributeHead>,
 }
 
 /// A setting that makes no sense.
@@ -148,6 +152,7 @@ impl Asked {
             early_stop: self.early_stop.unwrap_or(0),
             save_every: self.save_every.unwrap_or(100),
             keep_best: evaluates && !trl,
+            attributes: None,
         })
     }
 
