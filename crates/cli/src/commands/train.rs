@@ -431,7 +431,10 @@ fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, global: &Global
     match &finished.held_out {
         Some(report) => {
             note(global, &render_table(std::slice::from_ref(report)));
-            explain(trainer, finished, &report.metrics, global);
+            // Ratings without an order have no accuracy to explain.
+            if report.metrics.pairs > 0 {
+                explain(trainer, finished, &report.metrics, global);
+            }
         }
         None => note(global, "nothing was held out: use `kudos eval` on prompts that were not trained on"),
     }

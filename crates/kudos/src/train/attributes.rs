@@ -282,8 +282,9 @@ mod tests {
         let rows: Vec<&[Option<f32>]> = ratings.iter().map(Vec::as_slice).collect();
         let mut gradient = [0.0; 4];
         attribute_loss(&rows, &outputs, 1.0, &mut gradient);
-        assert_eq!(gradient[3], 0.0);
-        assert!(gradient[0] < 0.0 && gradient[1] > 0.0 && gradient[2] < 0.0 || gradient[2] > 0.0);
+        let push = 1.0 / (1.0 + 1f32.exp());
+        let expected = [(-0.5 - push) / 2.0, 1.0, (-0.5 + push) / 2.0, 0.0];
+        assert!(gradient.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6), "{gradient:?}");
         assert_eq!(value(&[vec![None], vec![None]], &[1.0, 2.0]), 0.0);
         assert_eq!(value(&[], &[]), 0.0);
         assert!(value(&[vec![Some(1.0)], vec![Some(-1.0)]], &[-1e4, 1e4]).is_finite());
