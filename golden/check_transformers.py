@@ -5,6 +5,7 @@
 
 Without --data it scores made-up pairs, comparisons and groups: very short and very long texts, emoji, accents,
 Chinese, markup. Only judges that render texts as `pair` (encoders) and rows of plain text are compared.
+Of a judge of attributes, all outputs are compared.
 Prints the largest absolute differences; exits with 1 if one is above --tolerance.
 """
 
@@ -70,12 +71,13 @@ def responses_of(row):
     return texts
 
 
-def scores_in(row):
-    """The scores that Kudos wrote into a row, in the order of responses_of."""
+def scores_in(row, attributes):
+    """The outputs that Kudos wrote into a row, a list for each of responses_of: the score, or one output an attribute."""
+    names = [f"_{name}" for name in attributes] or [""]
     for keys in (["score_chosen", "score_rejected"], ["score_a", "score_b"], ["score"]):
         if keys[0] in row:
-            return [row[key] for key in keys]
-    return row["scores"]
+            return [[row[key + name] for name in names] for key in keys]
+    return [list(outputs) for outputs in zip(*(row["scores" + name] for name in names))]
 
 
 class Judge:
@@ -94,6 +96,10 @@ class Judge:
         positions = config.max_position_embeddings - skipped
         self.max_length = min(reward.get("max_length", 512), positions)
         self.keeps_response = reward.get("truncation") == "keep_response"
+        self.attributes = reward.get("attributes", {}).get("names", [])
+        named = [config.id2label[i] for i in range(config.num_labels)]
+        if self.attributes and named != self.attributes:
+            raise SystemExit(f"config.json calls the outputs {named}, reward.json {self.attributes}")
         self.has_settings = "sentence_transformers" in config.to_dict()
         self.cross_encoder = CrossEncoder(str(directory), device="cpu", max_length=self.max_length)
 
@@ -104,10 +110,11 @@ class Judge:
     @torch.no_grad()
     def score(self, prompt, response):
         ids = self.tokenizer(prompt, response, truncation=True, max_length=self.max_length, return_tensors="pt")
-        return self.model(**ids).logits[0, 0].item()
+        return self.model(**ids).logits[0].tolist()
 
     def score_cross_encoder(self, prompt, response):
-        return float(self.cross_encoder.predict([(prompt, response)], show_progress_bar=False)[0])
+        outputs = self.cross_encoder.predict([(prompt, response)], show_progress_bar=False)[0]
+        return [float(output) for output in outputs] if self.attributes[1:] else [float(outputs)]
 
 
 def kudos_rows(kudos, judge, file, rows, extra):
@@ -122,18 +129,22 @@ def kudos_rows(kudos, judge, file, rows, extra):
     return scored
 
 
+def largest_difference(found, expected):
+    return max(abs(a - b) for a, b in zip(found, expected, strict=True))
+
+
 def compare(judge, rows, scored):
     """(texts compared, largest |kudos - transformers|, largest |sentence-transformers - transformers|)"""
     count = kudos_worst = cross_worst = 0
     for row, answer in zip(rows, scored):
-        found = scores_in(answer)
-        for response, score in zip(responses_of(row), found, strict=True):
+        found = scores_in(answer, judge.attributes)
+        for response, outputs in zip(responses_of(row), found, strict=True):
             if not judge.comparable(row["prompt"], response):
                 continue
             expected = judge.score(row["prompt"], response)
             count += 1
-            kudos_worst = max(kudos_worst, abs(score - expected))
-            cross_worst = max(cross_worst, abs(judge.score_cross_encoder(row["prompt"], response) - expected))
+            kudos_worst = max(kudos_worst, largest_difference(outputs, expected))
+            cross_worst = max(cross_worst, largest_difference(judge.score_cross_encoder(row["prompt"], response), expected))
     return count, kudos_worst, cross_worst
 
 

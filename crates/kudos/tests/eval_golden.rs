@@ -66,7 +66,8 @@ fn new_group(prompt: &str, responses: Vec<Response>, comparisons: Vec<Comparison
 
 /// A response of so many characters, of two bytes each.
 fn response(characters: usize, rank: Option<f64>) -> Response {
-    Response { content: Content::Text("ü".repeat(characters)), rank, score: None, location: location() }
+    let (content, attributes) = (Content::Text("ü".repeat(characters)), Default::default());
+    Response { content, rank, score: None, attributes, location: location() }
 }
 
 fn comparison(first: usize, second: usize, target: f32) -> Comparison {

@@ -3,7 +3,10 @@
 //! The numbers come from `golden/make_golden.py` and `golden/make_trl.py`.
 
 use kudos::data::Comparison;
-use kudos::models::{ClassifierSource, LoadOptions, Model, Workspace, load, push};
+use kudos::models::{
+    AttributeHead, ClassifierSource, LoadOptions, Model, Weighting, Workspace, load, load_for_attributes, push,
+    score_encoded,
+};
 use kudos::nn::{Batch, Gradients, Mode, Packed, Precision, Storage, Tape, Weights};
 use kudos::text::Encoded;
 use kudos::train::{Asked, Example, Judged, Loss, Optimizer, Recipe, Trainer, group_loss};
@@ -107,6 +110,39 @@ fn logits_are_pytorchs() {
         let (model, expected, sequences) = case(name);
         assert_close(&logits(&model, &sequences), &expected.f32("logits"), 1e-5, name);
     }
+}
+
+/// PyTorch's logits `[sequences, 3]`, also as outputs that are converted to ratings and back.
+#[test]
+fn several_outputs_are_pytorchs_and_scale() {
+    let names: Vec<String> = (0..3).map(|i| format!("LABEL_{i}")).collect();
+    let (mut model, source) = load_for_attributes(&dir("bert_3_labels"), &names, 1, false).unwrap();
+    assert_eq!(source, ClassifierSource::Checkpoint);
+    let (_, expected, sequences) = case("bert_3_labels");
+    let golden = expected.f32("logits");
+    let outputs = |model: &Model| score_encoded(model, &sequences, &mut Workspace::default()).unwrap();
+    assert_close(&outputs(&model), &golden, 1e-5, "logits");
+    let (weights, means, stds) = (vec![1.0; 3], vec![3.0, 50.0, -1.0], vec![0.5, 20.0, 2.0]);
+    let head = AttributeHead { names, weights, intercept: 0.0, weighting: Weighting::Equal, means, stds };
+    head.to_ratings(&mut model);
+    assert_close(&outputs(&model), &head.ratings(&golden), 1e-4, "ratings");
+    head.to_standardised(&mut model);
+    assert_close(&outputs(&model), &golden, 1e-4, "back again");
+}
+
+#[test]
+fn a_head_for_other_outputs_is_new() {
+    let names = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
+    let (kept, _) = load(&dir("bert_3_labels"), LoadOptions::Judge).unwrap();
+    let (renamed, source) = load_for_attributes(&dir("bert_3_labels"), &names, 1, false).unwrap();
+    assert_eq!((source, renamed.config.labels), (ClassifierSource::New, 3));
+    assert_ne!(renamed.output_layer(), kept.output_layer());
+    let (one, source) = load_for_attributes(&dir("bert"), &names[..1], 1, false).unwrap();
+    assert_eq!((source, one.config.labels), (ClassifierSource::New, 1));
+    let (judge, _) = load(&dir("bert"), LoadOptions::Judge).unwrap();
+    let (again, source) = load(&dir("bert"), LoadOptions::Base { seed: 1, new_head: true }).unwrap();
+    assert_eq!(source, ClassifierSource::New);
+    assert_ne!(again.output_layer(), judge.output_layer(), "--new-head makes a new one of the same size too");
 }
 
 #[test]
@@ -254,6 +290,7 @@ fn pairs(expected: &Expected) -> Vec<Example> {
     let rejected = expected.sequences("rejected_ids", None, "rejected_offsets");
     let margins = if expected.has("margin") { expected.f32("margin") } else { vec![0.0; chosen.len()] };
     let example = |((chosen, rejected), margin)| Example {
+        ratings: Vec::new(),
         sequences: vec![chosen, rejected],
         comparisons: vec![Comparison { first: 0, second: 1, target: 1.0, margin, weight: 1.0 }],
         ranks: vec![None; 2],

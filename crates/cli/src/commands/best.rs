@@ -1,7 +1,10 @@
 //! `kudos best`: keep the good responses: best of n, the k best, those above a score, the top percent.
 
-use super::{Global, announce_precision, choice, eval::score_groups, load_judge, train::report_problems};
+use super::eval::{overall, rate_groups};
+use super::{Global, announce_precision, attributes, choice, load_judge, train::report_problems};
+use anyhow::bail;
 use kudos::data::{Group, Options, OutputFormat, Writer, load_groups};
+use kudos::models::{Rated, RewardModel};
 use kudos::nn::Precision;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -12,7 +15,8 @@ use std::path::PathBuf;
   kudos best answers.csv --judge judge                      the best response of each prompt
   kudos best answers.csv --judge judge -k 2 -o best.jsonl
   kudos best answers.jsonl --judge judge --min-score 1.5
-  kudos best answers.jsonl --judge judge --top-percent 10 -o sft.parquet")]
+  kudos best answers.jsonl --judge judge --top-percent 10 -o sft.parquet
+  kudos best answers.jsonl --judge judge --by helpfulness      of a judge trained with --attributes")]
 pub struct Args {
     /// Rows with prompts and responses, of any kind; `-` is standard input
     #[arg(value_name = "DATA", required = true)]
@@ -38,6 +42,9 @@ pub struct Args {
     /// Make the first unusable row an error
     #[arg(long)]
     strict: bool,
+    /// Choose by this attribute of the judge [default: by the score, the weighted sum of its attributes]
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -50,17 +57,22 @@ fn percent(text: &str) -> Result<f64, String> {
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut judge = load_judge(&args.judge, args.precision)?;
+    let by = attribute_of(&judge, args)?;
     announce_precision(&judge, global);
     let loaded = load_groups(&args.data, &Options { strict: args.strict, ..Options::default() })?;
     report_problems(&loaded, global);
-    let (scores, truncated) = score_groups(&mut judge, &loaded.groups, global)?;
+    let (rated, truncated) = rate_groups(&mut judge, &loaded.groups, global)?;
+    let scores = match by {
+        None => overall(&rated),
+        Some(by) => rated.iter().map(|group| group.iter().map(|r| r.attributes[by]).collect()).collect(),
+    };
     let kept = choose(&scores, args);
     let output = args.output.clone().unwrap_or_else(|| "-".into());
     let mut writer = Writer::create(&output, OutputFormat::of_name(&output))?;
     let mut count = 0;
-    for (group, (scores, kept)) in loaded.groups.iter().zip(scores.iter().zip(&kept)) {
+    for (group, (rated, kept)) in loaded.groups.iter().zip(rated.iter().zip(&kept)) {
         for &index in kept {
-            writer.write(&row(group, index, scores[index]))?;
+            writer.write(&row(group, index, &rated[index], judge.attributes()))?;
             count += 1;
         }
     }
@@ -73,6 +85,19 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The output that `--by` names.
+fn attribute_of(judge: &RewardModel, args: &Args) -> anyhow::Result<Option<usize>> {
+    let Some(by) = &args.by else { return Ok(None) };
+    let names = judge.attributes();
+    match names.iter().position(|name| name == by) {
+        Some(place) => Ok(Some(place)),
+        None if names.is_empty() => {
+            bail!("--by {by}: the judge {} has one score and no attributes; train one with --attributes", args.judge)
+        }
+        None => bail!("--by {by}: expected an attribute of the judge {}: {}", args.judge, names.join(", ")),
+    }
 }
 
 /// Indices of the kept responses of each group, best first.
@@ -101,13 +126,19 @@ fn top_threshold(scores: &[Vec<f32>], percent: f64) -> f32 {
     all.get(count.max(1) - 1).copied().unwrap_or(f32::INFINITY)
 }
 
-fn row(group: &Group, index: usize, score: f32) -> Map<String, Value> {
-    let mut row = Map::new();
+/// The kept response with its score, the judge's output for each attribute (`score_NAME`), and the ratings and extra columns
+/// of the data.
+fn row(group: &Group, index: usize, rated: &Rated, names: &[String]) -> Map<String, Value> {
+    let (mut row, response) = (Map::new(), &group.responses[index]);
     if let Some(prompt) = &group.prompt {
         row.insert("prompt".into(), prompt.to_value());
     }
-    row.insert("response".into(), group.responses[index].content.to_value());
-    row.insert("score".into(), json!(score));
+    row.insert("response".into(), response.content.to_value());
+    row.insert("score".into(), json!(rated.scored.score));
+    attributes::put_columns(&mut row, names, "score", std::slice::from_ref(rated), |values| json!(values[0]));
+    for (name, rating) in &response.attributes {
+        row.entry(format!("attribute:{name}")).or_insert_with(|| json!(rating));
+    }
     for (key, value) in &group.extra {
         row.entry(key.as_str()).or_insert_with(|| value.clone());
     }

@@ -1,7 +1,7 @@
 //! `kudos check`: what is wrong with this data, before training on it.
 
 use anyhow::{Context, bail};
-use kudos::data::check::{self, Baseline, CheckOptions, EncodedInfo, Finding, Report, Severity};
+use kudos::data::check::{self, Baseline, CheckOptions, EncodedInfo, Finding, Ratings, Report, Severity};
 use kudos::data::{Content, FileInfo, Options, load_groups};
 use kudos::models::{Config, Input};
 use kudos::text::{Encoder, TextError};
@@ -103,6 +103,10 @@ fn print(text: &str) -> anyhow::Result<()> {
 fn render(report: &Report, show: usize) -> String {
     let mut text = table(report);
     let _ = writeln!(text, "\n{}", headline(report));
+    for (name, Ratings { ratings, missing, min, max, mean }) in &report.attributes {
+        let rated = counted(*ratings, "rating");
+        let _ = writeln!(text, "attribute {name}: {rated} from {min} to {max}, mean {mean:.2}; {missing} missing");
+    }
     for severity in [Severity::Error, Severity::Warning, Severity::Note] {
         for finding in report.findings.iter().filter(|finding| finding.severity == severity) {
             text += &paragraph(finding, show);

@@ -16,10 +16,15 @@ use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
 use kudos::data::{Group, Loaded, Options, load_groups};
-use kudos::eval::{Analysis, AnalysisOptions, DataReport, EvalOptions, Suite, analyse, evaluate, render_table};
-use kudos::models::{Input, RewardModel};
+use kudos::eval::{
+    Analysis, AnalysisOptions, AttributeMetrics, DataReport, EvalOptions, Suite, analyse, attribute_metrics, evaluate,
+    render_table,
+};
+use kudos::models::{Input, Rated, RewardModel};
 use kudos::nn::Precision;
+use kudos::train::is_rated;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Measure a judge: accuracy with its interval, rank correlations, calibration, length.
@@ -141,20 +146,27 @@ struct Scored {
     file: String,
     groups: Vec<Group>,
     scores: Vec<Vec<f32>>,
+    attributes: BTreeMap<String, AttributeMetrics>,
     truncated: usize,
 }
 
 impl Scored {
     fn new(judge: &mut RewardModel, loaded: &Loaded, global: &Global) -> anyhow::Result<Self> {
-        let groups = judged_groups(loaded)?;
-        let (scores, truncated) = score_groups(judge, &groups, global)?;
+        let names = judge.attributes().to_vec();
+        let groups = judged_groups(loaded, &names)?;
+        let (rated, truncated) = rate_groups(judge, &groups, global)?;
+        let scores = overall(&rated);
+        let outputs = |group: Vec<Rated>| group.into_iter().map(|r| r.attributes).collect();
+        let outputs: Vec<Vec<Vec<f32>>> = rated.into_iter().map(outputs).collect();
+        let attributes = attribute_metrics(&names, &groups, &outputs);
         let file = loaded.files.first().context("no file was read")?.file.clone();
-        Ok(Self { file, groups, scores, truncated })
+        Ok(Self { file, groups, scores, attributes, truncated })
     }
 
     fn report(&self, options: &EvalOptions) -> anyhow::Result<DataReport> {
         let mut report = evaluate(&self.file, &self.groups, &self.scores, options)?;
         report.truncated = Some(self.truncated);
+        report.attributes = self.attributes.clone();
         Ok(report)
     }
 
@@ -162,41 +174,58 @@ impl Scored {
         let options = AnalysisOptions { eval: *options, ..AnalysisOptions::default() };
         let mut analysis = analyse(&self.file, &self.groups, &self.scores, &options)?;
         analysis.data.truncated = Some(self.truncated);
+        analysis.data.attributes = self.attributes.clone();
         Ok(analysis)
     }
 }
 
-/// The groups that say which response is better; an error if there are none.
-fn judged_groups(loaded: &Loaded) -> anyhow::Result<Vec<Group>> {
-    let groups: Vec<Group> = loaded.groups.iter().filter(|g| !g.comparisons.is_empty()).cloned().collect();
+/// The groups that say which response is better, or rate one of these attributes; an error if there are none.
+fn judged_groups(loaded: &Loaded, attributes: &[String]) -> anyhow::Result<Vec<Group>> {
+    let labelled = |g: &&Group| !g.comparisons.is_empty() || is_rated(g, attributes);
+    let groups: Vec<Group> = loaded.groups.iter().filter(labelled).cloned().collect();
     match groups.is_empty() {
         true => bail!(
-            "nothing to evaluate on: no row says which response is better (expected ranks, pairs, labels or scores)"
+            "nothing to evaluate on: no row says which response is better (expected ranks, pairs, labels or scores, or ratings of the judge's attributes)"
         ),
         false => Ok(groups),
     }
 }
 
-/// Scores of all responses of all groups, and how many were cut.
+/// The overall score of each response.
+pub fn overall(rated: &[Vec<Rated>]) -> Vec<Vec<f32>> {
+    rated.iter().map(|group| group.iter().map(|r| r.scored.score).collect()).collect()
+}
+
+/// Overall scores of all responses of all groups, and how many were cut.
 pub fn score_groups(
     judge: &mut RewardModel,
     groups: &[Group],
     global: &Global,
 ) -> anyhow::Result<(Vec<Vec<f32>>, usize)> {
+    let (rated, truncated) = rate_groups(judge, groups, global)?;
+    Ok((overall(&rated), truncated))
+}
+
+/// Scores and outputs of all responses of all groups, and how many were cut.
+pub fn rate_groups(
+    judge: &mut RewardModel,
+    groups: &[Group],
+    global: &Global,
+) -> anyhow::Result<(Vec<Vec<Rated>>, usize)> {
     let mut progress = Progress::new(Some(groups.len() as u64), "groups", global.quiet);
-    let (mut scores, mut truncated) = (Vec::with_capacity(groups.len()), 0);
+    let (mut rated, mut truncated) = (Vec::with_capacity(groups.len()), 0);
     for chunk in groups.chunks(128) {
         let inputs: Vec<Input> =
             chunk.iter().flat_map(|g| g.responses.iter().map(|r| (g.prompt.as_ref(), &r.content))).collect();
-        let mut scored = judge.score(&inputs)?.into_iter();
+        let mut found = judge.rate(&inputs)?.into_iter();
         for group in chunk {
-            let own: Vec<_> = scored.by_ref().take(group.responses.len()).collect();
-            truncated += own.iter().filter(|s| s.truncated).count();
-            scores.push(own.iter().map(|s| s.score).collect());
+            let own: Vec<_> = found.by_ref().take(group.responses.len()).collect();
+            truncated += own.iter().filter(|r| r.scored.truncated).count();
+            rated.push(own);
         }
         interrupt::check()?;
-        progress.set(scores.len() as u64, "");
+        progress.set(rated.len() as u64, "");
     }
     progress.finish();
-    Ok((scores, truncated))
+    Ok((rated, truncated))
 }

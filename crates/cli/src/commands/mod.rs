@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod attributes;
 pub mod best;
 pub mod check;
 pub mod eval;

@@ -1,11 +1,11 @@
 //! `kudos score`: the judge's number for every response, rows in order, at constant memory.
 
-use super::{Global, announce_precision, choice, load_judge};
+use super::{Global, announce_precision, attributes, choice, load_judge};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::bail;
 use kudos::data::{Content, DataError, Options, OutputFormat, Reader, Record, Row, Writer};
-use kudos::models::{Input, RewardModel, Scored};
+use kudos::models::{Input, Rated, RewardModel};
 use kudos::nn::Precision;
 use kudos::text::{Encoded, Encoder};
 use serde_json::{Map, Value, json};
@@ -18,7 +18,10 @@ use std::sync::mpsc::SyncSender;
   kudos score answers.csv --judge judge -o scored.csv
   kudos score pairs.jsonl.gz --judge judge > scored.jsonl
   kudos score --prompt 'Why is the sky blue?' --response 'Because it is.'      by the judge in the box
-  kudos score --judge judge --prompt 'Why is the sky blue?' --response 'Because of Rayleigh scattering.'")]
+  kudos score --judge judge --prompt 'Why is the sky blue?' --response 'Because of Rayleigh scattering.'
+
+A judge that was trained with --attributes adds a column for each: score_NAME beside score, score_chosen_NAME beside
+score_chosen, scores_NAME beside scores. With --prompt and --response, --json prints them too.")]
 pub struct Args {
     /// Rows to score, of any kind; `-` is standard input
     #[arg(value_name = "DATA", required_unless_present = "response", conflicts_with = "response")]
@@ -62,9 +65,16 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 fn one(args: &Args, judge: &mut RewardModel, response: &str) -> anyhow::Result<()> {
     let prompt = args.prompt.clone().map(Content::Text);
     let response = Content::Text(response.to_owned());
-    let scored = judge.score(&[(prompt.as_ref(), &response)])?[0];
+    let rated = judge.rate(&[(prompt.as_ref(), &response)])?.remove(0);
+    let scored = rated.scored;
     match args.json {
-        true => outln!("{}", json!({"score": scored.score, "tokens": scored.tokens, "truncated": scored.truncated})),
+        true => {
+            let mut found = json!({"score": scored.score, "tokens": scored.tokens, "truncated": scored.truncated});
+            if !judge.attributes().is_empty() {
+                found["attributes"] = attributes::object(judge.attributes(), &rated);
+            }
+            outln!("{found}");
+        }
         false => outln!("{}", scored.score),
     }
     if scored.truncated {
@@ -168,17 +178,16 @@ fn summarise(tally: &Tally, global: &Global) {
 }
 
 fn score_window(judge: &mut RewardModel, window: Window, writer: &mut Writer, tally: &mut Tally) -> anyhow::Result<()> {
-    let scores = judge.score_encoded(&window.encoded)?;
-    let scored: Vec<Scored> = scores.iter().zip(&window.encoded).map(|(score, e)| Scored::new(*score, e)).collect();
-    let mut rest = scored.as_slice();
+    let rated = judge.rate_encoded(&window.encoded)?;
+    let mut rest = rated.as_slice();
     for row in &window.rows {
         let (own, after) = rest.split_at(inputs(&row.record).len());
         rest = after;
         tally.rows += 1;
         tally.responses += own.len();
-        tally.tokens += own.iter().map(|s| s.tokens).sum::<usize>();
-        tally.truncated += u64::from(own.iter().any(|s| s.truncated));
-        writer.write(&with_scores(row, own))?;
+        tally.tokens += own.iter().map(|r| r.scored.tokens).sum::<usize>();
+        tally.truncated += u64::from(own.iter().any(|r| r.scored.truncated));
+        writer.write(&with_scores(row, own, judge.attributes()))?;
     }
     tally.unusable += window.unusable;
     Ok(())
@@ -187,7 +196,7 @@ fn score_window(judge: &mut RewardModel, window: Window, writer: &mut Writer, ta
 /// The texts of a row, in the order of its score columns.
 fn inputs(record: &Record) -> Vec<Input<'_>> {
     match record {
-        Record::Ranked { prompt, response, .. } | Record::Unlabelled { prompt, response } => {
+        Record::Ranked { prompt, response, .. } | Record::Unlabelled { prompt, response, .. } => {
             vec![(Some(prompt), response)]
         }
         Record::Pair { prompt, chosen, rejected, .. } => {
@@ -198,25 +207,28 @@ fn inputs(record: &Record) -> Vec<Input<'_>> {
     }
 }
 
-/// The row with its score columns, `tokens` and `truncated` added (an input column of that name is replaced).
-fn with_scores(row: &Row, scored: &[Scored]) -> Map<String, Value> {
+/// The row with its score columns, `tokens` and `truncated` added (an input column of that name is replaced). Beside each
+/// score column stands one for each attribute of the judge: `score` and `score_NAME`, `scores` and `scores_NAME`, ….
+fn with_scores(row: &Row, rated: &[Rated], names: &[String]) -> Map<String, Value> {
     let mut output = row.original.clone();
-    let mut put = |name: &str, value: Value| {
-        output.insert(name.to_owned(), value);
+    let mut put = |column: &str, rated: &[Rated], shape: fn(Vec<f32>) -> Value| {
+        output.insert(column.to_owned(), shape(rated.iter().map(|r| r.scored.score).collect()));
+        attributes::put_columns(&mut output, names, column, rated, shape);
     };
+    let number = |values: Vec<f32>| json!(values[0]);
     match &row.record {
-        Record::Ranked { .. } | Record::Unlabelled { .. } => put("score", json!(scored[0].score)),
+        Record::Ranked { .. } | Record::Unlabelled { .. } => put("score", rated, number),
         Record::Pair { .. } => {
-            put("score_chosen", json!(scored[0].score));
-            put("score_rejected", json!(scored[1].score));
+            put("score_chosen", &rated[..1], number);
+            put("score_rejected", &rated[1..], number);
         }
         Record::Comparison { .. } => {
-            put("score_a", json!(scored[0].score));
-            put("score_b", json!(scored[1].score));
+            put("score_a", &rated[..1], number);
+            put("score_b", &rated[1..], number);
         }
-        Record::Group { .. } => put("scores", scored.iter().map(|s| s.score).collect()),
+        Record::Group { .. } => put("scores", rated, |values| json!(values)),
     }
-    put("tokens", json!(scored.iter().map(|s| s.tokens).sum::<usize>()));
-    put("truncated", json!(scored.iter().any(|s| s.truncated)));
+    output.insert("tokens".to_owned(), json!(rated.iter().map(|r| r.scored.tokens).sum::<usize>()));
+    output.insert("truncated".to_owned(), json!(rated.iter().any(|r| r.scored.truncated)));
     output
 }

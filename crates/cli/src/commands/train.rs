@@ -1,6 +1,6 @@
 //! `kudos train`: rankings in, a judge out.
 
-use super::{Global, choice, encode_settings, resolve};
+use super::{Global, attributes, choice, encode_settings, resolve};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
@@ -11,8 +11,8 @@ use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::Encoder;
 use kudos::train::{
-    Asked, Event, Example, Extent, Finished, HeldOut, JudgeFiles, Recipe, StepMetrics, Trainer, each_pair_alone, epoch,
-    truncated_share, write_judge,
+    Asked, Event, Example, Extent, Finished, HeldOut, JudgeFiles, Recipe, Settings, StepMetrics, Trainer,
+    each_pair_alone, epoch, is_rated, truncated_share, write_judge,
 };
 use serde_json::json;
 use std::collections::HashSet;
@@ -25,7 +25,8 @@ use std::path::PathBuf;
   kudos train rankings.csv --base all-minilm-l6-v2 -o judge
   kudos train train.jsonl --eval test.jsonl --base distilbert-base-uncased --max-steps 1000 -o judge
   kudos train pairs.jsonl --base judge -o better --learning-rate 2e-5
-  kudos train pairs.jsonl --base all-minilm-l6-v2 --recipe trl -o judge       as TRL's RewardTrainer would")]
+  kudos train pairs.jsonl --base all-minilm-l6-v2 --recipe trl -o judge       as TRL's RewardTrainer would
+  kudos train rated.jsonl --base all-minilm-l6-v2 --attributes helpfulness,correctness -o judge")]
 pub struct Args {
     /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is standard input
     #[arg(required = true, value_name = "DATA")]
@@ -129,6 +130,13 @@ pub struct Args {
     /// Print the held-out report as JSON, as `kudos eval --json` does
     #[arg(long)]
     json: bool,
+    /// Train one output for each of these ratings (`attributes` of the responses) instead of one score from the order
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "loss")]
+    attributes: Vec<String>,
+    /// Overall score: the sum of WEIGHT × rating (a=0.5,b=0.5), equal, or fit (to the data's overall score or order)
+    /// [default: fit where the data have one, else equal]
+    #[arg(long, value_name = "A=X,…|fit|equal", requires = "attributes")]
+    attribute_weights: Option<String>,
 }
 
 fn truncation(name: &str) -> Result<kudos::text::Truncation, String> {
@@ -182,24 +190,33 @@ impl Args {
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    attributes::check_flags(&args.attributes, args.recipe)?;
     prepare_output(args)?;
     let asked = args.asked();
     let data = Data::load(args, &asked, global)?;
     let base = resolve(&args.base)?;
     let seed = asked.seed.unwrap_or(42);
-    let (model, head) = load(&base, LoadOptions::Base { seed, new_head: args.new_head })
-        .with_context(|| format!("cannot start from {}", args.base))?;
+    let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
+    let loaded = match &rated {
+        None => load(&base, LoadOptions::Base { seed, new_head: args.new_head }),
+        Some(rated) => attributes::load_base(&base, rated, seed, args.new_head),
+    };
+    let (model, head) = loaded.with_context(|| format!("cannot start from {}", args.base))?;
     if base.join(INT8_FILE).exists() {
         note(global, "the base is stored in 8 bits; training starts from its weights as they are rounded");
     }
     let encoder = Encoder::load(&base, encode_settings(&base, &model.config, args.max_length, args.truncation)?)?;
     encoder.notes().iter().for_each(|line| note(global, line));
     let held_out = data.held_out(&encoder)?;
-    let examples = Example::encode(&data.train, &encoder)?;
+    let examples = match &rated {
+        None => Example::encode(&data.train, &encoder)?,
+        Some(rated) => Example::encode_rated(&data.train, rated, &encoder)?,
+    };
     let visits = epoch(&examples, asked.group_size_or_default(), false, 0, 0).len();
     let pairs = examples.iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
     let new_head = head == ClassifierSource::New;
-    let settings = asked.decide(Extent { visits, pairs, held_out: held_out.is_some(), new_head })?;
+    let decided = asked.decide(Extent { visits, pairs, held_out: held_out.is_some(), new_head })?;
+    let settings = Settings { head_first: decided.head_first && rated.is_none(), attributes: rated, ..decided };
     let fingerprint = fingerprint(&data, args, &encoder);
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     let precision = trainer.settings().precision;
@@ -260,6 +277,8 @@ struct Data {
     eval_name: String,
     files: Vec<FileInfo>,
     eval_files: Vec<FileInfo>,
+    /// Names of the ratings that are learnt.
+    attributes: Vec<String>,
 }
 
 impl Data {
@@ -278,20 +297,27 @@ impl Data {
             let names: Vec<_> = eval.files.iter().map(|f| f.file.clone()).collect();
             let eval_name = names.join(", ");
             let (files, eval_files) = (loaded.files, eval.files);
-            return Ok(Self { train: groups, eval: eval.groups, eval_name, files, eval_files });
+            let attributes = args.attributes.clone();
+            return Ok(Self { train: groups, eval: eval.groups, eval_name, files, eval_files, attributes });
         }
-        let labelled: Vec<Group> = groups.into_iter().filter(|g| !g.comparisons.is_empty()).collect();
+        let attributes = args.attributes.clone();
+        // With any rating at all, so that the split does not depend on which of them are learnt.
+        let teaches = |g: &Group| match attributes.is_empty() {
+            true => !g.comparisons.is_empty(),
+            false => g.responses.iter().any(|r| !r.attributes.is_empty()),
+        };
+        let labelled: Vec<Group> = groups.into_iter().filter(teaches).collect();
         let fraction = asked.eval_fraction_or_default();
         let (train, eval) = match fraction > 0.0 {
             true => split_by_prompt(labelled, fraction, asked.seed.unwrap_or(42)),
             false => (labelled, Vec::new()),
         };
         let eval_name = format!("{:.0} % of the prompts, held out", 100.0 * fraction);
-        Ok(Self { train, eval, eval_name, files: loaded.files, eval_files: Vec::new() })
+        Ok(Self { train, eval, eval_name, files: loaded.files, eval_files: Vec::new(), attributes })
     }
 
     fn held_out(&self, encoder: &Encoder) -> anyhow::Result<Option<HeldOut>> {
-        if self.eval.iter().all(|g| g.comparisons.is_empty()) {
+        if self.eval.iter().all(|g| g.comparisons.is_empty() && !is_rated(g, &self.attributes)) {
             return Ok(None);
         }
         Ok(Some(HeldOut::encode(&self.eval_name, self.eval.clone(), encoder)?))
@@ -340,6 +366,9 @@ fn announce(trainer: &Trainer, data: &Data, head: ClassifierSource, global: &Glo
     let (settings, examples) = (trainer.settings(), trainer.examples());
     let pairs: usize = examples.iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
     let responses: usize = examples.iter().map(|e| e.sequences.len()).sum();
+    if let Some(rated) = &settings.attributes {
+        note(global, &attributes::describe(rated));
+    }
     let head = if head == ClassifierSource::New { "a new head" } else { "the base's head" };
     note(
         global,
@@ -425,7 +454,10 @@ fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, global: &Global
     match &finished.held_out {
         Some(report) => {
             note(global, &render_table(std::slice::from_ref(report)));
-            explain(trainer, finished, &report.metrics, global);
+            // Ratings without an order have no accuracy to explain.
+            if report.metrics.pairs > 0 {
+                explain(trainer, finished, &report.metrics, global);
+            }
         }
         None => note(global, "nothing was held out: use `kudos eval` on prompts that were not trained on"),
     }

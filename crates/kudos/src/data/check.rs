@@ -101,6 +101,23 @@ pub struct Report {
     pub first_listed_wins: Option<Baseline>,
     /// Errors first.
     pub findings: Vec<Finding>,
+    /// What responses are rated in particular, by name.
+    pub attributes: BTreeMap<String, Ratings>,
+}
+
+/// The ratings of one attribute.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Ratings {
+    /// Responses that have one.
+    pub ratings: usize,
+    /// Responses that have none.
+    pub missing: usize,
+    /// Lowest rating.
+    pub min: f64,
+    /// Highest rating.
+    pub max: f64,
+    /// Their mean.
+    pub mean: f64,
 }
 
 impl Report {
@@ -121,7 +138,8 @@ pub fn run(loaded: &Loaded, options: &CheckOptions) -> Report {
         }
     }
     let prompts = findings.prompts(loaded, options.eval_from);
-    if loaded.pairs() == 0 && loaded.files.iter().any(|file| file.kind != Some(Kind::Unlabelled)) {
+    let rated = loaded.groups.iter().flat_map(|group| &group.responses).any(|response| !response.attributes.is_empty());
+    if loaded.pairs() == 0 && !rated && loaded.files.iter().any(|file| file.kind != Some(Kind::Unlabelled)) {
         findings.nothing_to_learn(loaded);
     }
     let mut rows = BTreeMap::new();
@@ -139,7 +157,24 @@ pub fn run(loaded: &Loaded, options: &CheckOptions) -> Report {
         longer_wins: longer_wins(loaded),
         first_listed_wins: first_listed_wins(loaded),
         findings: findings.sorted(),
+        attributes: ratings(loaded),
     }
+}
+
+/// Every attribute of the data; `missing` counts over all responses.
+fn ratings(loaded: &Loaded) -> BTreeMap<String, Ratings> {
+    let responses = || loaded.groups.iter().flat_map(|group| &group.responses);
+    let mut all: BTreeMap<String, Ratings> = BTreeMap::new();
+    for (name, &rating) in responses().flat_map(|response| &response.attributes) {
+        let found = all.entry(name.clone()).or_insert(Ratings { min: rating, max: rating, ..Ratings::default() });
+        found.ratings += 1;
+        found.min = found.min.min(rating);
+        found.max = found.max.max(rating);
+        found.mean += (rating - found.mean) / found.ratings as f64;
+    }
+    let total = responses().count();
+    all.values_mut().for_each(|found| found.missing = total - found.ratings);
+    all
 }
 
 /// The faults, in the order they are reported within a severity.
@@ -486,6 +521,23 @@ r,a,b,1
         );
         assert_eq!(report.longer_wins, Some(Baseline { accuracy: 0.5, pairs: 3 }));
         assert_eq!(report.first_listed_wins, Some(Baseline { accuracy: 2.0 / 3.0, pairs: 3 }));
+    }
+
+    #[test]
+    fn attributes_are_counted_over_all_responses() {
+        let report = run(
+            &load(&[
+                "prompt,answer,rank,attribute:tone\np,a,1,4\np,b,2,\np,c,3,-1\n",
+                r#"{"prompt":"q","responses":[{"text":"d","attributes":{"tone":null,"truth":2}},{"text":"e"}]}"#,
+            ]),
+            &CheckOptions::default(),
+        );
+        let expected = [
+            ("tone".to_owned(), Ratings { ratings: 2, missing: 3, min: -1.0, max: 4.0, mean: 1.5 }),
+            ("truth".to_owned(), Ratings { ratings: 1, missing: 4, min: 2.0, max: 2.0, mean: 2.0 }),
+        ];
+        assert_eq!(report.attributes, BTreeMap::from(expected));
+        assert_eq!(report.count(Severity::Error), 0);
     }
 
     #[test]

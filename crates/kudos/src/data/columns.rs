@@ -4,6 +4,7 @@
 //! the format they came from.
 
 use super::error::ProblemKind;
+use super::group::Attributes;
 use super::record::{Candidate, Content, Kind, Message, Record};
 use serde_json::{Map, Value};
 
@@ -38,15 +39,30 @@ impl Shape {
     /// Columns that the record holds; all others are extra.
     pub fn holds(&self, column: &str) -> bool {
         let optional: &[&str] = if self.kind == Kind::Pairs { &["prompt", "margin", "weight"] } else { &[] };
-        self.required.contains(&column) || optional.contains(&column)
+        self.required.contains(&column) || optional.contains(&column) || self.is_rating(column)
+    }
+
+    /// As [`Self::holds`], for one row: an object `attributes` is held too, anything else of that name is extra.
+    pub fn holds_value(&self, column: &str, value: &Value) -> bool {
+        self.holds(column) || (self.has_one_response() && column == ATTRIBUTES && value.is_object())
+    }
+
+    fn has_one_response(&self) -> bool {
+        matches!(self.kind, Kind::Ranked | Kind::Unlabelled)
+    }
+
+    fn is_rating(&self, column: &str) -> bool {
+        self.has_one_response() && column.starts_with(RATING)
     }
 
     /// A CSV cell as the value its column calls for. Cells that do not parse stay text.
     pub fn type_cell(&self, column: &str, cell: String) -> Value {
         match column {
+            ATTRIBUTES if self.has_one_response() && cell.starts_with('{') => json_cell(cell),
             _ if !self.holds(column) => cell.into(),
+            _ if self.is_rating(column) => number_cell(cell),
             "rank" | "margin" | "weight" | "label" => number_cell(cell),
-            "responses" => serde_json::from_str(&cell).unwrap_or(Value::String(cell)),
+            "responses" => json_cell(cell),
             _ => messages_cell(cell),
         }
     }
@@ -58,10 +74,12 @@ impl Shape {
                 prompt: text(fields, "prompt")?,
                 response: response(fields, self.required[1])?,
                 rank: number(fields.get("rank"), || "rank".into())?,
+                attributes: attributes_of_row(fields)?,
             }),
             Kind::Unlabelled => Ok(Record::Unlabelled {
                 prompt: text(fields, "prompt")?,
                 response: response(fields, self.required[1])?,
+                attributes: attributes_of_row(fields)?,
             }),
             Kind::Pairs => pair(fields),
             Kind::Comparisons => comparison(fields),
@@ -154,14 +172,52 @@ fn group(fields: &Fields) -> Result<Record, ProblemKind> {
 fn candidate(at: usize, value: &Value) -> Result<Candidate, ProblemKind> {
     let place = |key: &str| format!("responses[{at}]{key}");
     let Value::Object(fields) = value else {
-        return Ok(Candidate { content: content(value, || place(""))?, rank: None, score: None });
+        let attributes = Attributes::new();
+        return Ok(Candidate { content: content(value, || place(""))?, rank: None, score: None, attributes });
     };
     let text = fields.get("text").unwrap_or(&Value::Null);
     Ok(Candidate {
         content: content(text, || place(".text"))?,
         rank: number(fields.get("rank"), || place(".rank"))?,
         score: number(fields.get("score"), || place(".score"))?,
+        attributes: match fields.get(ATTRIBUTES) {
+            None | Some(Value::Null) => Attributes::new(),
+            Some(Value::Object(ratings)) => attributes(ratings, |name| place(&format!(".{ATTRIBUTES}.{name}")))?,
+            Some(other) => return Err(wrong_type(place(".attributes"), "an object of numbers by name", other)),
+        },
     })
+}
+
+/// The key, or column, of all ratings of a response.
+const ATTRIBUTES: &str = "attributes";
+/// What the columns of single ratings start with; the attribute's name follows.
+pub(crate) const RATING: &str = "attribute:";
+
+/// The numbers among ratings by name; what is null, or empty in a CSV cell, is missing.
+fn attributes(ratings: &Fields, column: impl Fn(&str) -> String) -> Result<Attributes, ProblemKind> {
+    let mut attributes = Attributes::new();
+    for (name, value) in ratings {
+        if let Some(rating) = number(Some(value), || column(name))? {
+            attributes.insert(name.clone(), rating);
+        }
+    }
+    Ok(attributes)
+}
+
+/// The ratings of a row with one response: its columns `attribute:NAME`, and `attributes` where that is an object.
+fn attributes_of_row(fields: &Fields) -> Result<Attributes, ProblemKind> {
+    let mut all = match fields.get(ATTRIBUTES) {
+        Some(Value::Object(ratings)) => attributes(ratings, |name| format!("{ATTRIBUTES}.{name}"))?,
+        _ => Attributes::new(),
+    };
+    for (column, value) in fields {
+        let Some(name) = column.strip_prefix(RATING) else { continue };
+        let Some(rating) = number(Some(value), || column.clone())? else { continue };
+        if all.insert(name.to_owned(), rating).is_some_and(|other| other != rating) {
+            return Err(wrong_type(column.clone(), "the rating that `attributes` has too", value));
+        }
+    }
+    Ok(all)
 }
 
 /// A response. Its text may be empty: that can be scored, though nothing is learnt from it.
@@ -267,6 +323,11 @@ fn label(value: &Value) -> Result<f32, ProblemKind> {
         None => value.as_f64().ok_or_else(unknown)?,
     };
     if (0.0..=1.0).contains(&share) { Ok(share as f32) } else { Err(unknown()) }
+}
+
+/// A cell that holds JSON; text where it does not parse.
+fn json_cell(cell: String) -> Value {
+    serde_json::from_str(&cell).unwrap_or(Value::String(cell))
 }
 
 fn number_cell(cell: String) -> Value {
@@ -386,6 +447,42 @@ mod tests {
         ];
         for (value, good) in cases {
             assert_eq!(content(&value, String::new).is_ok(), good, "{value}");
+        }
+    }
+
+    #[test]
+    fn attributes_of_responses() {
+        let group = |attributes: Value| json!({"prompt": "p", "responses": [{"text": "a", "attributes": attributes}]});
+        let row = |more: Value| {
+            let mut row = json!({"prompt": "p", "answer": "a", "rank": 1});
+            row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            row
+        };
+        let cases = [
+            (group(json!({"b": 2, "a": 1.5, "c": null, "d": ""})), Ok("{\"a\": 1.5, \"b\": 2.0}")),
+            (group(json!(null)), Ok("{}")),
+            (group(json!({"a": "4"})), Ok("{\"a\": 4.0}")),
+            (group(json!({"a": "good"})), Err("column `responses[1].attributes.a`: expected a number, found \"good\"")),
+            (group(json!({"a": "inf"})), Err("column `responses[1].attributes.a`: expected a finite number")),
+            (group(json!([1])), Err("column `responses[1].attributes`: expected an object of numbers by name")),
+            (row(json!({"attribute:a": 3, "attribute:b": null})), Ok("{\"a\": 3.0}")),
+            (row(json!({"attributes": {"b": 1}, "attribute:a": "2"})), Ok("{\"a\": 2.0, \"b\": 1.0}")),
+            (row(json!({"attributes": "red, large"})), Ok("{}")),
+            (row(json!({"attribute:a": "high"})), Err("column `attribute:a`: expected a number, found \"high\"")),
+            (row(json!({"attributes": {"a": false}})), Err("column `attributes.a`: expected a number")),
+            (row(json!({"attributes": {"a": 1}, "attribute:a": 2})), Err("the rating that `attributes` has too")),
+        ];
+        for (row, expected) in cases {
+            let found = read(row.clone()).map(|record| match record {
+                Record::Group { responses, .. } => format!("{:?}", responses[0].attributes),
+                Record::Ranked { attributes, .. } => format!("{attributes:?}"),
+                other => panic!("{other:?}"),
+            });
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{row}"),
+                (Err(problem), Err(expected)) => assert!(problem.to_string().contains(expected), "{row}: {problem}"),
+                (found, _) => panic!("{row}: {found:?}"),
+            }
         }
     }
 

@@ -2,6 +2,11 @@
 
 use super::record::{Content, Location};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// Ratings of one response by the name of what was rated (helpfulness, correctness, …), on whatever scale the file has.
+/// A rating that is missing is not in it.
+pub type Attributes = BTreeMap<String, f64>;
 
 /// One prompt with its responses and every comparison known between them.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +32,8 @@ pub struct Response {
     pub rank: Option<f64>,
     /// The rating it was ranked by, when the file gives one (higher is better).
     pub score: Option<f64>,
+    /// What it was rated in particular.
+    pub attributes: Attributes,
     /// The row it came from.
     pub location: Location,
 }
@@ -120,7 +127,8 @@ mod tests {
 
     fn group(prompt: Option<Content>, response: Content) -> Group {
         let location = Location { file: "f".into(), line: 1 };
-        let response = Response { content: response, rank: None, score: None, location: location.clone() };
+        let attributes = Attributes::new();
+        let response = Response { content: response, rank: None, score: None, attributes, location: location.clone() };
         Group { prompt, responses: vec![response], comparisons: Vec::new(), location, extra: Map::new() }
     }
 

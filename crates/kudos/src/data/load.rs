@@ -6,7 +6,7 @@
 
 use super::columns::unusable;
 use super::error::{DataError, ProblemKind, RowProblem};
-use super::group::{Comparison, Group, Response};
+use super::group::{Attributes, Comparison, Group, Response};
 use super::reader::{Options, Reader, Row};
 use super::record::{Candidate, Content, Kind, Location, Record};
 use serde_json::{Map, Value};
@@ -173,8 +173,12 @@ impl Grouping {
         let (record, location, extra) = row.into_parts();
         let row = Judged { kind, location, extra };
         match record {
-            Record::Ranked { prompt, response, rank } => self.add_response(prompt, response, rank, row),
-            Record::Unlabelled { prompt, response } => self.add_response(prompt, response, None, row),
+            Record::Ranked { prompt, response: content, rank, attributes } => {
+                self.add_response(prompt, Candidate { content, rank, score: None, attributes }, row)
+            }
+            Record::Unlabelled { prompt, response: content, attributes } => {
+                self.add_response(prompt, Candidate { content, rank: None, score: None, attributes }, row)
+            }
             Record::Pair { prompt, chosen, rejected, margin, weight } => {
                 let verdict = Comparison { margin, weight, ..BETTER };
                 self.add_judgement(prompt, [chosen, rejected], verdict, row);
@@ -195,10 +199,11 @@ impl Grouping {
         *self.info.kinds.entry(kind).or_default() += 1;
     }
 
-    fn add_response(&mut self, prompt: Content, content: Content, rank: Option<f64>, row: Judged) {
+    fn add_response(&mut self, prompt: Content, candidate: Candidate, row: Judged) {
         let location = row.location.clone();
+        let Candidate { content, rank, score, attributes } = candidate;
         let g = self.group_of(Family::Rankings, Some(prompt), row);
-        self.groups[g].responses.push(Response { content, rank, score: None, location });
+        self.groups[g].responses.push(Response { content, rank, score, attributes, location });
     }
 
     fn add_judgement(&mut self, prompt: Option<Content>, sides: [Content; 2], verdict: Comparison, row: Judged) {
@@ -245,7 +250,8 @@ impl Grouping {
         let same = |r: usize| responses.get(r).is_some_and(|known| known.content == content);
         let found = self.responses.find_or_insert(&(g, &content), responses.len(), same);
         found.unwrap_or_else(|| {
-            responses.push(Response { content, rank: None, score: None, location: location.clone() });
+            let attributes = Attributes::new();
+            responses.push(Response { content, rank: None, score: None, attributes, location: location.clone() });
             responses.len() - 1
         })
     }
@@ -306,9 +312,9 @@ fn ranked(candidates: Vec<Candidate>, location: &Location) -> Vec<Response> {
     let stated = candidates.iter().any(|candidate| candidate.rank.is_some());
     let scores: Vec<f64> = candidates.iter().filter_map(|candidate| candidate.score).collect();
     let place = |score: f64| 1.0 + scores.iter().filter(|other| **other > score).count() as f64;
-    let response = |Candidate { content, rank, score }: Candidate| {
+    let response = |Candidate { content, rank, score, attributes }: Candidate| {
         let rank = if stated { rank } else { score.map(place) };
-        Response { content, rank, score, location: location.clone() }
+        Response { content, rank, score, attributes, location: location.clone() }
     };
     candidates.into_iter().map(response).collect()
 }

@@ -22,7 +22,7 @@ mod writer;
 
 pub(crate) use columns::{PROMPT, prompt, prompt_cell};
 pub use error::{DataError, ProblemKind, RowProblem};
-pub use group::{Comparison, Group, Response};
+pub use group::{Attributes, Comparison, Group, Response};
 pub use load::{FileInfo, Judged, Loaded, Origin, load_groups};
 pub use pairs::preferences;
 pub use reader::{Options, Reader, Row};

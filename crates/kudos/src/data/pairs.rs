@@ -4,13 +4,15 @@ use super::group::{Comparison, Group};
 use super::load::Loaded;
 use serde_json::{Map, Value};
 
-const OURS: [&str; 5] = ["prompt", "chosen", "rejected", "margin", "weight"];
+const OURS: [&str; 7] =
+    ["prompt", "chosen", "rejected", "margin", "weight", "attributes_chosen", "attributes_rejected"];
 
 /// One row for every preference, ties left out, in the order of the groups.
 ///
 /// Columns that belong to the judgement (`id`, `subset`, …) come first: those of its own row for pairs
 /// and comparisons, those common to all rows of the prompt for rankings. `margin` and `weight` are in
-/// every row if any row of the data has one, and in none otherwise.
+/// every row if any row of the data has one, and in none otherwise. `attributes_chosen` and
+/// `attributes_rejected` are the ratings of the two sides, where they have any.
 pub fn preferences(loaded: &Loaded) -> impl Iterator<Item = Map<String, Value>> + '_ {
     let comparisons = || loaded.groups.iter().flat_map(|group| &group.comparisons);
     let with_margin = comparisons().any(|comparison| comparison.margin != 0.0);
@@ -38,6 +40,12 @@ fn state_preference(row: &mut Map<String, Value>, group: &Group, comparison: &Co
     }
     row.insert("chosen".to_owned(), group.responses[chosen].content.to_value());
     row.insert("rejected".to_owned(), group.responses[rejected].content.to_value());
+    for (column, side) in [("attributes_chosen", chosen), ("attributes_rejected", rejected)] {
+        let ratings = &group.responses[side].attributes;
+        if !ratings.is_empty() {
+            row.insert(column.to_owned(), ratings.iter().map(|(name, x)| (name.clone(), Value::from(*x))).collect());
+        }
+    }
     Some(())
 }
 
@@ -61,7 +69,11 @@ mod tests {
 
     #[test]
     fn rows_of_every_kind() {
-        let cases: [(&str, &[&str]); 6] = [
+        let cases: [(&str, &[&str]); 7] = [
+            (
+                "prompt,answer,rank,attribute:x\np,a,1,4\np,b,2,\n",
+                &[r#"{"prompt":"p","chosen":"a","rejected":"b","attributes_chosen":{"x":4.0}}"#],
+            ),
             (
                 "prompt,answer,rank,topic,model\np,a,1,t,x\np,b,1,t,y\np,c,3,t,z\n",
                 &[

@@ -44,7 +44,7 @@ pub struct Row {
 impl Row {
     /// The record, its place, and the columns that the record does not hold.
     pub fn into_parts(self) -> (Record, Location, Map<String, Value>) {
-        let extra = self.original.into_iter().filter(|(name, _)| !self.shape.holds(name)).collect();
+        let extra = self.original.into_iter().filter(|(name, value)| !self.shape.holds_value(name, value)).collect();
         (self.record, self.location, extra)
     }
 }

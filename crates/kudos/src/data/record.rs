@@ -1,5 +1,6 @@
 //! The vocabulary of the data files: contents, messages and the place a row came from.
 
+use super::group::Attributes;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -82,7 +83,7 @@ pub enum Kind {
     Comparisons,
     /// `prompt, responses: [{text, score or rank}]`.
     Groups,
-    /// `prompt, response`, or `prompt, responses: [text]`: nothing to learn from.
+    /// `prompt, response`, or `prompt, responses: [text]`: no order to learn from (ratings of attributes they may have).
     Unlabelled,
 }
 
@@ -109,6 +110,8 @@ pub enum Record {
         response: Content,
         /// 1 is best; equal ranks are ties.
         rank: Option<f64>,
+        /// Its ratings.
+        attributes: Attributes,
     },
     /// A response preferred to another.
     Pair {
@@ -141,12 +144,14 @@ pub enum Record {
         /// Its responses, in the order of the row; a text may be empty.
         responses: Vec<Candidate>,
     },
-    /// One response without a judgement.
+    /// One response without a place in an order.
     Unlabelled {
         /// What was asked.
         prompt: Content,
         /// The answer.
         response: Content,
+        /// Its ratings.
+        attributes: Attributes,
     },
 }
 
@@ -172,10 +177,12 @@ pub struct Candidate {
     pub rank: Option<f64>,
     /// Rating: higher is better.
     pub score: Option<f64>,
+    /// What it was rated in particular.
+    pub attributes: Attributes,
 }
 
 impl Candidate {
-    /// True if the row says how good it is.
+    /// True if the row says how good it is as a whole.
     pub fn is_labelled(&self) -> bool {
         self.rank.is_some() || self.score.is_some()
     }

@@ -331,7 +331,7 @@ fn parquet_schema(columns: &[(String, CellType)]) -> Arc<Schema> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Candidate, Content, Message, Options, Reader, Record};
+    use crate::data::{Attributes, Candidate, Content, Message, Options, Reader, Record};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -397,6 +397,28 @@ mod tests {
                     assert_eq!(back.original[column], expected, "{name} {column}");
                 }
             }
+        }
+    }
+
+    /// Ratings are read back from every format, whole or missing, and none of them counts as an extra column.
+    #[test]
+    fn attributes_come_back_from_every_format() {
+        let rated = [Attributes::from([("x".to_owned(), 1.5), ("y".to_owned(), 2.0)]), Attributes::new()];
+        let rows_with = rows(json!([
+            {"prompt": "p", "answer": "a", "rank": 1, "attributes": {"x": 1.5}, "attribute:y": 2},
+            {"prompt": "p", "answer": "b", "rank": 2, "attributes": null, "attribute:y": null},
+        ]));
+        let groups = rows(json!([{"prompt": "p", "responses": [
+            {"text": "a", "score": 2, "attributes": {"x": 1.5, "y": 2}}, {"text": "b", "score": 1, "attributes": {"x": null}},
+        ]}]));
+        for name in NAMES {
+            for row in round_trip(name, &rows_with).unwrap().into_iter().zip(&rated) {
+                let (record, _, extra) = row.0.into_parts();
+                let Record::Ranked { attributes, .. } = record else { panic!("{name}: {record:?}") };
+                assert_eq!((&attributes, extra.get("attribute:y")), (row.1, None), "{name}");
+            }
+            let Record::Group { responses, .. } = round_trip(name, &groups).unwrap().remove(0).record else { panic!() };
+            assert_eq!(responses.into_iter().map(|r| r.attributes).collect::<Vec<_>>(), rated, "{name}");
         }
     }
 
@@ -480,9 +502,13 @@ mod tests {
     fn row() -> impl Strategy<Value = (Record, Map<String, Value>)> {
         let number = -1e6f64..1e6;
         let value = |content: &Content| content.to_value();
-        let ranked = (text(), text(), prop::option::of(number.clone())).prop_map(|(prompt, answer, rank)| {
-            let row = json!({"prompt": prompt, "answer": answer, "rank": rank});
-            (Record::Ranked { prompt: Content::Text(prompt), response: Content::Text(answer), rank }, row)
+        let rating = || prop::option::of(-1e3..1e3f64);
+        let rated = |rating: Option<f64>| rating.map(|x| ("x".to_owned(), x)).into_iter().collect::<Attributes>();
+        let place = prop::option::of(number.clone());
+        let ranked = (text(), text(), place, rating()).prop_map(move |(prompt, answer, rank, x)| {
+            let row = json!({"prompt": prompt, "answer": answer, "rank": rank, "attribute:x": x});
+            let (prompt, response) = (Content::Text(prompt), Content::Text(answer));
+            (Record::Ranked { prompt, response, rank, attributes: rated(x) }, row)
         });
         let pair =
             (content(), content(), content(), any::<f32>()).prop_filter_map("usable", move |(p, c, r, margin)| {
@@ -491,9 +517,14 @@ mod tests {
                     Record::Pair { prompt: Some(p), chosen: c.clone(), rejected: r.clone(), margin, weight: 1.0 };
                 (margin.is_finite() && c != r).then_some((record, row))
             });
-        let group = (text(), prop::collection::vec((text(), number), 1..4)).prop_map(|(prompt, responses)| {
-            let list: Vec<_> = responses.iter().map(|(text, score)| json!({"text": text, "score": score})).collect();
-            let candidate = |(text, score)| Candidate { content: Content::Text(text), rank: None, score: Some(score) };
+        let rated_texts = prop::collection::vec((text(), number, rating()), 1..4);
+        let group = (text(), rated_texts).prop_map(move |(prompt, responses)| {
+            let object = |(text, score, x)| json!({"text": text, "score": score, "attributes": {"x": x}});
+            let list: Vec<_> = responses.iter().cloned().map(object).collect();
+            let candidate = |(text, score, x)| {
+                let content = Content::Text(text);
+                Candidate { content, rank: None, score: Some(score), attributes: rated(x) }
+            };
             let row = json!({"prompt": prompt, "responses": list});
             let responses = responses.into_iter().map(candidate).collect();
             (Record::Group { prompt: Content::Text(prompt), responses }, row)

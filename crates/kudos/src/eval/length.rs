@@ -48,7 +48,7 @@ fn net_wins(group: &Group) -> Vec<f64> {
 }
 
 /// Less their mean; equal values give exact zeros, as they are first taken relative to one of them.
-fn centred(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
+pub(super) fn centred(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     let origin = values.first().copied().unwrap_or(0.0);
     values.iter_mut().for_each(|v| *v -= origin);

@@ -20,6 +20,7 @@
 //! | `best_of_n.rs` | what picking by this judge would bring |
 //! | `calibration.rs` | whether 80 % sure means right in 80 % |
 //! | `length.rs` | how much the score follows length |
+//! | `attributes.rs` | ratings of single attributes: one judge output each |
 //! | `report.rs` | all of it together, for a file and its subsets |
 //! | `table.rs` | the same for the terminal |
 //! | `verdict.rs` | the same in words, with what to do next |
@@ -28,6 +29,7 @@
 //! | `analysis/` | the sections of the report: trivial judges, calibration, length, mistakes |
 
 mod analysis;
+mod attributes;
 mod best_of_n;
 mod bootstrap;
 mod calibration;
@@ -45,6 +47,7 @@ pub use analysis::{
     LearningPoint, LengthCorrection, LengthPoint, LengthSection, OrderSection, PromptBars, Rate, ScoreSection,
     SmallestDifference, TieSection, analyse,
 };
+pub use attributes::{AttributeMetrics, attribute_metrics};
 pub use best_of_n::BestOfN;
 pub use calibration::Bin;
 pub use compare::{JudgeComparison, McNemar, Verdict, compare};
@@ -90,6 +93,7 @@ mod testing {
             content: Content::Text(text.to_string()),
             rank: None,
             score: None,
+            attributes: Default::default(),
             location: location(1),
         };
         Group {

@@ -7,6 +7,7 @@ use super::{Scored, length, mean};
 use crate::data::Response;
 
 /// The ranked responses of a group, with the judge's scores of them.
+#[derive(Clone)]
 pub(super) struct Ranking {
     /// Higher is better; only its order is used.
     pub quality: Vec<f64>,
@@ -17,8 +18,14 @@ pub(super) struct Ranking {
 ///
 /// The quality is −rank or, in a group that has no ranks, the rating. Unranked responses are left out.
 pub(super) fn rankings(data: &[Scored]) -> Vec<Ranking> {
-    let usable = |r: &Ranking| r.quality.len() >= 3 && varies(&r.quality);
-    data.iter().map(ranking).filter(usable).collect()
+    data.iter().map(ranking).filter(Ranking::is_usable).collect()
+}
+
+impl Ranking {
+    /// Three or more responses, not all of them tied.
+    pub fn is_usable(&self) -> bool {
+        self.quality.len() >= 3 && varies(&self.quality)
+    }
 }
 
 fn ranking(scored: &Scored) -> Ranking {

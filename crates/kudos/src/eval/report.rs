@@ -1,7 +1,7 @@
 //! All the metrics of a file, together and by subset: the content of `eval --json`.
 
 use super::pairs::Pair;
-use super::{BestOfN, Bin, Scored, best_of_n, bootstrap, calibration, length, mean, pairs, ranking};
+use super::{AttributeMetrics, BestOfN, Bin, Scored, best_of_n, bootstrap, calibration, length, mean, pairs, ranking};
 use crate::data::{Content, Group, Location};
 use std::collections::{BTreeMap, HashMap};
 
@@ -74,6 +74,10 @@ pub struct DataReport {
     /// Responses that did not fit the token limit. [`evaluate`] sees no tokens and leaves it
     /// `None`: whoever encoded knows.
     pub truncated: Option<usize>,
+    /// Figures of each attribute, for a judge with an output for it. [`evaluate`] sees no outputs but the overall score
+    /// and leaves it empty: whoever scored fills it with [`super::attribute_metrics`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, AttributeMetrics>,
 }
 
 /// The figures. Each is `None` (`null` in the JSON) where the data cannot say.
@@ -151,6 +155,7 @@ pub fn evaluate(
         metrics: report(&data),
         subsets: subsets(&data).into_iter().map(|(name, data)| (name, report(&data))).collect(),
         truncated: None,
+        attributes: BTreeMap::new(),
     })
 }
 

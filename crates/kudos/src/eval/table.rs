@@ -33,7 +33,28 @@ pub fn render_table(reports: &[DataReport]) -> String {
     let widths = widths(&rows);
     let lines = rows.iter().map(|row| aligned(row, &widths));
     let notes = reports.iter().flat_map(notes);
-    lines.chain(notes).map(|line| line + "\n").collect()
+    let attributes = reports.iter().flat_map(attributes);
+    lines.chain(notes).chain(attributes).map(|line| line + "\n").collect()
+}
+
+/// One line an attribute, under a header; nothing for a judge without attributes.
+fn attributes(report: &DataReport) -> Vec<String> {
+    if report.attributes.is_empty() {
+        return Vec::new();
+    }
+    let width = report.attributes.keys().map(|name| name.chars().count()).max().unwrap_or(0).max(9);
+    let header = ["ratings", "missing", "spearman", "tau-b", "pearson", "accuracy", "mae", "mae of mean"];
+    let line = |name: &str, cells: [String; 8]| {
+        let cells = cells.iter().zip(header).map(|(cell, head)| format!("  {cell:>0$}", head.len()));
+        format!("  {name:<width$}{}", cells.collect::<String>())
+    };
+    let mut lines = vec![format!("{}: attributes", report.file), line("attribute", header.map(str::to_owned))];
+    for (name, m) in &report.attributes {
+        let figures = [m.spearman, m.kendall_tau_b, m.pearson, m.accuracy, m.mae, m.mae_of_mean].map(number);
+        let [rho, tau, r, accuracy, mae, of_mean] = figures;
+        lines.push(line(name, [m.n.to_string(), m.missing.to_string(), rho, tau, r, accuracy, mae, of_mean]));
+    }
+    lines
 }
 
 fn row(name: &str, m: &Metrics) -> Row {
@@ -132,6 +153,19 @@ answers.csv: 3 responses did not fit the token limit
         let table = render_table(&[report]);
         assert!(table.contains("picking the longer response does as well"));
         assert!(table.contains("picking the response listed first does as well"));
+    }
+
+    #[test]
+    fn attributes_have_a_table_of_their_own() {
+        let metrics = super::super::AttributeMetrics { n: 12, missing: 3, spearman: Some(0.5), ..Default::default() };
+        let report = DataReport { attributes: [("tone".to_owned(), metrics)].into(), ..report() };
+        let expected = "\
+answers.csv: attributes
+  attribute  ratings  missing  spearman  tau-b  pearson  accuracy  mae  mae of mean
+  tone            12        3     0.500      –        –         –    –            –
+";
+        let table = render_table(&[report]);
+        assert!(table.ends_with(expected), "{table}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::encoder::Model;
 use crate::nn::weights::{Checkpoint, INT8_FILE, Raw, SCALE_SUFFIX, WeightError, write_raw};
 use crate::nn::{LinearSpec, Packed, PackedLayer, Precision, Span};
 use kernels::gemm::{Int8Weight, quantize_rows};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 /// Why a model could not be loaded.
@@ -27,13 +27,15 @@ pub enum LoadError {
     },
     /// A head of another width.
     #[error(
-        "{path}: the classification head has {found} outputs, a judge has 1; to replace it by a new one, train with --new-head"
+        "{path}: the classification head has {found} outputs, a judge has {wanted}; to replace it by a new one, train with --new-head"
     )]
     Labels {
         /// Directory.
         path: PathBuf,
         /// Outputs found.
         found: usize,
+        /// Outputs wanted.
+        wanted: usize,
     },
 }
 
@@ -58,6 +60,48 @@ pub enum LoadOptions {
         /// Make a new head even where the checkpoint has one.
         new_head: bool,
     },
+    /// A base for training several outputs, one an attribute; else as [`LoadOptions::Base`].
+    Attributes {
+        /// Seed of the new head.
+        seed: u64,
+        /// Make a new head even where the checkpoint has one.
+        new_head: bool,
+        /// Outputs wanted.
+        labels: usize,
+    },
+}
+
+/// What training asks of a base.
+struct NewHead {
+    seed: u64,
+    always: bool,
+    labels: usize,
+}
+
+impl LoadOptions {
+    /// `None` for a judge, which is taken as it is.
+    fn base(self) -> Option<NewHead> {
+        match self {
+            LoadOptions::Judge => None,
+            LoadOptions::Base { seed, new_head } => Some(NewHead { seed, always: new_head, labels: 1 }),
+            LoadOptions::Attributes { seed, new_head, labels } => Some(NewHead { seed, always: new_head, labels }),
+        }
+    }
+}
+
+/// Loads a base to train one output for each of these attributes. Its own head is kept where its outputs have exactly
+/// these names in `id2label`, and `new_head` is not set.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for_attributes(
+    dir: &Path,
+    names: &[String],
+    seed: u64,
+    new_head: bool,
+) -> Result<(Model, ClassifierSource), LoadError> {
+    let new_head = new_head || Config::read(dir)?.label_names() != names;
+    load(dir, LoadOptions::Attributes { seed, new_head, labels: names.len() })
 }
 
 /// Loads the model of a directory with `config.json` and safetensors. Weights that are stored in 8 bits are widened: the
@@ -69,11 +113,13 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(Model, ClassifierSource
     let mut config = Config::read(dir)?;
     let checkpoint = Checkpoint::open(dir)?;
     let source = head_source(&config, &checkpoint, options)?;
-    if let (LoadOptions::Base { .. }, ClassifierSource::New) = (options, source) {
-        set_one_label(&mut config);
-    }
-    if matches!(options, LoadOptions::Base { .. }) && config.labels != 1 {
-        return Err(LoadError::Labels { path: dir.into(), found: config.labels });
+    if let Some(NewHead { labels, .. }) = options.base() {
+        if source == ClassifierSource::New {
+            set_labels(&mut config, labels);
+        }
+        if config.labels != labels {
+            return Err(LoadError::Labels { path: dir.into(), found: config.labels, wanted: labels });
+        }
     }
     let mut model = Model::declare(config)?;
     let sources = match_tensors(&model, &checkpoint, source)?;
@@ -180,19 +226,20 @@ fn head_source(config: &Config, checkpoint: &Checkpoint, options: LoadOptions) -
     let model = Model::declare(config.clone())?;
     let mut head = model.parameters.specs().iter().rev().filter(|spec| model.is_head(&spec.name));
     let output = head.find(|spec| spec.name.ends_with(".weight")).expect("every family has a head");
-    match (checkpoint.tensors.contains_key(&output.name), options) {
-        (true, LoadOptions::Judge | LoadOptions::Base { new_head: false, .. }) => Ok(ClassifierSource::Checkpoint),
-        (_, LoadOptions::Base { .. }) => Ok(ClassifierSource::New),
-        (false, LoadOptions::Judge) => {
-            Err(LoadError::NoHead { path: checkpoint.path().into(), tensor: output.name.clone() })
-        }
+    match (checkpoint.tensors.contains_key(&output.name), options.base()) {
+        (true, None | Some(NewHead { always: false, .. })) => Ok(ClassifierSource::Checkpoint),
+        (_, Some(_)) => Ok(ClassifierSource::New),
+        (false, None) => Err(LoadError::NoHead { path: checkpoint.path().into(), tensor: output.name.clone() }),
     }
 }
 
-fn set_one_label(config: &mut Config) {
-    config.labels = 1;
-    config.json.insert("id2label".into(), json!({"0": "LABEL_0"}));
-    config.json.insert("label2id".into(), json!({"LABEL_0": 0}));
+fn set_labels(config: &mut Config, labels: usize) {
+    config.labels = labels;
+    let label = |i: usize| format!("LABEL_{i}");
+    let id2label: Map<_, _> = (0..labels).map(|i| (i.to_string(), label(i).into())).collect();
+    let label2id: Map<_, _> = (0..labels).map(|i| (label(i), i.into())).collect();
+    config.json.insert("id2label".into(), id2label.into());
+    config.json.insert("label2id".into(), label2id.into());
     config.json.remove("num_labels");
     config.json.insert("problem_type".into(), Value::Null);
 }
@@ -208,7 +255,9 @@ fn match_tensors(
     for spec in model.parameters.specs() {
         let new_head = source == ClassifierSource::New && model.is_head(&spec.name);
         match find(model, &left, &spec.name) {
-            Some(name) if new_head && checkpoint.expect(name, &spec.shape).is_err() => {
+            Some(name)
+                if new_head && (model.is_output(&spec.name) || checkpoint.expect(name, &spec.shape).is_err()) =>
+            {
                 left.remove(name);
                 sources.push(None);
             }
@@ -260,10 +309,10 @@ fn fill(
 ) -> Result<(), WeightError> {
     for (index, source) in sources.iter().enumerate() {
         let span = model.parameters.specs()[index].span;
-        match (source, options) {
+        match (source, options.base()) {
             (Some(name), _) => checkpoint.read(name, &mut model.parameters.values[span.range()])?,
-            (None, LoadOptions::Base { seed, .. }) => model.parameters.initialise(index, seed),
-            (None, LoadOptions::Judge) => unreachable!("a judge has no new parameters"),
+            (None, Some(NewHead { seed, .. })) => model.parameters.initialise(index, seed),
+            (None, None) => unreachable!("a judge has no new parameters"),
         }
     }
     Ok(())

@@ -202,6 +202,13 @@ impl Config {
         if self.family == Family::DistilBert { "n_heads" } else { "num_attention_heads" }
     }
 
+    /// What `id2label` calls the outputs, in their order; empty where it does not name each of them.
+    pub fn label_names(&self) -> Vec<String> {
+        let Some(Value::Object(map)) = self.json.get("id2label") else { return Vec::new() };
+        let name = |i: usize| map.get(&i.to_string())?.as_str().map(str::to_owned);
+        (0..self.labels).map(name).collect::<Option<_>>().unwrap_or_default()
+    }
+
     /// The most tokens a text may have.
     pub fn max_tokens(&self) -> usize {
         self.padding.map_or(self.positions, |padding| self.positions.saturating_sub(padding as usize + 1))

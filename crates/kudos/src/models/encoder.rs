@@ -212,6 +212,33 @@ impl Model {
         tape.layer_norm(down, Some(x.full), layer.out_norm)
     }
 
+    /// Makes output `i` of the head `scales[i]` times what it was, plus `shifts[i]`: new weights, rounded to f32.
+    pub(super) fn rescale_outputs(&mut self, scales: &[f64], shifts: &[f64]) {
+        let LinearSpec { weight, bias, inputs, .. } = self.wiring.head_out;
+        let rows = self.parameters.values[weight.range()].chunks_exact_mut(inputs);
+        for (row, scale) in rows.zip(scales) {
+            row.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
+        }
+        let biases = self.parameters.values[bias.range()].iter_mut();
+        for (bias, (scale, shift)) in biases.zip(scales.iter().zip(shifts)) {
+            *bias = (f64::from(*bias) * scale + shift) as f32;
+        }
+    }
+
+    /// The numbers of the head's last layer: its weights, then its biases.
+    pub fn output_layer(&self) -> Vec<f32> {
+        let LinearSpec { weight, bias, .. } = self.wiring.head_out;
+        [&self.parameters.values[weight.range()], &self.parameters.values[bias.range()]].concat()
+    }
+
+    /// Puts back what [`Self::output_layer`] gave.
+    pub fn set_output_layer(&mut self, values: &[f32]) {
+        let LinearSpec { weight, bias, .. } = self.wiring.head_out;
+        let (weights, biases) = values.split_at(weight.len);
+        self.parameters.values[weight.range()].copy_from_slice(weights);
+        self.parameters.values[bias.range()].copy_from_slice(biases);
+    }
+
     /// The linear layers that run on packed weights when there are such: all but the head's.
     pub(super) fn packed_layers(&self) -> Vec<LinearSpec> {
         let (last, lower) = self.wiring.layers.split_last().expect("a config has at least one layer");
@@ -272,6 +299,12 @@ impl Model {
                 self.parameters.initialise(index, seed);
             }
         }
+    }
+
+    /// True for the tensors of the head's last layer.
+    pub(super) fn is_output(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(names(self.config.family).head_out);
+        rest.is_some_and(|rest| rest.starts_with('.'))
     }
 
     /// True for tensors a checkpoint may hold besides the model's own.

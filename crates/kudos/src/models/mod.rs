@@ -3,6 +3,7 @@
 //! A family's file states its config, its wiring and its checkpoint names; the wiring is built from
 //! the post-norm encoder of `encoder.rs`. This module must not know training or metrics.
 
+mod attributes;
 mod bert;
 mod checkpoint;
 mod config;
@@ -19,12 +20,13 @@ mod qwen;
 mod reward_model;
 mod roberta;
 
-pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load, quantize};
+pub use attributes::{AttributeHead, Weighting};
+pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load, load_for_attributes, quantize};
 pub use config::{Config, ConfigError, Family};
 pub use decoder::{Decoder, DecoderError, DecoderHead, Wanted};
 pub use decoder_config::DecoderConfig;
 pub use encoder::Model;
 pub use reward_model::{
-    Calibration, Input, JudgeError, RewardConfig, RewardModel, Scored, TrainedOn, Workspace, check_length,
+    Calibration, Input, JudgeError, Rated, RewardConfig, RewardModel, Scored, TrainedOn, Workspace, check_length,
     config_of_new_judge, features_encoded, push, score_encoded,
 };

@@ -2,6 +2,7 @@
 //!
 //! Training, evaluation, scoring and serving all come through here, with the judge's `reward.json`.
 
+use super::attributes::AttributeHead;
 use super::checkpoint::{LoadError, load_for_scoring};
 use super::config::Config;
 use super::encoder::Model;
@@ -32,7 +33,7 @@ pub enum JudgeError {
     },
     /// A classifier with several outputs.
     #[error(
-        "{path}: the checkpoint has {labels} outputs, a judge has one; train one with `kudos train DATA --base {path} --new-head`"
+        "{path}: the checkpoint has {labels} outputs, a judge has one, or one an attribute that its reward.json names; train one with `kudos train DATA --base {path} --new-head`"
     )]
     Labels {
         /// Directory.
@@ -112,6 +113,9 @@ pub struct RewardConfig {
     /// How to read the scores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// What its outputs are, where it has one an attribute; without it, the judge's one output is the score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<AttributeHead>,
 }
 
 impl RewardConfig {
@@ -123,7 +127,8 @@ impl RewardConfig {
             max_length: config.max_tokens().min(512),
             truncation: Truncation::LongestFirst,
         };
-        Self { format: 1, encode, base: String::new(), data: Vec::new(), recipe: Map::new(), calibration: None }
+        let (base, data, recipe) = (String::new(), Vec::new(), Map::new());
+        Self { format: 1, encode, base, data, recipe, calibration: None, attributes: None }
     }
 
     /// Reads `reward.json` of a judge directory; `None` when there is none.
@@ -166,8 +171,9 @@ impl RewardConfig {
     }
 }
 
-/// The `config.json` of a judge made from a base: one label, raw scores everywhere.
-pub fn config_of_new_judge(config: &Config) -> Map<String, Value> {
+/// The `config.json` of a judge made from a base: one label, raw scores everywhere; or the names of its attributes, in
+/// the order of the outputs.
+pub fn config_of_new_judge(config: &Config, attributes: &[String]) -> Map<String, Value> {
     let architecture = match config.json.get("model_type").and_then(Value::as_str) {
         Some("distilbert") => "DistilBertForSequenceClassification",
         Some("roberta") => "RobertaForSequenceClassification",
@@ -175,15 +181,19 @@ pub fn config_of_new_judge(config: &Config) -> Map<String, Value> {
         _ => "BertForSequenceClassification",
     };
     let mut json = config.json.clone();
+    let plain = ["LABEL_0".to_owned()];
+    let labels = if attributes.is_empty() { &plain } else { attributes };
+    let id2label: Map<_, _> = labels.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name))).collect();
+    let label2id: Map<_, _> = labels.iter().enumerate().map(|(i, name)| (name.clone(), json!(i))).collect();
     json.remove("num_labels");
     json.remove("torch_dtype");
     json.remove("_name_or_path");
     for (key, value) in [
         ("architectures", json!([architecture])),
         ("dtype", json!("float32")),
-        ("id2label", json!({"0": "LABEL_0"})),
-        ("label2id", json!({"LABEL_0": 0})),
-        ("problem_type", Value::Null),
+        ("id2label", id2label.into()),
+        ("label2id", label2id.into()),
+        ("problem_type", if attributes.is_empty() { Value::Null } else { json!("regression") }),
         ("sentence_transformers", json!({"activation_fn": "torch.nn.modules.linear.Identity"})),
     ] {
         json.insert(key.into(), value);
@@ -197,7 +207,7 @@ pub type Input<'a> = (Option<&'a Content>, &'a Content);
 /// A score with what it was computed from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
-    /// The raw logit.
+    /// The raw logit; of a judge of attributes, the weighted sum of its outputs.
     pub score: f32,
     /// Tokens the model read.
     pub tokens: usize,
@@ -210,6 +220,15 @@ impl Scored {
     pub fn new(score: f32, encoded: &Encoded) -> Self {
         Self { score, tokens: encoded.ids.len(), truncated: encoded.truncated }
     }
+}
+
+/// A score with what each attribute contributed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rated {
+    /// The overall score.
+    pub scored: Scored,
+    /// The outputs in the order of [`RewardModel::attributes`]; empty for a judge without attributes.
+    pub attributes: Vec<f32>,
 }
 
 /// A trained judge, ready to score.
@@ -260,10 +279,8 @@ impl RewardModel {
     /// [`JudgeError`] for anything that would make its scores differ from what it was trained for.
     pub fn load(dir: &Path, precision: Option<Precision>) -> Result<Self, JudgeError> {
         let (model, packed, precision) = load_for_scoring(dir, precision)?;
-        if model.config.labels != 1 {
-            return Err(JudgeError::Labels { path: dir.into(), labels: model.config.labels });
-        }
         let reward = RewardConfig::read(dir)?.unwrap_or_else(|| RewardConfig::default_for(&model.config));
+        check_outputs(dir, &reward, &model.config)?;
         check_length(&dir.join("reward.json"), &reward.encode, &model.config)?;
         let encoder = Arc::new(Encoder::load(dir, reward.encode.clone())?);
         let workspace = Workspace { packed, ..Workspace::default() };
@@ -275,7 +292,39 @@ impl RewardModel {
     /// # Errors
     /// As [`score_encoded`].
     pub fn score_encoded(&mut self, encoded: &[Encoded]) -> Result<Vec<f32>, JudgeError> {
-        score_encoded(&self.model, encoded, &mut self.workspace)
+        let outputs = score_encoded(&self.model, encoded, &mut self.workspace)?;
+        match &self.reward.attributes {
+            None => Ok(outputs),
+            Some(head) => Ok(head.overalls(&outputs)),
+        }
+    }
+
+    /// What its outputs rate, in their order; nothing for a judge whose one output is the score.
+    pub fn attributes(&self) -> &[String] {
+        self.reward.attributes.as_ref().map_or(&[], |head| &head.names)
+    }
+
+    /// Scores of texts that its encoder has encoded, with the output for each attribute.
+    ///
+    /// # Errors
+    /// As [`score_encoded`].
+    pub fn rate_encoded(&mut self, encoded: &[Encoded]) -> Result<Vec<Rated>, JudgeError> {
+        let outputs = score_encoded(&self.model, encoded, &mut self.workspace)?;
+        let rows = outputs.chunks_exact(self.model.config.labels).zip(encoded);
+        let rate = |(outputs, encoded): (&[f32], _)| match &self.reward.attributes {
+            None => Rated { scored: Scored::new(outputs[0], encoded), attributes: Vec::new() },
+            Some(head) => Rated { scored: Scored::new(head.overall(outputs), encoded), attributes: outputs.to_vec() },
+        };
+        Ok(rows.map(rate).collect())
+    }
+
+    /// As [`Self::score`], with the output for each attribute.
+    ///
+    /// # Errors
+    /// As [`Self::score`].
+    pub fn rate(&mut self, inputs: &[Input]) -> Result<Vec<Rated>, JudgeError> {
+        let encoded = self.encoder.encode_batch(inputs)?;
+        self.rate_encoded(&encoded)
     }
 
     /// The arithmetic it scores with.
@@ -288,9 +337,20 @@ impl RewardModel {
     /// # Errors
     /// [`JudgeError`] for texts that cannot be encoded and scores that are no numbers.
     pub fn score(&mut self, inputs: &[Input]) -> Result<Vec<Scored>, JudgeError> {
-        let encoded = self.encoder.encode_batch(inputs)?;
-        let scores = self.score_encoded(&encoded)?;
-        Ok(scores.into_iter().zip(&encoded).map(|(score, encoded)| Scored::new(score, encoded)).collect())
+        Ok(self.rate(inputs)?.into_iter().map(|rated| rated.scored).collect())
+    }
+}
+
+/// One output, or the outputs that `reward.json` describes.
+fn check_outputs(dir: &Path, reward: &RewardConfig, config: &Config) -> Result<(), JudgeError> {
+    let labels = config.labels;
+    match &reward.attributes {
+        None if labels == 1 => Ok(()),
+        None => Err(JudgeError::Labels { path: dir.into(), labels }),
+        Some(head) => match head.fault(labels) {
+            None => Ok(()),
+            Some(reason) => Err(JudgeError::Reward { path: dir.join("reward.json"), reason }),
+        },
     }
 }
 
@@ -306,7 +366,7 @@ pub fn check_length(path: &Path, encode: &EncodeSettings, config: &Config) -> Re
     }
 }
 
-/// Packs sequences of similar length together and runs the model; scores in the order given.
+/// Packs sequences of similar length together and runs the model; outputs `[sequences, labels]` in the order given.
 ///
 /// # Errors
 /// [`JudgeError::Vocabulary`] and [`JudgeError::NotFinite`].

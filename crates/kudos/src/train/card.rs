@@ -17,12 +17,29 @@ pub(super) fn render(trainer: &Trainer, finished: &Finished, files: &JudgeFiles,
         env!("CARGO_PKG_VERSION"),
         files.base
     );
+    attributes(&mut card, trainer);
     data(&mut card, trainer, files);
     held_out(&mut card, finished);
     usage(&mut card, reward);
     settings(&mut card, trainer, finished);
     limits(&mut card, finished);
     card
+}
+
+fn attributes(card: &mut String, trainer: &Trainer) {
+    let Some(head) = &trainer.settings().attributes else { return };
+    card.push_str("## Attributes\n\nIt has one output for each of these ratings, in the units of the rating. The score is their weighted sum.\n\n");
+    card.push_str("| output | attribute | weight | mean rating | standard deviation |\n|---|---|---|---|---|\n");
+    let rows = head.names.iter().zip(&head.weights).zip(head.means.iter().zip(&head.stds)).enumerate();
+    for (output, ((name, weight), (mean, std))) in rows {
+        let _ = writeln!(card, "| {output} | {name} | {weight:.4} | {mean:.3} | {std:.3} |");
+    }
+    let _ = writeln!(
+        card,
+        "\nThe weights are {}; the constant added to the sum is {:.4}.\n",
+        name(&head.weighting),
+        head.intercept
+    );
 }
 
 fn data(card: &mut String, trainer: &Trainer, files: &JudgeFiles) {
@@ -56,12 +73,27 @@ fn held_out(card: &mut String, finished: &Finished) {
         let _ = writeln!(card, "| {name} | {value} |");
     }
     card.push('\n');
+    if !report.attributes.is_empty() {
+        card.push_str(&attribute_table(report));
+    }
     if finished.chosen_by_held_out {
         card.push_str(
             "The weights are those of the evaluated step with the highest held-out accuracy, so these figures are \
              slightly optimistic: evaluate on prompts that were used for neither.\n\n",
         );
     }
+}
+
+fn attribute_table(report: &DataReport) -> String {
+    let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
+    let mut table = String::from(
+        "| attribute | ratings | Spearman | accuracy of pairs | mean absolute error |\n|---|---|---|---|---|\n",
+    );
+    for (name, m) in &report.attributes {
+        let figures = [m.spearman, m.accuracy, m.mae].map(number).join(" | ");
+        let _ = writeln!(table, "| {name} | {} | {figures} |", m.n);
+    }
+    table + "\n"
 }
 
 fn rows(metrics: &Metrics) -> Vec<(&'static str, String)> {
@@ -93,13 +125,14 @@ fn usage(card: &mut String, reward: &RewardConfig) {
 
 fn settings(card: &mut String, trainer: &Trainer, finished: &Finished) {
     let s = trainer.settings();
+    let loss = if s.attributes.is_some() { "regression and pairwise".into() } else { name(&s.loss) };
     let _ = writeln!(
         card,
         "## Training\n\n{} steps of {} groups ({} loss, AdamW, peak learning rate {}, {} schedule, {} warm-up steps, seed {}); \
          the weights of step {} were kept. All settings: `training_args.json`; all steps: `run/metrics.jsonl`.\n",
         finished.steps,
         s.batch_size * s.accumulate,
-        name(&s.loss),
+        loss,
         s.learning_rate,
         name(&s.schedule),
         s.warmup_steps,

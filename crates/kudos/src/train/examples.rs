@@ -1,11 +1,12 @@
 //! Encoded groups: what the loop trains on and what it is measured with.
 
+use super::attributes::attribute_loss;
 use super::log::Evaluation;
 use super::loss::{Judged, group_loss};
 use super::settings::Settings;
 use crate::data::{Comparison, Group, Loaded};
-use crate::eval::{EvalError, EvalOptions, evaluate};
-use crate::models::Input;
+use crate::eval::{DataReport, EvalError, EvalOptions, attribute_metrics, evaluate};
+use crate::models::{AttributeHead, Input};
 use crate::text::{Encoded, Encoder, TextError};
 
 /// One group, encoded.
@@ -17,6 +18,8 @@ pub struct Example {
     pub comparisons: Vec<Comparison>,
     /// Their ranks, lower is better.
     pub ranks: Vec<Option<f64>>,
+    /// Their standardised ratings, `[responses][labels]`; empty where the order alone is learnt.
+    pub ratings: Vec<Vec<Option<f32>>>,
 }
 
 impl Example {
@@ -29,6 +32,42 @@ impl Example {
         let sequences = encode_groups(groups, encoder)?;
         Ok(groups.iter().zip(sequences).filter_map(|(group, sequences)| whole(group, sequences)).collect())
     }
+
+    /// Encodes the responses that are rated for any of the attributes.
+    ///
+    /// # Errors
+    /// A text that cannot be encoded.
+    pub fn encode_rated(groups: &[Group], head: &AttributeHead, encoder: &Encoder) -> Result<Vec<Example>, TextError> {
+        let groups: Vec<Group> = groups.iter().filter_map(|group| rated_part(group, head)).collect();
+        let sequences = encode_groups(&groups, encoder)?;
+        let example = |(group, sequences): (&Group, _)| Example {
+            sequences,
+            comparisons: group.comparisons.clone(),
+            ranks: group.responses.iter().map(|r| r.rank).collect(),
+            ratings: group.responses.iter().map(|r| head.standardised(&r.attributes)).collect(),
+        };
+        Ok(groups.iter().zip(sequences).map(example).collect())
+    }
+}
+
+/// True if a response of the group is rated for any of the attributes.
+pub fn is_rated(group: &Group, names: &[String]) -> bool {
+    group.responses.iter().any(|r| names.iter().any(|name| r.attributes.contains_key(name)))
+}
+
+/// The group without the responses that have no rating; `None` when nothing is left.
+fn rated_part(group: &Group, head: &AttributeHead) -> Option<Group> {
+    let mut place = vec![None; group.responses.len()];
+    let mut part = Group { responses: Vec::new(), comparisons: Vec::new(), ..group.clone() };
+    for (response, place) in group.responses.iter().zip(&mut place) {
+        if head.names.iter().any(|name| response.attributes.contains_key(name)) {
+            *place = Some(part.responses.len());
+            part.responses.push(response.clone());
+        }
+    }
+    let moved = |c: &Comparison| Some(Comparison { first: place[c.first]?, second: place[c.second]?, ..*c });
+    part.comparisons = group.comparisons.iter().filter_map(moved).collect();
+    (!part.responses.is_empty()).then_some(part)
 }
 
 /// Every pair as a group of its own, the chosen response first, in the order of the files: what TRL sees.
@@ -77,7 +116,7 @@ fn whole(group: &Group, sequences: Vec<Encoded>) -> Option<Example> {
     let kept = |i: &usize| place[*i].is_some();
     let ranks = (0..sequences.len()).filter(kept).map(|i| group.responses[i].rank).collect();
     let sequences = sequences.into_iter().zip(&place).filter_map(|(s, p)| p.map(|_| s)).collect();
-    (!comparisons.is_empty()).then_some(Example { sequences, comparisons, ranks })
+    (!comparisons.is_empty()).then_some(Example { sequences, comparisons, ranks, ratings: Vec::new() })
 }
 
 /// Share of the encoded responses that did not fit the token limit.
@@ -111,6 +150,58 @@ impl HeldOut {
     pub fn grouped(&self, scores: &[f32]) -> Vec<Vec<f32>> {
         let mut scores = scores.iter().copied();
         self.groups.iter().map(|g| scores.by_ref().take(g.responses.len()).collect()).collect()
+    }
+
+    /// Outputs `[sequences, labels]` cut into those of each response of each group.
+    fn grouped_outputs(&self, outputs: &[f32], labels: usize) -> Vec<Vec<Vec<f32>>> {
+        let mut rows = outputs.chunks_exact(labels).map(<[f32]>::to_vec);
+        self.groups.iter().map(|g| rows.by_ref().take(g.responses.len()).collect()).collect()
+    }
+
+    /// The whole report on a model's outputs: scores, or ratings of attributes.
+    ///
+    /// # Errors
+    /// [`EvalError`] for scores that are no numbers.
+    pub fn report(&self, outputs: &[f32], head: Option<&AttributeHead>) -> Result<DataReport, EvalError> {
+        let scores = head.map_or_else(|| outputs.to_vec(), |head| head.overalls(outputs));
+        let mut report = evaluate(&self.name, &self.groups, &self.grouped(&scores), &EvalOptions::default())?;
+        if let Some(head) = head {
+            let outputs = self.grouped_outputs(outputs, head.names.len());
+            report.attributes = attribute_metrics(&head.names, &self.groups, &outputs);
+        }
+        report.truncated = Some(self.sequences.iter().filter(|s| s.truncated).count());
+        Ok(report)
+    }
+
+    /// Metrics of standardised outputs `[sequences, labels]`: the accuracy is the mean over the attributes of the share of
+    /// pairs in the right order, the margin and the rewards are of the overall score.
+    ///
+    /// # Errors
+    /// [`EvalError`] for outputs that are no numbers.
+    pub fn attribute_evaluation(
+        &self,
+        settings: &Settings,
+        head: &AttributeHead,
+        step: u64,
+        outputs: &[f32],
+    ) -> Result<Evaluation, EvalError> {
+        let labels = head.names.len();
+        let mut evaluation = self.evaluation(settings, step, &head.overalls(&head.ratings(outputs)))?;
+        let grouped = self.grouped_outputs(outputs, labels);
+        let metrics = attribute_metrics(&head.names, &self.groups, &grouped);
+        let accuracies: Vec<f64> = metrics.values().filter_map(|m| m.accuracy).collect();
+        evaluation.eval_accuracy =
+            (!accuracies.is_empty()).then(|| accuracies.iter().sum::<f64>() / accuracies.len() as f64);
+        let (mut loss, mut counted) = (0.0, 0usize);
+        for (group, outputs) in self.groups.iter().zip(&grouped).filter(|(group, _)| is_rated(group, &head.names)) {
+            let ratings: Vec<_> = group.responses.iter().map(|r| head.standardised(&r.attributes)).collect();
+            let ratings: Vec<&[Option<f32>]> = ratings.iter().map(Vec::as_slice).collect();
+            let outputs = outputs.concat();
+            loss += attribute_loss(&ratings, &outputs, 0.0, &mut vec![0.0; outputs.len()]);
+            counted += 1;
+        }
+        evaluation.eval_loss = loss / counted.max(1) as f64;
+        Ok(evaluation)
     }
 
     /// Metrics of the scores under the settings' loss.

@@ -170,7 +170,12 @@ mod tests {
                 |(first, second)| Comparison { first, second, target: better(first, second), margin: 0.0, weight: 1.0 };
             let comparisons = [(0, 1), (0, 2), (1, 2)].map(comparison).to_vec();
             let encoded = Encoded { ids: vec![1], type_ids: vec![0], truncated: false, tokens_before_truncation: 1 };
-            examples.push(Example { sequences: vec![encoded; 3], comparisons, ranks: vec![None; 3] });
+            examples.push(Example {
+                sequences: vec![encoded; 3],
+                comparisons,
+                ranks: vec![None; 3],
+                ratings: Vec::new(),
+            });
             features.push(rows);
         }
         (examples, features)

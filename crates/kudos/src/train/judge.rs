@@ -32,12 +32,14 @@ pub fn write_judge(dir: &Path, trainer: &Trainer, finished: &Finished, files: &J
         data: files.data.clone(),
         recipe: settings.as_object().cloned().unwrap_or_default(),
         calibration: calibration(finished),
+        attributes: trainer.settings().attributes.clone(),
     };
     let card = card::render(trainer, finished, files, &reward);
     for file in files.encoder.files().map_err(crate::models::JudgeError::from)? {
         write(dir, file.name, &file.bytes)?;
     }
-    write(dir, "config.json", &pretty(&Value::Object(config_of_new_judge(&trainer.model.config))))?;
+    let names = reward.attributes.as_ref().map_or(&[][..], |head| &head.names);
+    write(dir, "config.json", &pretty(&Value::Object(config_of_new_judge(&trainer.model.config, names))))?;
     write(dir, "reward.json", &pretty(&serde_json::to_value(&reward).expect("plain data")))?;
     write(dir, "training_args.json", &pretty(&training_args(settings, files)))?;
     write(dir, "README.md", card.as_bytes())

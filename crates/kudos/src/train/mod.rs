@@ -4,6 +4,7 @@
 //! [`Settings`], the examples and the counters of [`State`], so a run that was killed continues from its
 //! last checkpoint to the same bytes.
 
+mod attributes;
 mod card;
 mod checkpoint;
 mod examples;
@@ -16,8 +17,9 @@ mod sampler;
 mod settings;
 mod step;
 
+pub use attributes::{AttributeError, Weights as AttributeWeights, attribute_head, attribute_loss};
 pub use checkpoint::{Best, State};
-pub use examples::{Example, HeldOut, each_pair_alone, truncated_share};
+pub use examples::{Example, HeldOut, each_pair_alone, is_rated, truncated_share};
 pub use head::{Head, fit_head};
 pub use judge::{JudgeFiles, write_judge};
 pub use log::{Evaluation, StepMetrics};
@@ -26,7 +28,7 @@ pub use optimizer::{Optimizer, Schedule, clip_scale};
 pub use sampler::{Visit, epoch};
 pub use settings::{Asked, Extent, Recipe, Settings, SettingsError};
 
-use crate::eval::{DataReport, EvalError, EvalOptions, evaluate};
+use crate::eval::{DataReport, EvalError};
 use crate::models::{JudgeError, Model, Workspace, features_encoded, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
@@ -297,11 +299,14 @@ impl Trainer {
     /// Scores the held-out data; keeps the weights when they are the best so far.
     fn evaluate(&mut self) -> Result<Evaluation, TrainError> {
         let held_out = self.held_out.as_ref().expect("evaluation is only due with held-out data");
-        let scores = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
-        let evaluation = held_out.evaluation(&self.settings, self.state.step, &scores)?;
+        let outputs = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
+        let evaluation = match &self.settings.attributes {
+            None => held_out.evaluation(&self.settings, self.state.step, &outputs)?,
+            Some(head) => held_out.attribute_evaluation(&self.settings, head, self.state.step, &outputs)?,
+        };
         if self.settings.keep_best {
             if self.state.best.is_none_or(|best| evaluation.beats(&best)) {
-                weights::write(&self.dir.join("model.safetensors"), &self.model.parameters)?;
+                self.write_judge_weights()?;
                 self.state.best = Some(evaluation.as_best());
                 self.state.without_improvement = 0;
             } else {
@@ -309,6 +314,17 @@ impl Trainer {
             }
         }
         Ok(evaluation)
+    }
+
+    /// Writes the weights as a judge has them: outputs of attributes are ratings there, and standardised in training.
+    fn write_judge_weights(&mut self) -> Result<(), WeightError> {
+        let training = self.model.output_layer();
+        if let Some(head) = &self.settings.attributes {
+            head.to_ratings(&mut self.model);
+        }
+        let written = weights::write(&self.dir.join("model.safetensors"), &self.model.parameters);
+        self.model.set_output_layer(&training);
+        written
     }
 
     fn checkpoint_path(&self) -> PathBuf {
@@ -330,20 +346,16 @@ impl Trainer {
 
     /// Settles on the best weights or the last, and says how good they are.
     fn finish(&mut self) -> Result<Finished, TrainError> {
-        let path = self.dir.join("model.safetensors");
-        match self.state.best {
-            Some(_) => checkpoint::read_weights(&path, &mut self.model.parameters)?,
-            None => weights::write(&path, &self.model.parameters)?,
+        if self.state.best.is_none() {
+            self.write_judge_weights()?;
         }
+        checkpoint::read_weights(&self.dir.join("model.safetensors"), &mut self.model.parameters)?;
         self.pack();
         let held_out = match &self.held_out {
             None => None,
             Some(held_out) => {
-                let scores = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
-                let grouped = held_out.grouped(&scores);
-                let mut report = evaluate(&held_out.name, &held_out.groups, &grouped, &EvalOptions::default())?;
-                report.truncated = Some(held_out.sequences.iter().filter(|s| s.truncated).count());
-                Some(report)
+                let outputs = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
+                Some(held_out.report(&outputs, self.settings.attributes.as_ref())?)
             }
         };
         Ok(Finished {

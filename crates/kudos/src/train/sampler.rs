@@ -5,6 +5,10 @@
 //! random subgroups that together hold every one of its comparisons, so each comparison is seen once an
 //! epoch while a response that stands in many of them is encoded as rarely as possible.
 
+//!
+//! A larger group whose responses are rated is cut, anew in each epoch, into random parts instead: its ratings are learnt
+//! one by one, so every response is seen once an epoch, with other neighbours each time.
+
 use super::Example;
 use crate::data::Comparison;
 use crate::random::Stream;
@@ -28,7 +32,10 @@ pub fn epoch(examples: &[Example], group_size: usize, shuffle: bool, seed: u64, 
             visits.push(whole(index, example));
         } else {
             let mut random = Stream::new(seed, epoch).fork(index as u64 + 1);
-            visits.extend(subgroups(index, example, group_size, &mut random));
+            match example.ratings.is_empty() {
+                true => visits.extend(subgroups(index, example, group_size, &mut random)),
+                false => visits.extend(parts(index, example, group_size, &mut random)),
+            }
         }
     }
     if shuffle {
@@ -39,6 +46,21 @@ pub fn epoch(examples: &[Example], group_size: usize, shuffle: bool, seed: u64, 
 
 fn whole(index: usize, example: &Example) -> Visit {
     Visit { example: index, members: (0..example.sequences.len()).collect(), comparisons: example.comparisons.clone() }
+}
+
+/// Cuts a large group into parts of nearly equal size, with the comparisons inside each.
+fn parts(index: usize, example: &Example, size: usize, random: &mut Stream) -> Vec<Visit> {
+    let mut order: Vec<usize> = (0..example.sequences.len()).collect();
+    random.shuffle(&mut order);
+    let count = order.len().div_ceil(size);
+    let part = |i: usize| {
+        let members = order[i * order.len() / count..(i + 1) * order.len() / count].to_vec();
+        let place = |response| members.iter().position(|m| *m == response);
+        let inside = |c: &Comparison| Some(Comparison { first: place(c.first)?, second: place(c.second)?, ..*c });
+        let comparisons = example.comparisons.iter().filter_map(inside).collect();
+        Visit { example: index, members, comparisons }
+    };
+    (0..count).map(part).collect()
 }
 
 /// Covers the comparisons of a large group: each subgroup starts from a random comparison that has not
@@ -125,6 +147,7 @@ mod tests {
             sequences: vec![sequence; responses],
             comparisons: edges.iter().map(comparison).collect(),
             ranks: vec![None; responses],
+            ratings: Vec::new(),
         }
     }
 
@@ -154,6 +177,18 @@ mod tests {
         let encodings: usize = visits.iter().map(|v| v.members.len()).sum();
         assert!(encodings <= 100, "{encodings} encodings for 120 pairs, 240 one pair at a time");
         assert_ne!(visits, epoch(&[example(16, &edges)], 8, true, 1, 1), "epochs differ");
+    }
+
+    #[test]
+    fn a_rated_group_is_seen_once_an_epoch() {
+        let edges: Vec<_> = (0..17).flat_map(|i| (i + 1..17).map(move |j| (i, j))).collect();
+        let rated = Example { ratings: vec![vec![Some(1.0)]; 17], ..example(17, &edges) };
+        let visits = epoch(std::slice::from_ref(&rated), 8, true, 1, 0);
+        let mut members: Vec<usize> = visits.iter().flat_map(|v| v.members.clone()).collect();
+        members.sort_unstable();
+        assert_eq!(members, (0..17).collect::<Vec<_>>());
+        assert!(visits.iter().all(|v| matches!(v.members.len(), 5 | 6) && v.comparisons.len() >= 10));
+        assert_ne!(visits, epoch(&[rated], 8, true, 1, 1), "epochs differ");
     }
 
     #[test]

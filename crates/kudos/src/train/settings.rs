@@ -2,6 +2,7 @@
 
 use super::loss::Loss;
 use super::optimizer::Schedule;
+use crate::models::AttributeHead;
 use crate::nn::Precision;
 use crate::text::Truncation;
 use serde::{Deserialize, Serialize};
@@ -100,6 +101,9 @@ pub struct Settings {
     pub head_first: bool,
     /// Whether the base came without a head.
     pub new_head: bool,
+    /// The attributes that are learnt, one output each; without them, one score from the order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<AttributeHead>,
 }
 
 /// How much data there is to train on.
@@ -178,6 +182,7 @@ impl Asked {
             keep_best: extent.held_out && !trl,
             head_first: self.head_first.unwrap_or(!trl && extent.pairs < FEW_PAIRS),
             new_head: extent.new_head,
+            attributes: None,
         })
     }
 

@@ -1,5 +1,6 @@
-//! One optimizer step: visits → packed batches → scores → losses → gradients → weights.
+//! One optimizer step: visits → packed batches → outputs (scores, or one an attribute) → losses → gradients → weights.
 
+use super::attributes::attribute_loss;
 use super::log::StepMetrics;
 use super::loss::{Judged, group_loss};
 use super::{TrainError, Trainer, Visit, clip_scale};
@@ -84,13 +85,17 @@ impl Trainer {
             }
         }
         let logits = self.workspace.forward(&self.model, Mode::Train);
-        let scores = self.workspace.tape.value(logits).to_vec();
-        let mut seed = vec![0.0; scores.len()];
+        let outputs = self.workspace.tape.value(logits).to_vec(); // [sequences, labels]
+        let mut seed = vec![0.0; outputs.len()];
         let mut at = 0;
         for visit in visits {
-            let range = at..at + visit.members.len();
-            sums.loss += self.visit_loss(visit, &scores[range.clone()], total, &mut seed[range.clone()]);
-            sums.count(visit, &scores[range.clone()]);
+            let range = at..at + visit.members.len() * self.model.config.labels;
+            let own = &outputs[range.clone()];
+            sums.loss += self.visit_loss(visit, own, total, &mut seed[range.clone()]);
+            match &self.settings.attributes {
+                None => sums.count(visit, own),
+                Some(head) => sums.count(visit, &head.overalls(&head.ratings(own))),
+            }
             at = range.end;
         }
         sums.tokens += self.workspace.batch.tokens();
@@ -101,6 +106,11 @@ impl Trainer {
     }
 
     fn visit_loss(&self, visit: &Visit, scores: &[f32], total: usize, seed: &mut [f32]) -> f64 {
+        if self.settings.attributes.is_some() {
+            let ratings = &self.examples[visit.example].ratings;
+            let ratings: Vec<&[Option<f32>]> = visit.members.iter().map(|m| ratings[*m].as_slice()).collect();
+            return attribute_loss(&ratings, scores, 1.0 / total as f64, seed);
+        }
         let ranks = &self.examples[visit.example].ranks;
         let ranks: Vec<Option<f64>> = visit.members.iter().map(|m| ranks[*m]).collect();
         let judged = Judged { comparisons: &visit.comparisons, ranks: &ranks };

@@ -17,7 +17,7 @@ pub fn run(args: &Args, names: [&String; 2], global: &Global) -> anyhow::Result<
     let mut found = Vec::new();
     for path in &args.data {
         let loaded = args.load(path, global)?;
-        let groups = judged_groups(&loaded).with_context(|| path.display().to_string())?;
+        let groups = judged_groups(&loaded, &[]).with_context(|| path.display().to_string())?;
         let (a, _) = score_groups(&mut first, &groups, global)?;
         let (b, _) = score_groups(&mut second, &groups, global)?;
         found.push(compare(&path.display().to_string(), &groups, [&a, &b], &options)?);

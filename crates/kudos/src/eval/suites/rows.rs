@@ -3,6 +3,7 @@
 use super::SuiteError;
 use crate::data::{Comparison, Content, Group, Location, Message, Response, Rows};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Bytes of one row.
@@ -131,7 +132,13 @@ fn group(
     compared: &[(usize, usize, f32)],
     subset: &str,
 ) -> Group {
-    let response = |content| Response { content, rank: None, score: None, location: location.clone() };
+    let response = |content| Response {
+        content,
+        rank: None,
+        score: None,
+        attributes: BTreeMap::new(),
+        location: location.clone(),
+    };
     let comparison =
         |&(first, second, target): &(usize, usize, f32)| Comparison { first, second, target, margin: 0.0, weight: 1.0 };
     Group {
