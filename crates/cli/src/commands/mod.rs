@@ -10,6 +10,7 @@ pub mod quantize;
 pub mod quickstart;
 pub mod score;
 pub mod train;
+pub mod verify;
 
 use anyhow::{Context, bail};
 use kudos::models::{Config, RewardConfig, RewardModel, check_length};

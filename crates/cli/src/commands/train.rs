@@ -204,6 +204,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     };
     write_judge(&args.output, &trainer, &finished, &files)?;
     conclude(args, &trainer, &finished, global);
+    super::verify::after_training(&args.output, global)?;
     if args.json {
         let data: Vec<_> = finished.held_out.iter().collect();
         outln!("{:#}", json!({"judge": args.output, "kept_step": finished.kept, "data": data}));
