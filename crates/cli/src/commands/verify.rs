@@ -159,11 +159,12 @@ impl<'a> Commands<'a> {
         Ok(self.output(args)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
     }
 
-    /// The probes that have a prompt, which rows need, and of the long ones one.
+    /// The probes that have a prompt and a response, without which a row counts as unusable, and of the long ones one.
     fn rows(&self) -> Vec<usize> {
         let Reference { probes, scores } = self.reference;
         let short = |p: &usize| scores[*p].tokens < 200 || probes[*p].name == "exactly the token limit";
-        (0..probes.len()).filter(|p| probes[*p].prompt.is_some()).filter(short).collect()
+        let full = |p: &usize| probes[*p].prompt.is_some() && !probes[*p].response.is_blank();
+        (0..probes.len()).filter(full).filter(short).collect()
     }
 
     /// The plain probes two by two: two responses to one prompt.

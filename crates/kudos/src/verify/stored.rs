@@ -64,7 +64,10 @@ fn bound(precision: Precision) -> f32 {
 fn other(dir: &Path, precision: Precision, exact: &Reference) -> Found {
     let mut judge = RewardModel::load(dir, Some(precision))?;
     if judge.precision() != precision {
-        let lacks = "this processor lacks AVX-512 BF16 and VNNI, or the model has layers of odd sizes";
+        let lacks = match kernels::bf16::has_low_precision() {
+            true => "the model has layers of odd sizes",
+            false => "this processor lacks AVX-512 BF16 and VNNI",
+        };
         return Err(Trouble::Skipped(lacks.into()));
     }
     let scores = judge.score(&probes::inputs(&exact.probes))?;
@@ -75,7 +78,7 @@ fn within(precision: Precision, found: &Reference, exact: &Reference) -> Found {
     let bound = bound(precision);
     let apart = |i: usize| (found.scores[i].score - exact.scores[i].score).abs() / (1.0 + exact.scores[i].score.abs());
     let largest = (0..exact.scores.len()).map(apart).fold(0.0, f32::max);
-    let figure = format!("largest difference to f32 {largest:.1e} of 1 + |score|, bound {bound}");
+    let figure = format!("at most {largest:.1e} × (1 + |score|) from f32, bound {bound}");
     require(largest <= bound, || figure.clone())?;
     Ok(figure)
 }

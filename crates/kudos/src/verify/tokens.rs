@@ -4,7 +4,7 @@ use super::probes::{Probe, of_length, plain};
 use super::{Check, Found, Trouble, require};
 use crate::data::{Content, Message};
 use crate::models::RewardModel;
-use crate::text::{Encoded, Encoder, Prompter, Rendering, TextError};
+use crate::text::{Encoded, Encoder, Prompter, Rendering};
 use std::path::Path;
 
 pub(super) fn checks(dir: &Path, judge: &RewardModel) -> Vec<Check> {
@@ -45,12 +45,11 @@ fn padding(judge: &RewardModel) -> Found {
 /// Sentences whose ids all stand for known text come back to the same ids.
 fn round_trip(dir: &Path) -> Found {
     let prompter = Prompter::load(dir)?;
-    let unknown = unknown_id(&prompter)?;
     let texts: Vec<String> = plain().iter().filter_map(response_text).collect();
     let mut known = 0;
     for text in &texts {
         let ids = prompter.encode(text, false)?;
-        if ids.iter().any(|id| Some(*id) == unknown) {
+        if ids.iter().any(|id| is_unknown(&prompter, *id)) {
             continue;
         }
         let decoded = prompter.decode(&ids, true)?;
@@ -60,15 +59,14 @@ fn round_trip(dir: &Path) -> Found {
     }
     match known {
         0 => Err(Trouble::Skipped("every sentence holds words that the tokenizer does not know".into())),
-        _ => Ok(format!("{known} of {} sentences; the rest hold unknown words", texts.len())),
+        _ if known == texts.len() => Ok(format!("{known} sentences, the same ids")),
+        _ => Ok(format!("{known} sentences, the same ids; {} hold unknown words", texts.len() - known)),
     }
 }
 
-/// The id that a character of no script becomes, if the tokenizer has one for the unknown.
-fn unknown_id(prompter: &Prompter) -> Result<Option<u32>, TextError> {
-    let ids = prompter.encode("\u{10fffd}", false)?;
-    let named = |id: &u32| prompter.token(*id).is_some_and(|token| token.to_lowercase().contains("unk"));
-    Ok(ids.iter().copied().find(named))
+/// `[UNK]` or `<unk>`: what stands for any word the tokenizer does not have, and so for none.
+fn is_unknown(prompter: &Prompter, id: u32) -> bool {
+    prompter.token(id).is_some_and(|token| token.trim_matches(['[', ']', '<', '>']).eq_ignore_ascii_case("unk"))
 }
 
 fn response_text(probe: &Probe) -> Option<String> {
