@@ -23,7 +23,9 @@
 //! | `report.rs` | all of it together, for a file and its subsets |
 //! | `table.rs` | the same for the terminal |
 //! | `verdict.rs` | the same in words, with what to do next |
+//! | `analysis/` | the sections of the report: trivial judges, calibration, length, mistakes |
 
+mod analysis;
 mod best_of_n;
 mod bootstrap;
 mod calibration;
@@ -34,6 +36,11 @@ mod report;
 mod table;
 mod verdict;
 
+pub use analysis::{
+    AccuracyRow, AccuracyTable, Analysis, AnalysisOptions, Bar, Calibrated, CalibrationSection, Histogram, JudgedPair,
+    LearningPoint, LengthCorrection, LengthPoint, LengthSection, OrderSection, PromptBars, Rate, ScoreSection,
+    SmallestDifference, TieSection, analyse,
+};
 pub use best_of_n::BestOfN;
 pub use calibration::Bin;
 pub use report::{DataReport, EvalError, EvalOptions, Metrics, evaluate, fit_temperature, reliability};
