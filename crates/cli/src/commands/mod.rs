@@ -3,6 +3,7 @@
 pub mod best;
 pub mod check;
 pub mod eval;
+pub mod folds;
 pub mod generate;
 pub mod pairs;
 pub mod pull;

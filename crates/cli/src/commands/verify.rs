@@ -163,7 +163,8 @@ impl<'a> Commands<'a> {
     fn rows(&self) -> Vec<usize> {
         let Reference { probes, scores } = self.reference;
         let short = |p: &usize| scores[*p].tokens < 200 || probes[*p].name == "exactly the token limit";
-        let full = |p: &usize| probes[*p].prompt.is_some() && !probes[*p].response.is_blank();
+        let full =
+            |p: &usize| probes[*p].prompt.as_ref().is_some_and(|p| !p.is_blank()) && !probes[*p].response.is_blank();
         (0..probes.len()).filter(full).filter(short).collect()
     }
 

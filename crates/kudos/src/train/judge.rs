@@ -1,6 +1,6 @@
 //! The judge directory: what `AutoModelForSequenceClassification.from_pretrained` loads, and `reward.json`.
 
-use super::{Finished, TrainError, Trainer, card};
+use super::{Finished, FoldResult, TrainError, Trainer, card};
 use crate::models::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
 use crate::text::{EncodeSettings, Encoder};
 use serde_json::{Map, Value};
@@ -16,6 +16,8 @@ pub struct JudgeFiles<'a> {
     pub new_head: bool,
     /// The data files.
     pub data: Vec<TrainedOn>,
+    /// What folds over the data found.
+    pub folds: Option<&'a FoldResult>,
 }
 
 /// Writes everything but the weights, which the run itself has written.
