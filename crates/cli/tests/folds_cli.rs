@@ -74,7 +74,10 @@ fn folds_score_every_response_and_find_the_wrong_labels() {
     let more = ["--folds", "4", "--max-steps", "30"];
     let output = ok(dir.path(), &train("pairs.jsonl", &base, "judge", &more));
     let message = said(&output);
-    assert!(message.contains("12 trainings") && message.contains("about 7 whole trainings more; 360 steps"), "{message}");
+    assert!(
+        message.contains("12 trainings") && message.contains("about 7 whole trainings more; 360 steps"),
+        "{message}"
+    );
 
     let run_dir = dir.path().join("judge/run");
     let folds = json(&run_dir.join("folds.json"));
@@ -90,7 +93,9 @@ fn folds_score_every_response_and_find_the_wrong_labels() {
 
     let scores = lines(&run_dir.join("out_of_fold.jsonl"));
     assert_eq!(scores.len(), 40);
-    assert!(scores.iter().all(|row| row["scores"].as_array().unwrap().len() == 2 && row["fold"].as_u64().unwrap() <= 4));
+    assert!(
+        scores.iter().all(|row| row["scores"].as_array().unwrap().len() == 2 && row["fold"].as_u64().unwrap() <= 4)
+    );
     let right = |row: &&Value| row["scores"][0].as_f64() > row["scores"][1].as_f64();
     assert_eq!(scores.iter().filter(right).count() as f64 / 40.0, accuracy);
 
@@ -198,9 +203,8 @@ fn an_ensemble_is_one_judge_whose_card_says_what_the_average_is_worth() {
         assert!(card.contains(part), "{part}: {card}");
     }
     // Member 1 is the single run: same losses, step by step.
-    let losses = |path: &str| -> Vec<Value> {
-        lines(&dir.path().join(path)).iter().map(|line| line["loss"].clone()).collect()
-    };
+    let losses =
+        |path: &str| -> Vec<Value> { lines(&dir.path().join(path)).iter().map(|line| line["loss"].clone()).collect() };
     assert_eq!(losses("soup/run/metrics.jsonl"), losses("one/run/metrics.jsonl"));
     assert_ne!(losses("soup/run/ensemble/2/run/metrics.jsonl"), losses("one/run/metrics.jsonl"));
     let left = files(&dir.path().join("soup/run/ensemble/2"));

@@ -218,7 +218,10 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     super::verify::after_training(&args.output, global)?;
     if args.json {
         let data: Vec<_> = finished.held_out.iter().collect();
-        outln!("{:#}", json!({"judge": args.output, "kept_step": finished.kept, "data": data}));
+        outln!(
+            "{:#}",
+            json!({"judge": args.output, "kept_step": finished.kept, "ensemble": finished.ensemble, "data": data})
+        );
     }
     Ok(())
 }
@@ -447,7 +450,7 @@ fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, global: &Global
     }
     let output = args.output.display();
     let chosen = if finished.chosen_by_held_out { " (the best on held-out prompts)" } else { "" };
-    note(global, &format!("kept step {}{chosen}", finished.kept));
+    note(global, &format!("{}{chosen}", finished.kept_weights()));
     note(global, &format!("judge: {output}    next: kudos score answers.csv --judge {output}"));
 }
 

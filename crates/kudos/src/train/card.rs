@@ -97,7 +97,7 @@ fn settings(card: &mut String, trainer: &Trainer, finished: &Finished) {
     let _ = writeln!(
         card,
         "## Training\n\n{} steps of {} groups ({} loss, AdamW, peak learning rate {}, {} schedule, {} warm-up steps, seed {}); \
-         the weights of step {} were kept. All settings: `training_args.json`; all steps: `run/metrics.jsonl`.\n",
+         {}. All settings: `training_args.json`; all steps: `run/metrics.jsonl`.\n",
         finished.steps,
         s.batch_size * s.accumulate,
         name(&s.loss),
@@ -105,7 +105,7 @@ fn settings(card: &mut String, trainer: &Trainer, finished: &Finished) {
         name(&s.schedule),
         s.warmup_steps,
         s.seed,
-        finished.kept
+        finished.kept_weights()
     );
 }
 

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// One run of an ensemble.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Member {
     /// Seed of its order.
     pub seed: u64,
@@ -26,7 +26,8 @@ pub struct Member {
 }
 
 /// Whose weights the judge has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Chosen {
     /// The mean of all members.
     Average,
@@ -35,7 +36,7 @@ pub enum Chosen {
 }
 
 /// How an ensemble went.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Ensemble {
     /// Its runs.
     pub members: Vec<Member>,

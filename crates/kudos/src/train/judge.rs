@@ -41,15 +41,18 @@ pub fn write_judge(dir: &Path, trainer: &Trainer, finished: &Finished, files: &J
     }
     write(dir, "config.json", &pretty(&Value::Object(config_of_new_judge(&trainer.model.config))))?;
     write(dir, "reward.json", &pretty(&serde_json::to_value(&reward).expect("plain data")))?;
-    write(dir, "training_args.json", &pretty(&training_args(settings, files)))?;
+    write(dir, "training_args.json", &pretty(&training_args(settings, files, finished)))?;
     write(dir, "README.md", card.as_bytes())
 }
 
-fn training_args(settings: Value, files: &JudgeFiles) -> Value {
+fn training_args(settings: Value, files: &JudgeFiles, finished: &Finished) -> Value {
     let mut args = Map::new();
     args.insert("kudos_version".into(), env!("CARGO_PKG_VERSION").into());
     args.insert("base".into(), files.base.into());
     args.extend(settings.as_object().cloned().unwrap_or_default());
+    if let Some(ensemble) = &finished.ensemble {
+        args.insert("ensemble".into(), ensemble.members.len().into());
+    }
     Value::Object(args)
 }
 

@@ -135,6 +135,18 @@ pub struct Finished {
     pub ensemble: Option<Ensemble>,
 }
 
+impl Finished {
+    /// Whose weights were kept, in words.
+    pub fn kept_weights(&self) -> String {
+        match &self.ensemble {
+            Some(Ensemble { chosen: Chosen::Average, members, .. }) => {
+                format!("the average of the weights of {} runs was kept", members.len())
+            }
+            _ => format!("the weights of step {} were kept", self.kept),
+        }
+    }
+}
+
 /// A run: the model, its data and its counters.
 pub struct Trainer {
     /// What is trained.
