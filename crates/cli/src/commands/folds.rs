@@ -15,18 +15,17 @@ use std::path::Path;
 /// Files of a run of folds, within `run/`.
 pub const FILES: [&str; 3] = ["folds.json", "out_of_fold.jsonl", "suspects.jsonl"];
 
-/// Trains the judges of all folds, writes what they say, and says it.
-pub fn run(options: FoldOptions, global: &Global) -> anyhow::Result<FoldResult> {
+/// Trains the judges of all folds, writes what they say, and says it. `judge_steps` are those of the judge itself.
+pub fn run(options: FoldOptions, judge_steps: u64, global: &Global) -> anyhow::Result<FoldResult> {
     let (labelled, dir, count) = (options.labelled, options.dir, options.folds);
     let folds = Folds::plan(options)?;
     let (trainings, steps) = (folds.trainings(), folds.steps());
+    let cost = steps as f64 / judge_steps as f64;
     note(
         global,
         &format!(
-            "{count} folds before the judge itself: {trainings} trainings, {} on all, a half and a quarter of the other folds' \
-             prompts, about {} whole trainings more; {steps} steps",
-            count,
-            1.75 * count as f64
+            "{count} folds before the judge itself: {trainings} trainings, on all, a half and a quarter of the other folds' \
+             prompts; {steps} steps, as many as of {cost:.1} judges"
         ),
     );
     let mut progress = Progress::new(Some(steps), "steps", global.quiet);

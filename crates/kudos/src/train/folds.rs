@@ -10,7 +10,7 @@
 use super::examples::encode_groups;
 use super::{Asked, Event, Example, HeldOut, Settings, SettingsError, TrainError, Trainer, epoch};
 use crate::data::{Comparison, Group, Loaded, Location, held_out_by_prompt, prompt_folds};
-use crate::eval::{EvalOptions, LearningPoint, Rate, evaluate, fit_temperature};
+use crate::eval::{Analysis, EvalOptions, JudgedPair, LearningPoint, Rate, evaluate, excerpt, fit_temperature};
 use crate::models::{JudgeError, LoadOptions, load};
 use crate::text::{Encoded, Encoder};
 use serde_json::{Map, Value, json};
@@ -395,6 +395,31 @@ impl FoldResult {
             "learning_curve": curve.collect::<Vec<_>>(),
             "temperatures": self.temperatures,
             "suspects": self.suspects.len(),
+        })
+    }
+
+    /// Adds the learning curve and the doubted labels to what the report says. Of the doubted pairs, `group` counts the
+    /// labelled groups.
+    pub fn add_to(&self, analysis: &mut Analysis, labelled: &Labelled) {
+        analysis.learning_curve = Some(self.learning_curve.clone());
+        analysis.suspects = Some(self.suspects.iter().filter_map(|s| self.judged_pair(s, labelled)).collect());
+    }
+
+    fn judged_pair(&self, suspect: &Suspect, labelled: &Labelled) -> Option<JudgedPair> {
+        let group = &labelled.groups[suspect.group];
+        let (better, worse) = group.comparisons[suspect.comparison].better_worse()?;
+        let (text, scores) = (|r: usize| excerpt(&group.responses[r].content), &self.scores[suspect.group]);
+        Some(JudgedPair {
+            group: suspect.group,
+            better_response: better,
+            worse_response: worse,
+            location: labelled.rows[suspect.group][suspect.comparison].to_string(),
+            subset: group.extra.get("subset").and_then(Value::as_str).map(str::to_owned),
+            prompt: group.prompt.as_ref().map(excerpt),
+            better: text(better),
+            worse: text(worse),
+            margin: f64::from(scores[better]) - f64::from(scores[worse]),
+            probability: suspect.probability,
         })
     }
 
