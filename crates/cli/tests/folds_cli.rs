@@ -71,13 +71,10 @@ fn folds_score_every_response_and_find_the_wrong_labels() {
     let wrong = [3, 17];
     std::fs::write(dir.path().join("pairs.jsonl"), easy_pairs(&wrong)).unwrap();
     let base = base();
-    let more = ["--folds", "4", "--max-steps", "30"];
+    let more = ["--folds", "4", "--max-steps", "30", "--json"];
     let output = ok(dir.path(), &train("pairs.jsonl", &base, "judge", &more));
     let message = said(&output);
-    assert!(
-        message.contains("12 trainings") && message.contains("about 7 whole trainings more; 360 steps"),
-        "{message}"
-    );
+    assert!(message.contains("12 trainings") && message.contains("360 steps, as many as of 12.0 judges"), "{message}");
 
     let run_dir = dir.path().join("judge/run");
     let folds = json(&run_dir.join("folds.json"));
@@ -85,6 +82,8 @@ fn folds_score_every_response_and_find_the_wrong_labels() {
     assert!(accuracy >= 0.9, "{folds:#}");
     let ci = &folds["accuracy_ci95"];
     assert!(ci[0].as_f64().unwrap() <= accuracy && ci[1].as_f64().unwrap() >= accuracy, "{folds:#}");
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed["folds"], folds);
     let curve = folds["learning_curve"].as_array().unwrap();
     let prompts: Vec<_> = curve.iter().map(|point| point["prompts"].as_u64().unwrap()).collect();
     assert_eq!(prompts, [8, 15, 30]);

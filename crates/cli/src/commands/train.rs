@@ -189,7 +189,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let visits = epoch(&examples, asked.group_size_or_default(), false, 0, 0).len();
     let settings = asked.decide(visits, held_out.is_some())?;
     let fingerprint = fingerprint(&data, args, &encoder);
-    let folds = train_folds(args, &asked, &data, &encoder, global)?;
+    let folds = train_folds(args, (&asked, settings.max_steps), &data, &encoder, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     let precision = trainer.settings().precision;
     if asked.precision.is_some_and(|asked| asked != precision) {
@@ -217,10 +217,13 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     conclude(args, &trainer, &finished, global);
     super::verify::after_training(&args.output, global)?;
     if args.json {
-        let data: Vec<_> = finished.held_out.iter().collect();
+        let report: Vec<_> = finished.held_out.iter().collect();
+        let folds = folds.as_ref().zip(data.labelled.as_ref()).map(|(folds, labelled)| folds.summary(labelled));
+        let (kept_step, ensemble) = (finished.kept, &finished.ensemble);
+        let judge = &args.output;
         outln!(
             "{:#}",
-            json!({"judge": args.output, "kept_step": finished.kept, "ensemble": finished.ensemble, "data": data})
+            json!({"judge": judge, "kept_step": kept_step, "ensemble": ensemble, "folds": folds, "data": report})
         );
     }
     Ok(())
@@ -229,7 +232,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 /// The folds, if they are asked for and were not finished before the run that is continued.
 fn train_folds(
     args: &Args,
-    asked: &Asked,
+    (asked, judge_steps): (&Asked, u64),
     data: &Data,
     encoder: &Encoder,
     global: &Global,
@@ -243,7 +246,7 @@ fn train_folds(
     let eval = (!args.eval.is_empty()).then_some(data.eval.as_slice());
     let (base, dir, new_head) = (base.as_path(), args.output.as_path(), args.new_head);
     let options = FoldOptions { labelled, eval, encoder, asked, base, new_head, folds: count.into(), dir };
-    folds::run(options, global).map(Some)
+    folds::run(options, judge_steps, global).map(Some)
 }
 
 pub(super) fn note(global: &Global, line: &str) {

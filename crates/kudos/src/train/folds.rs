@@ -470,6 +470,8 @@ fn object<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Options, Reader};
+    use crate::eval::{AnalysisOptions, analyse};
 
     #[test]
     fn labels_have_the_probability_of_their_margin() {
@@ -489,5 +491,50 @@ mod tests {
             assert!((found - expected).abs() < 1e-12, "{target} {scores:?}: {found}");
         }
         assert_eq!(probability(0.5, [1.0, 0.0], 1.0), None);
+    }
+
+    /// Two prompts, the second with its label doubted.
+    fn doubted() -> (Labelled, FoldResult) {
+        let text = r#"{"prompt":"p","chosen":"a","rejected":"b"}
+{"prompt":"q","chosen":"c","rejected":"d","subset":"s"}"#;
+        let mut loaded = Loaded::default();
+        let reader = Reader::from_bytes("t", text.into(), &Options::default()).unwrap();
+        loaded.read(reader, &Options::default()).unwrap();
+        let suspect = Suspect { group: 1, comparison: 0, fold: 1, probability: 0.01 };
+        let result = FoldResult {
+            scores: vec![vec![1.0, 0.0], vec![-1.0, 2.0]],
+            fold_of: vec![0, 1],
+            accuracy: Rate { accuracy: Some(0.5), accuracy_ci95: Some([0.0, 1.0]) },
+            temperatures: vec![1.0, 0.5],
+            learning_curve: vec![LearningPoint { prompts: 1, rate: Rate::default() }],
+            curve_by_fold: vec![vec![Some(1.0), Some(0.0)]],
+            suspects: vec![suspect],
+        };
+        (Labelled::of(&loaded), result)
+    }
+
+    #[test]
+    fn doubted_pairs_are_data_with_their_place() {
+        let (labelled, result) = doubted();
+        let row = &result.suspect_rows(&labelled)[0];
+        let expected = json!({"prompt": "q", "chosen": "c", "rejected": "d", "file": "t", "line": 2, "probability": 0.01,
+            "score_chosen": -1.0, "score_rejected": 2.0, "fold": 2});
+        assert_eq!(Value::Object(row.clone()), expected);
+        let scores = result.score_rows(&labelled);
+        assert_eq!(Value::Object(scores[1].clone())["scores"], json!([-1.0, 2.0]));
+        let summary = result.summary(&labelled);
+        assert_eq!((&summary["pairs"], &summary["suspects"]), (&json!(2), &json!(1)));
+        assert_eq!(summary["learning_curve"][0]["by_fold"], json!([1.0, 0.0]));
+    }
+
+    #[test]
+    fn the_report_gets_the_curve_and_the_doubted_pairs() {
+        let (labelled, result) = doubted();
+        let mut analysis = analyse("t", &labelled.groups, &result.scores, &AnalysisOptions::default()).unwrap();
+        result.add_to(&mut analysis, &labelled);
+        assert_eq!(analysis.learning_curve.unwrap()[0].prompts, 1);
+        let pair = &analysis.suspects.unwrap()[0];
+        assert_eq!((pair.location.as_str(), pair.better.as_str(), pair.margin), ("t:2", "c", -3.0));
+        assert_eq!((pair.subset.as_deref(), pair.probability), (Some("s"), 0.01));
     }
 }
