@@ -215,7 +215,6 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     };
     write_judge(&args.output, &trainer, &finished, &files)?;
     conclude(args, &trainer, &finished, global);
-    super::verify::after_training(&args.output, global)?;
     if args.json {
         let report: Vec<_> = finished.held_out.iter().collect();
         let folds = folds.as_ref().zip(data.labelled.as_ref()).map(|(folds, labelled)| folds.summary(labelled));
@@ -226,7 +225,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
             json!({"judge": judge, "kept_step": kept_step, "ensemble": ensemble, "folds": folds, "data": report})
         );
     }
-    Ok(())
+    super::verify::after_training(&args.output, global)
 }
 
 /// The folds, if they are asked for and were not finished before the run that is continued.
