@@ -4,6 +4,7 @@ mod attributes;
 pub mod best;
 pub mod check;
 pub mod eval;
+pub mod folds;
 pub mod generate;
 pub mod pairs;
 pub mod pull;
@@ -11,6 +12,7 @@ pub mod quantize;
 pub mod quickstart;
 pub mod score;
 pub mod train;
+pub mod verify;
 
 use crate::boxed;
 use anyhow::{Context, bail};

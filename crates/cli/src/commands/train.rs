@@ -1,6 +1,6 @@
 //! `kudos train`: rankings in, a judge out.
 
-use super::{Global, attributes, choice, encode_settings, resolve};
+use super::{Global, attributes, choice, encode_settings, folds, resolve};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
@@ -11,8 +11,8 @@ use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::Encoder;
 use kudos::train::{
-    Asked, Event, Example, Extent, Finished, HeldOut, JudgeFiles, Recipe, Settings, StepMetrics, Trainer,
-    each_pair_alone, epoch, is_rated, truncated_share, write_judge,
+    Asked, Event, Example, Extent, Finished, FoldOptions, FoldResult, HeldOut, JudgeFiles, Labelled, Recipe, Settings,
+    StepMetrics, Trainer, each_pair_alone, epoch, is_rated, truncated_share, write_judge,
 };
 use serde_json::json;
 use std::collections::HashSet;
@@ -115,6 +115,12 @@ pub struct Args {
     /// Fit the head on frozen features before the first step [default: with fewer than 500 pairs; trl: never]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     head_first: Option<bool>,
+    /// First train K times without a fold of the prompts: accuracy on all prompts, a learning curve, doubtful labels
+    #[arg(long, value_name = "K", conflicts_with = "attributes", value_parser = clap::value_parser!(u8).range(2..=20))]
+    folds: Option<u8>,
+    /// Train K runs that differ in their order and average their weights
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(2..=20))]
+    ensemble: Option<u8>,
     /// Continue the run in the output directory from its last checkpoint
     #[arg(long)]
     resume: bool,
@@ -218,6 +224,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let decided = asked.decide(Extent { visits, pairs, held_out: held_out.is_some(), new_head })?;
     let settings = Settings { head_first: decided.head_first && rated.is_none(), attributes: rated, ..decided };
     let fingerprint = fingerprint(&data, args, &encoder);
+    let folds = train_folds(args, (&asked, settings.max_steps), &data, &encoder, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     let precision = trainer.settings().precision;
     if asked.precision.is_some_and(|asked| asked != precision) {
@@ -226,23 +233,57 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         );
     }
     announce(&trainer, &data, head, global);
-    if args.resume {
+    if args.resume && args.ensemble.is_none() {
         let step = trainer.resume()?;
         note(global, &format!("resuming after step {step}"));
     }
-    let finished = watch(&mut trainer, global)?;
-    let files =
-        JudgeFiles { encoder: &encoder, base: &args.base, new_head, data: data.files.iter().map(trained_on).collect() };
+    let finished = match args.ensemble {
+        Some(members) => folds::ensemble(&mut trainer, members.into(), args.resume, global)?,
+        None => watch(&mut trainer, global)?,
+    };
+    let files = JudgeFiles {
+        encoder: &encoder,
+        base: &args.base,
+        new_head,
+        data: data.files.iter().map(trained_on).collect(),
+        folds: folds.as_ref(),
+    };
     write_judge(&args.output, &trainer, &finished, &files)?;
     conclude(args, &trainer, &finished, global);
     if args.json {
-        let data: Vec<_> = finished.held_out.iter().collect();
-        outln!("{:#}", json!({"judge": args.output, "kept_step": finished.kept, "data": data}));
+        let report: Vec<_> = finished.held_out.iter().collect();
+        let folds = folds.as_ref().zip(data.labelled.as_ref()).map(|(folds, labelled)| folds.summary(labelled));
+        let (kept_step, ensemble) = (finished.kept, &finished.ensemble);
+        let judge = &args.output;
+        outln!(
+            "{:#}",
+            json!({"judge": judge, "kept_step": kept_step, "ensemble": ensemble, "folds": folds, "data": report})
+        );
     }
-    Ok(())
+    super::verify::after_training(&args.output, global)
 }
 
-fn note(global: &Global, line: &str) {
+/// The folds, if they are asked for and were not finished before the run that is continued.
+fn train_folds(
+    args: &Args,
+    (asked, judge_steps): (&Asked, u64),
+    data: &Data,
+    encoder: &Encoder,
+    global: &Global,
+) -> anyhow::Result<Option<FoldResult>> {
+    let Some((count, labelled)) = args.folds.zip(data.labelled.as_ref()) else { return Ok(None) };
+    if args.resume && args.output.join("run").join(folds::FILES[0]).exists() {
+        note(global, "the folds are finished and are not trained again");
+        return Ok(None);
+    }
+    let base = resolve(&args.base)?;
+    let eval = (!args.eval.is_empty()).then_some(data.eval.as_slice());
+    let (base, dir, new_head) = (base.as_path(), args.output.as_path(), args.new_head);
+    let options = FoldOptions { labelled, eval, encoder, asked, base, new_head, folds: count.into(), dir };
+    folds::run(options, judge_steps, global).map(Some)
+}
+
+pub(super) fn note(global: &Global, line: &str) {
     if !global.quiet {
         eprintln!("{line}");
     }
@@ -251,7 +292,9 @@ fn note(global: &Global, line: &str) {
 /// Refuses to write over a judge, unless told so.
 fn prepare_output(args: &Args) -> anyhow::Result<()> {
     let run = args.output.join("run");
-    let used = args.output.join("model.safetensors").exists() || run.join("checkpoint.safetensors").exists();
+    let members = run.join("ensemble");
+    let used = [args.output.join("model.safetensors"), run.join("checkpoint.safetensors"), members.clone()];
+    let used = used.iter().any(|path| path.exists());
     if args.resume || !used {
         return Ok(());
     }
@@ -263,9 +306,12 @@ fn prepare_output(args: &Args) -> anyhow::Result<()> {
     }
     let judge = ["model.safetensors", "config.json", "reward.json", "training_args.json", "README.md"];
     let files = judge.iter().map(|f| args.output.join(f));
-    let run_files = ["metrics.jsonl", "checkpoint.safetensors"].iter().map(|f| run.join(f));
+    let run_files = ["metrics.jsonl", "checkpoint.safetensors"].iter().chain(&folds::FILES).map(|f| run.join(f));
     for file in files.chain(run_files).filter(|f| f.exists()) {
         std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
+    }
+    if members.exists() {
+        std::fs::remove_dir_all(&members).with_context(|| members.display().to_string())?;
     }
     Ok(())
 }
@@ -279,6 +325,8 @@ struct Data {
     eval_files: Vec<FileInfo>,
     /// Names of the ratings that are learnt.
     attributes: Vec<String>,
+    /// All labelled groups, for folds.
+    labelled: Option<Labelled>,
 }
 
 impl Data {
@@ -286,10 +334,9 @@ impl Data {
         let options = Options { strict: args.strict, ..Options::default() };
         let loaded = load_groups(&args.data, &options)?;
         report_problems(&loaded, global);
-        let groups = match asked.recipe {
-            Some(Recipe::Trl) => each_pair_alone(&loaded),
-            _ => loaded.groups,
-        };
+        let alone = (asked.recipe == Some(Recipe::Trl)).then(|| each_pair_alone(&loaded));
+        let labelled = args.folds.map(|_| alone.as_deref().map_or_else(|| Labelled::of(&loaded), Labelled::of_rows));
+        let groups = alone.unwrap_or(loaded.groups);
         if !args.eval.is_empty() {
             let eval = load_groups(&args.eval, &options)?;
             report_problems(&eval, global);
@@ -298,7 +345,7 @@ impl Data {
             let eval_name = names.join(", ");
             let (files, eval_files) = (loaded.files, eval.files);
             let attributes = args.attributes.clone();
-            return Ok(Self { train: groups, eval: eval.groups, eval_name, files, eval_files, attributes });
+            return Ok(Self { train: groups, eval: eval.groups, eval_name, files, eval_files, attributes, labelled });
         }
         let attributes = args.attributes.clone();
         // With any rating at all, so that the split does not depend on which of them are learnt.
@@ -306,14 +353,14 @@ impl Data {
             true => !g.comparisons.is_empty(),
             false => g.responses.iter().any(|r| !r.attributes.is_empty()),
         };
-        let labelled: Vec<Group> = groups.into_iter().filter(teaches).collect();
+        let compared: Vec<Group> = groups.into_iter().filter(teaches).collect();
         let fraction = asked.eval_fraction_or_default();
         let (train, eval) = match fraction > 0.0 {
-            true => split_by_prompt(labelled, fraction, asked.seed.unwrap_or(42)),
-            false => (labelled, Vec::new()),
+            true => split_by_prompt(compared, fraction, asked.seed.unwrap_or(42)),
+            false => (compared, Vec::new()),
         };
         let eval_name = format!("{:.0} % of the prompts, held out", 100.0 * fraction);
-        Ok(Self { train, eval, eval_name, files: loaded.files, eval_files: Vec::new(), attributes })
+        Ok(Self { train, eval, eval_name, files: loaded.files, eval_files: Vec::new(), attributes, labelled })
     }
 
     fn held_out(&self, encoder: &Encoder) -> anyhow::Result<Option<HeldOut>> {
@@ -421,7 +468,7 @@ fn watch(trainer: &mut Trainer, global: &Global) -> anyhow::Result<Finished> {
 
 /// Exponential averages for the display: single steps of four groups jump too much to read.
 #[derive(Default)]
-struct Smooth {
+pub(super) struct Smooth {
     weight: f64,
     loss: f64,
     accuracy: f64,
@@ -430,7 +477,7 @@ struct Smooth {
 }
 
 impl Smooth {
-    fn add(&mut self, step: &StepMetrics) {
+    pub(super) fn add(&mut self, step: &StepMetrics) {
         const KEEP: f64 = 0.9;
         let mix = |old: f64, new: f64| KEEP * old + (1.0 - KEEP) * new;
         self.weight = mix(self.weight, 1.0);
@@ -440,7 +487,7 @@ impl Smooth {
         self.seconds = mix(self.seconds, step.seconds);
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let (loss, accuracy) = (self.loss / self.weight, self.accuracy / self.weight);
         format!("loss {loss:.4}  accuracy {accuracy:.3}  {:.0} tokens/s", self.tokens / self.seconds.max(1e-9))
     }
@@ -463,10 +510,7 @@ fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, global: &Global
     }
     let output = args.output.display();
     let chosen = if finished.chosen_by_held_out { " (the best on held-out prompts)" } else { "" };
-    match finished.kept {
-        0 => note(global, "kept the head on frozen features: fine-tuning was no better on held-out prompts"),
-        step => note(global, &format!("kept step {step}{chosen}")),
-    }
+    note(global, &format!("{}{chosen}", finished.kept_weights()));
     note(global, &format!("judge: {output}    next: kudos score answers.csv --judge {output}"));
 }
 

@@ -7,7 +7,9 @@
 mod attributes;
 mod card;
 mod checkpoint;
+mod ensemble;
 mod examples;
+mod folds;
 mod head;
 mod judge;
 mod log;
@@ -19,7 +21,9 @@ mod step;
 
 pub use attributes::{AttributeError, Weights as AttributeWeights, attribute_head, attribute_loss};
 pub use checkpoint::{Best, State};
+pub use ensemble::{Chosen, Ensemble, Member, run_ensemble};
 pub use examples::{Example, HeldOut, each_pair_alone, is_rated, truncated_share};
+pub use folds::{FoldError, FoldOptions, FoldProgress, FoldResult, Folds, Labelled, Suspect};
 pub use head::{Head, fit_head};
 pub use judge::{JudgeFiles, write_judge};
 pub use log::{Evaluation, StepMetrics};
@@ -32,6 +36,7 @@ use crate::eval::{DataReport, EvalError};
 use crate::models::{JudgeError, Model, Workspace, features_encoded, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
+use crate::text::Encoded;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -134,6 +139,23 @@ pub struct Finished {
     pub chosen_by_held_out: bool,
     /// The head on frozen features, on the held-out data, where the run started with it.
     pub head: Option<Best>,
+    /// The runs behind the weights, if they are not those of one.
+    pub ensemble: Option<Ensemble>,
+}
+
+impl Finished {
+    /// Whose weights were kept, in words.
+    pub fn kept_weights(&self) -> String {
+        match &self.ensemble {
+            Some(Ensemble { chosen: Chosen::Average, members, .. }) => {
+                format!("the average of the weights of {} runs was kept", members.len())
+            }
+            _ if self.kept == 0 => {
+                "the head on frozen features was kept: fine-tuning was no better on held-out prompts".into()
+            }
+            _ => format!("the weights of step {} were kept", self.kept),
+        }
+    }
 }
 
 /// A run: the model, its data and its counters.
@@ -351,13 +373,7 @@ impl Trainer {
         }
         checkpoint::read_weights(&self.dir.join("model.safetensors"), &mut self.model.parameters)?;
         self.pack();
-        let held_out = match &self.held_out {
-            None => None,
-            Some(held_out) => {
-                let outputs = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
-                Some(held_out.report(&outputs, self.settings.attributes.as_ref())?)
-            }
-        };
+        let held_out = self.held_out_report()?;
         Ok(Finished {
             steps: self.state.step,
             kept: self.state.best.map_or(self.state.step, |best| best.step),
@@ -367,7 +383,23 @@ impl Trainer {
             stopped_early: self.state.step < self.settings.max_steps,
             chosen_by_held_out: self.state.best.is_some(),
             head: self.state.head,
+            ensemble: None,
         })
+    }
+
+    /// The model as it is on the held-out data.
+    fn held_out_report(&mut self) -> Result<Option<DataReport>, TrainError> {
+        let Some(held_out) = &self.held_out else { return Ok(None) };
+        let outputs = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
+        Ok(Some(held_out.report(&outputs, self.settings.attributes.as_ref())?))
+    }
+
+    /// Scores of encoded texts by the model as it is.
+    ///
+    /// # Errors
+    /// As [`score_encoded`].
+    pub fn score(&mut self, encoded: &[Encoded]) -> Result<Vec<f32>, JudgeError> {
+        score_encoded(&self.model, encoded, &mut self.workspace)
     }
 
     /// Brings the packed weights up to date.
