@@ -32,7 +32,7 @@ pub fn write_judge(dir: &Path, trainer: &Trainer, finished: &Finished, files: &J
         encode: encode.clone(),
         base: files.base.into(),
         data: files.data.clone(),
-        recipe: settings.as_object().cloned().unwrap_or_default(),
+        recipe: recipe(&settings),
         calibration: calibration(finished),
         attributes: trainer.settings().attributes.clone(),
     };
@@ -45,6 +45,13 @@ pub fn write_judge(dir: &Path, trainer: &Trainer, finished: &Finished, files: &J
     write(dir, "reward.json", &pretty(&serde_json::to_value(&reward).expect("plain data")))?;
     write(dir, "training_args.json", &pretty(&training_args(settings, files, finished)))?;
     write(dir, "README.md", card.as_bytes())
+}
+
+/// The settings, without the attributes, which stand beside them.
+fn recipe(settings: &Value) -> Map<String, Value> {
+    let mut recipe = settings.as_object().cloned().unwrap_or_default();
+    recipe.remove("attributes");
+    recipe
 }
 
 fn training_args(settings: Value, files: &JudgeFiles, finished: &Finished) -> Value {
