@@ -162,7 +162,8 @@ impl<'a> Commands<'a> {
     /// The probes that have a prompt and a response, without which a row counts as unusable, and of the long ones one.
     fn rows(&self) -> Vec<usize> {
         let Reference { probes, scores } = self.reference;
-        let short = |p: &usize| scores[*p].tokens < 200 || probes[*p].name == "exactly the token limit";
+        let few = |p: &usize| scores[*p].tokens < 200 || probes[*p].name == "exactly the token limit";
+        let short = |p: &usize| few(p) && !probes[*p].is_huge();
         let full =
             |p: &usize| probes[*p].prompt.as_ref().is_some_and(|p| !p.is_blank()) && !probes[*p].response.is_blank();
         (0..probes.len()).filter(full).filter(short).collect()

@@ -21,6 +21,11 @@ impl Probe {
         Self { name, prompt, response: Content::Text(response.into()) }
     }
 
+    /// True for texts that take longer to encode than to score: they are scored once, not in every company.
+    pub fn is_huge(&self) -> bool {
+        matches!(&self.response, Content::Text(text) if text.len() > 50_000)
+    }
+
     /// What a judge takes.
     pub fn input(&self) -> Input<'_> {
         (self.prompt.as_ref(), &self.response)

@@ -76,9 +76,13 @@ fn batches(judge: &mut RewardModel, reference: &Reference) -> Found {
     Ok(format!("{} texts in batches of {}, {}, {} and {}", order.len(), sizes[0], sizes[1], sizes[2], sizes[3]))
 }
 
+fn ordinary(reference: &Reference) -> impl Iterator<Item = usize> {
+    (0..reference.probes.len()).filter(|p| !reference.probes[*p].is_huge())
+}
+
 /// The probes without the long ones, whose company the reference itself was.
 fn short(reference: &Reference) -> Vec<usize> {
-    (0..reference.probes.len()).filter(|p| reference.scores[*p].tokens < 200).collect()
+    ordinary(reference).filter(|p| reference.scores[*p].tokens < 200).collect()
 }
 
 fn score(judge: &mut RewardModel, reference: &Reference, batch: &[usize]) -> Result<Vec<Scored>, JudgeError> {
@@ -96,8 +100,8 @@ fn expect(reference: &Reference, batch: &[usize], found: &[Scored]) -> Result<()
 /// All short probes and the longest one at once.
 pub(super) fn together(judge: &mut RewardModel, reference: &Reference) -> Found {
     let mut batch = short(reference);
-    batch
-        .extend((0..reference.probes.len()).max_by_key(|p| reference.scores[*p].tokens).filter(|p| !batch.contains(p)));
+    let longest = ordinary(reference).max_by_key(|p| reference.scores[*p].tokens);
+    batch.extend(longest.filter(|p| !batch.contains(p)));
     expect(reference, &batch, &score(judge, reference, &batch)?)?;
     Ok(format!("{} texts, bit for bit", batch.len()))
 }
