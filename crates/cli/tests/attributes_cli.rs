@@ -47,7 +47,7 @@ fn data(dir: &Path) {
     let mut text = String::new();
     for p in 0..12 {
         let response = |r: usize| {
-            let (green, egg) = (r % 2 == 0, r / 2 == 0);
+            let (green, egg) = (r.is_multiple_of(2), r < 2);
             let words = [if green { "green" } else { "red" }, if egg { "egg" } else { "hens" }].join(" ");
             let (warm, size) = (if green { 5 } else { 1 }, if egg { 80 } else { 20 });
             let mut attributes = json!({"warm": warm, "size": size});
@@ -103,8 +103,8 @@ fn ratings_are_learnt_on_their_own_scales_and_weighed() {
     for row in &scored {
         for r in 0..4 {
             let (warm, size) = (&row["scores_warm"][r], &row["scores_size"][r]);
-            close(warm, if r % 2 == 0 { 5.0 } else { 1.0 }, 1.0);
-            close(size, if r / 2 == 0 { 80.0 } else { 20.0 }, 15.0);
+            close(warm, if [0, 2].contains(&r) { 5.0 } else { 1.0 }, 1.0);
+            close(size, if r < 2 { 80.0 } else { 20.0 }, 15.0);
             close(&row["scores"][r], 2.0 * warm.as_f64().unwrap() - 0.1 * size.as_f64().unwrap(), 1e-5);
         }
         assert!(row["responses"][0].get("attributes").is_some(), "the ratings of the data pass through");

@@ -313,9 +313,12 @@ mod tests {
         }
     }
 
-    fn group(rows: &[(&[(&str, f64)], Option<f64>)]) -> Group {
+    /// Ratings and the overall score of one response.
+    type Row<'a> = (&'a [(&'a str, f64)], Option<f64>);
+
+    fn group(rows: &[Row]) -> Group {
         let location = Location { file: "t".into(), line: 1 };
-        let response = |(ratings, score): &(&[(&str, f64)], Option<f64>)| Response {
+        let response = |(ratings, score): &Row| Response {
             content: Content::Text("x".into()),
             rank: None,
             score: *score,
@@ -342,7 +345,7 @@ mod tests {
         let ratings = [(1.0, 10.0), (2.0, 10.0), (3.0, 40.0), (5.0, 20.0), (4.0, 30.0), (1.0, 0.0)];
         let rows: Vec<_> =
             ratings.iter().map(|&(a, b)| ([("a", a), ("b", b)], Some(0.5 * a + 2.0 * b + 1.0))).collect();
-        let mut rows: Vec<(&[(&str, f64)], _)> = rows.iter().map(|(ratings, score)| (&ratings[..], *score)).collect();
+        let mut rows: Vec<Row> = rows.iter().map(|(ratings, score)| (&ratings[..], *score)).collect();
         rows.push((&[("a", 5.0)], Some(-99.0)));
         let head = attribute_head(&[group(&rows)], &names(&["a", "b"]), &Weights::Auto).unwrap();
         assert_eq!(head.weighting, Weighting::Fitted);
@@ -355,7 +358,7 @@ mod tests {
 
     #[test]
     fn an_order_alone_gives_weights_too() {
-        let rows: [(&[(&str, f64)], _); 4] = [
+        let rows: [Row; 4] = [
             (&[("a", 1.0), ("b", 5.0)], None),
             (&[("a", 2.0), ("b", 1.0)], None),
             (&[("a", 3.0), ("b", 4.0)], None),
