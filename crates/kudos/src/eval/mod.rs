@@ -24,12 +24,14 @@
 //! | `table.rs` | the same for the terminal |
 //! | `verdict.rs` | the same in words, with what to do next |
 //! | `analysis/` | the sections of the report: trivial judges, calibration, length, mistakes |
+//! | `page/` | the report as an HTML file |
 
 mod analysis;
 mod best_of_n;
 mod bootstrap;
 mod calibration;
 mod length;
+pub mod page;
 mod pairs;
 mod ranking;
 mod report;
