@@ -1,35 +1,62 @@
 //! `kudos eval`: how good a judge is on data it was not trained on.
+//!
+//! | file | asked for by |
+//! |---|---|
+//! | `eval.rs` | one `--judge`: the table and the JSON |
+//! | `eval/compare.rs` | two of them: which is better |
+//! | `eval/calibrate.rs` | `--calibrate`: the temperature that goes to `reward.json` |
+//! | `eval/suite.rs` | `--suite`: published test suites with their own scores |
+
+mod calibrate;
+mod compare;
+mod suite;
 
 use super::{Global, announce_precision, choice, load_judge, train::report_problems};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
 use kudos::data::{Group, Loaded, Options, load_groups};
-use kudos::eval::{DataReport, EvalOptions, evaluate, render_table};
+use kudos::eval::{Analysis, AnalysisOptions, DataReport, EvalOptions, Suite, analyse, evaluate, render_table};
 use kudos::models::{Input, RewardModel};
 use kudos::nn::Precision;
-use serde_json::json;
-use std::path::PathBuf;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
 /// Measure a judge: accuracy with its interval, rank correlations, calibration, length.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kudos eval test.jsonl --judge judge
   kudos eval llmbar.jsonl pandalm.jsonl --judge judge --json report.json
-  kudos eval test.csv --judge judge --json | jq '.data[0].accuracy'")]
+  kudos eval test.csv --judge judge --json | jq '.data[0].accuracy'
+  kudos eval test.jsonl --judge old --judge new          which is better, and whether that is chance
+  kudos eval held-out.jsonl --judge judge --calibrate    fit the temperature and store it
+  kudos eval LLMBar/Dataset --suite llmbar --judge judge")]
 pub struct Args {
     /// Labelled data: rankings, pairs, comparisons or groups; `-` is standard input
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
-    /// Judge directory
-    #[arg(long, value_name = "JUDGE")]
-    judge: String,
+    /// Judge directory; two of them are compared on the same pairs
+    #[arg(long, required = true, value_name = "JUDGE")]
+    judge: Vec<String>,
+    /// Fit the temperature on DATA and store it in the judge's reward.json
+    #[arg(long, conflicts_with = "suite")]
+    calibrate: bool,
+    /// Calibrate even on data that the judge was trained on: its probabilities will be too sure
+    #[arg(long, requires = "calibrate")]
+    allow_training_data: bool,
+    /// Read DATA as the files of a published suite and print its own score: llmbar, pandalm, judgebench,
+    /// rewardbench, rm-bench or xstest
+    #[arg(long, value_parser = choice::<Suite>, value_name = "NAME")]
+    suite: Option<Suite>,
     /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else bf16 where the processor has it]
     #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]
     precision: Option<Precision>,
     /// Write the report as JSON to FILE; without FILE, print it instead of the table
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
+    /// Add to the JSON, for each file, all figures behind the report: trivial judges, reliability, length, mistakes
+    #[arg(long, requires = "json")]
+    analysis: bool,
     /// Resamples of the bootstrap behind the interval
     #[arg(long, value_name = "N", default_value_t = 2000)]
     bootstrap: usize,
@@ -43,43 +70,111 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let mut judge = load_judge(&args.judge, args.precision)?;
-    announce_precision(&judge, global);
-    let temperature = judge.reward.calibration.map_or(1.0, |c| c.temperature);
-    let options = EvalOptions { bootstrap: args.bootstrap, seed: args.seed, temperature };
-    let mut reports = Vec::new();
-    for path in &args.data {
-        let loaded = load_groups(&[path], &Options { strict: args.strict, ..Options::default() })?;
-        report_problems(&loaded, global);
-        reports.push(report(&mut judge, &loaded, &options, global).with_context(|| path.display().to_string())?);
-    }
-    let value = json!({"judge": args.judge, "data": reports});
-    match &args.json {
-        Some(path) if path.as_os_str() == "-" => outln!("{value:#}"),
-        Some(path) => {
-            kudos::files::write(path, format!("{value:#}\n").as_bytes()).with_context(|| path.display().to_string())?;
-            out!("{}", render_table(&reports));
+    match (&args.judge[..], args.suite) {
+        ([judge], Some(suite)) => suite::run(args, judge, suite, global),
+        ([judge], None) if args.calibrate => calibrate::run(args, judge, global),
+        ([judge], None) => one(args, judge, global),
+        ([first, second], None) if !args.calibrate => compare::run(args, [first, second], global),
+        (judges, _) => {
+            bail!("expected one --judge, or two to compare (without --suite and --calibrate), found {}", judges.len())
         }
-        None => out!("{}", render_table(&reports)),
     }
-    Ok(())
 }
 
-fn report(
-    judge: &mut RewardModel,
-    loaded: &Loaded,
-    options: &EvalOptions,
-    global: &Global,
-) -> anyhow::Result<DataReport> {
-    let groups: Vec<Group> = loaded.groups.iter().filter(|g| !g.comparisons.is_empty()).cloned().collect();
-    if groups.is_empty() {
-        bail!("nothing to evaluate on: no row says which response is better (expected ranks, pairs, labels or scores)");
+fn one(args: &Args, name: &str, global: &Global) -> anyhow::Result<()> {
+    let mut judge = load_judge(name, args.precision)?;
+    announce_precision(&judge, global);
+    let options = args.options(&judge);
+    let mut reports = Vec::new();
+    let mut values = Vec::new();
+    for path in &args.data {
+        let loaded = args.load(path, global)?;
+        let scored = Scored::new(&mut judge, &loaded, global).with_context(|| path.display().to_string())?;
+        let report = scored.report(&options)?;
+        values.push(match args.analysis {
+            true => with_analysis(&report, &scored.analysis(&options)?)?,
+            false => serde_json::to_value(&report)?,
+        });
+        reports.push(report);
     }
-    let (scores, truncated) = score_groups(judge, &groups, global)?;
-    let name = &loaded.files.first().context("no file was read")?.file;
-    let mut report = evaluate(name, &groups, &scores, options)?;
-    report.truncated = Some(truncated);
-    Ok(report)
+    args.print(&json!({"judge": name, "data": values}), &render_table(&reports))
+}
+
+/// The report's keys, and beside them the sections of the analysis.
+fn with_analysis(report: &DataReport, analysis: &Analysis) -> anyhow::Result<Value> {
+    let (mut value, mut sections) = (serde_json::to_value(report)?, serde_json::to_value(analysis)?);
+    sections.as_object_mut().context("an analysis is an object")?.remove("data"); // the report itself
+    value["analysis"] = sections;
+    Ok(value)
+}
+
+impl Args {
+    /// Options of the metrics, with the judge's own temperature.
+    fn options(&self, judge: &RewardModel) -> EvalOptions {
+        let temperature = judge.reward.calibration.map_or(1.0, |c| c.temperature);
+        EvalOptions { bootstrap: self.bootstrap, seed: self.seed, temperature }
+    }
+
+    fn load(&self, path: &Path, global: &Global) -> anyhow::Result<Loaded> {
+        let loaded = load_groups(&[path], &Options { strict: self.strict, ..Options::default() })?;
+        report_problems(&loaded, global);
+        Ok(loaded)
+    }
+
+    /// Prints the table, or the JSON, or writes the JSON and prints the table, as `--json` says.
+    fn print(&self, value: &Value, table: &str) -> anyhow::Result<()> {
+        match &self.json {
+            Some(path) if path.as_os_str() == "-" => outln!("{value:#}"),
+            Some(path) => {
+                let text = format!("{value:#}\n");
+                kudos::files::write(path, text.as_bytes()).with_context(|| path.display().to_string())?;
+                out!("{table}");
+            }
+            None => out!("{table}"),
+        }
+        Ok(())
+    }
+}
+
+/// The judged groups of a file with the judge's scores.
+struct Scored {
+    file: String,
+    groups: Vec<Group>,
+    scores: Vec<Vec<f32>>,
+    truncated: usize,
+}
+
+impl Scored {
+    fn new(judge: &mut RewardModel, loaded: &Loaded, global: &Global) -> anyhow::Result<Self> {
+        let groups = judged_groups(loaded)?;
+        let (scores, truncated) = score_groups(judge, &groups, global)?;
+        let file = loaded.files.first().context("no file was read")?.file.clone();
+        Ok(Self { file, groups, scores, truncated })
+    }
+
+    fn report(&self, options: &EvalOptions) -> anyhow::Result<DataReport> {
+        let mut report = evaluate(&self.file, &self.groups, &self.scores, options)?;
+        report.truncated = Some(self.truncated);
+        Ok(report)
+    }
+
+    fn analysis(&self, options: &EvalOptions) -> anyhow::Result<Analysis> {
+        let options = AnalysisOptions { eval: *options, ..AnalysisOptions::default() };
+        let mut analysis = analyse(&self.file, &self.groups, &self.scores, &options)?;
+        analysis.data.truncated = Some(self.truncated);
+        Ok(analysis)
+    }
+}
+
+/// The groups that say which response is better; an error if there are none.
+fn judged_groups(loaded: &Loaded) -> anyhow::Result<Vec<Group>> {
+    let groups: Vec<Group> = loaded.groups.iter().filter(|g| !g.comparisons.is_empty()).cloned().collect();
+    match groups.is_empty() {
+        true => bail!(
+            "nothing to evaluate on: no row says which response is better (expected ranks, pairs, labels or scores)"
+        ),
+        false => Ok(groups),
+    }
 }
 
 /// Scores of all responses of all groups, and how many were cut.

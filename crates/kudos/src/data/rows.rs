@@ -59,6 +59,16 @@ impl Rows {
         Ok(Rows { file, format, digest, expected, any: false })
     }
 
+    /// Opens a table, whatever its columns.
+    pub fn open(path: &Path, limit: usize) -> Result<Rows, DataError> {
+        Rows::new(source::open(path)?, limit)
+    }
+
+    /// A table in memory; `name` stands for it in messages.
+    pub fn of_bytes(name: &str, bytes: Vec<u8>, limit: usize) -> Result<Rows, DataError> {
+        Rows::new(source::recognise(name.into(), Box::new(Cursor::new(bytes)), None)?, limit)
+    }
+
     /// Opens a table with `column`, or plain text, whose lines become rows with that one column: a file named
     /// `.txt`, or one that neither its name nor its first line says to be a table.
     pub fn open_table_or_text(path: &Path, column: &'static str, limit: usize) -> Result<Rows, DataError> {

@@ -6,14 +6,16 @@
 //! Davison & Hinkley, *Bootstrap Methods and their Application*, 1997, §3.8). The random numbers
 //! are counter-based: resample `r`, draw `d` is always the same number.
 
-use super::pairs::Pair;
+use super::pairs::{Halves, Pair};
+use rayon::prelude::*;
+use std::array::from_fn;
 
-/// What one prompt brings to the accuracy.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Tally {
-    /// Two for each right pair, one for each undecided one.
-    halves: u64,
-    pairs: u64,
+/// What one prompt brings to the accuracies of N rules on the same pairs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Tally<const N: usize> {
+    /// For each rule, two for each right pair, one for each undecided one.
+    pub halves: [Halves; N],
+    pub pairs: u64,
 }
 
 /// 95 % interval of the accuracy over prompts, `[low, high]`.
@@ -23,57 +25,75 @@ struct Tally {
 /// would claim certainty; then it is the exact interval of Clopper & Pearson (1934) with the
 /// prompts as trials, so that 4 prompts out of 4 give `[.40, 1]`.
 pub(super) fn accuracy_interval(pairs: &[Pair], resamples: usize, seed: u64) -> Option<[f64; 2]> {
-    let prompts = tallies(pairs);
-    if prompts.len() < 2 || resamples == 0 {
-        return None;
-    }
-    let bound = 0.025_f64.powf(1.0 / prompts.len() as f64);
-    match accuracy(&prompts) {
-        1.0 => Some([bound, 1.0]),
-        0.0 => Some([0.0, 1.0 - bound]),
-        _ => Some(percentile_interval(&prompts, resamples, seed)),
-    }
+    let judged = tallies(pairs.iter().map(|pair| (pair.scored.prompt, [pair.judged()])));
+    intervals(&judged, resamples, seed)[0]
 }
 
-/// Sums the pairs by prompt, in the order in which the prompts first come.
-fn tallies(pairs: &[Pair]) -> Vec<Tally> {
+/// The intervals of N rules, all from the same resamples.
+pub(super) fn intervals<const N: usize>(prompts: &[Tally<N>], resamples: usize, seed: u64) -> [Option<[f64; 2]>; N] {
+    if prompts.len() < 2 || resamples == 0 {
+        return [None; N];
+    }
+    let samples = accuracies_of_resamples(prompts, resamples, seed);
+    let bound = 0.025_f64.powf(1.0 / prompts.len() as f64);
+    let found = accuracies(prompts.iter());
+    from_fn(|rule| match found[rule] {
+        1.0 => Some([bound, 1.0]),
+        0.0 => Some([0.0, 1.0 - bound]),
+        _ => Some(percentile_interval(samples.iter().map(|sample| sample[rule]).collect())),
+    })
+}
+
+/// Sums (prompt, halves) of pairs by prompt, in the order in which the prompts first come.
+pub(super) fn tallies<const N: usize>(pairs: impl Iterator<Item = (usize, [Halves; N])>) -> Vec<Tally<N>> {
     let mut place = std::collections::HashMap::new();
-    let mut prompts: Vec<Tally> = Vec::new();
-    for pair in pairs {
-        let at = *place.entry(pair.scored.prompt).or_insert(prompts.len());
+    let mut prompts: Vec<Tally<N>> = Vec::new();
+    for (prompt, halves) in pairs {
+        let at = *place.entry(prompt).or_insert(prompts.len());
         if at == prompts.len() {
-            prompts.push(Tally::default());
+            prompts.push(Tally { halves: [0; N], pairs: 0 });
         }
-        prompts[at].halves += pair.judged();
-        prompts[at].pairs += 1;
+        prompts[at].add(&Tally { halves, pairs: 1 });
     }
     prompts
 }
 
-fn accuracy(prompts: &[Tally]) -> f64 {
-    let add = |sum: Tally, t: &Tally| Tally { halves: sum.halves + t.halves, pairs: sum.pairs + t.pairs };
-    let sum = prompts.iter().fold(Tally::default(), add);
-    sum.halves as f64 / (2 * sum.pairs) as f64
-}
-
-fn percentile_interval(prompts: &[Tally], resamples: usize, seed: u64) -> [f64; 2] {
-    let mut accuracies: Vec<f64> =
-        (0..resamples as u64).map(|r| resampled_accuracy(prompts, seed, r * prompts.len() as u64)).collect();
-    accuracies.sort_by(f64::total_cmp);
-    [quantile(&accuracies, 0.025), quantile(&accuracies, 0.975)]
-}
-
-/// Accuracy of as many prompts, drawn with replacement by the random numbers from `counter` on.
-fn resampled_accuracy(prompts: &[Tally], seed: u64, counter: u64) -> f64 {
-    let (mut halves, mut pairs) = (0, 0);
-    for draw in 0..prompts.len() as u64 {
-        let random = u128::from(random(seed, counter + draw));
-        // The upper word of the product is uniform below the count, to 2⁻⁶⁴ × count.
-        let tally = prompts[((random * prompts.len() as u128) >> 64) as usize];
-        halves += tally.halves;
-        pairs += tally.pairs;
+impl<const N: usize> Tally<N> {
+    fn add(&mut self, other: &Self) {
+        for (sum, halves) in self.halves.iter_mut().zip(other.halves) {
+            *sum += halves;
+        }
+        self.pairs += other.pairs;
     }
-    halves as f64 / (2 * pairs) as f64
+}
+
+/// The accuracies of the N rules; NaN without prompts.
+pub(super) fn accuracies<'a, const N: usize>(prompts: impl Iterator<Item = &'a Tally<N>>) -> [f64; N] {
+    let mut sum = Tally { halves: [0; N], pairs: 0 };
+    prompts.for_each(|tally| sum.add(tally));
+    sum.halves.map(|halves| halves as f64 / (2 * sum.pairs) as f64)
+}
+
+/// The accuracies in each resample: as many prompts, drawn with replacement.
+pub(super) fn accuracies_of_resamples<const N: usize>(
+    prompts: &[Tally<N>],
+    resamples: usize,
+    seed: u64,
+) -> Vec<[f64; N]> {
+    let count = prompts.len() as u64;
+    let drawn = |counter: u64| {
+        // The upper word of the product is uniform below the count, to 2⁻⁶⁴ × count.
+        let random = u128::from(random(seed, counter));
+        &prompts[((random * u128::from(count)) >> 64) as usize]
+    };
+    let resample = |r: u64| accuracies((0..count).map(|draw| drawn(r * count + draw)));
+    (0..resamples as u64).into_par_iter().map(resample).collect()
+}
+
+/// The middle 95 % of the values.
+pub(super) fn percentile_interval(mut values: Vec<f64>) -> [f64; 2] {
+    values.sort_by(f64::total_cmp);
+    [quantile(&values, 0.025), quantile(&values, 0.975)]
 }
 
 /// The `counter`-th number of the SplitMix64 sequence of `seed` (Steele, Lea & Flood 2014).
@@ -85,7 +105,7 @@ fn random(seed: u64, counter: u64) -> u64 {
 }
 
 /// Quantile of sorted values with linear interpolation (NumPy's default, type 7 of Hyndman & Fan 1996).
-fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let position = q * (sorted.len() - 1) as f64;
     let (below, above) = (position.floor() as usize, position.ceil() as usize);
     sorted[below] + (sorted[above] - sorted[below]) * position.fract()

@@ -23,6 +23,8 @@
 //! | `report.rs` | all of it together, for a file and its subsets |
 //! | `table.rs` | the same for the terminal |
 //! | `verdict.rs` | the same in words, with what to do next |
+//! | `compare.rs` | two judges on the same pairs |
+//! | `suites/` | published test suites and their own scores; alone in reading files |
 //! | `analysis/` | the sections of the report: trivial judges, calibration, length, mistakes |
 //! | `page/` | the report as an HTML file |
 
@@ -30,11 +32,13 @@ mod analysis;
 mod best_of_n;
 mod bootstrap;
 mod calibration;
+mod compare;
 mod length;
 pub mod page;
 mod pairs;
 mod ranking;
 mod report;
+mod suites;
 mod table;
 mod verdict;
 
@@ -45,7 +49,9 @@ pub use analysis::{
 };
 pub use best_of_n::BestOfN;
 pub use calibration::Bin;
+pub use compare::{JudgeComparison, McNemar, Verdict, compare};
 pub use report::{DataReport, EvalError, EvalOptions, Metrics, evaluate, fit_temperature, reliability};
+pub use suites::{Headline, Suite, SuiteError};
 pub use table::render_table;
 pub use verdict::{Cause, Finding, Outcome, verdict};
 
@@ -55,6 +61,8 @@ use crate::data::Group;
 #[derive(Clone, Copy)]
 struct Scored<'a> {
     group: &'a Group,
+    /// Its place among the groups.
+    index: usize,
     /// One a response, in the order of the group.
     scores: &'a [f32],
     /// Number of its prompt: equal for groups with equal prompts.
@@ -123,7 +131,12 @@ mod testing {
 
     /// The groups with their scores, each prompt on its own.
     pub(super) fn scored<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Vec<Scored<'a>> {
-        let number = |(prompt, (group, scores)): (usize, (&'a Group, &'a Vec<f32>))| Scored { group, scores, prompt };
+        let number = |(index, (group, scores)): (usize, (&'a Group, &'a Vec<f32>))| Scored {
+            group,
+            index,
+            scores,
+            prompt: index,
+        };
         groups.iter().zip(scores).enumerate().map(number).collect()
     }
 }

@@ -16,9 +16,14 @@ pub(super) struct Pair<'a> {
 }
 
 /// A pair counted in halves: 2 is right, 1 undecided, 0 wrong. Integers, so that sums are exact.
-type Halves = u64;
+pub(super) type Halves = u64;
 
 impl Pair<'_> {
+    /// Score of the better side less score of the worse one.
+    pub fn margin(&self) -> f64 {
+        f64::from(self.scored.scores[self.better]) - f64::from(self.scored.scores[self.worse])
+    }
+
     /// What the judge's scores make of the pair.
     pub fn judged(&self) -> Halves {
         let scores = self.scored.scores;
@@ -38,7 +43,7 @@ impl Pair<'_> {
     }
 }
 
-fn halves(better_against_worse: Option<std::cmp::Ordering>) -> Halves {
+pub(super) fn halves(better_against_worse: Option<std::cmp::Ordering>) -> Halves {
     match better_against_worse {
         Some(std::cmp::Ordering::Greater) => 2,
         Some(std::cmp::Ordering::Equal) => 1,

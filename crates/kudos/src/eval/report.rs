@@ -185,7 +185,7 @@ fn check_temperature(temperature: f32) -> Result<(), EvalError> {
 }
 
 /// Groups with their scores and the numbers of their prompts.
-fn matched<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Result<Vec<Scored<'a>>, EvalError> {
+pub(super) fn matched<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Result<Vec<Scored<'a>>, EvalError> {
     if groups.len() != scores.len() {
         return Err(EvalError::GroupCount { expected: groups.len(), found: scores.len() });
     }
@@ -199,7 +199,7 @@ fn matched<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Result<Vec<Scored
         .map(|(own, (group, scores))| {
             check_scores(group, scores)?;
             let prompt = number_of(group, own);
-            Ok(Scored { group, scores, prompt })
+            Ok(Scored { group, index: own, scores, prompt })
         })
         .collect()
 }
@@ -222,19 +222,25 @@ fn check_scores(group: &Group, scores: &[f32]) -> Result<(), EvalError> {
     }
 }
 
-/// The groups by `subset`; those without one belong to none. Numbers and booleans are names too.
+/// The groups by `subset`; those without one belong to none.
 fn subsets<'a>(data: &[Scored<'a>]) -> BTreeMap<String, Vec<Scored<'a>>> {
     let mut subsets: BTreeMap<String, Vec<Scored>> = BTreeMap::new();
     for scored in data {
-        let name = match scored.group.extra.get("subset") {
-            None | Some(serde_json::Value::Null) => continue,
-            Some(serde_json::Value::String(name)) if name.is_empty() => continue,
-            Some(serde_json::Value::String(name)) => name.clone(),
-            Some(other) => other.to_string(),
-        };
-        subsets.entry(name).or_default().push(*scored);
+        if let Some(name) = subset(scored.group) {
+            subsets.entry(name).or_default().push(*scored);
+        }
     }
     subsets
+}
+
+/// The subset of a group. Numbers and booleans are names too; empty names are none.
+pub(super) fn subset(group: &Group) -> Option<String> {
+    match group.extra.get("subset")? {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(name) if name.is_empty() => None,
+        serde_json::Value::String(name) => Some(name.clone()),
+        other => Some(other.to_string()),
+    }
 }
 
 fn measure(data: &[Scored], options: &EvalOptions) -> Metrics {
@@ -265,7 +271,7 @@ fn measure(data: &[Scored], options: &EvalOptions) -> Metrics {
     }
 }
 
-fn prompts(data: &[Scored]) -> usize {
+pub(super) fn prompts(data: &[Scored]) -> usize {
     let mut numbers: Vec<usize> = data.iter().map(|scored| scored.prompt).collect();
     numbers.sort_unstable();
     numbers.dedup();
@@ -273,7 +279,7 @@ fn prompts(data: &[Scored]) -> usize {
 }
 
 /// Mean and standard deviation of all scores.
-fn moments(data: &[Scored]) -> (Option<f64>, Option<f64>) {
+pub(super) fn moments(data: &[Scored]) -> (Option<f64>, Option<f64>) {
     let scores = || data.iter().flat_map(|d| d.scores).map(|&s| f64::from(s));
     let centre = mean(scores());
     let variance = centre.and_then(|m| mean(scores().map(|s| (s - m).powi(2))));

@@ -144,6 +144,26 @@ impl RewardConfig {
             other => Err(bad(format!("format {other} is not 1: it was written by a newer version"))),
         }
     }
+
+    /// Puts a calibration into the `reward.json` of a judge directory, in one step; everything else that stands in the
+    /// file stays. A directory without one gets this config.
+    ///
+    /// # Errors
+    /// [`JudgeError::Reward`] for a file that cannot be read or replaced.
+    pub fn store_calibration(&self, dir: &Path, calibration: Calibration) -> Result<(), JudgeError> {
+        let path = dir.join("reward.json");
+        let bad = |reason: String| JudgeError::Reward { path: path.clone(), reason };
+        let mut json: Map<String, Value> = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                serde_json::from_value(json!(self)).map_err(|e| bad(e.to_string()))?
+            }
+            Err(e) => return Err(bad(e.to_string())),
+        };
+        json.insert("calibration".into(), json!(calibration));
+        let text = format!("{:#}\n", Value::Object(json));
+        crate::files::write(&path, text.as_bytes()).map_err(|e| bad(e.to_string()))
+    }
 }
 
 /// The `config.json` of a judge made from a base: one label, raw scores everywhere.

@@ -15,13 +15,17 @@
 //! | `lowess.rs`, `lengths.rs` | score against length, and what taking the length out changes |
 //! | `ties.rs` | whether the judge is undecided where people are, and the order of the list |
 //! | `examples.rs` | scores of a few prompts, the hardest mistakes, labels that look wrong |
-//! | `folds.rs` | prompts dealt into folds |
+//! | `material.rs`, `folds.rs` | what the sections share; prompts dealt into folds |
 
 mod accuracy;
 mod calibrated;
 mod distribution;
 mod examples;
+mod folds;
 mod lengths;
+mod lowess;
+mod material;
+mod response_only;
 mod ties;
 
 pub use accuracy::{AccuracyRow, AccuracyTable, Rate, SmallestDifference};
@@ -31,8 +35,10 @@ pub use examples::{Bar, JudgedPair, PromptBars};
 pub use lengths::{LengthCorrection, LengthPoint, LengthSection};
 pub use ties::{OrderSection, TieSection};
 
+use super::report::matched;
 use super::{DataReport, EvalError, EvalOptions};
 use crate::data::Group;
+use material::Material;
 
 /// How to analyse.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,17 +99,22 @@ pub fn analyse(
     options: &AnalysisOptions,
 ) -> Result<Analysis, EvalError> {
     let data = super::evaluate(file, groups, scores, &options.eval)?;
+    let material = Material::new(matched(groups, scores)?, options.eval);
+    let suspects = match options.held_out_scores {
+        Some(held_out) => Some(examples::suspects(&Material::new(matched(groups, held_out)?, options.eval))),
+        None => None,
+    };
     Ok(Analysis {
         data,
-        accuracy: AccuracyTable::default(),
-        calibration: CalibrationSection::default(),
-        scores: ScoreSection::default(),
-        length: LengthSection::default(),
-        ties: TieSection::default(),
-        order: OrderSection::default(),
-        bars: Vec::new(),
-        mistakes: Vec::new(),
-        suspects: None,
+        accuracy: accuracy::table(&material),
+        calibration: calibrated::section(&material),
+        scores: distribution::section(&material),
+        length: lengths::section(&material),
+        ties: ties::section(&material),
+        order: ties::order(&material),
+        bars: examples::bars(&material),
+        mistakes: examples::mistakes(&material),
+        suspects,
         learning_curve: None,
     })
 }

@@ -1,0 +1,166 @@
+//! Published test suites: their files as they were published, and their own headline scores.
+//!
+//! Each suite has a file that says what it reads and how its authors score it. Ours stands beside
+//! that: accuracy over all pairs with its interval, by the same rules for every suite. The two differ
+//! where a suite averages over subsets, counts ties, or gives equal scores no half point. A row that
+//! cannot be read is an error, as a headline over fewer rows would not be the suite's. This is the
+//! one part of `eval` that reads files.
+
+mod judgebench;
+mod llmbar;
+mod pandalm;
+mod rewardbench;
+mod rm_bench;
+mod rows;
+mod xstest;
+
+use super::mean;
+use crate::data::{DataError, Group, Location};
+use std::path::{Path, PathBuf};
+
+/// The suites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Suite {
+    /// LLMBar (Zeng et al. 2024): instruction following; in four sets of five the worse response looks better.
+    Llmbar,
+    /// The PandaLM test set (Wang et al. 2024): three votes a pair, ties among them.
+    Pandalm,
+    /// JudgeBench (Tan et al. 2025): one correct answer and one wrong one.
+    Judgebench,
+    /// RewardBench (Lambert et al. 2024), version 1.
+    Rewardbench,
+    /// RM-Bench (Liu et al. 2025): three styles of each response.
+    RmBench,
+    /// XSTest (Röttger et al. 2024): answer the safe, refuse the unsafe.
+    Xstest,
+}
+
+/// A suite's own score.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Headline {
+    /// How the suite defines it.
+    pub definition: &'static str,
+    /// The score; `None` when the files given lack a part that it needs.
+    pub score: Option<f64>,
+    /// The figures it is made of, and those the suite prints beside it.
+    pub parts: Vec<(String, f64)>,
+}
+
+/// Why a suite cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SuiteError {
+    /// The file itself.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A row that does not have the published layout.
+    #[error("{location}: expected {expected}, found {found}; is this the file that the suite published?")]
+    Row {
+        /// Where.
+        location: Location,
+        /// What the suite's rows have.
+        expected: String,
+        /// What this one has.
+        found: String,
+    },
+    /// No file of the suite at the path.
+    #[error("{path}: expected {expected}")]
+    Missing {
+        /// What was given.
+        path: PathBuf,
+        /// What it should hold.
+        expected: &'static str,
+    },
+}
+
+impl Suite {
+    /// Reads the suite's files, or the directories that hold them, as published. Every comparison has its
+    /// subset in [`Group::extra`].
+    ///
+    /// # Errors
+    /// [`SuiteError`].
+    pub fn read(self, paths: &[PathBuf]) -> Result<Vec<Group>, SuiteError> {
+        let read: fn(&Path) -> Result<Vec<Group>, SuiteError> = match self {
+            Suite::Llmbar => llmbar::read,
+            Suite::Pandalm => pandalm::read,
+            Suite::Judgebench => judgebench::read,
+            Suite::Rewardbench => rewardbench::read,
+            Suite::RmBench => rm_bench::read,
+            Suite::Xstest => xstest::read,
+        };
+        let groups: Result<Vec<Vec<Group>>, SuiteError> = paths.iter().map(|path| read(path)).collect();
+        Ok(groups?.concat())
+    }
+
+    /// The suite's own score of its groups; `scores[g][r]` is the score of response `r` of group `g`.
+    pub fn headline(self, groups: &[Group], scores: &[Vec<f32>]) -> Headline {
+        match self {
+            Suite::Llmbar => llmbar::headline(&outcomes(groups, scores)),
+            Suite::Pandalm => pandalm::headline(groups, scores),
+            Suite::Judgebench => judgebench::headline(&outcomes(groups, scores)),
+            Suite::Rewardbench => rewardbench::headline(&outcomes(groups, scores)),
+            Suite::RmBench => rm_bench::headline(groups, scores),
+            Suite::Xstest => xstest::headline(&outcomes(groups, scores)),
+        }
+    }
+}
+
+/// One comparison, judged as the suites do: equal scores are wrong.
+struct Outcome {
+    subset: String,
+    right: bool,
+}
+
+fn outcomes(groups: &[Group], scores: &[Vec<f32>]) -> Vec<Outcome> {
+    let of_group = |(group, scores): (&Group, &Vec<f32>)| -> Vec<Outcome> {
+        let subset = super::report::subset(group).unwrap_or_default();
+        let right = |(better, worse, _): (usize, usize, f32)| scores[better] > scores[worse];
+        group.pairs().map(|pair| Outcome { subset: subset.clone(), right: right(pair) }).collect()
+    };
+    groups.iter().zip(scores).flat_map(of_group).collect()
+}
+
+/// Share that is right, of the outcomes whose subset `wanted` picks.
+fn accuracy(outcomes: &[Outcome], wanted: impl Fn(&str) -> bool) -> Option<f64> {
+    let chosen = outcomes.iter().filter(|outcome| wanted(&outcome.subset));
+    mean(chosen.map(|outcome| f64::from(u8::from(outcome.right))))
+}
+
+/// Mean of parts that must all be there.
+fn mean_of_all(parts: &[Option<f64>]) -> Option<f64> {
+    let known: Option<Vec<f64>> = parts.iter().copied().collect();
+    mean(known?)
+}
+
+/// The named parts that are there.
+fn present(parts: impl IntoIterator<Item = (String, Option<f64>)>) -> Vec<(String, f64)> {
+    parts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    /// A directory with the given files.
+    pub fn files(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    /// Scores by which exactly the better sides of the groups that `right` picks win.
+    pub fn scores(groups: &[Group], right: impl Fn(usize) -> bool) -> Vec<Vec<f32>> {
+        let of_group = |(index, group): (usize, &Group)| {
+            let mut scores = vec![0.0; group.responses.len()];
+            for (better, _, _) in group.pairs() {
+                scores[better] = if right(index) { 1.0 } else { -1.0 };
+            }
+            scores
+        };
+        groups.iter().enumerate().map(of_group).collect()
+    }
+}

@@ -1,0 +1,161 @@
+//! Rows of a suite's files, with errors that say which column is not as published, and the groups made of them.
+
+use super::SuiteError;
+use crate::data::{Comparison, Content, Group, Location, Message, Response, Rows};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// Bytes of one row.
+const LONGEST_ROW: usize = 64 << 20;
+
+/// One row and its place.
+pub(super) struct SuiteRow {
+    pub location: Location,
+    pub columns: Map<String, Value>,
+}
+
+/// All rows of a file: CSV, JSONL, a JSON list or Parquet.
+pub(super) fn read(path: &Path) -> Result<Vec<SuiteRow>, SuiteError> {
+    collect(Rows::open(path, LONGEST_ROW)?)
+}
+
+/// The same of JSON as Python writes it, in which `NaN` stands for a missing value.
+pub(super) fn read_python_json(path: &Path) -> Result<Vec<SuiteRow>, SuiteError> {
+    let name = path.display().to_string();
+    let bytes =
+        std::fs::read(path).map_err(|_| SuiteError::Missing { path: path.into(), expected: "a readable file" })?;
+    collect(Rows::of_bytes(&name, null_for_nan(bytes), LONGEST_ROW)?)
+}
+
+fn collect(mut rows: Rows) -> Result<Vec<SuiteRow>, SuiteError> {
+    let mut all = Vec::new();
+    while let Some((location, columns)) = rows.next()? {
+        let columns = columns.map_err(crate::data::DataError::Row)?;
+        all.push(SuiteRow { location, columns });
+    }
+    Ok(all)
+}
+
+/// Writes `null` over each `NaN` outside strings, and a space, so that nothing moves to another line.
+fn null_for_nan(bytes: Vec<u8>) -> Vec<u8> {
+    let (mut out, mut in_string, mut escaped) = (Vec::with_capacity(bytes.len()), false, false);
+    let mut rest = bytes.as_slice();
+    while let Some((&byte, after)) = rest.split_first() {
+        if !in_string && rest.starts_with(b"NaN") {
+            out.extend(b"null");
+            rest = &rest[3..];
+            continue;
+        }
+        in_string ^= byte == b'"' && !escaped;
+        escaped = in_string && byte == b'\\' && !escaped;
+        out.push(byte);
+        rest = after;
+    }
+    out
+}
+
+/// The files of a directory whose names `wanted` picks, in order; a file is itself.
+pub(super) fn files(path: &Path, expected: &'static str, wanted: fn(&str) -> bool) -> Result<Vec<PathBuf>, SuiteError> {
+    if path.is_file() {
+        return Ok(vec![path.into()]);
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| wanted(&entry.file_name().to_string_lossy()));
+    let mut found: Vec<PathBuf> = named.map(|entry| entry.path()).collect();
+    found.sort();
+    match found.is_empty() {
+        true => Err(SuiteError::Missing { path: path.into(), expected }),
+        false => Ok(found),
+    }
+}
+
+impl SuiteRow {
+    /// A column that must be text.
+    pub fn text(&self, column: &str) -> Result<&str, SuiteError> {
+        self.columns
+            .get(column)
+            .and_then(Value::as_str)
+            .ok_or_else(|| self.unlike(&format!("a text `{column}`"), column))
+    }
+
+    /// A column that must be a whole number.
+    pub fn integer(&self, column: &str) -> Result<i64, SuiteError> {
+        let number = |v: &Value| v.as_i64().or_else(|| v.as_str()?.trim().parse().ok());
+        let expected = || self.unlike(&format!("a whole number `{column}`"), column);
+        self.columns.get(column).and_then(number).ok_or_else(expected)
+    }
+
+    /// A column that must be a text, or a list of `{role, content}`.
+    pub fn content(&self, column: &str) -> Result<Content, SuiteError> {
+        let value = self.columns.get(column);
+        let messages = |v: &Value| serde_json::from_value::<Vec<Message>>(v.clone()).ok().map(Content::Messages);
+        let content = value.and_then(|v| v.as_str().map(|t| Content::Text(t.to_owned())).or_else(|| messages(v)));
+        content.ok_or_else(|| self.unlike(&format!("a text `{column}`"), column))
+    }
+
+    /// A column that must be a list of `count` texts.
+    pub fn texts(&self, column: &str, count: usize) -> Result<Vec<Content>, SuiteError> {
+        let list = self.columns.get(column).and_then(Value::as_array);
+        let texts: Option<Vec<Content>> =
+            list.and_then(|items| items.iter().map(|t| Some(Content::Text(t.as_str()?.to_owned()))).collect());
+        let expected = || self.unlike(&format!("a list `{column}` of {count} texts"), column);
+        texts.filter(|texts| texts.len() == count).ok_or_else(expected)
+    }
+
+    /// The error for a column that is not as published.
+    pub fn unlike(&self, expected: &str, column: &str) -> SuiteError {
+        let found = match self.columns.get(column) {
+            None => format!("the columns {}", self.columns.keys().cloned().collect::<Vec<_>>().join(", ")),
+            Some(value) => value.to_string().chars().take(60).collect(),
+        };
+        SuiteError::Row { location: self.location.clone(), expected: expected.to_owned(), found }
+    }
+
+    /// The group of this row: its responses and (better or first, other, target) comparisons.
+    pub fn group(
+        &self,
+        prompt: Content,
+        responses: Vec<Content>,
+        compared: &[(usize, usize, f32)],
+        subset: &str,
+    ) -> Group {
+        group(&self.location, prompt, responses, compared, subset)
+    }
+}
+
+/// A group with its subset.
+fn group(
+    location: &Location,
+    prompt: Content,
+    responses: Vec<Content>,
+    compared: &[(usize, usize, f32)],
+    subset: &str,
+) -> Group {
+    let response = |content| Response { content, rank: None, score: None, location: location.clone() };
+    let comparison =
+        |&(first, second, target): &(usize, usize, f32)| Comparison { first, second, target, margin: 0.0, weight: 1.0 };
+    Group {
+        prompt: Some(prompt),
+        responses: responses.into_iter().map(response).collect(),
+        comparisons: compared.iter().map(comparison).collect(),
+        location: location.clone(),
+        extra: Map::from_iter([("subset".to_owned(), subset.into())]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_is_null_outside_strings_alone() {
+        let cases = [
+            (r#"{"a": NaN, "b": "NaN"}"#, r#"{"a": null, "b": "NaN"}"#),
+            (r#"{"a": "\"NaN", "b": NaN}"#, r#"{"a": "\"NaN", "b": null}"#),
+            (r#"{"a": "\\", "b": NaN}"#, r#"{"a": "\\", "b": null}"#),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(String::from_utf8(null_for_nan(text.into())).unwrap(), expected);
+        }
+    }
+}
