@@ -1,11 +1,11 @@
 //! `kudos train`: rankings in, a judge out.
 
-use super::{Global, choice, encode_settings, resolve};
+use super::{Global, choice, encode_settings, report, resolve};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
-use kudos::data::{FileInfo, Group, Loaded, Options, load_groups, split_by_prompt};
-use kudos::eval::{Metrics, Outcome, render_table, verdict};
+use kudos::data::{FileInfo, Group, Loaded, Options, check, load_groups, split_by_prompt};
+use kudos::eval::{Analysis, AnalysisOptions, EvalOptions, Metrics, Outcome, analyse, render_table, verdict};
 use kudos::models::{ClassifierSource, LoadOptions, TrainedOn, load};
 use kudos::nn::Precision;
 use kudos::text::Encoder;
@@ -203,6 +203,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         data: data.files.iter().map(trained_on).collect(),
     };
     write_judge(&args.output, &trainer, &finished, &files)?;
+    write_report(args, &data, &trainer, &finished)?;
     conclude(args, &trainer, &finished, global);
     if args.json {
         let data: Vec<_> = finished.held_out.iter().collect();
@@ -230,7 +231,7 @@ fn prepare_output(args: &Args) -> anyhow::Result<()> {
             args.output.display()
         );
     }
-    let judge = ["model.safetensors", "config.json", "reward.json", "training_args.json", "README.md"];
+    let judge = ["model.safetensors", "config.json", "reward.json", "training_args.json", "README.md", "report.html"];
     let files = judge.iter().map(|f| args.output.join(f));
     let run_files = ["metrics.jsonl", "checkpoint.safetensors"].iter().map(|f| run.join(f));
     for file in files.chain(run_files).filter(|f| f.exists()) {
@@ -246,6 +247,7 @@ struct Data {
     eval_name: String,
     files: Vec<FileInfo>,
     eval_files: Vec<FileInfo>,
+    checked: check::Report,
 }
 
 impl Data {
@@ -253,9 +255,10 @@ impl Data {
         let options = Options { strict: args.strict, ..Options::default() };
         let loaded = load_groups(&args.data, &options)?;
         report_problems(&loaded, global);
+        let mut checked = check::run(&loaded, &check::CheckOptions::default());
         let groups = match asked.recipe {
             Some(Recipe::Trl) => each_pair_alone(&loaded),
-            _ => loaded.groups,
+            _ => loaded.groups.clone(),
         };
         if !args.eval.is_empty() {
             let eval = load_groups(&args.eval, &options)?;
@@ -263,8 +266,10 @@ impl Data {
             warn_of_leak(&groups, &eval.groups, global);
             let names: Vec<_> = eval.files.iter().map(|f| f.file.clone()).collect();
             let eval_name = names.join(", ");
-            let (files, eval_files) = (loaded.files, eval.files);
-            return Ok(Self { train: groups, eval: eval.groups, eval_name, files, eval_files });
+            let (files, eval_files) = (loaded.files.clone(), eval.files.clone());
+            let (eval_groups, eval_from) = (eval.groups.clone(), Some(files.len()));
+            checked = check::run(&report::merged(vec![loaded, eval]), &check::CheckOptions { eval_from, encode: None });
+            return Ok(Self { train: groups, eval: eval_groups, eval_name, files, eval_files, checked });
         }
         let labelled: Vec<Group> = groups.into_iter().filter(|g| !g.comparisons.is_empty()).collect();
         let fraction = asked.eval_fraction_or_default();
@@ -273,7 +278,7 @@ impl Data {
             false => (labelled, Vec::new()),
         };
         let eval_name = format!("{:.0} % of the prompts, held out", 100.0 * fraction);
-        Ok(Self { train, eval, eval_name, files: loaded.files, eval_files: Vec::new() })
+        Ok(Self { train, eval, eval_name, files: loaded.files, eval_files: Vec::new(), checked })
     }
 
     fn held_out(&self, encoder: &Encoder) -> anyhow::Result<Option<HeldOut>> {
@@ -393,6 +398,44 @@ impl Smooth {
         let (loss, accuracy) = (self.loss / self.weight, self.accuracy / self.weight);
         format!("loss {loss:.4}  accuracy {accuracy:.3}  {:.0} tokens/s", self.tokens / self.seconds.max(1e-9))
     }
+}
+
+/// `report.html` in the judge's directory. Nothing in it depends on where the judge lies or how long the run took.
+fn write_report(args: &Args, data: &Data, trainer: &Trainer, finished: &Finished) -> anyhow::Result<()> {
+    let options = EvalOptions::default();
+    let mut analyses: Vec<Analysis> = Vec::new();
+    if let Some(held_out) = &finished.held_out {
+        let options = AnalysisOptions { eval: options, ..AnalysisOptions::default() };
+        let mut analysis = analyse(&held_out.file, &data.eval, &finished.held_out_scores, &options)?;
+        analysis.data.truncated = held_out.truncated;
+        analyses.push(analysis);
+    }
+    let caution = finished.chosen_by_held_out.then(|| {
+        "The weights are those of the step with the highest held-out accuracy, so these figures are slightly optimistic: \
+         evaluate on prompts that were used for neither."
+            .to_owned()
+    });
+    let about = report::About {
+        dir: &args.output,
+        name: format!("A judge trained from {}", args.base),
+        precision: trainer.settings().precision.to_string(),
+        command: command(args),
+        options,
+        kept: Some(finished.kept),
+        caution,
+    };
+    report::of_training(about, &analyses, &data.checked)
+}
+
+/// The command, but for the settings that the report lists.
+fn command(args: &Args) -> String {
+    let words = |paths: &[PathBuf]| paths.iter().map(|path| format!(" {}", path.display())).collect::<String>();
+    let eval = if args.eval.is_empty() { String::new() } else { format!(" --eval{}", words(&args.eval)) };
+    format!(
+        "kudos train{} --base {}{eval} -o JUDGE    # and flags for the settings above",
+        words(&args.data),
+        args.base
+    )
 }
 
 /// The held-out figures, what they mean, and what to do with the judge.

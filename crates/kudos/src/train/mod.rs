@@ -118,6 +118,8 @@ pub struct Finished {
     pub kept: u64,
     /// The judge on the held-out data.
     pub held_out: Option<DataReport>,
+    /// The scores behind it: those of each held-out group, in the order of its responses.
+    pub held_out_scores: Vec<Vec<f32>>,
     /// Mean accuracy on the training pairs of the last 20 steps.
     pub train_accuracy: Option<f64>,
     /// Mean training loss of the first and of the last 20 steps.
@@ -304,20 +306,21 @@ impl Trainer {
             None => weights::write(&path, &self.model.parameters)?,
         }
         self.pack();
-        let held_out = match &self.held_out {
-            None => None,
+        let (held_out, held_out_scores) = match &self.held_out {
+            None => (None, Vec::new()),
             Some(held_out) => {
                 let scores = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
                 let grouped = held_out.grouped(&scores);
                 let mut report = evaluate(&held_out.name, &held_out.groups, &grouped, &EvalOptions::default())?;
                 report.truncated = Some(held_out.sequences.iter().filter(|s| s.truncated).count());
-                Some(report)
+                (Some(report), grouped)
             }
         };
         Ok(Finished {
             steps: self.state.step,
             kept: self.state.best.map_or(self.state.step, |best| best.step),
             held_out,
+            held_out_scores,
             train_accuracy: self.state.late_accuracy(),
             loss: self.state.loss_ends(),
             stopped_early: self.state.step < self.settings.max_steps,

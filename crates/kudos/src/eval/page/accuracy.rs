@@ -13,7 +13,14 @@ pub(super) fn section(input: &ReportInput) -> String {
     }
     let axis = axis(input.analyses);
     let block = |index: usize, analysis: &Analysis| {
-        [claims_block(&claims(analysis)), rows(index, analysis, &axis), power(analysis), subsets(index, analysis, &axis), learning(analysis)].concat()
+        [
+            claims_block(&claims(analysis)),
+            rows(index, analysis, &axis),
+            power(analysis),
+            subsets(index, analysis, &axis),
+            learning(analysis),
+        ]
+        .concat()
     };
     per_data_set(input, block)
 }
@@ -40,7 +47,11 @@ fn axis(analyses: &[Analysis]) -> Axis {
     let rates = rows.flat_map(|row| rivals(row).into_iter().map(|r| r.1).chain([row.judge]));
     let ends = rates.filter_map(|rate| rate.accuracy_ci95.or(rate.accuracy.map(|a| [a, a])));
     let (low, high) = ends.fold((0.45f64, 0.55f64), |(l, h), [low, high]| (l.min(low), h.max(high)));
-    Axis::percent("pairs with the preferred response ahead, %", (low * 20.0).floor() / 20.0, (high * 20.0).ceil() / 20.0)
+    Axis::percent(
+        "pairs with the preferred response ahead, %",
+        (low * 20.0).floor() / 20.0,
+        (high * 20.0).ceil() / 20.0,
+    )
 }
 
 /// A row of the interval chart: heading, strip, figures.
@@ -126,7 +137,8 @@ fn rival_figures(pointer: &str, rule: &str, metrics: &Metrics, rate: &Rate) -> S
     let known = keyed.into_iter().find(|(of, _, value)| *of == rule && value.is_some());
     match known {
         Some((_, key, value)) => {
-            let ci = rate.accuracy_ci95.map_or(String::new(), |ci| format!(" <span class=\"ci\">{}</span>", interval(ci)));
+            let ci =
+                rate.accuracy_ci95.map_or(String::new(), |ci| format!(" <span class=\"ci\">{}</span>", interval(ci)));
             datum_or_dash(&format!("{pointer}/{key}"), value, percent) + &ci
         }
         None => super::html::rate(rate),
@@ -208,7 +220,8 @@ fn learning(analysis: &Analysis) -> String {
 }
 
 fn learning_curve(curve: &[LearningPoint]) -> String {
-    let known: Vec<_> = curve.iter().filter_map(|p| Some((p.prompts as f64, p.rate.accuracy?, p.rate.accuracy_ci95))).collect();
+    let known: Vec<_> =
+        curve.iter().filter_map(|p| Some((p.prompts as f64, p.rate.accuracy?, p.rate.accuracy_ci95))).collect();
     let Some(last) = known.last().copied() else { return String::new() };
     let ends = known.iter().flat_map(|p| p.2.unwrap_or([p.1, p.1]));
     let (low, high) = ends.fold((0.5f64, 0.6f64), |(l, h), v| (l.min(v), h.max(v)));
@@ -225,7 +238,8 @@ fn learning_curve(curve: &[LearningPoint]) -> String {
         chart.dot("judge", (*prompts, *accuracy), 4.5, &format!("{prompts} prompts: {}", percent(*accuracy)));
     }
     chart.label("judge", (last.0, last.1), Side::Above, &percent(last.1));
-    let words = format!("Held-out accuracy by number of training prompts, up to {} with {} prompts", percent(last.1), last.0);
+    let words =
+        format!("Held-out accuracy by number of training prompts, up to {} with {} prompts", percent(last.1), last.0);
     figure(
         "",
         &chart.finish(&words),

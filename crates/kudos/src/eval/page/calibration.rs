@@ -99,12 +99,9 @@ fn fitted(section: &CalibrationSection) -> String {
     let folds = section.fold_temperatures.iter().map(|t| f64::from(*t));
     let (low, high) = folds.fold((f64::INFINITY, 0.0f64), |(l, h), t| (l.min(t), h.max(t)));
     match section.fitted_temperature {
-        Some(fitted) if low < high => format!(
-            "{} <span class=\"ci\">({}–{})</span>",
-            figure_of(fitted.into()),
-            figure_of(low),
-            figure_of(high)
-        ),
+        Some(fitted) if low < high => {
+            format!("{} <span class=\"ci\">({}–{})</span>", figure_of(fitted.into()), figure_of(low), figure_of(high))
+        }
         Some(fitted) => figure_of(fitted.into()),
         None => "–".into(),
     }
@@ -115,9 +112,11 @@ fn advice(section: &CalibrationSection) -> String {
         return String::new();
     };
     match now - after > 0.002 {
-        true => "<p class=\"hint\"><code>kudos eval DATA --judge JUDGE --calibrate</code> stores the fitted temperature in \
+        true => {
+            "<p class=\"hint\"><code>kudos eval DATA --judge JUDGE --calibrate</code> stores the fitted temperature in \
                  <code>reward.json</code>. Fit it on one held-out file and measure it on another.</p>"
-            .into(),
+                .into()
+        }
         false => String::new(),
     }
 }
@@ -143,7 +142,12 @@ fn distribution(scores: &ScoreSection, trained: Option<[f64; 2]>) -> String {
     if let Some([mean, std]) = trained {
         spread_marks(&mut chart, "neutral", mean, std, most as f64 * 1.18, "in training");
     }
-    let words = format!("Histogram of {} scores, mean {}, standard deviation {}", scores.count, figure_of(mean), figure_of(std));
+    let words = format!(
+        "Histogram of {} scores, mean {}, standard deviation {}",
+        scores.count,
+        figure_of(mean),
+        figure_of(std)
+    );
     figure("", &chart.finish(&words), &spread_words(scores.count, [mean, std], trained))
 }
 

@@ -29,10 +29,14 @@ fn best_of_n(index: usize, curve: &BTreeMap<usize, BestOfN>) -> String {
     let ticks = std::iter::once(1).chain(curve.keys().copied()).map(|n| (at(n), n.to_string())).collect();
     let x = Axis::with_ticks("responses to choose from (n)", 0.0, at(*most), ticks);
     let low = curve.values().map(|b| b.judge).fold(0.5, f64::min);
-    let mut chart = Chart::new(x, Axis::percent("other responses that the pick beats, %", (low * 10.0).floor() / 10.0, 1.0), 250);
+    let mut chart =
+        Chart::new(x, Axis::percent("other responses that the pick beats, %", (low * 10.0).floor() / 10.0, 1.0), 250);
     type Of = fn(&BestOfN) -> f64;
-    let lines: [(&str, &str, Of); 3] =
-        [("oracle", "best possible", |b| b.oracle), ("neutral", "random", |b| b.random), ("judge", "this judge", |b| b.judge)];
+    let lines: [(&str, &str, Of); 3] = [
+        ("oracle", "best possible", |b| b.oracle),
+        ("neutral", "random", |b| b.random),
+        ("judge", "this judge", |b| b.judge),
+    ];
     for (class, words, of) in lines {
         // One response leaves nothing to choose.
         let points: Vec<_> = std::iter::once((0.0, 0.5)).chain(curve.iter().map(|(n, b)| (at(*n), of(b)))).collect();
@@ -44,7 +48,8 @@ fn best_of_n(index: usize, curve: &BTreeMap<usize, BestOfN>) -> String {
     }
     let caption = "Best of n: the quality of the response that the judge scores highest among n, as the share of the other responses \
                    to the prompt that it beats; averaged over all draws (unbiased).";
-    figure("ends", &chart.finish("Quality of the best of n by judge, oracle and at random"), caption) + &best_table(index, curve)
+    figure("ends", &chart.finish("Quality of the best of n by judge, oracle and at random"), caption)
+        + &best_table(index, curve)
 }
 
 fn best_table(index: usize, curve: &BTreeMap<usize, BestOfN>) -> String {
@@ -74,7 +79,11 @@ fn rankings(index: usize, metrics: &Metrics) -> String {
         line("Spearman’s ρ", "spearman", metrics.spearman, "0 is chance, 1 the same order"),
         line("NDCG", "ndcg", metrics.ndcg, "far above 0 by chance: about .81 for four responses"),
     ];
-    table("Whole rankings: agreement of the judge’s order with people’s, mean over prompts of three or more.", &["", "", ""], &rows)
+    table(
+        "Whole rankings: agreement of the judge’s order with people’s, mean over prompts of three or more.",
+        &["", "", ""],
+        &rows,
+    )
 }
 
 fn ties(ties: &TieSection) -> String {
@@ -121,7 +130,8 @@ fn order(order: &OrderSection) -> String {
 
 fn equal_scores(index: usize, analysis: &Analysis) -> String {
     let metrics = &analysis.data.metrics;
-    let equal = datum(&format!("/data/{index}/score_ties"), metrics.score_ties as f64, &counted(metrics.score_ties, "pair"));
+    let equal =
+        datum(&format!("/data/{index}/score_ties"), metrics.score_ties as f64, &counted(metrics.score_ties, "pair"));
     let cut = analysis.data.truncated.map_or(String::new(), |truncated| {
         let shown = datum(&format!("/data/{index}/truncated"), truncated as f64, &counted(truncated, "response"));
         format!(" {shown} did not fit the token limit and {} cut.", if truncated == 1 { "was" } else { "were" })

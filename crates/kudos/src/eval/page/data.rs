@@ -45,7 +45,11 @@ fn trained_on(reward: &Value) -> String {
     let rows: Vec<_> = data.iter().map(line).collect();
     format!(
         "<h3>Trained on</h3>{}",
-        table("Files of the training, before anything was held out of them.", &["file", "groups", "pairs", "SHA-256"], &rows)
+        table(
+            "Files of the training, before anything was held out of them.",
+            &["file", "groups", "pairs", "SHA-256"],
+            &rows
+        )
     )
 }
 
@@ -53,7 +57,8 @@ fn trained_on(reward: &Value) -> String {
 fn checked(report: &Report) -> String {
     let rules = [("the longer one wins", report.longer_wins), ("the one listed first wins", report.first_listed_wins)];
     let rules = rules.into_iter().filter_map(|(rule, baseline)| Some((rule, baseline?)));
-    let shortcuts: String = rules.map(|(rule, b)| format!(" “{rule}” is right in {} of them.", percent(b.accuracy))).collect();
+    let shortcuts: String =
+        rules.map(|(rule, b)| format!(" “{rule}” is right in {} of them.", percent(b.accuracy))).collect();
     let findings: String = report.findings.iter().map(finding).collect();
     let list = match findings.is_empty() {
         true => "<p>Nothing wrong was found.</p>".to_owned(),
@@ -95,7 +100,9 @@ fn finding(finding: &Finding) -> String {
 /// The recipe and how texts are read.
 fn settings(input: &ReportInput) -> String {
     let mut rows = Vec::new();
-    let mut add = |key: &str, value: &Value| rows.push(vec![format!("<code>{}</code>", escape(key)), format!("<code>{}</code>", escape(&plain(value)))]);
+    let mut add = |key: &str, value: &Value| {
+        rows.push(vec![format!("<code>{}</code>", escape(key)), format!("<code>{}</code>", escape(&plain(value)))])
+    };
     if let Some(reward) = input.judge.reward.as_object() {
         for (key, value) in reward.iter().filter(|(key, _)| !matches!(key.as_str(), "data" | "recipe")) {
             add(key, value);
@@ -127,7 +134,11 @@ fn again(input: &ReportInput) -> String {
     format!(
         "<h3>To make this again</h3><p>Kudos {} with the files of the hashes above{}; the same input gives the same report, byte for byte.</p><pre>{}</pre>",
         env!("CARGO_PKG_VERSION"),
-        if input.analyses.is_empty() { String::new() } else { format!("; bootstrap of {} resamples, seed {seed}", count(resamples)) },
+        if input.analyses.is_empty() {
+            String::new()
+        } else {
+            format!("; bootstrap of {} resamples, seed {seed}", count(resamples))
+        },
         escape(&input.command)
     )
 }

@@ -86,7 +86,9 @@ fn correction(length: &LengthSection) -> String {
     };
     let verdict = match (before.accuracy, after.accuracy) {
         (Some(before), Some(after)) if after > before + 0.005 => "It would help on these data.",
-        (Some(before), Some(after)) if after < before - 0.005 => "It would cost accuracy here: people’s taste for length is part of the signal.",
+        (Some(before), Some(after)) if after < before - 0.005 => {
+            "It would cost accuracy here: people’s taste for length is part of the signal."
+        }
         _ => "It would change little.",
     };
     let share = |rate: &crate::eval::Rate| rate.accuracy.map_or("–".into(), percent);

@@ -73,9 +73,10 @@ fn round_step(width: f64) -> f64 {
 
 /// Least and greatest of the values with a little room beside them.
 pub(super) fn extent(values: impl IntoIterator<Item = f64>) -> (f64, f64) {
-    let ends = values.into_iter().filter(|v| v.is_finite()).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| {
-        (l.min(v), h.max(v))
-    });
+    let ends = values
+        .into_iter()
+        .filter(|v| v.is_finite())
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
     let room = 0.04 * (ends.1 - ends.0);
     (ends.0 - room, ends.1 + room)
 }
@@ -280,10 +281,8 @@ impl<'a> Strip<'a> {
     /// An interval, as a thick line.
     pub fn interval(&mut self, class: &str, [low, high]: [f64; 2]) {
         let (low, high) = (short(self.axis.place(low)), short(self.axis.place(high)));
-        let _ = write!(
-            self.body,
-            "<line class=\"interval {class}\" x1=\"{low}%\" x2=\"{high}%\" y1=\"50%\" y2=\"50%\"/>"
-        );
+        let _ =
+            write!(self.body, "<line class=\"interval {class}\" x1=\"{low}%\" x2=\"{high}%\" y1=\"50%\" y2=\"50%\"/>");
     }
 
     /// A dot.

@@ -7,7 +7,8 @@ use crate::data::Group;
 use serde_json::json;
 
 /// Attacks and oddities that a data file may hold.
-const HOSTILE: &str = "</p></section><script>alert(\"1\")</script><img src=x onerror='alert(2)'> & \u{202e}drow\0\x1b[31m שלום مرحبا";
+const HOSTILE: &str =
+    "</p></section><script>alert(\"1\")</script><img src=x onerror='alert(2)'> & \u{202e}drow\0\x1b[31m שלום مرحبا";
 
 fn options() -> EvalOptions {
     EvalOptions { bootstrap: 30, ..EvalOptions::default() }
@@ -31,7 +32,13 @@ fn input(analyses: &[Analysis]) -> ReportInput<'_> {
         hashes: vec![("model.safetensors".into(), "ab12".into())],
         trained_spread: Some([0.0, 1.0]),
     };
-    ReportInput { judge, analyses, bootstrap: (30, 42), command: "kudos eval a.csv --judge judge".into(), ..Default::default() }
+    ReportInput {
+        judge,
+        analyses,
+        bootstrap: (30, 42),
+        command: "kudos eval a.csv --judge judge".into(),
+        ..Default::default()
+    }
 }
 
 /// Elements that have no end tag.
@@ -42,7 +49,11 @@ fn assert_well_formed(html: &str) {
     let mut open: Vec<String> = Vec::new();
     let mut rest = html.strip_prefix("<!DOCTYPE html>").expect("a doctype");
     while let Some(start) = rest.find('<') {
-        assert!(!rest[..start].contains('>') || open.last().is_some_and(|tag| tag == "style"), "stray > before {}", &rest[..start]);
+        assert!(
+            !rest[..start].contains('>') || open.last().is_some_and(|tag| tag == "style"),
+            "stray > before {}",
+            &rest[..start]
+        );
         let end = start + rest[start..].find('>').expect("an unfinished tag");
         let tag = &rest[start + 1..end];
         rest = &rest[end + 1..];
@@ -95,7 +106,13 @@ fn an_ordinary_page_is_sound_and_has_every_section() {
     for id in ["verdict", "calibration", "length", "choice", "mistakes", "training"] {
         assert!(html.contains(&format!("<section id=\"{id}\">")), "{id}");
     }
-    for words in ["This judge", "step 180", "ab12", "kudos eval a.csv --judge judge", "/data/0/subsets/hard &amp; &lt;odd&gt;/accuracy\""] {
+    for words in [
+        "This judge",
+        "step 180",
+        "ab12",
+        "kudos eval a.csv --judge judge",
+        "/data/0/subsets/hard &amp; &lt;odd&gt;/accuracy\"",
+    ] {
         assert!(html.contains(words), "{words}");
     }
 }
@@ -135,11 +152,26 @@ fn hostile_texts_are_inert_everywhere() {
 
 /// What `kudos check` says of a file with a hostile name and little in it.
 fn check_report() -> check::Report {
-    let rows = b"prompt,answer,rank\np,a,1\np,,2\n".to_vec();
-    let reader = crate::data::Reader::from_bytes(HOSTILE, rows, &crate::data::Options::default()).unwrap();
-    let mut loaded = crate::data::Loaded::default();
-    loaded.read(reader, &crate::data::Options::default()).unwrap();
-    check::run(&loaded, &check::CheckOptions::default())
+    let place = check::Place { file: HOSTILE.into(), line: 2, detail: HOSTILE.into() };
+    let finding = check::Finding {
+        severity: check::Severity::Warning,
+        code: "empty",
+        message: "empty texts are left out",
+        count: 7,
+        places: vec![place; 7],
+    };
+    check::Report {
+        files: vec![FileInfo { file: HOSTILE.into(), sha256: HOSTILE.into(), ..FileInfo::default() }],
+        rows: Default::default(),
+        unusable: 1,
+        prompts: 1,
+        groups: 1,
+        pairs: 0,
+        ties: 0,
+        longer_wins: None,
+        first_listed_wins: Some(check::Baseline { accuracy: 0.5, pairs: 2 }),
+        findings: vec![finding],
+    }
 }
 
 #[test]

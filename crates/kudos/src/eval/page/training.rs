@@ -1,6 +1,6 @@
 //! Section 6, first half: how the training run went.
 
-use super::html::{counted, figure, figure_of, percent};
+use super::html::{counted, figure_of, percent};
 use super::svg::{Axis, Chart, Side, extent};
 use super::{ReportInput, TrainingInfo};
 use serde::Deserialize;
@@ -34,17 +34,22 @@ impl TrainingStep {
 pub(super) fn section(input: &ReportInput) -> String {
     let Some(training) = input.training.as_ref().filter(|t| !t.steps.is_empty()) else { return String::new() };
     let window = (training.steps.len() / 20).max(1);
-    let charts = [loss(training, window), accuracy(training, window), margin(training, window), learning_rate(training)].concat();
+    let charts =
+        [loss(training, window), accuracy(training, window), margin(training, window), learning_rate(training)]
+            .concat();
     let smoothing = match window {
         1 => "Lines: every step.".to_owned(),
         n => format!("Lines: running mean over {n} steps, as single steps jump too much to read."),
     };
-    let kept = training.kept.map_or(String::new(), |step| format!(" Upright line: step {step}, whose weights were kept."));
+    let kept =
+        training.kept.map_or(String::new(), |step| format!(" Upright line: step {step}, whose weights were kept."));
     let caption = format!(
         "The training run, {}. {smoothing} Dots: on held-out prompts.{kept}",
         counted(training.steps.len(), "step")
     );
-    format!("<h3>Training</h3><figure><div class=\"row-of-charts four\">{charts}</div><figcaption>{caption}</figcaption></figure>")
+    format!(
+        "<h3>Training</h3><figure><div class=\"row-of-charts four\">{charts}</div><figcaption>{caption}</figcaption></figure>"
+    )
 }
 
 /// One measure by step: `(step, value)`.
@@ -90,8 +95,10 @@ fn panel(training: &TrainingInfo, panel: Panel) -> String {
         chart.dot("judge", *point, 3.0, &format!("step {}: {}", point.0, (panel.shown)(point.1)));
     }
     let ends = [("neutral", "training", panel.trained.last()), ("judge", "held out", panel.held_out.last())];
-    let words: Vec<String> =
-        ends.iter().filter_map(|(_, what, end)| Some(format!("{what} ends at {}", (panel.shown)(end.as_ref()?.1)))).collect();
+    let words: Vec<String> = ends
+        .iter()
+        .filter_map(|(_, what, end)| Some(format!("{what} ends at {}", (panel.shown)(end.as_ref()?.1))))
+        .collect();
     for (class, what, end) in ends {
         if let Some(end) = end.filter(|_| !panel.held_out.is_empty()) {
             chart.label(class, *end, Side::Right, what);
@@ -121,7 +128,16 @@ fn margin(training: &TrainingInfo, window: usize) -> String {
     let trained = smooth(&curve(training, |s| s.margin), window);
     let held_out = curve(training, |s| s.eval_margin);
     let (low, high) = extent(trained.iter().chain(&held_out).map(|p| p.1).chain([0.0]));
-    panel(training, Panel { title: "Margin", y: Axis::new("chosen − rejected score", low, high), trained, held_out, shown: figure_of })
+    panel(
+        training,
+        Panel {
+            title: "Margin",
+            y: Axis::new("chosen − rejected score", low, high),
+            trained,
+            held_out,
+            shown: figure_of,
+        },
+    )
 }
 
 fn learning_rate(training: &TrainingInfo) -> String {
@@ -138,7 +154,11 @@ mod tests {
 
     #[test]
     fn metrics_lines_are_read_up_to_a_cut_one() {
-        let line = |n: u64| format!("{{\"step\":{n},\"epoch\":0.5,\"loss\":0.7,\"accuracy\":null,\"margin\":0.1,\"learning_rate\":1e-5,\"seconds\":2}}");
+        let line = |n: u64| {
+            format!(
+                "{{\"step\":{n},\"epoch\":0.5,\"loss\":0.7,\"accuracy\":null,\"margin\":0.1,\"learning_rate\":1e-5,\"seconds\":2}}"
+            )
+        };
         let text = format!("{}\n{}\n{{\"ste", line(1), line(2));
         let steps = TrainingStep::parse(&text);
         assert_eq!(steps.iter().map(|s| s.step).collect::<Vec<_>>(), [1, 2]);

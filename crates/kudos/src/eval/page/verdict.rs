@@ -36,9 +36,11 @@ pub(super) fn claims(analysis: &Analysis) -> Vec<Claim> {
 pub(super) fn lead(input: &ReportInput) -> String {
     let caution = input.caution.as_ref().map_or(String::new(), |c| format!("<p class=\"caution\">{c}</p>"));
     let words = match input.analyses {
-        [] => "Nothing was held out, so nothing is known about how good this judge is. Measure it on prompts that it was \
+        [] => {
+            "Nothing was held out, so nothing is known about how good this judge is. Measure it on prompts that it was \
                not trained on: <code>kudos eval DATA --judge JUDGE --report report.html</code>."
-            .to_owned(),
+                .to_owned()
+        }
         [one] => lead_of_one(one),
         several => lead_of_several(several),
     };
@@ -51,11 +53,16 @@ fn lead_of_one(analysis: &Analysis) -> String {
         return "No two responses of these data differ in rank, so they cannot say how good the judge is.".into();
     };
     let sure = match analysis.data.metrics.accuracy_ci95 {
-        Some([low, high]) => format!("; the truth lies between {} and {} with 95 % confidence", percent(low), percent(high)),
+        Some([low, high]) => {
+            format!("; the truth lies between {} and {} with 95 % confidence", percent(low), percent(high))
+        }
         None => "; one prompt is too little to say how sure that is".into(),
     };
     let rival = best_rival(row).map_or(String::new(), |(rule, rate)| {
-        format!(" The best rule that needs no judgement, {rule}, is right in {}.", percent(rate.accuracy.unwrap_or(0.5)))
+        format!(
+            " The best rule that needs no judgement, {rule}, is right in {}.",
+            percent(rate.accuracy.unwrap_or(0.5))
+        )
     });
     format!(
         "Of two responses it picks the one that people prefer in <strong>{}</strong> of {} ({}){sure}.{rival}",
@@ -100,7 +107,10 @@ pub(super) fn about(input: &ReportInput) -> String {
         parts.push(format!("scored in {}", name(&input.judge.precision)));
     }
     if input.bootstrap.0 > 0 && !input.analyses.is_empty() {
-        parts.push(format!("intervals: 95 %, {} bootstrap resamples of the prompts", super::html::count(input.bootstrap.0)));
+        parts.push(format!(
+            "intervals: 95 %, {} bootstrap resamples of the prompts",
+            super::html::count(input.bootstrap.0)
+        ));
     }
     parts.push(format!("Kudos {}", env!("CARGO_PKG_VERSION")));
     format!("<p class=\"about\">{}</p>", parts.join(" · "))
@@ -136,10 +146,12 @@ fn against_a_coin(analysis: &Analysis) -> Option<Claim> {
     let accuracy = metrics.accuracy?;
     let figure = with_interval(accuracy, metrics.accuracy_ci95);
     match metrics.accuracy_ci95 {
-        Some([low, _]) if low > 0.5 => can(format!("<b>Tell the better response from the worse</b> more often than a coin: {figure}.")),
-        Some([_, high]) if high < 0.5 => {
-            cannot(format!("<b>Agree with people.</b> It is right less often than a coin: {figure}. Are the labels the other way round?"))
+        Some([low, _]) if low > 0.5 => {
+            can(format!("<b>Tell the better response from the worse</b> more often than a coin: {figure}."))
         }
+        Some([_, high]) if high < 0.5 => cannot(format!(
+            "<b>Agree with people.</b> It is right less often than a coin: {figure}. Are the labels the other way round?"
+        )),
         Some(_) => cannot(format!("<b>Be told from a coin</b> on these data: {figure} contains 50 %.")),
         None => cannot(format!("<b>Be measured</b> on one prompt: {figure} may be luck.")),
     }
@@ -155,10 +167,12 @@ fn against_trivial(analysis: &Analysis) -> Option<Claim> {
         _ => false,
     };
     match (apart, judge > theirs) {
-        (true, _) => can(format!("<b>Beat every rule that needs no judgement.</b> The best of them, {rule}, reaches {figure}.")),
-        (false, true) => {
-            cannot(format!("<b>Be shown to beat a trivial rule.</b> It is above {rule} ({figure}), but the intervals overlap."))
+        (true, _) => {
+            can(format!("<b>Beat every rule that needs no judgement.</b> The best of them, {rule}, reaches {figure}."))
         }
+        (false, true) => cannot(format!(
+            "<b>Be shown to beat a trivial rule.</b> It is above {rule} ({figure}), but the intervals overlap."
+        )),
         (false, false) => cannot(format!("<b>Beat a trivial rule.</b> On these pairs, {rule} does as well: {figure}.")),
     }
 }
@@ -168,11 +182,15 @@ fn past_length(analysis: &Analysis) -> Option<Claim> {
     let [low, high] = analysis.length.longer_wrong.accuracy_ci95?;
     let figure = with_interval(accuracy, Some([low, high]));
     match () {
-        () if low > 0.5 => can(format!("<b>See past length.</b> Where people prefer the shorter response, it is right in {figure}.")),
+        () if low > 0.5 => {
+            can(format!("<b>See past length.</b> Where people prefer the shorter response, it is right in {figure}."))
+        }
         () if high < 0.5 => cannot(format!(
             "<b>See past length.</b> Where people prefer the shorter response, it is right in only {figure}: there it follows length."
         )),
-        () => cannot(format!("<b>Be relied on where the shorter response is better:</b> {figure} is no better than a coin.")),
+        () => cannot(format!(
+            "<b>Be relied on where the shorter response is better:</b> {figure} is no better than a coin."
+        )),
     }
 }
 
@@ -240,10 +258,14 @@ fn weak_subsets(analysis: &Analysis) -> Option<Claim> {
     };
     let mut weak: Vec<_> = analysis.data.subsets.iter().filter_map(weak).collect();
     weak.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let named: Vec<String> = weak.iter().take(4).map(|(accuracy, subset)| format!("{subset} ({})", percent(*accuracy))).collect();
+    let named: Vec<String> =
+        weak.iter().take(4).map(|(accuracy, subset)| format!("{subset} ({})", percent(*accuracy))).collect();
     let more = if weak.len() > 4 { format!(" and {} more", weak.len() - 4) } else { String::new() };
     (!weak.is_empty()).then(|| Claim {
         can: false,
-        words: format!("<b>Agree with people on</b> {}{more}: there it is wrong more often than right.", named.join(", ")),
+        words: format!(
+            "<b>Agree with people on</b> {}{more}: there it is wrong more often than right.",
+            named.join(", ")
+        ),
     })
 }
