@@ -2,7 +2,7 @@
 
 use super::html::{counted, datum, datum_or_dash, figure, interval, name, percent, pointer_key, points, table};
 use super::svg::{Axis, Chart, Side, Strip};
-use super::verdict::{Claim, claims, rivals};
+use super::verdict::{Claim, best_rival, claims, rivals, short_name};
 use super::{ReportInput, per_data_set};
 use crate::eval::{AccuracyRow, Analysis, LearningPoint, Metrics, Rate};
 
@@ -22,7 +22,30 @@ pub(super) fn section(input: &ReportInput) -> String {
         ]
         .concat()
     };
-    per_data_set(input, block)
+    overview(input.analyses, &axis) + &per_data_set(input, block)
+}
+
+/// One row a data set, where there are several.
+fn overview(analyses: &[Analysis], axis: &Axis) -> String {
+    if analyses.len() < 2 {
+        return String::new();
+    }
+    let mut html = String::new();
+    for analysis in analyses {
+        let metrics = &analysis.data.metrics;
+        let judge = Rate { accuracy: metrics.accuracy, accuracy_ci95: metrics.accuracy_ci95 };
+        let rival = best_rival(&analysis.accuracy.all).and_then(|(_, rate)| rate.accuracy);
+        let heading = format!(
+            "{} <span class=\"n\">{}</span>",
+            name(&short_name(&analysis.data.file)),
+            counted(metrics.pairs, "pair")
+        );
+        html += &row("judge", &heading, &strip(axis, "judge", &judge, rival), &super::html::rate(&judge));
+    }
+    html += &row("foot", "", &Strip::foot(axis), "");
+    let caption = "Each data set. Dots: share of the pairs that are right; lines: 95 % intervals over prompts; upright line: a coin; \
+                   short dashes: the best rule that needs no judgement.";
+    figure("intervals first", &format!("<div class=\"strips\" role=\"table\">{html}</div>"), caption)
 }
 
 fn claims_block(claims: &[Claim]) -> String {
@@ -184,7 +207,7 @@ fn subsets(index: usize, analysis: &Analysis, axis: &Axis) -> String {
         html += &row("judge", &heading, &strip, &marked(&pointer, metrics));
     }
     html += &row("foot", "", &Strip::foot(axis), "");
-    let caption = "The judge on each subset. Short upright line: what “the longer one wins” reaches there. A good mean can hide a \
+    let caption = "The judge on each subset. Short dashes: what “the longer one wins” reaches there. A good mean can hide a \
                    subset below a coin; with many subsets, one in twenty lies outside of its interval by chance.";
     let strips = format!("<div class=\"strips\" role=\"table\">{html}</div>");
     figure("intervals", &strips, caption) + &subset_table(analysis)
@@ -228,22 +251,18 @@ fn learning_curve(curve: &[LearningPoint]) -> String {
     let y = Axis::percent("held-out accuracy, %", (low * 20.0).floor() / 20.0, (high * 20.0).ceil() / 20.0);
     let mut chart = Chart::new(Axis::new("prompts trained on", 0.0, last.0 * 1.05), y, 240);
     chart.level("coin", 0.5);
-    for (prompts, _, ci) in &known {
-        if let Some(ci) = ci {
-            chart.whisker("judge", *prompts, *ci);
-        }
-    }
+    chart.band("judge", &known.iter().filter_map(|p| Some((p.0, p.2?[0], p.2?[1]))).collect::<Vec<_>>());
     chart.line("judge", &known.iter().map(|p| (p.0, p.1)).collect::<Vec<_>>());
     for (prompts, accuracy, _) in &known {
         chart.dot("judge", (*prompts, *accuracy), 4.5, &format!("{prompts} prompts: {}", percent(*accuracy)));
     }
-    chart.label("judge", (last.0, last.1), Side::Above, &percent(last.1));
+    chart.label("judge", (last.0, last.1), Side::Right, &percent(last.1));
     let words =
         format!("Held-out accuracy by number of training prompts, up to {} with {} prompts", percent(last.1), last.0);
     figure(
-        "",
+        "ends",
         &chart.finish(&words),
-        "Would more data help? Held-out accuracy by number of prompts trained on, from grouped folds; lines: 95 % intervals. If it \
+        "Would more data help? Held-out accuracy by number of prompts trained on, from grouped folds; band: 95 % intervals. If it \
          still rises at the right end, more rankings of the same kind will help; if it is flat, they will not.",
     )
 }

@@ -4,8 +4,8 @@ use super::html::{decimal, escape, name};
 use super::svg::{Axis, Strip, extent};
 use crate::eval::{Bar, PromptBars};
 
-/// Prompts that are shown at once; the others open on a click.
-const SHOWN: usize = 3;
+/// Responses that are shown at once, of at least one prompt; the others open on a click.
+const SHOWN: usize = 20;
 
 /// The bars of all prompts given; `typical` is the mean score of the file, where bars start.
 pub(super) fn block(prompts: &[PromptBars], typical: Option<f64>) -> String {
@@ -17,11 +17,11 @@ pub(super) fn block(prompts: &[PromptBars], typical: Option<f64>) -> String {
     let (low, high) = extent(scores().chain([typical]));
     let axis = Axis::with_ticks("", low, high, Vec::new());
     let drawn: Vec<String> = prompts.iter().map(|prompt| one(prompt, &axis, typical)).collect();
-    let (shown, folded) = drawn.split_at(drawn.len().min(SHOWN));
+    let (shown, folded) = drawn.split_at(shown(prompts));
     let more = match folded.len() {
         0 => String::new(),
-        1 => format!("<details><summary>One more prompt</summary>{}</details>", folded.concat()),
-        n => format!("<details><summary>{n} more prompts</summary>{}</details>", folded.concat()),
+        1 => format!("<details class=\"more\"><summary>One more prompt</summary>{}</details>", folded.concat()),
+        n => format!("<details class=\"more\"><summary>{n} more prompts</summary>{}</details>", folded.concat()),
     };
     format!(
         "<h3>The responses of a prompt</h3><p>In the judge’s order, best first. Bars start at the mean score of the file ({}): to the \
@@ -30,6 +30,16 @@ pub(super) fn block(prompts: &[PromptBars], typical: Option<f64>) -> String {
         decimal(typical, 2),
         shown.concat()
     )
+}
+
+/// Prompts whose responses fit what is shown at once.
+fn shown(prompts: &[PromptBars]) -> usize {
+    let mut rows = 0;
+    let fits = |prompt: &&PromptBars| {
+        rows += prompt.responses.len();
+        rows <= SHOWN
+    };
+    prompts.iter().take_while(fits).count().max(1)
 }
 
 fn one(prompt: &PromptBars, axis: &Axis, typical: f64) -> String {
@@ -100,6 +110,6 @@ mod tests {
         let responses = (0..16).map(|_| bar("same", 1.0, 1.0, 8.5)).collect();
         let prompt = PromptBars { prompt: None, location: "a:1".into(), responses };
         let html = block(&vec![prompt; 20], None);
-        assert!(html.contains("17 more prompts") && !html.contains("NaN"));
+        assert!(html.contains("19 more prompts") && !html.contains("NaN"));
     }
 }

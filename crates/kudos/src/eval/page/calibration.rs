@@ -1,6 +1,6 @@
 //! Section 2: whether the judge's probabilities hold, and what a score means in plain words.
 
-use super::html::{count, counted, datum_or_dash, decimal, figure, figure_of, percent, table};
+use super::html::{count, counted, datum_or_dash, decimal, figure, figure_of, percent, points, table, words};
 use super::svg::{Axis, Chart, Side, extent};
 use super::{ReportInput, per_data_set};
 use crate::eval::{Analysis, Calibrated, CalibrationSection, ScoreSection};
@@ -29,7 +29,7 @@ fn reliability(index: usize, analysis: &Analysis) -> String {
     let caption = "How often the judge’s preferred side was preferred by people (up), by how sure the judge was (right). On the \
                    diagonal, “80 % sure” is right in 80 % of cases; under it, the judge is too sure of itself; over it, too timid. \
                    Dots grow with the number of comparisons they hold; lines lead to the diagonal.";
-    let intro = "<p>A margin between two scores is read as a probability: P(first is better) = σ(margin / T). The temperature T \
+    let intro = "<p>A margin between two scores is read as a probability: P(first is better) = σ(margin / T). The temperature T \
                  only stretches that scale and changes no order.</p>";
     format!("{intro}<figure><div class=\"row-of-charts\">{diagrams}</div><figcaption>{caption}</figcaption></figure>")
         + &figures(index, analysis)
@@ -51,7 +51,7 @@ fn diagram(calibrated: &Calibrated, title: &str, class: &str) -> String {
         chart.whisker("gap", bin.confidence, [bin.confidence.min(bin.agreement), bin.confidence.max(bin.agreement)]);
         chart.dot(class, (bin.confidence, bin.agreement), 3.0 + 6.0 * (bin.count as f64 / most).sqrt(), &words);
     }
-    let ece = calibrated.ece.map_or("–".into(), percent);
+    let ece = calibrated.ece.map_or("–".into(), points);
     chart.label("", (1.0, (least * 10.0).floor() / 10.0 + 0.02), Side::Left, &format!("off by {ece}"));
     let words = format!("Reliability diagram: {title}; expected calibration error {ece}");
     format!("<div><h4>{title}</h4>{}</div>", chart.finish(&words))
@@ -186,7 +186,7 @@ fn meaning(scores: &ScoreSection) -> String {
     }
     let line = |p: &usize| {
         let (score, chance) = (scores.percentiles[p - 1], scores.beats_typical[p - 1]);
-        vec![figure_of(score), format!("{p}\u{a0}%"), percent(chance), in_words(*p).into()]
+        vec![figure_of(score), format!("{p}\u{a0}%"), percent(chance), words(in_words(*p))]
     };
     let rows: Vec<_> = SHOWN.iter().map(line).collect();
     let caption = format!(
@@ -194,7 +194,7 @@ fn meaning(scores: &ScoreSection) -> String {
          over all of them. A score has no unit and no zero; only differences within a prompt were trained.",
         count(scores.count)
     );
-    table(&caption, &["score", "is above", "beats a typical response in", "in words"], &rows)
+    table(&caption, &["score", "is above", "beats a typical response in", &words("in words")], &rows)
 }
 
 fn in_words(percentile: usize) -> &'static str {

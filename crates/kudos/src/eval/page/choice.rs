@@ -1,6 +1,6 @@
 //! Section 4: ties, the order of the list, and what choosing by this judge would bring.
 
-use super::html::{counted, datum, datum_or_dash, decimal, figure, percent, rate, table};
+use super::html::{counted, datum, datum_or_dash, decimal, figure, percent, rate, table, words};
 use super::svg::{Axis, Chart, Side};
 use super::{ReportInput, bars, per_data_set};
 use crate::eval::{Analysis, BestOfN, Metrics, OrderSection, TieSection};
@@ -16,7 +16,7 @@ pub(super) fn section(input: &ReportInput) -> String {
             rankings(index, metrics),
             ties(&analysis.ties),
             order(&analysis.order),
-            equal_scores(index, analysis),
+            equal_or_cut(index, analysis),
             bars::block(&analysis.bars, typical),
         ]
         .concat()
@@ -49,7 +49,7 @@ fn best_of_n(index: usize, curve: &BTreeMap<usize, BestOfN>) -> String {
     let caption = "Best of n: the quality of the response that the judge scores highest among n, as the share of the other responses \
                    to the prompt that it beats; averaged over all draws (unbiased).";
     figure("ends", &chart.finish("Quality of the best of n by judge, oracle and at random"), caption)
-        + &best_table(index, curve)
+        + &format!("<details><summary>The same in figures</summary>{}</details>", best_table(index, curve))
 }
 
 fn best_table(index: usize, curve: &BTreeMap<usize, BestOfN>) -> String {
@@ -64,7 +64,7 @@ fn best_table(index: usize, curve: &BTreeMap<usize, BestOfN>) -> String {
         ]
     };
     let rows: Vec<_> = curve.iter().map(line).collect();
-    table("The same in figures.", &["n", "this judge", "random", "best possible", "prompts"], &rows)
+    table("", &["n", "this judge", "random", "best possible", "prompts"], &rows)
 }
 
 fn rankings(index: usize, metrics: &Metrics) -> String {
@@ -72,7 +72,7 @@ fn rankings(index: usize, metrics: &Metrics) -> String {
         return String::new();
     }
     let line = |name: &str, key: &str, value: Option<f64>, says: &str| {
-        vec![name.to_owned(), datum_or_dash(&format!("/data/{index}/{key}"), value, |v| decimal(v, 3)), says.to_owned()]
+        vec![name.to_owned(), datum_or_dash(&format!("/data/{index}/{key}"), value, |v| decimal(v, 3)), words(says)]
     };
     let rows = [
         line("Kendall’s τ<sub>b</sub>", "kendall_tau_b", metrics.kendall_tau_b, "0 is chance, 1 the same order"),
@@ -128,16 +128,18 @@ fn order(order: &OrderSection) -> String {
     )
 }
 
-fn equal_scores(index: usize, analysis: &Analysis) -> String {
+fn equal_or_cut(index: usize, analysis: &Analysis) -> String {
     let metrics = &analysis.data.metrics;
     let equal =
         datum(&format!("/data/{index}/score_ties"), metrics.score_ties as f64, &counted(metrics.score_ties, "pair"));
-    let cut = analysis.data.truncated.map_or(String::new(), |truncated| {
+    let cut = analysis.data.truncated.filter(|truncated| *truncated > 0).map_or(String::new(), |truncated| {
         let shown = datum(&format!("/data/{index}/truncated"), truncated as f64, &counted(truncated, "response"));
-        format!(" {shown} did not fit the token limit and {} cut.", if truncated == 1 { "was" } else { "were" })
+        let verb = if truncated == 1 { "was" } else { "were" };
+        format!("<p><b>Cut.</b> {shown} did not fit the token limit and {verb} cut.</p>")
     });
-    match metrics.score_ties == 0 && analysis.data.truncated == Some(0) {
-        true => String::new(),
-        false => format!("<p><b>Equal scores.</b> {equal} with exactly equal scores count one half.{cut}</p>"),
-    }
+    let equal = match metrics.score_ties {
+        0 => String::new(),
+        _ => format!("<p><b>Equal scores.</b> {equal} with exactly equal scores count one half.</p>"),
+    };
+    equal + &cut
 }

@@ -11,25 +11,29 @@ pub(super) fn section(input: &ReportInput) -> String {
     let checked = input.check.map_or(String::new(), checked);
     let evaluated = match input.files.is_empty() {
         true => String::new(),
-        false => format!("<h3>Evaluated on</h3>{}", files("Files of the evaluation.", input.files)),
+        false => format!("<h3>Evaluated on</h3>{}", files(input.files)),
     };
     [evaluated, trained_on(&input.judge.reward), checked, settings(input), hashes(input), again(input)].concat()
+}
+
+/// A file's name over its hash.
+fn hashed(file: &str, sha256: &str) -> String {
+    format!("{}<br/>{}", name(file), hash(sha256))
 }
 
 fn hash(sha256: &str) -> String {
     format!("<code class=\"hash\">{}</code>", escape(sha256))
 }
 
-fn files(caption: &str, files: &[FileInfo]) -> String {
+fn files(files: &[FileInfo]) -> String {
     let line = |file: &FileInfo| {
         let numbers = [file.rows as usize, file.unusable as usize, file.groups, file.pairs, file.ties];
-        let mut cells = vec![name(&file.file)];
+        let mut cells = vec![hashed(&file.file, &file.sha256)];
         cells.extend(numbers.map(count));
-        cells.push(hash(&file.sha256));
         cells
     };
     let rows: Vec<_> = files.iter().map(line).collect();
-    table(caption, &["file", "rows", "unusable", "groups", "pairs", "ties", "SHA-256"], &rows)
+    table("", &["file, SHA-256", "rows", "unusable", "groups", "pairs", "ties"], &rows)
 }
 
 /// What `reward.json` says that the judge was trained on.
@@ -40,16 +44,12 @@ fn trained_on(reward: &Value) -> String {
     let number = |file: &Value, key: &str| count(file.get(key).and_then(Value::as_u64).unwrap_or(0) as usize);
     let text = |file: &Value, key: &str| file.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let line = |file: &Value| {
-        vec![name(&text(file, "file")), number(file, "groups"), number(file, "pairs"), hash(&text(file, "sha256"))]
+        vec![hashed(&text(file, "file"), &text(file, "sha256")), number(file, "groups"), number(file, "pairs")]
     };
     let rows: Vec<_> = data.iter().map(line).collect();
     format!(
         "<h3>Trained on</h3>{}",
-        table(
-            "Files of the training, before anything was held out of them.",
-            &["file", "groups", "pairs", "SHA-256"],
-            &rows
-        )
+        table("Before anything was held out of them.", &["file, SHA-256", "groups", "pairs"], &rows)
     )
 }
 
@@ -99,22 +99,17 @@ fn finding(finding: &Finding) -> String {
 
 /// The recipe and how texts are read.
 fn settings(input: &ReportInput) -> String {
-    let mut rows = Vec::new();
-    let mut add = |key: &str, value: &Value| {
-        rows.push(vec![format!("<code>{}</code>", escape(key)), format!("<code>{}</code>", escape(&plain(value)))])
+    let Some(reward) = input.judge.reward.as_object() else {
+        return "<h3>Settings</h3><p>The checkpoint has no <code>reward.json</code>: how it was trained is not known here.</p>"
+            .into();
     };
-    if let Some(reward) = input.judge.reward.as_object() {
-        for (key, value) in reward.iter().filter(|(key, _)| !matches!(key.as_str(), "data" | "recipe")) {
-            add(key, value);
-        }
-        for (key, value) in reward.get("recipe").and_then(Value::as_object).into_iter().flatten() {
-            add(key, value);
-        }
-    }
-    match rows.is_empty() {
-        true => "<h3>Settings</h3><p>The checkpoint has no <code>reward.json</code>: how it was trained is not known here.</p>".into(),
-        false => format!("<h3>Settings</h3>{}", table("<code>reward.json</code> of the judge.", &["", ""], &rows)),
-    }
+    let own = reward.iter().filter(|(key, _)| !matches!(key.as_str(), "data" | "recipe" | "calibration"));
+    let nested = ["calibration", "recipe"].into_iter().filter_map(|key| reward.get(key)?.as_object()).flatten();
+    let line = |(key, value): (&String, &Value)| {
+        format!("<div><dt>{}</dt><dd>{}</dd></div>", escape(key), escape(&plain(value)))
+    };
+    let lines: String = own.chain(nested).map(line).collect();
+    format!("<h3>Settings (<code>reward.json</code>)</h3><dl class=\"settings\">{lines}</dl>")
 }
 
 fn plain(value: &Value) -> String {
@@ -122,10 +117,11 @@ fn plain(value: &Value) -> String {
 }
 
 fn hashes(input: &ReportInput) -> String {
-    let rows: Vec<_> = input.judge.hashes.iter().map(|(file, sha256)| vec![name(file), hash(sha256)]).collect();
-    match rows.is_empty() {
+    let line = |(file, sha256): &(String, String)| format!("<dt>{}</dt><dd>{}</dd>", name(file), hash(sha256));
+    let lines: String = input.judge.hashes.iter().map(line).collect();
+    match lines.is_empty() {
         true => String::new(),
-        false => table("Files of the judge.", &["file", "SHA-256"], &rows),
+        false => format!("<h3>Files of the judge, with their SHA-256</h3><dl class=\"hashes\">{lines}</dl>"),
     }
 }
 

@@ -80,12 +80,12 @@ pub(super) fn decimal(value: f64, digits: usize) -> String {
     }
 }
 
-/// Four significant digits or so: for figures of unknown size.
+/// Three significant digits or so: for figures of unknown size.
 pub(super) fn figure_of(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
         size if !(1e-4..1e6).contains(&size) => format!("{value:.2e}"),
-        size => decimal(value, (3 - size.log10().floor() as i32).clamp(0, 6) as usize),
+        size => decimal(value, (2 - size.log10().floor() as i32).clamp(0, 6) as usize),
     }
 }
 
@@ -138,7 +138,11 @@ pub(super) fn pointer_key(key: &str) -> String {
 
 /// A table; the first cell of a row is its heading, the others stand to the right as numbers do. Cells are HTML.
 pub(super) fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut html = format!("<div class=\"scroll\"><table><caption>{caption}</caption><thead><tr>");
+    let mut html = String::from("<div class=\"scroll\"><table>");
+    if !caption.is_empty() {
+        let _ = write!(html, "<caption>{caption}</caption>");
+    }
+    html.push_str("<thead><tr>");
     for cell in head {
         let _ = write!(html, "<th scope=\"col\">{cell}</th>");
     }
@@ -154,6 +158,11 @@ pub(super) fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> Strin
         html.push_str("</tr>");
     }
     html + "</tbody></table></div>"
+}
+
+/// Words in a table: they stand to the left.
+pub(super) fn words(html: &str) -> String {
+    format!("<span class=\"words\">{html}</span>")
 }
 
 /// A chart with its caption.
@@ -198,7 +207,7 @@ mod tests {
         assert_eq!(decimal(-1.25, 1), "\u{2212}1.2");
         assert_eq!([0, 12, 1234, 1_234_567].map(count), ["0", "12", "1,234", "1,234,567"]);
         assert_eq!(counted(1, "pair"), "1\u{a0}pair");
-        assert_eq!([0.0, 0.00005, 0.01234, 1.5, 123.456].map(figure_of), ["0", "5.00e-5", "0.01234", "1.500", "123.5"]);
+        assert_eq!([0.0, 0.00005, 0.01234, 1.5, 123.456].map(figure_of), ["0", "5.00e-5", "0.0123", "1.50", "123"]);
     }
 
     #[test]

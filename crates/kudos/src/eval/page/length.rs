@@ -42,7 +42,7 @@ fn scatter(length: &LengthSection) -> String {
     let curve: Vec<_> = length.curve.iter().map(|p| (p.log_length, p.score)).collect();
     chart.line("judge", &curve);
     if let Some(end) = curve.last() {
-        chart.label("judge strong", *end, Side::Left, "local regression");
+        chart.label("judge", *end, Side::RightAbove, "regression");
     }
     let words = format!("Score by length of {} responses with a local-regression curve", length.points.len());
     let caption = format!(
@@ -50,7 +50,7 @@ fn scatter(length: &LengthSection) -> String {
          right, where longer responses are better; the table tells.",
         counted(length.points.len(), "response")
     );
-    figure("", &chart.finish(&words), &caption)
+    figure("ends", &chart.finish(&words), &caption)
 }
 
 /// 1, 2, 5, 10, … characters on the scale ln(1 + characters); only powers of ten where the range is wide.

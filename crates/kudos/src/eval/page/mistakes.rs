@@ -42,12 +42,24 @@ fn suspects(analysis: &Analysis) -> String {
 }
 
 fn list(pairs: &[JudgedPair], noun: &str) -> String {
-    let drawn: Vec<String> = pairs.iter().map(one).collect();
+    let drawn: Vec<String> = a_prompt_each_first(pairs).into_iter().map(one).collect();
     let (shown, folded) = drawn.split_at(drawn.len().min(SHOWN));
     match folded.len() {
         0 => shown.concat(),
-        n => format!("{}<details><summary>{n} more {noun}</summary>{}</details>", shown.concat(), folded.concat()),
+        n => format!(
+            "{}<details class=\"more\"><summary>{n} more {noun}</summary>{}</details>",
+            shown.concat(),
+            folded.concat()
+        ),
     }
+}
+
+/// The first pair of each prompt, then the others: many pairs of one prompt read alike.
+fn a_prompt_each_first(pairs: &[JudgedPair]) -> Vec<&JudgedPair> {
+    let mut seen = std::collections::HashSet::new();
+    let (mut first, others): (Vec<_>, Vec<_>) = pairs.iter().partition(|pair| seen.insert(pair.group));
+    first.extend(others);
+    first
 }
 
 fn one(pair: &JudgedPair) -> String {

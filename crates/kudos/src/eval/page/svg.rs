@@ -21,7 +21,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// Round numbers from `low` to `high`, about five of them.
+    /// Round numbers from `low` to `high`, four to seven of them.
     pub fn new(label: &str, low: f64, high: f64) -> Self {
         Self::scaled(label, low, high, 1.0)
     }
@@ -33,7 +33,7 @@ impl Axis {
 
     fn scaled(label: &str, low: f64, high: f64, unit: f64) -> Self {
         let (low, high) = proper(low, high);
-        let step = round_step((high - low) * unit / 5.0);
+        let step = round_step((high - low) * unit / 7.0);
         let digits = (-step.log10().floor()).max(0.0) as usize;
         let first = (low * unit / step - 1e-9).ceil() as i64;
         let last = (high * unit / step + 1e-9).floor() as i64;
@@ -90,8 +90,10 @@ pub(super) enum Side {
     Right,
     /// Over it.
     Above,
-    /// Under it, ending at it.
-    BelowLeft,
+    /// After it and a little higher, where another label is near.
+    RightAbove,
+    /// After it and a little lower.
+    RightBelow,
 }
 
 /// A chart that is being drawn.
@@ -117,13 +119,18 @@ impl Chart {
             let _ = write!(body, "<text class=\"tick mid\" x=\"{at}%\" y=\"100%\" dy=\"1.6em\">{text}</text>");
         }
         body.push_str("<line class=\"axis\" x1=\"0\" x2=\"100%\" y1=\"100%\" y2=\"100%\"/>");
-        let _ = write!(body, "<text class=\"name\" x=\"-40\" y=\"0\" dy=\"-12\">{}</text>", escape(&y.label));
+        let _ = write!(body, "<text class=\"name\" x=\"-46\" y=\"0\" dy=\"-12\">{}</text>", escape(&y.label));
         let _ = write!(body, "<text class=\"name mid\" x=\"50%\" y=\"100%\" dy=\"3.1em\">{}</text>", escape(&x.label));
         Self { x, y, height, body }
     }
 
     fn at(&self, x: f64, y: f64) -> (String, String) {
         (short(self.x.place(x)), y_place(&self.y, y))
+    }
+
+    /// Pixels by which one value stands above another.
+    pub fn rise(&self, upper: f64, lower: f64) -> f64 {
+        (self.y.place(upper) - self.y.place(lower)) / 100.0 * f64::from(self.height)
     }
 
     /// A line through the points.
@@ -214,7 +221,8 @@ impl Chart {
             Side::Left => ("end", -9, ".32em"),
             Side::Right => ("", 9, ".32em"),
             Side::Above => ("mid", 0, "-.8em"),
-            Side::BelowLeft => ("end", -6, "1.3em"),
+            Side::RightAbove => ("", 9, "-.25em"),
+            Side::RightBelow => ("", 9, ".95em"),
         };
         let words = escape(words);
         let _ = write!(
@@ -325,8 +333,8 @@ mod tests {
     fn ticks_are_round() {
         assert_eq!(texts(&Axis::new("", 0.0, 1.0)), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(texts(&Axis::percent("", 0.47, 0.83)), ["50", "60", "70", "80"]);
-        assert_eq!(texts(&Axis::new("", -3.0, 3.0)), ["\u{2212}2", "0", "2"]);
-        assert_eq!(texts(&Axis::new("", 0.0, 12_000.0)), ["0", "5000", "10000"]);
+        assert_eq!(texts(&Axis::new("", -2.5, 3.0)), ["\u{2212}2", "\u{2212}1", "0", "1", "2", "3"]);
+        assert_eq!(texts(&Axis::new("", 0.0, 12_000.0)), ["0", "2000", "4000", "6000", "8000", "10000", "12000"]);
         assert_eq!(texts(&Axis::new("", 0.0, 5e-5)).len(), 6);
     }
 

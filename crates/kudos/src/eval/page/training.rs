@@ -74,6 +74,15 @@ fn smooth(curve: &Curve, window: usize) -> Curve {
     (0..curve.len()).filter(|i| i % stride == 0 || *i == last).map(mean_to).collect()
 }
 
+/// Where two labels stand so that they do not meet, by how many pixels the first is above the second.
+fn sides(rise: f64) -> (Side, Side) {
+    match rise {
+        r if r.abs() > 15.0 => (Side::Right, Side::Right),
+        r if r >= 0.0 => (Side::RightAbove, Side::RightBelow),
+        _ => (Side::RightBelow, Side::RightAbove),
+    }
+}
+
 /// What one small chart shows.
 struct Panel<'a> {
     title: &'a str,
@@ -99,10 +108,10 @@ fn panel(training: &TrainingInfo, panel: Panel) -> String {
         .iter()
         .filter_map(|(_, what, end)| Some(format!("{what} ends at {}", (panel.shown)(end.as_ref()?.1))))
         .collect();
-    for (class, what, end) in ends {
-        if let Some(end) = end.filter(|_| !panel.held_out.is_empty()) {
-            chart.label(class, *end, Side::Right, what);
-        }
+    if let [(_, _, Some(trained)), (_, _, Some(held_out))] = ends {
+        let (upper, lower) = sides(chart.rise(trained.1, held_out.1));
+        chart.label("neutral", *trained, upper, "training");
+        chart.label("judge", *held_out, lower, "held out");
     }
     let words = format!("{}: {}", panel.title, words.join(", "));
     format!("<div><h4>{}</h4>{}</div>", panel.title, chart.finish(&words))

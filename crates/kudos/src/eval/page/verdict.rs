@@ -127,7 +127,7 @@ pub(super) fn rivals(row: &AccuracyRow) -> Vec<(&'static str, Rate)> {
     known.filter(|(_, rate)| rate.accuracy.is_some()).collect()
 }
 
-fn best_rival(row: &AccuracyRow) -> Option<(&'static str, Rate)> {
+pub(super) fn best_rival(row: &AccuracyRow) -> Option<(&'static str, Rate)> {
     let accuracy = |rate: &Rate| rate.accuracy.unwrap_or(0.0);
     rivals(row).into_iter().max_by(|a, b| accuracy(&a.1).total_cmp(&accuracy(&b.1)))
 }
@@ -195,7 +195,7 @@ fn past_length(analysis: &Analysis) -> Option<Claim> {
 }
 
 /// Probabilities that are off by less than this, on average, are called right.
-const CALIBRATED: f64 = 0.03;
+const CALIBRATED: f64 = 0.05;
 
 fn sureness(analysis: &Analysis) -> Option<Claim> {
     let ece = analysis.data.metrics.ece?;
@@ -209,6 +209,9 @@ fn sureness(analysis: &Analysis) -> Option<Claim> {
     cannot(format!("<b>Say how sure it is.</b> Its probabilities are off by {} on average.{cure}", points(ece)))
 }
 
+/// Share of what the best possible pick gains over a random one that is worth the choosing.
+const GAIN: f64 = 0.2;
+
 fn picking(analysis: &Analysis) -> Option<Claim> {
     let (n, pick) = analysis.data.metrics.best_of_n.last_key_value()?;
     let gain = (pick.judge - pick.random) / (pick.oracle - pick.random).max(1e-9);
@@ -218,7 +221,7 @@ fn picking(analysis: &Analysis) -> Option<Claim> {
         percent(pick.random),
         percent(pick.oracle)
     );
-    match gain > 0.1 {
+    match gain > GAIN {
         true => can(format!("<b>Choose the best of several:</b> {words}.")),
         false => cannot(format!("<b>Choose the best of several:</b> {words}.")),
     }
