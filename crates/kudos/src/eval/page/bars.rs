@@ -23,10 +23,16 @@ pub(super) fn block(prompts: &[PromptBars], typical: Option<f64>) -> String {
         1 => format!("<details class=\"more\"><summary>One more prompt</summary>{}</details>", folded.concat()),
         n => format!("<details class=\"more\"><summary>{n} more prompts</summary>{}</details>", folded.concat()),
     };
+    let ranked = prompts.iter().flat_map(|p| &p.responses).any(|r| r.rank.is_some());
+    let places = match ranked {
+        true => {
+            " The number in front is people’s place for it; <span class=\"swapped\">marked</span> where the judge’s place is another."
+        }
+        false => "",
+    };
     format!(
         "<h3>The responses of a prompt</h3><p>In the judge’s order, best first. Bars start at the mean score of the file ({}): to the \
-         right, better than a typical response; to the left, worse. The number in front is people’s place for it; \
-         <span class=\"swapped\">marked</span> where the judge’s place is another.</p>{}{more}",
+         right, better than a typical response; to the left, worse.{places}</p>{}{more}",
         decimal(typical, 2),
         shown.concat()
     )
@@ -61,7 +67,7 @@ fn row(bar: &Bar, axis: &Axis, typical: f64) -> String {
     strip.upright("typical", typical);
     strip.bar(if bar.score >= typical { "above" } else { "below" }, typical, bar.score);
     let swapped = bar.rank.is_some_and(|rank| rank != bar.judge_rank);
-    let place = bar.rank.map_or("–".into(), place);
+    let place = bar.rank.map_or(String::new(), place);
     format!(
         "<li><span class=\"place{}\">{place}</span><span class=\"text\" dir=\"auto\">{}</span><span class=\"strip-box\">{}</span>\
          <span class=\"score\">{}</span></li>",

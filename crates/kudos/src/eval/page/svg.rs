@@ -88,8 +88,6 @@ pub(super) enum Side {
     Left,
     /// After it.
     Right,
-    /// Over it.
-    Above,
     /// After it and a little higher, where another label is near.
     RightAbove,
     /// After it and a little lower.
@@ -220,7 +218,6 @@ impl Chart {
         let (anchor, dx, dy) = match side {
             Side::Left => ("end", -9, ".32em"),
             Side::Right => ("", 9, ".32em"),
-            Side::Above => ("mid", 0, "-.8em"),
             Side::RightAbove => ("", 9, "-.25em"),
             Side::RightBelow => ("", 9, ".95em"),
         };
