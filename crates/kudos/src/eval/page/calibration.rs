@@ -184,9 +184,12 @@ fn meaning(scores: &ScoreSection) -> String {
     if scores.percentiles.len() < 99 || scores.beats_typical.len() < 99 {
         return String::new();
     }
+    // Three digits of the spread: scores under each other have the same number of decimals.
+    let digits =
+        scores.std.filter(|std| *std > 0.0).map_or(2, |std| (2.0 - std.log10().floor()).clamp(0.0, 6.0) as usize);
     let line = |p: &usize| {
         let (score, chance) = (scores.percentiles[p - 1], scores.beats_typical[p - 1]);
-        vec![figure_of(score), format!("{p}\u{a0}%"), percent(chance), words(in_words(*p))]
+        vec![decimal(score, digits), format!("{p}\u{a0}%"), percent(chance), words(in_words(*p))]
     };
     let rows: Vec<_> = SHOWN.iter().map(line).collect();
     let caption = format!(
