@@ -453,6 +453,7 @@ fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, global: &Global
     let output = args.output.display();
     let chosen = if finished.chosen_by_held_out { " (the best on held-out prompts)" } else { "" };
     note(global, &format!("kept step {}{chosen}", finished.kept));
+    note(global, &format!("report: {output}/report.html"));
     note(global, &format!("judge: {output}    next: kudos score answers.csv --judge {output}"));
 }
 
