@@ -1,6 +1,7 @@
 //! How files appear: written to a temporary name, then renamed, so that a reader never sees a part.
 
-use std::io::{self, Write};
+use sha2::{Digest, Sha256};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 /// Start of the names of files that are being written.
@@ -53,6 +54,22 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     publish(file, path)
 }
 
+/// SHA-256 of a file's bytes, in hexadecimal.
+///
+/// # Errors
+/// When the file cannot be read to its end.
+pub fn sha256(path: &Path) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = std::fs::File::open(path)?;
+    let mut block = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            length => hasher.update(&block[..length]),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -63,6 +80,15 @@ mod tests {
         super::write(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_hash_is_of_all_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, b"abc").unwrap();
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"; // FIPS 180-4, B.1
+        assert_eq!(super::sha256(&path).unwrap(), expected);
     }
 
     #[test]

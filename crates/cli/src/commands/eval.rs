@@ -11,7 +11,7 @@ mod calibrate;
 mod compare;
 mod suite;
 
-use super::{Global, announce_precision, choice, load_judge, train::report_problems};
+use super::{Global, announce_precision, choice, load_judge, report, resolve, train::report_problems};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
   kudos eval test.jsonl --judge judge
   kudos eval llmbar.jsonl pandalm.jsonl --judge judge --json report.json
   kudos eval test.csv --judge judge --json | jq '.data[0].accuracy'
+  kudos eval test.csv --judge judge --report report.html   what the judge can and cannot do, to read and print
   kudos eval test.jsonl --judge old --judge new          which is better, and whether that is chance
   kudos eval held-out.jsonl --judge judge --calibrate    fit the temperature and store it
   kudos eval LLMBar/Dataset --suite llmbar --judge judge")]
@@ -62,6 +63,9 @@ pub struct Args {
     /// Add to the JSON, for each file, all figures behind the report: trivial judges, reliability, length, mistakes
     #[arg(long, requires = "json")]
     analysis: bool,
+    /// Write the whole report as one HTML file: verdict, figures, mistakes, settings
+    #[arg(long, value_name = "FILE", conflicts_with = "calibrate")]
+    report: Option<PathBuf>,
     /// Resamples of the bootstrap behind the interval
     #[arg(long, value_name = "N", default_value_t = 2000)]
     bootstrap: usize,
@@ -79,6 +83,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         ([judge], Some(suite)) => suite::run(args, judge, suite, global),
         ([judge], None) if args.calibrate => calibrate::run(args, judge, global),
         ([judge], None) => one(args, judge, global),
+        ([_, _], None) if args.report.is_some() => bail!("--report is about one judge: expected one --judge, found 2"),
         ([first, second], None) if !args.calibrate => compare::run(args, [first, second], global),
         (judges, _) => {
             bail!("expected one --judge, or two to compare (without --suite and --calibrate), found {}", judges.len())
@@ -92,6 +97,7 @@ fn one(args: &Args, name: &str, global: &Global) -> anyhow::Result<()> {
     let options = args.options(&judge);
     let mut reports = Vec::new();
     let mut values = Vec::new();
+    let (mut analyses, mut files) = (Vec::new(), Vec::new());
     for path in &args.data {
         let loaded = args.load(path, global)?;
         let scored = Scored::new(&mut judge, &loaded, global).with_context(|| path.display().to_string())?;
@@ -101,7 +107,12 @@ fn one(args: &Args, name: &str, global: &Global) -> anyhow::Result<()> {
             false => serde_json::to_value(&report)?,
         });
         reports.push(report);
+        if args.report.is_some() {
+            analyses.push(scored.analysis(&options)?);
+            files.push(loaded);
+        }
     }
+    args.write_report(name, &judge, &analyses, files)?;
     args.print(&json!({"judge": name, "data": values}), &render_table(&reports))
 }
 
@@ -124,6 +135,40 @@ impl Args {
         let loaded = load_groups(&[path], &Options { strict: self.strict, ..Options::default() })?;
         report_problems(&loaded, global);
         Ok(loaded)
+    }
+
+    /// Writes the HTML report, if it was asked for.
+    fn write_report(
+        &self,
+        name: &str,
+        judge: &RewardModel,
+        analyses: &[Analysis],
+        files: Vec<Loaded>,
+    ) -> anyhow::Result<()> {
+        let Some(path) = &self.report else { return Ok(()) };
+        let about = report::About {
+            dir: &resolve(name)?,
+            name: name.to_owned(),
+            precision: judge.precision().to_string(),
+            command: self.command(name),
+            options: self.options(judge),
+            kept: None,
+            caution: None,
+        };
+        report::of_evaluation(path, about, analyses, files)
+    }
+
+    /// The command with all that its figures depend on.
+    fn command(&self, name: &str) -> String {
+        let data: Vec<_> = self.data.iter().map(|path| path.display().to_string()).collect();
+        let suite = self.suite.and_then(|suite| serde_json::to_value(suite).ok());
+        let suite = suite.and_then(|suite| Some(format!(" --suite {}", suite.as_str()?))).unwrap_or_default();
+        let precision = self.precision.map_or(String::new(), |precision| format!(" --precision {precision}"));
+        let (bootstrap, seed) = (self.bootstrap, self.seed);
+        format!(
+            "kudos eval {}{suite} --judge {name}{precision} --bootstrap {bootstrap} --seed {seed} --report report.html",
+            data.join(" ")
+        )
     }
 
     /// Prints the table, or the JSON, or writes the JSON and prints the table, as `--json` says.

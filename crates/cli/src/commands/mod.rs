@@ -10,6 +10,7 @@ pub mod pairs;
 pub mod pull;
 pub mod quantize;
 pub mod quickstart;
+pub mod report;
 pub mod score;
 pub mod train;
 pub mod verify;

@@ -1,11 +1,11 @@
 //! `kudos train`: rankings in, a judge out.
 
-use super::{Global, attributes, choice, encode_settings, folds, resolve};
+use super::{Global, attributes, choice, encode_settings, folds, report, resolve};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
-use kudos::data::{FileInfo, Group, Loaded, Options, load_groups, split_by_prompt};
-use kudos::eval::{Metrics, Outcome, render_table, verdict};
+use kudos::data::{FileInfo, Group, Loaded, Options, check, load_groups, split_by_prompt};
+use kudos::eval::{Analysis, AnalysisOptions, EvalOptions, Metrics, Outcome, analyse, render_table, verdict};
 use kudos::models::{ClassifierSource, LoadOptions, TrainedOn, load};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
@@ -249,6 +249,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         folds: folds.as_ref(),
     };
     write_judge(&args.output, &trainer, &finished, &files)?;
+    write_report(args, &data, &trainer, &finished, folds.as_ref())?;
     conclude(args, &trainer, &finished, global);
     if args.json {
         let report: Vec<_> = finished.held_out.iter().collect();
@@ -304,7 +305,7 @@ fn prepare_output(args: &Args) -> anyhow::Result<()> {
             args.output.display()
         );
     }
-    let judge = ["model.safetensors", "config.json", "reward.json", "training_args.json", "README.md"];
+    let judge = ["model.safetensors", "config.json", "reward.json", "training_args.json", "README.md", "report.html"];
     let files = judge.iter().map(|f| args.output.join(f));
     let run_files = ["metrics.jsonl", "checkpoint.safetensors"].iter().chain(&folds::FILES).map(|f| run.join(f));
     for file in files.chain(run_files).filter(|f| f.exists()) {
@@ -327,6 +328,8 @@ struct Data {
     attributes: Vec<String>,
     /// All labelled groups, for folds.
     labelled: Option<Labelled>,
+    /// What `kudos check` says of the files.
+    checked: check::Report,
 }
 
 impl Data {
@@ -336,18 +339,21 @@ impl Data {
         report_problems(&loaded, global);
         let alone = (asked.recipe == Some(Recipe::Trl)).then(|| each_pair_alone(&loaded));
         let labelled = args.folds.map(|_| alone.as_deref().map_or_else(|| Labelled::of(&loaded), Labelled::of_rows));
-        let groups = alone.unwrap_or(loaded.groups);
+        let mut checked = check::run(&loaded, &check::CheckOptions::default());
+        let groups = alone.unwrap_or_else(|| loaded.groups.clone());
+        let attributes = args.attributes.clone();
         if !args.eval.is_empty() {
             let eval = load_groups(&args.eval, &options)?;
             report_problems(&eval, global);
             warn_of_leak(&groups, &eval.groups, global);
             let names: Vec<_> = eval.files.iter().map(|f| f.file.clone()).collect();
             let eval_name = names.join(", ");
-            let (files, eval_files) = (loaded.files, eval.files);
-            let attributes = args.attributes.clone();
-            return Ok(Self { train: groups, eval: eval.groups, eval_name, files, eval_files, attributes, labelled });
+            let (files, eval_files) = (loaded.files.clone(), eval.files.clone());
+            let (eval_groups, eval_from) = (eval.groups.clone(), Some(files.len()));
+            checked = check::run(&report::merged(vec![loaded, eval]), &check::CheckOptions { eval_from, encode: None });
+            let (train, eval) = (groups, eval_groups);
+            return Ok(Self { train, eval, eval_name, files, eval_files, attributes, labelled, checked });
         }
-        let attributes = args.attributes.clone();
         // With any rating at all, so that the split does not depend on which of them are learnt.
         let teaches = |g: &Group| match attributes.is_empty() {
             true => !g.comparisons.is_empty(),
@@ -360,7 +366,8 @@ impl Data {
             false => (compared, Vec::new()),
         };
         let eval_name = format!("{:.0} % of the prompts, held out", 100.0 * fraction);
-        Ok(Self { train, eval, eval_name, files: loaded.files, eval_files: Vec::new(), attributes, labelled })
+        let (files, eval_files) = (loaded.files, Vec::new());
+        Ok(Self { train, eval, eval_name, files, eval_files, attributes, labelled, checked })
     }
 
     fn held_out(&self, encoder: &Encoder) -> anyhow::Result<Option<HeldOut>> {
@@ -493,6 +500,54 @@ impl Smooth {
     }
 }
 
+/// `report.html` in the judge's directory. Nothing in it depends on where the judge lies or how long the run took.
+fn write_report(
+    args: &Args,
+    data: &Data,
+    trainer: &Trainer,
+    finished: &Finished,
+    folds: Option<&FoldResult>,
+) -> anyhow::Result<()> {
+    let options = EvalOptions::default();
+    let mut analyses: Vec<Analysis> = Vec::new();
+    if let Some(held_out) = &finished.held_out {
+        let options = AnalysisOptions { eval: options, ..AnalysisOptions::default() };
+        let mut analysis = analyse(&held_out.file, &data.eval, &finished.held_out_scores, &options)?;
+        analysis.data.truncated = held_out.truncated;
+        analysis.data.attributes = held_out.attributes.clone();
+        if let Some((folds, labelled)) = folds.zip(data.labelled.as_ref()) {
+            folds.add_to(&mut analysis, labelled);
+        }
+        analyses.push(analysis);
+    }
+    let caution = finished.chosen_by_held_out.then(|| {
+        "The weights are those of the step with the highest held-out accuracy, so these figures are slightly optimistic: \
+         evaluate on prompts that were used for neither."
+            .to_owned()
+    });
+    let about = report::About {
+        dir: &args.output,
+        name: format!("A judge trained from {}", args.base),
+        precision: trainer.settings().precision.to_string(),
+        command: command(args),
+        options,
+        kept: Some(finished.kept),
+        caution,
+    };
+    report::of_training(about, &analyses, &data.checked)
+}
+
+/// The command, but for the settings that the report lists.
+fn command(args: &Args) -> String {
+    let words = |paths: &[PathBuf]| paths.iter().map(|path| format!(" {}", path.display())).collect::<String>();
+    let eval = if args.eval.is_empty() { String::new() } else { format!(" --eval{}", words(&args.eval)) };
+    format!(
+        "kudos train{} --base {}{eval} -o JUDGE    # and flags for the settings above",
+        words(&args.data),
+        args.base
+    )
+}
+
 /// The held-out figures, what they mean, and what to do with the judge.
 fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, global: &Global) {
     if finished.stopped_early {
@@ -511,6 +566,7 @@ fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, global: &Global
     let output = args.output.display();
     let chosen = if finished.chosen_by_held_out { " (the best on held-out prompts)" } else { "" };
     note(global, &format!("{}{chosen}", finished.kept_weights()));
+    note(global, &format!("report: {output}/report.html"));
     note(global, &format!("judge: {output}    next: kudos score answers.csv --judge {output}"));
 }
 

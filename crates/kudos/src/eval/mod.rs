@@ -27,6 +27,7 @@
 //! | `compare.rs` | two judges on the same pairs |
 //! | `suites/` | published test suites and their own scores; alone in reading files |
 //! | `analysis/` | the sections of the report: trivial judges, calibration, length, mistakes |
+//! | `page/` | the report as an HTML file |
 
 mod analysis;
 mod attributes;
@@ -35,6 +36,7 @@ mod bootstrap;
 mod calibration;
 mod compare;
 mod length;
+pub mod page;
 mod pairs;
 mod ranking;
 mod report;

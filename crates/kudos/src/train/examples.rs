@@ -132,6 +132,11 @@ pub fn truncated_share(examples: &[Example]) -> f64 {
     cut as f64 / f64::from(count.max(1))
 }
 
+/// The scores that a model's outputs stand for.
+pub(super) fn overall(outputs: &[f32], head: Option<&AttributeHead>) -> Vec<f32> {
+    head.map_or_else(|| outputs.to_vec(), |head| head.overalls(outputs))
+}
+
 /// Held-out groups with their encoded responses end to end.
 pub struct HeldOut {
     /// What reports call it.
@@ -169,8 +174,8 @@ impl HeldOut {
     /// # Errors
     /// [`EvalError`] for scores that are no numbers.
     pub fn report(&self, outputs: &[f32], head: Option<&AttributeHead>) -> Result<DataReport, EvalError> {
-        let scores = head.map_or_else(|| outputs.to_vec(), |head| head.overalls(outputs));
-        let mut report = evaluate(&self.name, &self.groups, &self.grouped(&scores), &EvalOptions::default())?;
+        let scores = self.grouped(&overall(outputs, head));
+        let mut report = evaluate(&self.name, &self.groups, &scores, &EvalOptions::default())?;
         if let Some(head) = head {
             let outputs = self.grouped_outputs(outputs, head.names.len());
             report.attributes = attribute_metrics(&head.names, &self.groups, &outputs);

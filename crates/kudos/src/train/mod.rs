@@ -37,6 +37,7 @@ use crate::models::{JudgeError, Model, Workspace, features_encoded, score_encode
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
 use crate::text::Encoded;
+use examples::overall;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -129,6 +130,8 @@ pub struct Finished {
     pub kept: u64,
     /// The judge on the held-out data.
     pub held_out: Option<DataReport>,
+    /// The scores behind it: those of each held-out group, in the order of its responses.
+    pub held_out_scores: Vec<Vec<f32>>,
     /// Mean accuracy on the training pairs of the last 20 steps.
     pub train_accuracy: Option<f64>,
     /// Mean training loss of the first and of the last 20 steps.
@@ -373,11 +376,12 @@ impl Trainer {
         }
         checkpoint::read_weights(&self.dir.join("model.safetensors"), &mut self.model.parameters)?;
         self.pack();
-        let held_out = self.held_out_report()?;
+        let (held_out, held_out_scores) = self.held_out_report()?;
         Ok(Finished {
             steps: self.state.step,
             kept: self.state.best.map_or(self.state.step, |best| best.step),
             held_out,
+            held_out_scores,
             train_accuracy: self.state.late_accuracy(),
             loss: self.state.loss_ends(),
             stopped_early: self.state.step < self.settings.max_steps,
@@ -388,10 +392,12 @@ impl Trainer {
     }
 
     /// The model as it is on the held-out data.
-    fn held_out_report(&mut self) -> Result<Option<DataReport>, TrainError> {
-        let Some(held_out) = &self.held_out else { return Ok(None) };
+    fn held_out_report(&mut self) -> Result<(Option<DataReport>, Vec<Vec<f32>>), TrainError> {
+        let Some(held_out) = &self.held_out else { return Ok((None, Vec::new())) };
         let outputs = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
-        Ok(Some(held_out.report(&outputs, self.settings.attributes.as_ref())?))
+        let head = self.settings.attributes.as_ref();
+        let report = held_out.report(&outputs, head)?;
+        Ok((Some(report), held_out.grouped(&overall(&outputs, head))))
     }
 
     /// Scores of encoded texts by the model as it is.

@@ -16,6 +16,10 @@ pub fn run(args: &Args, name: &str, suite: Suite, global: &Global) -> anyhow::Re
     let title = serde_json::to_value(suite)?.as_str().unwrap_or_default().to_owned();
     let mut report = evaluate(&title, &groups, &scores, &args.options(&judge))?;
     report.truncated = Some(truncated);
+    if args.report.is_some() {
+        let scored = super::Scored { file: title, groups, scores, truncated };
+        args.write_report(name, &judge, &[scored.analysis(&args.options(&judge))?], Vec::new())?;
+    }
     let text = render(&headline, &report);
     args.print(&json!({"judge": name, "suite": suite, "headline": headline, "data": [report]}), &text)
 }

@@ -23,7 +23,7 @@ pub struct Bar {
     pub text: String,
     /// The judge's score.
     pub score: f64,
-    /// Its place in people's order (1 is best), where the data say one.
+    /// Its place in people's order, 1 for the best, where the data say one; equal ones share their mean place.
     pub rank: Option<f64>,
     /// Its place in the judge's order, 1 for the highest score; equal scores share their mean place.
     pub judge_rank: f64,
@@ -72,17 +72,27 @@ pub(super) fn bars(material: &Material) -> Vec<PromptBars> {
 
 fn prompt_bars(scored: &Scored) -> PromptBars {
     let scores: Vec<f64> = scored.scores.iter().map(|&s| f64::from(s)).collect();
-    let bar = |(response, score): (&Response, &f64)| Bar {
+    let people = places(&scored.group.responses);
+    let bar = |((response, score), rank): ((&Response, &f64), Option<f64>)| Bar {
         text: excerpt(&response.content),
         score: *score,
-        rank: response.rank,
+        rank,
         judge_rank: scores.len() as f64 - wins(&scores, *score),
     };
     PromptBars {
         prompt: scored.group.prompt.as_ref().map(excerpt),
         location: scored.group.location.to_string(),
-        responses: scored.group.responses.iter().zip(&scores).map(bar).collect(),
+        responses: scored.group.responses.iter().zip(&scores).zip(people).map(bar).collect(),
     }
+}
+
+/// Places in people's order: by rank, or by rating where nothing is ranked; equal ones share their mean place.
+fn places(responses: &[Response]) -> Vec<Option<f64>> {
+    let ranked = responses.iter().any(|r| r.rank.is_some());
+    let quality = |r: &Response| if ranked { r.rank.map(|rank| -rank) } else { r.score };
+    let known: Vec<f64> = responses.iter().filter_map(quality).collect();
+    let place = |r: &Response| Some(known.len() as f64 - wins(&known, quality(r)?));
+    responses.iter().map(place).collect()
 }
 
 /// The wrong pairs with the widest margins; equal margins in the order of the file.
@@ -168,6 +178,20 @@ mod tests {
         let doubted = suspects(&material);
         assert_eq!(doubted.len(), 10); // ln 9 = 2.197 < n / 8 from n = 18 on
         assert!(doubted.iter().all(|pair| pair.probability < 0.1));
+    }
+
+    #[test]
+    fn people_s_places_are_by_rank_or_else_by_rating() {
+        let mut responses = ranked("p", &[1.0, 1.0, 2.0, 5.0]).responses;
+        assert_eq!(places(&responses), [1.5, 1.5, 3.0, 4.0].map(Some));
+        responses[1].rank = None;
+        assert_eq!(places(&responses), [Some(1.0), None, Some(2.0), Some(3.0)]);
+        for (response, score) in responses.iter_mut().zip([7.0, 9.0, 9.0, 1.0]) {
+            (response.rank, response.score) = (None, Some(score));
+        }
+        assert_eq!(places(&responses), [3.0, 1.5, 1.5, 4.0].map(Some));
+        responses[0].score = None;
+        assert_eq!(places(&responses)[0], None);
     }
 
     #[test]
