@@ -152,6 +152,7 @@ fn hostile_texts_are_inert_everywhere() {
 
 /// What `kudos check` says of a file with a hostile name and little in it.
 fn check_report() -> check::Report {
+        attributes: Default::default(),
     let place = check::Place { file: HOSTILE.into(), line: 2, detail: HOSTILE.into() };
     let finding = check::Finding {
         severity: check::Severity::Warning,
