@@ -12,6 +12,7 @@ fn group(prompt: &str, texts: &[String], compared: &[(usize, usize, f32)]) -> Gr
         content: Content::Text(text.clone()),
         rank: None,
         score: None,
+        attributes: Default::default(),
         location: location.clone(),
     };
     let comparison =

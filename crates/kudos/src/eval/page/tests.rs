@@ -152,7 +152,6 @@ fn hostile_texts_are_inert_everywhere() {
 
 /// What `kudos check` says of a file with a hostile name and little in it.
 fn check_report() -> check::Report {
-        attributes: Default::default(),
     let place = check::Place { file: HOSTILE.into(), line: 2, detail: HOSTILE.into() };
     let finding = check::Finding {
         severity: check::Severity::Warning,
@@ -162,6 +161,7 @@ fn check_report() -> check::Report {
         places: vec![place; 7],
     };
     check::Report {
+        attributes: Default::default(),
         files: vec![FileInfo { file: HOSTILE.into(), sha256: HOSTILE.into(), ..FileInfo::default() }],
         rows: Default::default(),
         unusable: 1,
