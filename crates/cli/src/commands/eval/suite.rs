@@ -17,7 +17,8 @@ pub fn run(args: &Args, name: &str, suite: Suite, global: &Global) -> anyhow::Re
     let mut report = evaluate(&title, &groups, &scores, &args.options(&judge))?;
     report.truncated = Some(truncated);
     if args.report.is_some() {
-        let scored = super::Scored { file: title, groups, scores, truncated };
+        let attributes = Default::default(); // suites have none
+        let scored = super::Scored { file: title, groups, scores, attributes, truncated };
         args.write_report(name, &judge, &[scored.analysis(&args.options(&judge))?], Vec::new())?;
     }
     let text = render(&headline, &report);
