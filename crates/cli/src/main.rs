@@ -19,7 +19,7 @@ mod display;
 mod interrupt;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use commands::{Global, best, check, eval, generate, pairs, pull, quantize, quickstart, score, train};
+use commands::{Global, best, check, eval, generate, pairs, pull, quantize, quickstart, score, train, verify};
 use std::process::ExitCode;
 
 /// Reward models on two CPU cores: train on rankings, evaluate honestly, score, choose.
@@ -62,6 +62,7 @@ enum Command {
     Score(score::Args),
     Best(best::Args),
     Quantize(quantize::Args),
+    Verify(WithJson<verify::Args>),
 }
 
 /// A command whose result can be had as JSON on standard output.
@@ -119,6 +120,7 @@ fn run() -> anyhow::Result<()> {
         Command::Score(args) => score::run(args, &global(false)),
         Command::Best(args) => best::run(args, &global(false)),
         Command::Quantize(args) => quantize::run(args, &global(false)),
+        Command::Verify(with) => verify::run(&with.args, &global(with.json)),
     })
 }
 

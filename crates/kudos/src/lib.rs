@@ -9,6 +9,7 @@
 //! | [`text`] | a (prompt, response) → token ids, one function for training, evaluation and scoring |
 //! | [`nn`] | the tape of fused ops, parameters, weight files |
 //! | [`models`] | model families, checkpoints, and the reward model itself |
+//! | [`verify`] | the self-test of a judge |
 //! | [`generate`] | responses from a local model or an endpoint |
 //! | [`train`] | the loop, losses, schedule, optimizer state, checkpoints |
 //! | [`eval`] | metrics and what they can claim |
@@ -26,3 +27,4 @@ pub mod nn;
 pub mod random;
 pub mod text;
 pub mod train;
+pub mod verify;

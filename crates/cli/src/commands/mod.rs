@@ -3,6 +3,7 @@
 pub mod best;
 pub mod check;
 pub mod eval;
+pub mod folds;
 pub mod generate;
 pub mod pairs;
 pub mod pull;
@@ -11,6 +12,7 @@ pub mod quickstart;
 pub mod report;
 pub mod score;
 pub mod train;
+pub mod verify;
 
 use anyhow::{Context, bail};
 use kudos::models::{Config, RewardConfig, RewardModel, check_length};

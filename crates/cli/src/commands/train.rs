@@ -1,6 +1,6 @@
 //! `kudos train`: rankings in, a judge out.
 
-use super::{Global, choice, encode_settings, report, resolve};
+use super::{Global, choice, encode_settings, folds, report, resolve};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
@@ -10,8 +10,8 @@ use kudos::models::{ClassifierSource, LoadOptions, TrainedOn, load};
 use kudos::nn::Precision;
 use kudos::text::Encoder;
 use kudos::train::{
-    Asked, Event, Example, Finished, HeldOut, JudgeFiles, Recipe, StepMetrics, Trainer, each_pair_alone, epoch,
-    truncated_share, write_judge,
+    Asked, Event, Example, Finished, FoldOptions, FoldResult, HeldOut, JudgeFiles, Labelled, Recipe, StepMetrics,
+    Trainer, each_pair_alone, epoch, truncated_share, write_judge,
 };
 use serde_json::json;
 use std::collections::HashSet;
@@ -104,6 +104,12 @@ pub struct Args {
     /// Steps between checkpoints [default: 100]
     #[arg(long, value_name = "N")]
     save_every: Option<u64>,
+    /// First train K times without a fold of the prompts: accuracy on all prompts, a learning curve, doubtful labels
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(2..=20))]
+    folds: Option<u8>,
+    /// Train K runs that differ in their order and average their weights
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(2..=20))]
+    ensemble: Option<u8>,
     /// Continue the run in the output directory from its last checkpoint
     #[arg(long)]
     resume: bool,
@@ -183,6 +189,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let visits = epoch(&examples, asked.group_size_or_default(), false, 0, 0).len();
     let settings = asked.decide(visits, held_out.is_some())?;
     let fingerprint = fingerprint(&data, args, &encoder);
+    let folds = train_folds(args, (&asked, settings.max_steps), &data, &encoder, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     let precision = trainer.settings().precision;
     if asked.precision.is_some_and(|asked| asked != precision) {
@@ -191,28 +198,58 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         );
     }
     announce(&trainer, &data, head, global);
-    if args.resume {
+    if args.resume && args.ensemble.is_none() {
         let step = trainer.resume()?;
         note(global, &format!("resuming after step {step}"));
     }
-    let finished = watch(&mut trainer, global)?;
+    let finished = match args.ensemble {
+        Some(members) => folds::ensemble(&mut trainer, members.into(), args.resume, global)?,
+        None => watch(&mut trainer, global)?,
+    };
     let files = JudgeFiles {
         encoder: &encoder,
         base: &args.base,
         new_head: head == ClassifierSource::New,
         data: data.files.iter().map(trained_on).collect(),
+        folds: folds.as_ref(),
     };
     write_judge(&args.output, &trainer, &finished, &files)?;
-    write_report(args, &data, &trainer, &finished)?;
+    write_report(args, &data, (&trainer, &finished), folds.as_ref())?;
     conclude(args, &trainer, &finished, global);
     if args.json {
-        let data: Vec<_> = finished.held_out.iter().collect();
-        outln!("{:#}", json!({"judge": args.output, "kept_step": finished.kept, "data": data}));
+        let report: Vec<_> = finished.held_out.iter().collect();
+        let folds = folds.as_ref().zip(data.labelled.as_ref()).map(|(folds, labelled)| folds.summary(labelled));
+        let (kept_step, ensemble) = (finished.kept, &finished.ensemble);
+        let judge = &args.output;
+        outln!(
+            "{:#}",
+            json!({"judge": judge, "kept_step": kept_step, "ensemble": ensemble, "folds": folds, "data": report})
+        );
     }
-    Ok(())
+    super::verify::after_training(&args.output, global)
 }
 
-fn note(global: &Global, line: &str) {
+/// The folds, if they are asked for and were not finished before the run that is continued.
+fn train_folds(
+    args: &Args,
+    (asked, judge_steps): (&Asked, u64),
+    data: &Data,
+    encoder: &Encoder,
+    global: &Global,
+) -> anyhow::Result<Option<FoldResult>> {
+    let Some((count, labelled)) = args.folds.zip(data.labelled.as_ref()) else { return Ok(None) };
+    if args.resume && args.output.join("run").join(folds::FILES[0]).exists() {
+        note(global, "the folds are finished and are not trained again");
+        return Ok(None);
+    }
+    let base = resolve(&args.base)?;
+    let eval = (!args.eval.is_empty()).then_some(data.eval.as_slice());
+    let (base, dir, new_head) = (base.as_path(), args.output.as_path(), args.new_head);
+    let options = FoldOptions { labelled, eval, encoder, asked, base, new_head, folds: count.into(), dir };
+    folds::run(options, judge_steps, global).map(Some)
+}
+
+pub(super) fn note(global: &Global, line: &str) {
     if !global.quiet {
         eprintln!("{line}");
     }
@@ -221,7 +258,9 @@ fn note(global: &Global, line: &str) {
 /// Refuses to write over a judge, unless told so.
 fn prepare_output(args: &Args) -> anyhow::Result<()> {
     let run = args.output.join("run");
-    let used = args.output.join("model.safetensors").exists() || run.join("checkpoint.safetensors").exists();
+    let members = run.join("ensemble");
+    let used = [args.output.join("model.safetensors"), run.join("checkpoint.safetensors"), members.clone()];
+    let used = used.iter().any(|path| path.exists());
     if args.resume || !used {
         return Ok(());
     }
@@ -233,9 +272,12 @@ fn prepare_output(args: &Args) -> anyhow::Result<()> {
     }
     let judge = ["model.safetensors", "config.json", "reward.json", "training_args.json", "README.md", "report.html"];
     let files = judge.iter().map(|f| args.output.join(f));
-    let run_files = ["metrics.jsonl", "checkpoint.safetensors"].iter().map(|f| run.join(f));
+    let run_files = ["metrics.jsonl", "checkpoint.safetensors"].iter().chain(&folds::FILES).map(|f| run.join(f));
     for file in files.chain(run_files).filter(|f| f.exists()) {
         std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
+    }
+    if members.exists() {
+        std::fs::remove_dir_all(&members).with_context(|| members.display().to_string())?;
     }
     Ok(())
 }
@@ -248,6 +290,8 @@ struct Data {
     files: Vec<FileInfo>,
     eval_files: Vec<FileInfo>,
     checked: check::Report,
+    /// All labelled groups, for folds.
+    labelled: Option<Labelled>,
 }
 
 impl Data {
@@ -256,10 +300,9 @@ impl Data {
         let loaded = load_groups(&args.data, &options)?;
         report_problems(&loaded, global);
         let mut checked = check::run(&loaded, &check::CheckOptions::default());
-        let groups = match asked.recipe {
-            Some(Recipe::Trl) => each_pair_alone(&loaded),
-            _ => loaded.groups.clone(),
-        };
+        let alone = (asked.recipe == Some(Recipe::Trl)).then(|| each_pair_alone(&loaded));
+        let labelled = args.folds.map(|_| alone.as_deref().map_or_else(|| Labelled::of(&loaded), Labelled::of_rows));
+        let groups = alone.unwrap_or_else(|| loaded.groups.clone());
         if !args.eval.is_empty() {
             let eval = load_groups(&args.eval, &options)?;
             report_problems(&eval, global);
@@ -269,16 +312,16 @@ impl Data {
             let (files, eval_files) = (loaded.files.clone(), eval.files.clone());
             let (eval_groups, eval_from) = (eval.groups.clone(), Some(files.len()));
             checked = check::run(&report::merged(vec![loaded, eval]), &check::CheckOptions { eval_from, encode: None });
-            return Ok(Self { train: groups, eval: eval_groups, eval_name, files, eval_files, checked });
+            return Ok(Self { train: groups, eval: eval_groups, eval_name, files, eval_files, labelled, checked });
         }
-        let labelled: Vec<Group> = groups.into_iter().filter(|g| !g.comparisons.is_empty()).collect();
+        let compared: Vec<Group> = groups.into_iter().filter(|g| !g.comparisons.is_empty()).collect();
         let fraction = asked.eval_fraction_or_default();
         let (train, eval) = match fraction > 0.0 {
-            true => split_by_prompt(labelled, fraction, asked.seed.unwrap_or(42)),
-            false => (labelled, Vec::new()),
+            true => split_by_prompt(compared, fraction, asked.seed.unwrap_or(42)),
+            false => (compared, Vec::new()),
         };
         let eval_name = format!("{:.0} % of the prompts, held out", 100.0 * fraction);
-        Ok(Self { train, eval, eval_name, files: loaded.files, eval_files: Vec::new(), checked })
+        Ok(Self { train, eval, eval_name, files: loaded.files, eval_files: Vec::new(), labelled, checked })
     }
 
     fn held_out(&self, encoder: &Encoder) -> anyhow::Result<Option<HeldOut>> {
@@ -375,7 +418,7 @@ fn watch(trainer: &mut Trainer, global: &Global) -> anyhow::Result<Finished> {
 
 /// Exponential averages for the display: single steps of four groups jump too much to read.
 #[derive(Default)]
-struct Smooth {
+pub(super) struct Smooth {
     weight: f64,
     loss: f64,
     accuracy: f64,
@@ -384,7 +427,7 @@ struct Smooth {
 }
 
 impl Smooth {
-    fn add(&mut self, step: &StepMetrics) {
+    pub(super) fn add(&mut self, step: &StepMetrics) {
         const KEEP: f64 = 0.9;
         let mix = |old: f64, new: f64| KEEP * old + (1.0 - KEEP) * new;
         self.weight = mix(self.weight, 1.0);
@@ -394,20 +437,28 @@ impl Smooth {
         self.seconds = mix(self.seconds, step.seconds);
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let (loss, accuracy) = (self.loss / self.weight, self.accuracy / self.weight);
         format!("loss {loss:.4}  accuracy {accuracy:.3}  {:.0} tokens/s", self.tokens / self.seconds.max(1e-9))
     }
 }
 
 /// `report.html` in the judge's directory. Nothing in it depends on where the judge lies or how long the run took.
-fn write_report(args: &Args, data: &Data, trainer: &Trainer, finished: &Finished) -> anyhow::Result<()> {
+fn write_report(
+    args: &Args,
+    data: &Data,
+    (trainer, finished): (&Trainer, &Finished),
+    folds: Option<&FoldResult>,
+) -> anyhow::Result<()> {
     let options = EvalOptions::default();
     let mut analyses: Vec<Analysis> = Vec::new();
     if let Some(held_out) = &finished.held_out {
         let options = AnalysisOptions { eval: options, ..AnalysisOptions::default() };
         let mut analysis = analyse(&held_out.file, &data.eval, &finished.held_out_scores, &options)?;
         analysis.data.truncated = held_out.truncated;
+        if let Some((folds, labelled)) = folds.zip(data.labelled.as_ref()) {
+            folds.add_to(&mut analysis, labelled);
+        }
         analyses.push(analysis);
     }
     let caution = finished.chosen_by_held_out.then(|| {
@@ -452,7 +503,7 @@ fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, global: &Global
     }
     let output = args.output.display();
     let chosen = if finished.chosen_by_held_out { " (the best on held-out prompts)" } else { "" };
-    note(global, &format!("kept step {}{chosen}", finished.kept));
+    note(global, &format!("{}{chosen}", finished.kept_weights()));
     note(global, &format!("report: {output}/report.html"));
     note(global, &format!("judge: {output}    next: kudos score answers.csv --judge {output}"));
 }

@@ -29,5 +29,5 @@ pub use reader::{Options, Reader, Row};
 pub use record::{Candidate, Content, Kind, Location, Message, Record};
 pub(crate) use rows::Rows;
 pub use sink::Compression;
-pub use split::split_by_prompt;
+pub use split::{held_out_by_prompt, prompt_folds, split_by_prompt};
 pub use writer::{Encoding, FIRST_ROWS, OutputFormat, Writer};

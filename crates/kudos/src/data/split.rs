@@ -1,8 +1,8 @@
-//! Holding groups back by prompt, so that no prompt is on both sides.
+//! Holding groups back by prompt, and dealing them into folds, so that no prompt is on both sides.
 
 use super::group::Group;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Splits into (kept, held out): `fraction` of the distinct prompts are held out, rounded, and at least
 /// one on each side where there are two and `fraction` is between 0 and 1.
@@ -12,13 +12,30 @@ use std::collections::{BTreeMap, HashSet};
 /// alone are the same.
 pub fn split_by_prompt(groups: Vec<Group>, fraction: f64, seed: u64) -> (Vec<Group>, Vec<Group>) {
     let keys: Vec<String> = groups.iter().map(Group::prompt_key).collect();
-    let by_hash: BTreeMap<[u8; 32], &str> = keys.iter().map(|key| (hash(seed, key), key.as_str())).collect();
-    let held: HashSet<&str> = by_hash.values().copied().take(held_count(by_hash.len(), fraction)).collect();
+    let held = held_out_by_prompt(&keys, fraction, seed);
     let (mut kept, mut out) = (Vec::new(), Vec::new());
-    for (group, key) in groups.into_iter().zip(&keys) {
-        if held.contains(key.as_str()) { out.push(group) } else { kept.push(group) }
+    for (group, held) in groups.into_iter().zip(held) {
+        if held { out.push(group) } else { kept.push(group) }
     }
     (kept, out)
+}
+
+/// As [`split_by_prompt`], of groups that are known by their [`Group::prompt_key`]: which are held out.
+pub fn held_out_by_prompt<K: AsRef<str>>(keys: &[K], fraction: f64, seed: u64) -> Vec<bool> {
+    let by_hash = in_order_of_hash(keys, seed);
+    let held: HashSet<&str> = by_hash.values().copied().take(held_count(by_hash.len(), fraction)).collect();
+    keys.iter().map(|key| held.contains(key.as_ref())).collect()
+}
+
+/// Deals the prompts into `folds` of equal size, to one prompt, in the order of their hashes; the fold of each key.
+pub fn prompt_folds<K: AsRef<str>>(keys: &[K], folds: usize, seed: u64) -> Vec<usize> {
+    let by_hash = in_order_of_hash(keys, seed);
+    let fold: HashMap<&str, usize> = by_hash.values().enumerate().map(|(place, key)| (*key, place % folds)).collect();
+    keys.iter().map(|key| fold[key.as_ref()]).collect()
+}
+
+fn in_order_of_hash<K: AsRef<str>>(keys: &[K], seed: u64) -> BTreeMap<[u8; 32], &str> {
+    keys.iter().map(|key| (hash(seed, key.as_ref()), key.as_ref())).collect()
 }
 
 fn held_count(prompts: usize, fraction: f64) -> usize {
@@ -65,6 +82,20 @@ mod tests {
             let distinct: HashSet<_> = held.iter().map(Group::prompt_key).collect();
             assert_eq!(distinct.len(), 1);
         }
+    }
+
+    #[test]
+    fn folds_are_even_and_prompts_stay_together() {
+        let mut keys: Vec<String> = (0..23).map(|n| format!("prompt {n}")).collect();
+        keys.push("prompt 7".into());
+        let found = prompt_folds(&keys, 5, 42);
+        assert_eq!(found[7], found[23]);
+        let size = |fold| found[..23].iter().filter(|f| **f == fold).count();
+        assert_eq!((0..5).map(size).collect::<Vec<_>>(), [5, 5, 5, 4, 4]);
+        keys.reverse();
+        let reversed = prompt_folds(&keys, 5, 42);
+        assert!(found.iter().eq(reversed.iter().rev()), "the order of the file does not matter");
+        assert_ne!(prompt_folds(&keys, 5, 43), reversed);
     }
 
     proptest! {

@@ -42,6 +42,7 @@ mod suites;
 mod table;
 mod verdict;
 
+pub(crate) use analysis::excerpt;
 pub use analysis::{
     AccuracyRow, AccuracyTable, Analysis, AnalysisOptions, Bar, Calibrated, CalibrationSection, Histogram, JudgedPair,
     LearningPoint, LengthCorrection, LengthPoint, LengthSection, OrderSection, PromptBars, Rate, ScoreSection,

@@ -1,6 +1,6 @@
 //! The model card: what a judge was trained on, how good it is, and what that does not say.
 
-use super::{Finished, JudgeFiles, Trainer, truncated_share};
+use super::{Chosen, Finished, JudgeFiles, Trainer, truncated_share};
 use crate::eval::{DataReport, Metrics};
 use crate::models::RewardConfig;
 use std::fmt::Write;
@@ -21,6 +21,7 @@ pub(super) fn render(trainer: &Trainer, finished: &Finished, files: &JudgeFiles,
     held_out(&mut card, finished);
     usage(&mut card, reward);
     settings(&mut card, trainer, finished);
+    several_runs(&mut card, finished, files);
     limits(&mut card, finished);
     card
 }
@@ -96,7 +97,7 @@ fn settings(card: &mut String, trainer: &Trainer, finished: &Finished) {
     let _ = writeln!(
         card,
         "## Training\n\n{} steps of {} groups ({} loss, AdamW, peak learning rate {}, {} schedule, {} warm-up steps, seed {}); \
-         the weights of step {} were kept. All settings: `training_args.json`; all steps: `run/metrics.jsonl`.\n",
+         {}. All settings: `training_args.json`; all steps: `run/metrics.jsonl`.\n",
         finished.steps,
         s.batch_size * s.accumulate,
         name(&s.loss),
@@ -104,8 +105,44 @@ fn settings(card: &mut String, trainer: &Trainer, finished: &Finished) {
         name(&s.schedule),
         s.warmup_steps,
         s.seed,
-        finished.kept
+        finished.kept_weights()
     );
+}
+
+/// What an ensemble and folds found, if they were asked for.
+fn several_runs(card: &mut String, finished: &Finished, files: &JudgeFiles) {
+    let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
+    if let Some(ensemble) = &finished.ensemble {
+        let kept = match ensemble.chosen {
+            Chosen::Average => "The weights are the average of all runs (a model soup).".to_owned(),
+            Chosen::Member(place) => {
+                format!("The average is worse than its members, so the weights are run {}'s.", place + 1)
+            }
+        };
+        card.push_str("Several runs from the same start, each in an order of its own:\n\n| run | seed | step | held-out accuracy |\n|---|---|---|---|\n");
+        for (place, member) in ensemble.members.iter().enumerate() {
+            let _ =
+                writeln!(card, "| {} | {} | {} | {} |", place + 1, member.seed, member.step, number(member.accuracy));
+        }
+        let (mean, average) = (number(ensemble.mean_accuracy()), number(ensemble.average));
+        let _ = writeln!(
+            card,
+            "| mean of the runs | | | {mean} |\n| average of their weights | | | {average} |\n\n{kept}\n"
+        );
+    }
+    if let Some(folds) = files.folds {
+        let rate = &folds.accuracy;
+        let interval = rate.accuracy_ci95.map(|[low, high]| format!(" (95 % interval {low:.3} to {high:.3})"));
+        let _ = writeln!(
+            card,
+            "{} judges of the same recipe, each trained without a fold of the prompts, reach an accuracy of {}{} on the prompts they \
+             did not see (`run/folds.json`); {} labels look wrong to them (`run/suspects.jsonl`).\n",
+            folds.temperatures.len(),
+            number(rate.accuracy),
+            interval.unwrap_or_default(),
+            folds.suspects.len()
+        );
+    }
 }
 
 /// A closed choice as flags and files spell it.

@@ -27,7 +27,12 @@ impl Example {
     /// A text that cannot be encoded.
     pub fn encode(groups: &[Group], encoder: &Encoder) -> Result<Vec<Example>, TextError> {
         let sequences = encode_groups(groups, encoder)?;
-        Ok(groups.iter().zip(sequences).filter_map(|(group, sequences)| whole(group, sequences)).collect())
+        Ok(groups.iter().zip(sequences).filter_map(|(group, sequences)| Self::of(group, sequences)).collect())
+    }
+
+    /// A group whose responses are encoded, without idle ones; `None` when nothing is compared.
+    pub fn of(group: &Group, sequences: Vec<Encoded>) -> Option<Example> {
+        whole(group, sequences)
     }
 }
 
@@ -51,7 +56,8 @@ pub fn each_pair_alone(loaded: &Loaded) -> Vec<Group> {
     pairs.into_iter().map(|(_, group)| group).collect()
 }
 
-fn encode_groups(groups: &[Group], encoder: &Encoder) -> Result<Vec<Vec<Encoded>>, TextError> {
+/// The responses of each group, encoded.
+pub(super) fn encode_groups(groups: &[Group], encoder: &Encoder) -> Result<Vec<Vec<Encoded>>, TextError> {
     let inputs: Vec<Input> =
         groups.iter().flat_map(|g| g.responses.iter().map(|r| (g.prompt.as_ref(), &r.content))).collect();
     let mut encoded = encoder.encode_batch(&inputs)?.into_iter();

@@ -1,6 +1,6 @@
 //! The judge directory: what `AutoModelForSequenceClassification.from_pretrained` loads, and `reward.json`.
 
-use super::{Finished, TrainError, Trainer, card};
+use super::{Finished, FoldResult, TrainError, Trainer, card};
 use crate::models::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
 use crate::text::{EncodeSettings, Encoder};
 use serde_json::{Map, Value};
@@ -16,6 +16,8 @@ pub struct JudgeFiles<'a> {
     pub new_head: bool,
     /// The data files.
     pub data: Vec<TrainedOn>,
+    /// What folds over the data found.
+    pub folds: Option<&'a FoldResult>,
 }
 
 /// Writes everything but the weights, which the run itself has written.
@@ -39,15 +41,18 @@ pub fn write_judge(dir: &Path, trainer: &Trainer, finished: &Finished, files: &J
     }
     write(dir, "config.json", &pretty(&Value::Object(config_of_new_judge(&trainer.model.config))))?;
     write(dir, "reward.json", &pretty(&serde_json::to_value(&reward).expect("plain data")))?;
-    write(dir, "training_args.json", &pretty(&training_args(settings, files)))?;
+    write(dir, "training_args.json", &pretty(&training_args(settings, files, finished)))?;
     write(dir, "README.md", card.as_bytes())
 }
 
-fn training_args(settings: Value, files: &JudgeFiles) -> Value {
+fn training_args(settings: Value, files: &JudgeFiles, finished: &Finished) -> Value {
     let mut args = Map::new();
     args.insert("kudos_version".into(), env!("CARGO_PKG_VERSION").into());
     args.insert("base".into(), files.base.into());
     args.extend(settings.as_object().cloned().unwrap_or_default());
+    if let Some(ensemble) = &finished.ensemble {
+        args.insert("ensemble".into(), ensemble.members.len().into());
+    }
     Value::Object(args)
 }
 

@@ -65,7 +65,8 @@ impl Evaluation {
     }
 }
 
-fn path(dir: &Path) -> PathBuf {
+/// The file, in a judge's or a member's directory.
+pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join("run").join("metrics.jsonl")
 }
 

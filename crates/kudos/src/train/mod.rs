@@ -6,7 +6,9 @@
 
 mod card;
 mod checkpoint;
+mod ensemble;
 mod examples;
+mod folds;
 mod judge;
 mod log;
 mod loss;
@@ -16,7 +18,9 @@ mod settings;
 mod step;
 
 pub use checkpoint::{Best, State};
+pub use ensemble::{Chosen, Ensemble, Member, run_ensemble};
 pub use examples::{Example, HeldOut, each_pair_alone, truncated_share};
+pub use folds::{FoldError, FoldOptions, FoldProgress, FoldResult, Folds, Labelled, Suspect};
 pub use judge::{JudgeFiles, write_judge};
 pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
@@ -28,6 +32,7 @@ use crate::eval::{DataReport, EvalError, EvalOptions, evaluate};
 use crate::models::{JudgeError, Model, Workspace, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
+use crate::text::Encoded;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -128,6 +133,20 @@ pub struct Finished {
     pub stopped_early: bool,
     /// Whether the held-out accuracy chose the weights.
     pub chosen_by_held_out: bool,
+    /// The runs behind the weights, if they are not those of one.
+    pub ensemble: Option<Ensemble>,
+}
+
+impl Finished {
+    /// Whose weights were kept, in words.
+    pub fn kept_weights(&self) -> String {
+        match &self.ensemble {
+            Some(Ensemble { chosen: Chosen::Average, members, .. }) => {
+                format!("the average of the weights of {} runs was kept", members.len())
+            }
+            _ => format!("the weights of step {} were kept", self.kept),
+        }
+    }
 }
 
 /// A run: the model, its data and its counters.
@@ -306,16 +325,7 @@ impl Trainer {
             None => weights::write(&path, &self.model.parameters)?,
         }
         self.pack();
-        let (held_out, held_out_scores) = match &self.held_out {
-            None => (None, Vec::new()),
-            Some(held_out) => {
-                let scores = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
-                let grouped = held_out.grouped(&scores);
-                let mut report = evaluate(&held_out.name, &held_out.groups, &grouped, &EvalOptions::default())?;
-                report.truncated = Some(held_out.sequences.iter().filter(|s| s.truncated).count());
-                (Some(report), grouped)
-            }
-        };
+        let (held_out, held_out_scores) = self.held_out_report()?;
         Ok(Finished {
             steps: self.state.step,
             kept: self.state.best.map_or(self.state.step, |best| best.step),
@@ -325,7 +335,26 @@ impl Trainer {
             loss: self.state.loss_ends(),
             stopped_early: self.state.step < self.settings.max_steps,
             chosen_by_held_out: self.state.best.is_some(),
+            ensemble: None,
         })
+    }
+
+    /// The model as it is on the held-out data, with the scores of each group.
+    fn held_out_report(&mut self) -> Result<(Option<DataReport>, Vec<Vec<f32>>), TrainError> {
+        let Some(held_out) = &self.held_out else { return Ok((None, Vec::new())) };
+        let scores = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
+        let grouped = held_out.grouped(&scores);
+        let mut report = evaluate(&held_out.name, &held_out.groups, &grouped, &EvalOptions::default())?;
+        report.truncated = Some(held_out.sequences.iter().filter(|s| s.truncated).count());
+        Ok((Some(report), grouped))
+    }
+
+    /// Scores of encoded texts by the model as it is.
+    ///
+    /// # Errors
+    /// As [`score_encoded`].
+    pub fn score(&mut self, encoded: &[Encoded]) -> Result<Vec<f32>, JudgeError> {
+        score_encoded(&self.model, encoded, &mut self.workspace)
     }
 
     /// Brings the packed weights up to date.

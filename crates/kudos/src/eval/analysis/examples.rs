@@ -135,7 +135,7 @@ fn probability(logit: f64) -> f64 {
 }
 
 /// The start of a text, or of the turns of a conversation, each with its role.
-fn excerpt(content: &Content) -> String {
+pub(crate) fn excerpt(content: &Content) -> String {
     let cut = |text: &str| match text.char_indices().nth(EXCERPT) {
         Some(_) => text.chars().take(EXCERPT - 1).chain(['…']).collect(),
         None => text.to_owned(),

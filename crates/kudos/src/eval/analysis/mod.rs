@@ -31,6 +31,7 @@ mod ties;
 pub use accuracy::{AccuracyRow, AccuracyTable, Rate, SmallestDifference};
 pub use calibrated::{Calibrated, CalibrationSection};
 pub use distribution::{Histogram, ScoreSection};
+pub(crate) use examples::excerpt;
 pub use examples::{Bar, JudgedPair, PromptBars};
 pub use lengths::{LengthCorrection, LengthPoint, LengthSection};
 pub use ties::{OrderSection, TieSection};
