@@ -249,7 +249,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         folds: folds.as_ref(),
     };
     write_judge(&args.output, &trainer, &finished, &files)?;
-    write_report(args, &data, &trainer, &finished, folds.as_ref())?;
+    write_report(args, &data, (&trainer, &finished), folds.as_ref())?;
     conclude(args, &trainer, &finished, global);
     if args.json {
         let report: Vec<_> = finished.held_out.iter().collect();
@@ -504,8 +504,7 @@ impl Smooth {
 fn write_report(
     args: &Args,
     data: &Data,
-    trainer: &Trainer,
-    finished: &Finished,
+    (trainer, finished): (&Trainer, &Finished),
     folds: Option<&FoldResult>,
 ) -> anyhow::Result<()> {
     let options = EvalOptions::default();

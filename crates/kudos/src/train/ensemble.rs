@@ -107,7 +107,7 @@ fn add_to_mean(mean: &mut [f32], last: &[f32], count: usize) {
 fn settle(trainer: &mut Trainer, mean: &[f32], mut runs: Vec<Finished>) -> Result<Finished, TrainError> {
     trainer.model.parameters.values.copy_from_slice(mean);
     trainer.pack();
-    let (report, scores) = trainer.held_out_report()?;
+    let (report, held_out_scores) = trainer.held_out_report()?;
     let accuracy = |report: &Option<DataReport>| report.as_ref().and_then(|report| report.metrics.accuracy);
     let seed = trainer.settings.seed;
     let member = |(place, run): (usize, &Finished)| Member {
@@ -118,7 +118,7 @@ fn settle(trainer: &mut Trainer, mean: &[f32], mut runs: Vec<Finished>) -> Resul
     let members = runs.iter().enumerate().map(member).collect();
     let ensemble = Ensemble::choose(members, accuracy(&report));
     let mut finished = match ensemble.chosen {
-        Chosen::Average => Finished { held_out: report, held_out_scores: scores, ..runs.swap_remove(0) },
+        Chosen::Average => Finished { held_out: report, held_out_scores, ..runs.swap_remove(0) },
         Chosen::Member(best) => {
             let path = member_dir(&trainer.dir, best).join("model.safetensors");
             checkpoint::read_weights(&path, &mut trainer.model.parameters)?;

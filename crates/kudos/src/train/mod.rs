@@ -391,7 +391,7 @@ impl Trainer {
         })
     }
 
-    /// The model as it is on the held-out data.
+    /// The model as it is on the held-out data, with the scores of each group.
     fn held_out_report(&mut self) -> Result<(Option<DataReport>, Vec<Vec<f32>>), TrainError> {
         let Some(held_out) = &self.held_out else { return Ok((None, Vec::new())) };
         let outputs = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
