@@ -11,6 +11,7 @@
 //! | file | section |
 //! |---|---|
 //! | `verdict.rs`, `accuracy.rs` | 1. the verdict in words, and the judge beside the trivial judges |
+//! | `attributes.rs` | the outputs of a judge that has several |
 //! | `calibration.rs` | 2. whether its probabilities hold, and what a score means |
 //! | `length.rs` | 3. how much the score follows length |
 //! | `choice.rs`, `bars.rs` | 4. ties, order, picking the best, and the scores of each response |
@@ -19,6 +20,7 @@
 //! | `html.rs`, `svg.rs`, `style.css` | words, charts and their looks |
 
 mod accuracy;
+mod attributes;
 mod bars;
 mod calibration;
 mod choice;
@@ -90,6 +92,7 @@ const STYLE: &str = include_str!("style.css");
 pub fn render(input: &ReportInput) -> String {
     let sections = [
         ("verdict", "What this judge can and cannot do", accuracy::section(input)),
+        ("attributes", "Attribute by attribute", attributes::section(input)),
         ("calibration", "What a score means", calibration::section(input)),
         ("length", "Length", length::section(input)),
         ("choice", "Choosing with it", choice::section(input)),
