@@ -135,14 +135,18 @@ fn rows(index: usize, analysis: &Analysis, axis: &Axis) -> String {
     html += &row("foot", "", &Strip::foot(axis), "");
     let caption = format!(
         "The judge beside rules that need no judgement, on the same {}{} of {}. Dots: share of the pairs that are right; lines: 95 % \
-         intervals; upright line: a coin. The word count is a bag-of-words model of the response alone, fitted on other prompts of \
-         this file: what it reaches can be had without reading the prompt.",
+         intervals; upright line: a coin.{}",
         datum(&format!("{pointer}/pairs"), metrics.pairs as f64, &counted(metrics.pairs, "pair")),
         ties_left_out(&pointer, metrics),
         datum(&format!("{pointer}/prompts"), metrics.prompts as f64, &counted(metrics.prompts, "prompt")),
+        if all.response_only.is_some() { WORD_COUNT } else { "" },
     );
     figure("intervals", &format!("<div class=\"strips\" role=\"table\">{html}</div>"), &caption)
 }
+
+/// What the caption says of the model that sees no prompt.
+const WORD_COUNT: &str = " The word count is a bag-of-words model of the response alone, fitted on other prompts of this file: what \
+                          it reaches can be had without reading the prompt.";
 
 fn ties_left_out(pointer: &str, metrics: &Metrics) -> String {
     match metrics.ties {

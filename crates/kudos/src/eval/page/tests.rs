@@ -175,6 +175,9 @@ fn check_report() -> check::Report {
     }
 }
 
+/// A name, groups and their scores.
+type Case = (&'static str, Vec<Group>, Vec<Vec<f32>>);
+
 #[test]
 fn odd_data_give_a_page_too() {
     let pair = || {
@@ -183,7 +186,7 @@ fn odd_data_give_a_page_too() {
         group
     };
     let many = ranked("p", &(1..=16).map(f64::from).collect::<Vec<_>>());
-    let cases: [(&str, Vec<Group>, Vec<Vec<f32>>); 7] = [
+    let cases: [Case; 7] = [
         ("nothing", vec![], vec![]),
         ("one pair", vec![pair()], vec![vec![1.0, 0.0]]),
         ("all wrong", vec![pair(), pair()], vec![vec![0.0, 1e30], vec![-1e30, 1.0]]),

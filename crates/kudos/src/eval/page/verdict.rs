@@ -25,8 +25,17 @@ fn cannot(words: String) -> Option<Claim> {
 
 /// Everything that can be said of the judge on one data set, the most important first.
 pub(super) fn claims(analysis: &Analysis) -> Vec<Claim> {
-    let checks: [fn(&Analysis) -> Option<Claim>; 8] =
-        [collapsed, against_a_coin, against_trivial, past_length, sureness, picking, ties, small_differences];
+    let checks: [fn(&Analysis) -> Option<Claim>; 9] = [
+        few_prompts,
+        collapsed,
+        against_a_coin,
+        against_trivial,
+        past_length,
+        sureness,
+        picking,
+        ties,
+        small_differences,
+    ];
     let mut claims: Vec<Claim> = checks.iter().filter_map(|check| check(analysis)).collect();
     claims.extend(weak_subsets(analysis));
     claims
@@ -134,6 +143,18 @@ pub(super) fn best_rival(row: &AccuracyRow) -> Option<(&'static str, Rate)> {
 
 fn with_interval(accuracy: f64, ci: Option<[f64; 2]>) -> String {
     ci.map_or(percent(accuracy), |ci| format!("{} {}", percent(accuracy), interval(ci)))
+}
+
+/// With fewer prompts, a percentile interval is too narrow (see `docs/evaluation.md`).
+const PROMPTS_NEEDED: usize = 20;
+
+fn few_prompts(analysis: &Analysis) -> Option<Claim> {
+    let prompts = analysis.data.metrics.prompts;
+    analysis.data.metrics.accuracy.filter(|_| (2..PROMPTS_NEEDED).contains(&prompts))?;
+    cannot(format!(
+        "<b>Be known well from {}.</b> With fewer than {PROMPTS_NEEDED}, the intervals here are too narrow.",
+        counted(prompts, "prompt")
+    ))
 }
 
 fn collapsed(analysis: &Analysis) -> Option<Claim> {
