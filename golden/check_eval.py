@@ -88,9 +88,11 @@ def add_group(groups, row):
 
 
 def add_pair(groups, row):
-    group = groups.setdefault(row["prompt"], new_group(row["prompt"]))
     sides = ("chosen", "rejected") if "chosen" in row else ("response_a", "response_b")
+    if any(not row[side].strip() for side in sides):
+        return  # `kudos eval` counts rows with an empty text as unusable; `kudos score` scores them
     scores = ("score_chosen", "score_rejected") if "chosen" in row else ("score_a", "score_b")
+    group = groups.setdefault(row["prompt"], new_group(row["prompt"]))
     place = []
     for side, score in zip(sides, scores):
         if row[side] not in group["texts"]:
