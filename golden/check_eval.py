@@ -215,8 +215,13 @@ def check_calibration(section, groups, folds):
         check(f"temperature without fold {fold}", found[fold], fitted, 1e-3 * max(1, fitted))
         own = [g for g, f in zip(groups, folds) if f == fold]
         scaled += [{**g, "scores": [s / found[fold] for s in g["scores"]]} for g in own]
+    # scikit-learn clips probabilities at float64's epsilon, a loss of 36: beyond, its log loss is no oracle.
+    clipped = max(np.ptp(g["scores"]) for g in scaled) > 36
     for key, expected in golden.calibration(scaled, 1.0).items():
-        check(f"{key} after", section["after"][key], expected, 1e-6)
+        if key == "log_loss" and clipped:
+            print("--   log_loss after: scikit-learn clips margins this wide")
+        else:
+            check(f"{key} after", section["after"][key], expected, 1e-6)
 
 
 def check_scores(section, groups, T):

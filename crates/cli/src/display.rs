@@ -11,6 +11,8 @@ pub struct Progress {
     what: &'static str,
     total: Option<u64>,
     done: u64,
+    /// Steps of an earlier run, which took none of this one's time.
+    skipped: u64,
     started: Instant,
     last_line: Instant,
 }
@@ -24,7 +26,16 @@ impl Progress {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && !quiet).then(|| bar(total, what));
         let now = Instant::now();
-        Self { bar, quiet, what, total, done: 0, started: now, last_line: now }
+        Self { bar, quiet, what, total, done: 0, skipped: 0, started: now, last_line: now }
+    }
+
+    /// Begins after the steps that an earlier run did.
+    pub fn skip(&mut self, done: u64) {
+        (self.done, self.skipped) = (done, done);
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.reset_eta();
+        }
     }
 
     /// Sets how far it is, with a message of the latest figures.
@@ -42,9 +53,9 @@ impl Progress {
     fn line(&self, message: &str) -> String {
         let Progress { done, what, .. } = self;
         match self.total {
-            Some(total) if *done == 0 => format!("{done}/{total} {what}  {message}"),
+            Some(total) if *done == self.skipped => format!("{done}/{total} {what}  {message}"),
             Some(total) => {
-                let rate = *done as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+                let rate = (*done - self.skipped) as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
                 let left = Duration::from_secs_f64(total.saturating_sub(*done) as f64 / rate.max(1e-9));
                 format!("{done}/{total} {what}, {} left  {message}", clock(left))
             }
@@ -130,6 +141,16 @@ pub fn one_line(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_resumed_run_takes_the_time_of_what_is_left() {
+        let mut progress = Progress::new(Some(100), "steps", true);
+        progress.skip(90);
+        assert_eq!(progress.line(""), "90/100 steps  ");
+        progress.started -= Duration::from_secs(10);
+        progress.done = 95;
+        assert_eq!(progress.line("x"), "95/100 steps, 10 s left  x");
+    }
 
     #[test]
     fn meters_and_lines_keep_their_width() {

@@ -445,6 +445,7 @@ fn announce(trainer: &Trainer, data: &Data, head: ClassifierSource, global: &Glo
 /// Runs the loop with a progress display.
 fn watch(trainer: &mut Trainer, global: &Global) -> anyhow::Result<Finished> {
     let mut progress = Progress::new(Some(trainer.settings().max_steps), "steps", global.quiet);
+    progress.skip(trainer.steps_done());
     let mut smooth = Smooth::default();
     let finished = trainer.run(&mut |event| match event {
         Event::Head(head, evaluation) => {

@@ -413,6 +413,11 @@ impl Trainer {
         self.workspace.packed.refresh(&self.model.parameters.values);
     }
 
+    /// Steps done, those of the run that is continued included.
+    pub fn steps_done(&self) -> u64 {
+        self.state.step
+    }
+
     /// The settings of the run.
     pub fn settings(&self) -> &Settings {
         &self.settings
