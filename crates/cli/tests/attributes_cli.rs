@@ -1,37 +1,14 @@
 //! Judges with one output an attribute, by the real binary on a tiny model: training, scoring, evaluation, choosing.
 
-use assert_cmd::cargo::cargo_bin;
+mod binary;
+
+use binary::{error, kudos, ok, run};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
-fn golden() -> String {
-    let golden: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models/trl_text");
-    golden.display().to_string()
-}
-
-fn kudos(dir: &Path) -> Command {
-    let mut command = Command::new(cargo_bin("kudos"));
-    command.current_dir(dir);
-    command
-}
-
-fn run(dir: &Path, args: &[&str]) -> Output {
-    kudos(dir).args(args).output().unwrap()
-}
-
-fn ok(dir: &Path, args: &[&str]) -> String {
-    let output = run(dir, args);
-    assert!(output.status.success(), "kudos {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn error(dir: &Path, args: &[&str]) -> String {
-    let output = run(dir, args);
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "kudos {}: {message}", args.join(" "));
-    assert!(!message.contains("panicked"), "{message}");
-    message
+fn base() -> String {
+    binary::golden().display().to_string()
 }
 
 fn lines(text: &str) -> Vec<Value> {
@@ -74,7 +51,7 @@ const LEARNT: [&str; 6] = ["--max-steps", "150", "--learning-rate", "1e-2", "--p
 /// A judge of both attributes in `dir/judge`.
 fn judge(dir: &Path) {
     data(dir);
-    let base = golden();
+    let base = base();
     let weights = ["--attribute-weights", "warm=2,size=-0.1"];
     ok(dir, &train_args("judge", &base, &[&LEARNT[..], &weights].concat()));
 }
@@ -183,7 +160,7 @@ fn eval_has_a_section_an_attribute_and_best_chooses_by_one() {
 fn weights_are_fitted_to_the_overall_score() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path());
-    let base = golden();
+    let base = base();
     ok(dir.path(), &train_args("fitted", &base, &["--max-steps", "3"]));
     let fitted = &read(&dir.path().join("fitted/reward.json"))["attributes"];
     assert_eq!(fitted["weighting"], "fitted");
@@ -225,7 +202,7 @@ fn training_goes_on_from_a_judge_and_is_quantized() {
 fn what_cannot_be_learnt_is_a_clear_error() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path());
-    let base = golden();
+    let base = base();
     let train = |attributes: &str, more: &[&str]| {
         let fixed = ["train", "rated.jsonl", "--base", &base, "-o", "judge", "--quiet", "--attributes", attributes];
         error(dir.path(), &[&fixed[..], more].concat())
@@ -250,7 +227,7 @@ fn judge_bytes(judge: &Path) -> Vec<(String, Vec<u8>)> {
 fn a_killed_run_resumes_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path());
-    let base = golden();
+    let base = base();
     for (name, held_out) in [("best", "0.3"), ("last", "0")] {
         let more = ["--max-steps", "200", "--save-every", "7", "--eval-every", "9", "--eval-fraction", held_out];
         ok(dir.path(), &train_args(name, &base, &more));

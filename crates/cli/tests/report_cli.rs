@@ -1,23 +1,10 @@
 //! The HTML report, by the real binary: its figures are those of `eval --json`, and training leaves one.
 
-use assert_cmd::cargo::cargo_bin;
+mod binary;
+
+use binary::{golden, ok, run};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models/trl_text")
-}
-
-fn run(dir: &Path, args: &[&str]) -> Output {
-    Command::new(cargo_bin("kudos")).current_dir(dir).args(args).output().unwrap()
-}
-
-fn ok(dir: &Path, args: &[&str]) -> String {
-    let output = run(dir, args);
-    assert!(output.status.success(), "kudos {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
+use std::path::Path;
 
 fn train(dir: &Path, more: &[&str]) {
     let (data, base) = (golden().join("pairs.jsonl").display().to_string(), golden().display().to_string());

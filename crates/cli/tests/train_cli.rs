@@ -1,41 +1,14 @@
 //! Training, evaluation, scoring and choosing, by the real binary on a tiny model.
 
-use assert_cmd::cargo::cargo_bin;
-use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod binary;
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/models/trl_text")
-}
+use binary::{error, golden, kudos, ok, run};
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 fn pairs() -> String {
     golden().join("pairs.jsonl").display().to_string()
-}
-
-/// A command in an empty directory of its own.
-fn kudos(dir: &Path) -> Command {
-    let mut command = Command::new(cargo_bin("kudos"));
-    command.current_dir(dir);
-    command
-}
-
-fn run(dir: &Path, args: &[&str]) -> Output {
-    kudos(dir).args(args).output().unwrap()
-}
-
-fn ok(dir: &Path, args: &[&str]) -> String {
-    let output = run(dir, args);
-    assert!(output.status.success(), "kudos {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn error(dir: &Path, args: &[&str]) -> String {
-    let output = run(dir, args);
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "kudos {}: {message}", args.join(" "));
-    assert!(!message.contains("panicked"), "{message}");
-    message
 }
 
 fn train_args<'a>(data: &'a str, base: &'a str, output: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -153,7 +126,7 @@ fn an_interrupted_run_saves_its_last_step() {
 #[test]
 fn a_failed_write_leaves_the_last_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
-    let (binary, base) = (cargo_bin("kudos"), golden());
+    let (binary, base) = (assert_cmd::cargo::cargo_bin("kudos"), golden());
     // Files may grow to 64 KiB: metrics fit, a checkpoint does not. As a full disk, at a chosen place.
     let script = format!(
         "trap '' XFSZ; ulimit -f 64; exec {} train {} --base {} -o judge --quiet --max-steps 30 --save-every 5 --eval-fraction 0",
