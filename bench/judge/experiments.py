@@ -17,7 +17,12 @@ from fifths import SETS, split
 ALL = list(SETS)
 RESULTS = Path(__file__).parent.parent / "results" / "experiments.json"
 
-EXPERIMENTS: dict[str, tuple[list[str], str]] = {}
+EXPERIMENTS: dict[str, tuple[list[str], str]] = {
+    "qa, 5e-5": (["qa_feedback"], "--epochs 3 --learning-rate 5e-5"),
+    "qa, 2e-4": (["qa_feedback"], "--epochs 3 --learning-rate 2e-4"),
+    "all, one epoch": (ALL, "--epochs 1 --learning-rate 1e-4 --eval-every 250"),
+    "all, three epochs": (ALL, "--epochs 3 --learning-rate 1e-4 --max-length 256 --eval-every 1000000"),
+}
 
 
 def run(args, name: str, paths: dict) -> dict:

@@ -16,8 +16,8 @@ SETS = {
     "arena_bench": "arena_bench.kwise.jsonl",
     "summeval": "summeval.kwise.jsonl",
 }
-# Responses a group is cut to: a visit takes eight, and a prompt is read once an epoch.
-CUT = {"arena_bench": 8, "summeval": 8}
+# Responses a group of the larger sets is cut to, so that a prompt is read once an epoch.
+TRAIN_CUT, TEST_CUT = 8, 4
 
 
 def unit(name: str, row: dict) -> str:
@@ -27,7 +27,7 @@ def unit(name: str, row: dict) -> str:
 
 def read(folder: Path, name: str) -> list[dict]:
     with open(folder / SETS[name], encoding="utf-8") as lines:
-        return [{**json.loads(line), "subset": name} for line in lines]
+        return [{**json.loads(line), "source_set": name, "subset": name} for line in lines]
 
 
 def fifths(name: str, rows: list[dict]) -> dict[str, int]:
@@ -35,20 +35,36 @@ def fifths(name: str, rows: list[dict]) -> dict[str, int]:
     return {u: index * 5 // len(units) for index, u in enumerate(units)}
 
 
-def cut(rows: list[dict], size: int, seed: int = 3) -> list[dict]:
-    """Groups of at most `size` responses: random parts of larger groups, the last, smaller part left out."""
-    rng, parts = random.Random(seed), []
+def halves(rows: list[dict], rng: random.Random) -> list[dict]:
+    """Two random halves of the sixteen summaries of an article."""
+    parts = []
     for row in rows:
         responses = row["responses"][:]
         rng.shuffle(responses)
-        for start in range(0, len(responses) - size + 1, size):
-            parts.append({**row, "responses": responses[start : start + size]})
+        rest = {key: value for key, value in row.items() if key != "reference"}
+        parts += [{**rest, "responses": responses[start : start + TRAIN_CUT]} for start in (0, TRAIN_CUT)]
     return parts
+
+
+def some(rows: list[dict], rng: random.Random) -> list[dict]:
+    """A random part of each group."""
+    parts = []
+    for row in rows:
+        responses = row["responses"][:]
+        rng.shuffle(responses)
+        parts.append({**row, "responses": responses[:TRAIN_CUT]})
+    return parts
+
+
+def few(rows: list[dict]) -> list[dict]:
+    """A smaller random part, to be measured with."""
+    rng = random.Random(1)
+    return [{**row, "responses": rng.sample(row["responses"], TEST_CUT)} for row in rows]
 
 
 def write(path: Path, rows: list[dict]) -> Path:
     with open(path, "w", encoding="utf-8") as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        out.writelines(json.dumps(row) + "\n" for row in rows)
     return path
 
 
@@ -66,16 +82,19 @@ def apart(rows: list[dict], points: float) -> list[dict]:
 def split(data: Path, out: Path, held_out: int = 0) -> dict[str, dict[str, Path]]:
     """Writes `NAME.train.jsonl` and `NAME.test.jsonl` of each set; gives their paths."""
     out.mkdir(parents=True, exist_ok=True)
-    paths = {}
+    parts = {}
     for name in SETS:
         rows = read(data, name)
         fifth = fifths(name, rows)
-        parts = {"train": [], "test": []}
-        for row in rows:
-            parts["test" if fifth[unit(name, row)] == held_out else "train"].append(row)
+        is_held = lambda row, name=name, fifth=fifth: fifth[unit(name, row)] == held_out
+        parts[name] = {"train": [r for r in rows if not is_held(r)], "test": [r for r in rows if is_held(r)]}
         if name == "arena_bench":
-            write(out / "arena_apart.test.jsonl", apart(parts["test"], 2))
-        if name in CUT:
-            parts = {part: cut(rows, CUT[name]) for part, rows in parts.items()}
-        paths[name] = {part: write(out / f"{name}.{part}.jsonl", rows) for part, rows in parts.items()}
-    return paths
+            write(out / "arena_apart.test.jsonl", apart(parts[name]["test"], 2))
+            measured = [row for row in few(rows) if is_held(row)]
+    rng = random.Random(3)
+    for part in ("train", "test"):
+        parts["arena_bench"][part] = some(parts["arena_bench"][part], rng)
+        parts["summeval"][part] = halves(parts["summeval"][part], rng)
+    parts["arena_bench"]["test"] = measured
+    write_part = lambda name, part: write(out / f"{name}.{part}.jsonl", parts[name][part])
+    return {name: {part: write_part(name, part) for part in ("train", "test")} for name in SETS}

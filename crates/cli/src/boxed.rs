@@ -54,8 +54,11 @@ pub fn resolve(name: &str) -> anyhow::Result<Option<PathBuf>> {
     if is_whole(&home) {
         return Ok(Some(home));
     }
-    let unpacked = unpack(FILES, &home).or_else(|_| unpack(FILES, &std::env::temp_dir().join(&folder)));
-    unpacked.map(Some).with_context(|| format!("the judge in the box cannot be unpacked into {}", home.display()))
+    let placed = unpack(FILES, &home).or_else(|_| unpack(FILES, &std::env::temp_dir().join(&folder)));
+    let dir = placed.with_context(|| format!("the judge in the box cannot be unpacked into {}", home.display()))?;
+    let card = dir.join("README.md");
+    eprintln!("the judge in the box: small, and at chance on many kinds of prompt; its card is {}", card.display());
+    Ok(Some(dir))
 }
 
 fn is_whole(dir: &Path) -> bool {
