@@ -20,6 +20,7 @@ RESULTS = Path(__file__).parent.parent / "results" / "experiments.json"
 EXPERIMENTS: dict[str, tuple[list[str], str]] = {
     "qa, 5e-5": (["qa_feedback"], "--epochs 3 --learning-rate 5e-5"),
     "qa, 2e-4": (["qa_feedback"], "--epochs 3 --learning-rate 2e-4"),
+    "ukp, 200 steps": (["ukpconvarg1"], "--max-steps 200 --eval-every 100000"),
     "all, one epoch": (ALL, "--epochs 1 --learning-rate 1e-4 --eval-every 250"),
     "all, three epochs": (ALL, "--epochs 3 --learning-rate 1e-4 --max-length 256 --eval-every 1000000"),
 }
