@@ -6,7 +6,7 @@ use crate::interrupt;
 use anyhow::{Context, bail};
 use kudos::data::{FileInfo, Group, Loaded, Options, check, load_groups, split_by_prompt};
 use kudos::eval::{Analysis, AnalysisOptions, EvalOptions, Metrics, Outcome, analyse, render_table, verdict};
-use kudos::models::{ClassifierSource, LoadOptions, TrainedOn, load};
+use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, TrainedOn, load};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::Encoder;
@@ -17,7 +17,7 @@ use kudos::train::{
 use serde_json::json;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Train a judge on rankings, pairs or comparisons.
 #[derive(Debug, clap::Args)]
@@ -203,14 +203,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let base = resolve(&args.base)?;
     let seed = asked.seed.unwrap_or(42);
     let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
-    let loaded = match &rated {
-        None => load(&base, LoadOptions::Base { seed, new_head: args.new_head }),
-        Some(rated) => attributes::load_base(&base, rated, seed, args.new_head),
-    };
-    let (model, head) = loaded.with_context(|| format!("cannot start from {}", args.base))?;
-    if base.join(INT8_FILE).exists() {
-        note(global, "the base is stored in 8 bits; training starts from its weights as they are rounded");
-    }
+    let (model, head) = load_base(args, &base, rated.as_ref(), seed, global)?;
     let encoder = Encoder::load(&base, encode_settings(&base, &model.config, args.max_length, args.truncation)?)?;
     encoder.notes().iter().for_each(|line| note(global, line));
     let held_out = data.held_out(&encoder)?;
@@ -226,12 +219,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let fingerprint = fingerprint(&data, args, &encoder);
     let folds = train_folds(args, (&asked, settings.max_steps), &data, &encoder, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
-    let precision = trainer.settings().precision;
-    if asked.precision.is_some_and(|asked| asked != precision) {
-        bail!(
-            "--precision bf16: expected a processor with AVX-512 BF16 and layers of even sizes; --precision f32 runs anywhere"
-        );
-    }
+    check_precision(&asked, &trainer)?;
     announce(&trainer, &data, head, global);
     if args.resume && args.ensemble.is_none() {
         let step = trainer.resume()?;
@@ -252,16 +240,48 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     write_report(args, &data, (&trainer, &finished), folds.as_ref())?;
     conclude(args, &trainer, &finished, global);
     if args.json {
-        let report: Vec<_> = finished.held_out.iter().collect();
-        let folds = folds.as_ref().zip(data.labelled.as_ref()).map(|(folds, labelled)| folds.summary(labelled));
-        let (kept_step, ensemble) = (finished.kept, &finished.ensemble);
-        let judge = &args.output;
-        outln!(
-            "{:#}",
-            json!({"judge": judge, "kept_step": kept_step, "ensemble": ensemble, "folds": folds, "data": report})
-        );
+        print_json(args, &data, &finished, folds.as_ref());
     }
     super::verify::after_training(&args.output, global)
+}
+
+/// The model to start from, with a head for what is learnt.
+fn load_base(
+    args: &Args,
+    base: &Path,
+    rated: Option<&AttributeHead>,
+    seed: u64,
+    global: &Global,
+) -> anyhow::Result<(Model, ClassifierSource)> {
+    let loaded = match rated {
+        None => load(base, LoadOptions::Base { seed, new_head: args.new_head }),
+        Some(rated) => attributes::load_base(base, rated, seed, args.new_head),
+    };
+    if base.join(INT8_FILE).exists() {
+        note(global, "the base is stored in 8 bits; training starts from its weights as they are rounded");
+    }
+    loaded.with_context(|| format!("cannot start from {}", args.base))
+}
+
+/// Refuses a precision that was asked for and that this processor or model does not have.
+fn check_precision(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
+    match asked.precision.is_some_and(|asked| asked != trainer.settings().precision) {
+        false => Ok(()),
+        true => bail!(
+            "--precision bf16: expected a processor with AVX-512 BF16 and layers of even sizes; --precision f32 runs anywhere"
+        ),
+    }
+}
+
+/// What `--json` prints: the held-out report as `kudos eval` has it, and how the run went.
+fn print_json(args: &Args, data: &Data, finished: &Finished, folds: Option<&FoldResult>) {
+    let report: Vec<_> = finished.held_out.iter().collect();
+    let folds = folds.zip(data.labelled.as_ref()).map(|(folds, labelled)| folds.summary(labelled));
+    let (judge, kept_step, ensemble) = (&args.output, finished.kept, &finished.ensemble);
+    outln!(
+        "{:#}",
+        json!({"judge": judge, "kept_step": kept_step, "ensemble": ensemble, "folds": folds, "data": report})
+    );
 }
 
 /// The folds, if they are asked for and were not finished before the run that is continued.
