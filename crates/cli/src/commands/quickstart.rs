@@ -93,7 +93,10 @@ fn write_part(name: &str, path: &Path) -> anyhow::Result<()> {
 }
 
 fn fetch_base(args: &Args, global: &Global) -> anyhow::Result<()> {
-    heading(global, "Get a small pretrained base", &format!("kudos pull {}", args.base));
+    match args.base == crate::boxed::NAME {
+        true => heading(global, "The base: the judge in the box", "nothing to fetch"),
+        false => heading(global, "Get a small pretrained base", &format!("kudos pull {}", args.base)),
+    }
     match super::resolve(&args.base) {
         Ok(path) => {
             if !global.quiet {
