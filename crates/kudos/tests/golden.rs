@@ -316,8 +316,8 @@ fn ten_steps_follow_trl() {
             no_shuffle: Some(true),
             ..Asked::default()
         };
-        let settings =
-            asked.decide(kudos::train::Extent { visits: 40, pairs: 40, held_out: false, new_head: false }).unwrap();
+        let extent = kudos::train::Extent { visits: 40, responses: 80, pairs: 40, held_out: false, new_head: false };
+        let settings = asked.decide(extent).unwrap();
         let mut trainer =
             Trainer::new(model, settings, pairs(&expected), None, out.path().into(), String::new()).unwrap();
         trainer.run(&mut |_| ControlFlow::Continue(())).unwrap();

@@ -12,7 +12,7 @@ use kudos::nn::weights::INT8_FILE;
 use kudos::text::Encoder;
 use kudos::train::{
     Asked, Event, Example, Extent, Finished, FoldOptions, FoldResult, HeldOut, JudgeFiles, Labelled, Recipe, Settings,
-    StepMetrics, Trainer, each_pair_alone, epoch, is_rated, truncated_share, write_judge,
+    StepMetrics, Trainer, each_pair_alone, is_rated, truncated_share, write_judge,
 };
 use serde_json::json;
 use std::collections::HashSet;
@@ -49,7 +49,7 @@ pub struct Args {
     /// Passes over the data
     #[arg(long, value_name = "X")]
     epochs: Option<f64>,
-    /// Groups (trl: pairs) a batch [default: 4]
+    /// Groups a batch [default: as many as have about 8 responses, at most 4; trl: 4 pairs]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
     /// Batches a step [default: 1]
@@ -211,10 +211,9 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         None => Example::encode(&data.train, &encoder)?,
         Some(rated) => Example::encode_rated(&data.train, rated, &encoder)?,
     };
-    let visits = epoch(&examples, asked.group_size_or_default(), false, 0, 0).len();
-    let pairs = examples.iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
     let new_head = head == ClassifierSource::New;
-    let decided = asked.decide(Extent { visits, pairs, held_out: held_out.is_some(), new_head })?;
+    let extent = Extent::of(&examples, asked.group_size_or_default(), held_out.is_some(), new_head);
+    let decided = asked.decide(extent)?;
     let settings = Settings { head_first: decided.head_first && rated.is_none(), attributes: rated, ..decided };
     let fingerprint = fingerprint(&data, args, &encoder);
     let folds = train_folds(args, (&asked, settings.max_steps), &data, &encoder, global)?;

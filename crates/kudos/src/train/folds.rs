@@ -8,7 +8,7 @@
 //! starts again: it is not resumed.
 
 use super::examples::encode_groups;
-use super::{Asked, Event, Example, Extent, HeldOut, Settings, SettingsError, TrainError, Trainer, epoch};
+use super::{Asked, Event, Example, Extent, HeldOut, Settings, SettingsError, TrainError, Trainer};
 use crate::data::{Comparison, Group, Loaded, Location, held_out_by_prompt, prompt_folds};
 use crate::eval::{Analysis, EvalOptions, JudgedPair, LearningPoint, Rate, evaluate, excerpt, fit_temperature};
 use crate::models::{ClassifierSource, JudgeError, LoadOptions, load};
@@ -167,10 +167,8 @@ impl<'a> Folds<'a> {
         };
         let (train, held_out) = self.split(part, fraction, seed);
         let examples = self.examples(&train);
-        let visits = epoch(&examples, self.options.asked.group_size_or_default(), false, 0, 0).len();
-        let pairs = examples.iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
         let evaluates = self.options.eval.is_some() || !held_out.is_empty();
-        let extent = Extent { visits, pairs, held_out: evaluates, new_head: true };
+        let extent = Extent::of(&examples, self.options.asked.group_size_or_default(), evaluates, true);
         let mut settings = self.options.asked.decide(extent)?;
         settings.save_every = 0;
         Ok(Job { fold, quarters, train, held_out, settings })

@@ -1,7 +1,9 @@
 //! What was asked for → what will be done. All defaults stand here.
 
+use super::Example;
 use super::loss::Loss;
 use super::optimizer::Schedule;
+use super::sampler::epoch;
 use crate::models::AttributeHead;
 use crate::nn::Precision;
 use crate::text::Truncation;
@@ -111,12 +113,30 @@ pub struct Settings {
 pub struct Extent {
     /// Groups an epoch visits.
     pub visits: usize,
+    /// Responses these encode.
+    pub responses: usize,
     /// Pairs with a preferred side.
     pub pairs: usize,
     /// Whether there is held-out data.
     pub held_out: bool,
     /// Whether the base came without a head.
     pub new_head: bool,
+}
+
+impl Extent {
+    /// Of these examples, visited in parts of at most `group_size` responses.
+    pub fn of(examples: &[Example], group_size: usize, held_out: bool, new_head: bool) -> Self {
+        let visits = epoch(examples, group_size, false, 0, 0);
+        let responses = visits.iter().map(|visit| visit.members.len()).sum();
+        let pairs = examples.iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
+        Self { visits: visits.len(), responses, pairs, held_out, new_head }
+    }
+
+    /// Groups that have about as many responses as TRL's four pairs: one of eight, two of four, four pairs.
+    fn groups_a_step(&self) -> usize {
+        let mean = self.responses as f64 / self.visits.max(1) as f64;
+        ((STEP_RESPONSES / mean.max(1.0)).round() as usize).clamp(1, TRL_BATCH)
+    }
 }
 
 /// A setting that makes no sense.
@@ -131,6 +151,10 @@ pub struct SettingsError {
 /// Fewest steps of the default recipe: with tens of rankings, three epochs would be a handful.
 const FEWEST_STEPS: u64 = 100;
 const EPOCHS: f64 = 3.0;
+/// Pairs a batch of TRL's recipe.
+const TRL_BATCH: usize = 4;
+/// Responses a step of the default recipe, about. More would be fewer steps of the same texts (docs/experiments.md).
+const STEP_RESPONSES: f64 = 8.0;
 /// Below this many pairs the default recipe fits the head on frozen features first.
 const FEW_PAIRS: usize = 500;
 
@@ -154,7 +178,8 @@ impl Asked {
         self.check()?;
         let recipe = self.recipe.unwrap_or_default();
         let trl = recipe == Recipe::Trl;
-        let (batch_size, accumulate) = (self.batch_size.unwrap_or(4), self.accumulate.unwrap_or(1));
+        let batch_size = self.batch_size.unwrap_or_else(|| if trl { TRL_BATCH } else { extent.groups_a_step() });
+        let accumulate = self.accumulate.unwrap_or(1);
         let max_steps = self.max_steps.unwrap_or_else(|| self.steps(extent.visits, batch_size * accumulate, trl));
         let eval_every = self.eval_every.unwrap_or((max_steps / 10).max(1));
         Ok(Settings {
@@ -241,7 +266,7 @@ mod tests {
     use super::*;
 
     fn extent(visits: usize) -> Extent {
-        Extent { visits, pairs: 6 * visits, held_out: true, new_head: true }
+        Extent { visits, responses: 4 * visits, pairs: 6 * visits, held_out: true, new_head: true }
     }
 
     #[test]
@@ -249,10 +274,21 @@ mod tests {
         let decide = |recipe| Asked { recipe: Some(recipe), ..Asked::default() }.decide(extent(40)).unwrap();
         let (default, trl) = (decide(Recipe::Default), decide(Recipe::Trl));
         assert_eq!((default.max_steps, trl.max_steps), (100, 30));
+        assert_eq!((default.batch_size, trl.batch_size), (2, 4));
         assert_eq!((default.warmup_steps, trl.warmup_steps), (10, 0));
         assert_eq!((default.center_coefficient, trl.center_coefficient), (0.01, 0.0));
         assert!(default.keep_best && !trl.keep_best);
-        assert_eq!((default.learning_rate, default.batch_size, default.seed), (5e-5, 4, 42));
+        assert_eq!((default.learning_rate, trl.learning_rate, default.seed), (5e-5, 5e-5, 42));
+    }
+
+    #[test]
+    fn a_step_has_about_eight_responses() {
+        let batch = |responses| {
+            let extent = Extent { responses, ..extent(100) };
+            Asked::default().decide(extent).unwrap().batch_size
+        };
+        assert_eq!([200, 300, 400, 533, 800].map(batch), [4, 3, 2, 2, 1]);
+        assert_eq!(Extent::of(&[], 8, false, true).groups_a_step(), TRL_BATCH);
     }
 
     #[test]
