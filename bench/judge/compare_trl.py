@@ -5,7 +5,7 @@
 TRL's recipe is `--recipe trl`, which golden/make_trl.py shows to follow TRL's RewardTrainer step by step; its learning rate here is the
 1e-4 that TRL has as a default. Each set is trained on in part (`PARTS`), so that three seeds of both fit an hour on two cores, and measured on
 its held-out fifth (fifths.py), which neither sees: the default recipe chooses its checkpoint on a fifth of the training prompts.
-Writes bench/results/compare_trl.json and prints a table.
+Writes bench/results/compare_trl.json after each run, goes on from it when it is called again, and prints a table.
 """
 
 import argparse
@@ -71,6 +71,13 @@ def table(rows: list[dict]) -> str:
     return "\n".join([*lines, f"\nmean difference {statistics.mean(differences):+.3f}"])
 
 
+def earlier(epochs: str) -> list[dict]:
+    """The runs of an earlier call with the same parts and epochs: this one goes on after them."""
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    same = found.get("epochs") == epochs and found.get("parts") == json.loads(json.dumps(PARTS))
+    return found["runs"] if same else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ["--kudos", "--base"]:
@@ -82,11 +89,14 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(PARTS))
     args = parser.parse_args()
     paths = split(args.data, args.work / "fifths")
-    rows = []
+    rows = earlier(args.epochs)
+    done = {(row["set"], row["recipe"], row["seed"]) for row in rows}
     for seed in map(int, args.seeds.split(",")):
         for name in args.sets.split(","):
             train = part(name, paths[name]["train"], args.work)
             for recipe in RECIPES:
+                if (name, recipe, seed) in done:
+                    continue
                 rows.append({"set": name, **run(args, recipe, train, paths[name]["test"], seed)})
                 print(rows[-1], flush=True)
                 RESULTS.write_text(json.dumps({"epochs": args.epochs, "parts": PARTS, "runs": rows}, indent=1) + "\n")

@@ -106,7 +106,7 @@ pub struct Args {
     /// Steps between evaluations [default: a tenth of the steps]
     #[arg(long, value_name = "N")]
     eval_every: Option<u64>,
-    /// Stop after N evaluations without a better held-out accuracy
+    /// Stop after N evaluations without a lower held-out loss
     #[arg(long, value_name = "N")]
     early_stop: Option<u64>,
     /// Steps between checkpoints [default: 100]
@@ -540,7 +540,7 @@ fn write_report(
         analyses.push(analysis);
     }
     let caution = finished.chosen_by_held_out.then(|| {
-        "The weights are those of the step with the highest held-out accuracy, so these figures are slightly optimistic: \
+        "The weights are those of the step with the lowest held-out loss, so these figures are slightly optimistic: \
          evaluate on prompts that were used for neither."
             .to_owned()
     });
@@ -570,7 +570,7 @@ fn command(args: &Args) -> String {
 /// The held-out figures, what they mean, and what to do with the judge.
 fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, global: &Global) {
     if finished.stopped_early {
-        note(global, &format!("stopped after step {}: the held-out accuracy no longer rose", finished.steps));
+        note(global, &format!("stopped after step {}: the held-out loss no longer fell", finished.steps));
     }
     match &finished.held_out {
         Some(report) => {

@@ -79,7 +79,7 @@ fn held_out(card: &mut String, finished: &Finished) {
     }
     if finished.chosen_by_held_out {
         card.push_str(
-            "The weights are those of the evaluated step with the highest held-out accuracy, so these figures are \
+            "The weights are those of the evaluated step with the lowest held-out loss, so these figures are \
              slightly optimistic: evaluate on prompts that were used for neither.\n\n",
         );
     }

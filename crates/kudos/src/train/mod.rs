@@ -136,9 +136,9 @@ pub struct Finished {
     pub train_accuracy: Option<f64>,
     /// Mean training loss of the first and of the last 20 steps.
     pub loss: Option<[f64; 2]>,
-    /// Whether the run stopped before `max_steps` because the held-out accuracy no longer rose.
+    /// Whether the run stopped before `max_steps` because the held-out loss no longer fell.
     pub stopped_early: bool,
-    /// Whether the held-out accuracy chose the weights.
+    /// Whether the held-out loss chose the weights.
     pub chosen_by_held_out: bool,
     /// The head on frozen features, on the held-out data, where the run started with it.
     pub head: Option<Best>,
