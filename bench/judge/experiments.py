@@ -18,11 +18,16 @@ ALL = list(SETS)
 RESULTS = Path(__file__).parent.parent / "results" / "experiments.json"
 
 EXPERIMENTS: dict[str, tuple[list[str], str]] = {
-    "qa, 5e-5": (["qa_feedback"], "--epochs 3 --learning-rate 5e-5"),
-    "qa, 2e-4": (["qa_feedback"], "--epochs 3 --learning-rate 2e-4"),
-    "ukp, 200 steps": (["ukpconvarg1"], "--max-steps 200 --eval-every 100000"),
-    "all, one epoch": (ALL, "--epochs 1 --learning-rate 1e-4 --eval-every 250"),
-    "all, three epochs": (ALL, "--epochs 3 --learning-rate 1e-4 --max-length 256 --eval-every 1000000"),
+    "qa, 5e-5": (["qa_feedback"], "--batch-size 4 --epochs 3 --learning-rate 5e-5"),
+    "qa, 2e-4": (["qa_feedback"], "--batch-size 4 --epochs 3 --learning-rate 2e-4"),
+    "ukp, 200 steps": (["ukpconvarg1"], "--batch-size 4 --max-steps 200 --eval-every 100000"),
+    "all, one epoch": (ALL, "--batch-size 4 --epochs 1 --learning-rate 1e-4 --eval-every 250"),
+    "all, three epochs": (ALL, "--batch-size 4 --epochs 3 --learning-rate 1e-4 --max-length 256 --eval-every 1000000"),
+    "ukp, one at a time": (["ukpconvarg1"], "--epochs 1 --learning-rate 1e-4 --batch-size 1 --eval-every 40"),
+    "ukp, four at a time": (["ukpconvarg1"], "--epochs 1 --batch-size 4 --eval-every 10"),
+    "ukp, TRL": (["ukpconvarg1"], "--recipe trl --epochs 1 --learning-rate 1e-4 --eval-every 365"),
+    "hh, 3e-5": (["hh_harmless"], "--epochs 1 --learning-rate 3e-5 --eval-every 186 --head-first false"),
+    "hh, 1e-4": (["hh_harmless"], "--epochs 1 --learning-rate 1e-4 --eval-every 93"),
 }
 
 
