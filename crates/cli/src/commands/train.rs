@@ -1,22 +1,31 @@
 //! `kudos train`: rankings in, a judge out.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `train.rs` | the flags, and a run from end to end |
+//! | `train/data.rs` | the groups to learn from and to be measured with |
+//! | `train/progress.rs` | what is said while it runs |
+//! | `train/outcome.rs` | what is said at its end, and the report |
 
-use super::{Global, attributes, choice, encode_settings, folds, report, resolve};
-use crate::display::Progress;
-use crate::interrupt;
+mod data;
+mod outcome;
+mod progress;
+
+pub use data::report_problems;
+pub(super) use progress::Smooth;
+
+use super::{Global, attributes, choice, encode_settings, folds, resolve};
 use anyhow::{Context, bail};
-use kudos::data::{FileInfo, Group, Loaded, Options, check, load_groups, split_by_prompt};
-use kudos::eval::{Analysis, AnalysisOptions, EvalOptions, Metrics, Outcome, analyse, render_table, verdict};
-use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, TrainedOn, load};
+use data::{Data, fingerprint, trained_on};
+use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, load};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::Encoder;
 use kudos::train::{
-    Asked, Event, Example, Extent, Finished, FoldOptions, FoldResult, HeldOut, JudgeFiles, Labelled, Recipe, Settings,
-    StepMetrics, Trainer, each_pair_alone, is_rated, truncated_share, write_judge,
+    Asked, Example, Extent, FoldOptions, FoldResult, JudgeFiles, Recipe, Settings, Trainer, write_judge,
 };
-use serde_json::json;
-use std::collections::HashSet;
-use std::ops::ControlFlow;
+use outcome::{conclude, print_json, write_report};
+use progress::{announce, watch};
 use std::path::{Path, PathBuf};
 
 /// Train a judge on rankings, pairs or comparisons.
@@ -37,7 +46,7 @@ pub struct Args {
     /// Directory of the judge
     #[arg(long, short, value_name = "DIR", default_value = "judge")]
     output: PathBuf,
-    /// default (whole groups, centring, warm-up, best held-out checkpoint) or trl (TRL's RewardTrainer)
+    /// default (whole groups, centring, warm-up, lowest held-out loss) or trl (TRL's RewardTrainer)
     #[arg(long, value_parser = choice::<Recipe>, value_name = "NAME")]
     recipe: Option<Recipe>,
     /// bradley-terry or plackett-luce [default: bradley-terry]
@@ -272,17 +281,6 @@ fn check_precision(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
     }
 }
 
-/// What `--json` prints: the held-out report as `kudos eval` has it, and how the run went.
-fn print_json(args: &Args, data: &Data, finished: &Finished, folds: Option<&FoldResult>) {
-    let report: Vec<_> = finished.held_out.iter().collect();
-    let folds = folds.zip(data.labelled.as_ref()).map(|(folds, labelled)| folds.summary(labelled));
-    let (judge, kept_step, ensemble) = (&args.output, finished.kept, &finished.ensemble);
-    outln!(
-        "{:#}",
-        json!({"judge": judge, "kept_step": kept_step, "ensemble": ensemble, "folds": folds, "data": report})
-    );
-}
-
 /// The folds, if they are asked for and were not finished before the run that is continued.
 fn train_folds(
     args: &Args,
@@ -334,271 +332,4 @@ fn prepare_output(args: &Args) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&members).with_context(|| members.display().to_string())?;
     }
     Ok(())
-}
-
-/// The groups to learn from and to be measured with.
-struct Data {
-    train: Vec<Group>,
-    eval: Vec<Group>,
-    eval_name: String,
-    files: Vec<FileInfo>,
-    eval_files: Vec<FileInfo>,
-    /// Names of the ratings that are learnt.
-    attributes: Vec<String>,
-    /// All labelled groups, for folds.
-    labelled: Option<Labelled>,
-    /// What `kudos check` says of the files.
-    checked: check::Report,
-}
-
-impl Data {
-    fn load(args: &Args, asked: &Asked, global: &Global) -> anyhow::Result<Self> {
-        let options = Options { strict: args.strict, ..Options::default() };
-        let loaded = load_groups(&args.data, &options)?;
-        report_problems(&loaded, global);
-        let alone = (asked.recipe == Some(Recipe::Trl)).then(|| each_pair_alone(&loaded));
-        let labelled = args.folds.map(|_| alone.as_deref().map_or_else(|| Labelled::of(&loaded), Labelled::of_rows));
-        let mut checked = check::run(&loaded, &check::CheckOptions::default());
-        let groups = alone.unwrap_or_else(|| loaded.groups.clone());
-        let attributes = args.attributes.clone();
-        if !args.eval.is_empty() {
-            let eval = load_groups(&args.eval, &options)?;
-            report_problems(&eval, global);
-            warn_of_leak(&groups, &eval.groups, global);
-            let names: Vec<_> = eval.files.iter().map(|f| f.file.clone()).collect();
-            let eval_name = names.join(", ");
-            let (files, eval_files) = (loaded.files.clone(), eval.files.clone());
-            let (eval_groups, eval_from) = (eval.groups.clone(), Some(files.len()));
-            checked = check::run(&report::merged(vec![loaded, eval]), &check::CheckOptions { eval_from, encode: None });
-            let (train, eval) = (groups, eval_groups);
-            return Ok(Self { train, eval, eval_name, files, eval_files, attributes, labelled, checked });
-        }
-        // With any rating at all, so that the split does not depend on which of them are learnt.
-        let teaches = |g: &Group| match attributes.is_empty() {
-            true => !g.comparisons.is_empty(),
-            false => g.responses.iter().any(|r| !r.attributes.is_empty()),
-        };
-        let compared: Vec<Group> = groups.into_iter().filter(teaches).collect();
-        let fraction = asked.eval_fraction_or_default();
-        let (train, eval) = match fraction > 0.0 {
-            true => split_by_prompt(compared, fraction, asked.seed.unwrap_or(42)),
-            false => (compared, Vec::new()),
-        };
-        let eval_name = format!("{:.0} % of the prompts, held out", 100.0 * fraction);
-        let (files, eval_files) = (loaded.files, Vec::new());
-        Ok(Self { train, eval, eval_name, files, eval_files, attributes, labelled, checked })
-    }
-
-    fn held_out(&self, encoder: &Encoder) -> anyhow::Result<Option<HeldOut>> {
-        if self.eval.iter().all(|g| g.comparisons.is_empty() && !is_rated(g, &self.attributes)) {
-            return Ok(None);
-        }
-        Ok(Some(HeldOut::encode(&self.eval_name, self.eval.clone(), encoder)?))
-    }
-}
-
-/// Says when prompts of the evaluation data are trained on: its figures would be too good.
-fn warn_of_leak(train: &[Group], eval: &[Group], global: &Global) {
-    let trained: HashSet<_> = train.iter().map(Group::prompt_key).collect();
-    let shared = eval.iter().filter(|group| trained.contains(&group.prompt_key())).count();
-    if shared > 0 {
-        note(
-            global,
-            &format!(
-                "warning: {shared} of {} prompts of --eval are also trained on, so the held-out figures are too good; `kudos check DATA --eval FILE` lists them",
-                eval.len()
-            ),
-        );
-    }
-}
-
-/// States each unusable row, or the first few of many.
-pub fn report_problems(loaded: &Loaded, global: &Global) {
-    const SHOWN: usize = 5;
-    for problem in loaded.problems.iter().take(SHOWN) {
-        note(global, &format!("not used: {problem}"));
-    }
-    if loaded.problems.len() > SHOWN {
-        let left = loaded.problems.len() - SHOWN;
-        note(global, &format!("not used: {left} more rows; `kudos check` lists them all"));
-    }
-}
-
-fn trained_on(file: &FileInfo) -> TrainedOn {
-    TrainedOn { file: file.file.clone(), sha256: file.sha256.clone(), groups: file.groups, pairs: file.pairs }
-}
-
-/// What a resumed run must share with the one that was killed.
-fn fingerprint(data: &Data, args: &Args, encoder: &Encoder) -> String {
-    let hashes: Vec<_> = data.files.iter().chain(&data.eval_files).map(|f| f.sha256.as_str()).collect();
-    let encode = serde_json::to_string(encoder.settings()).expect("plain data");
-    format!("{} {encode} {} new_head={}", args.base, hashes.join(" "), args.new_head)
-}
-
-fn announce(trainer: &Trainer, data: &Data, head: ClassifierSource, global: &Global) {
-    let (settings, examples) = (trainer.settings(), trainer.examples());
-    let pairs: usize = examples.iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
-    let responses: usize = examples.iter().map(|e| e.sequences.len()).sum();
-    if let Some(rated) = &settings.attributes {
-        note(global, &attributes::describe(rated));
-    }
-    let head = if head == ClassifierSource::New { "a new head" } else { "the base's head" };
-    note(
-        global,
-        &format!(
-            "training on {pairs} pairs of {responses} responses in {} groups; {} groups held out; {head}; {} steps of {} groups, {}, {} threads",
-            examples.len(),
-            data.eval.len(),
-            settings.max_steps,
-            settings.batch_size * settings.accumulate,
-            settings.precision,
-            kernels::parallel::threads(),
-        ),
-    );
-    let cut = truncated_share(examples);
-    if cut > 0.0 {
-        note(global, &format!("{:.1} % of the responses are cut to the token limit", 100.0 * cut));
-    }
-}
-
-/// Runs the loop with a progress display.
-fn watch(trainer: &mut Trainer, global: &Global) -> anyhow::Result<Finished> {
-    let mut progress = Progress::new(Some(trainer.settings().max_steps), "steps", global.quiet);
-    progress.skip(trainer.steps_done());
-    let mut smooth = Smooth::default();
-    let finished = trainer.run(&mut |event| match event {
-        Event::Head(head, evaluation) => {
-            let accuracy = evaluation.and_then(|e| e.eval_accuracy).map_or("–".into(), |a| format!("{a:.3}"));
-            progress.say(&format!(
-                "the head alone, on frozen features: held-out accuracy {accuracy}, cross-validated loss {:.4}",
-                head.loss
-            ));
-            ControlFlow::Continue(())
-        }
-        Event::Step(metrics) => {
-            smooth.add(metrics);
-            progress.set(metrics.step, &smooth.text());
-            interrupt::flow()
-        }
-        Event::Evaluated(evaluation) => {
-            let accuracy = evaluation.eval_accuracy.map_or("–".into(), |a| format!("{a:.3}"));
-            progress.say(&format!(
-                "step {}: held-out accuracy {accuracy}, loss {:.4}",
-                evaluation.step, evaluation.eval_loss
-            ));
-            ControlFlow::Continue(())
-        }
-    });
-    progress.finish();
-    Ok(finished?)
-}
-
-/// Exponential averages for the display: single steps of four groups jump too much to read.
-#[derive(Default)]
-pub(super) struct Smooth {
-    weight: f64,
-    loss: f64,
-    accuracy: f64,
-    tokens: f64,
-    seconds: f64,
-}
-
-impl Smooth {
-    pub(super) fn add(&mut self, step: &StepMetrics) {
-        const KEEP: f64 = 0.9;
-        let mix = |old: f64, new: f64| KEEP * old + (1.0 - KEEP) * new;
-        self.weight = mix(self.weight, 1.0);
-        self.loss = mix(self.loss, step.loss);
-        self.accuracy = mix(self.accuracy, step.accuracy.unwrap_or(0.5));
-        self.tokens = mix(self.tokens, step.tokens as f64);
-        self.seconds = mix(self.seconds, step.seconds);
-    }
-
-    pub(super) fn text(&self) -> String {
-        let (loss, accuracy) = (self.loss / self.weight, self.accuracy / self.weight);
-        format!("loss {loss:.4}  accuracy {accuracy:.3}  {:.0} tokens/s", self.tokens / self.seconds.max(1e-9))
-    }
-}
-
-/// `report.html` in the judge's directory. Nothing in it depends on where the judge lies or how long the run took.
-fn write_report(
-    args: &Args,
-    data: &Data,
-    (trainer, finished): (&Trainer, &Finished),
-    folds: Option<&FoldResult>,
-) -> anyhow::Result<()> {
-    let options = EvalOptions::default();
-    let mut analyses: Vec<Analysis> = Vec::new();
-    if let Some(held_out) = &finished.held_out {
-        let options = AnalysisOptions { eval: options, ..AnalysisOptions::default() };
-        let mut analysis = analyse(&held_out.file, &data.eval, &finished.held_out_scores, &options)?;
-        analysis.data.truncated = held_out.truncated;
-        analysis.data.attributes = held_out.attributes.clone();
-        if let Some((folds, labelled)) = folds.zip(data.labelled.as_ref()) {
-            folds.add_to(&mut analysis, labelled);
-        }
-        analyses.push(analysis);
-    }
-    let caution = finished.chosen_by_held_out.then(|| {
-        "The weights are those of the step with the lowest held-out loss, so these figures are slightly optimistic: \
-         evaluate on prompts that were used for neither."
-            .to_owned()
-    });
-    let about = report::About {
-        dir: &args.output,
-        name: format!("A judge trained from {}", args.base),
-        precision: trainer.settings().precision.to_string(),
-        command: command(args),
-        options,
-        kept: Some(finished.kept),
-        caution,
-    };
-    report::of_training(about, &analyses, &data.checked)
-}
-
-/// The command, but for the settings that the report lists.
-fn command(args: &Args) -> String {
-    let words = |paths: &[PathBuf]| paths.iter().map(|path| format!(" {}", path.display())).collect::<String>();
-    let eval = if args.eval.is_empty() { String::new() } else { format!(" --eval{}", words(&args.eval)) };
-    format!(
-        "kudos train{} --base {}{eval} -o JUDGE    # and flags for the settings above",
-        words(&args.data),
-        args.base
-    )
-}
-
-/// The held-out figures, what they mean, and what to do with the judge.
-fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, global: &Global) {
-    if finished.stopped_early {
-        note(global, &format!("stopped after step {}: the held-out loss no longer fell", finished.steps));
-    }
-    match &finished.held_out {
-        Some(report) => {
-            note(global, &render_table(std::slice::from_ref(report)));
-            // Ratings without an order have no accuracy to explain.
-            if report.metrics.pairs > 0 {
-                explain(trainer, finished, &report.metrics, global);
-            }
-        }
-        None => note(global, "nothing was held out: use `kudos eval` on prompts that were not trained on"),
-    }
-    let output = args.output.display();
-    let chosen = if finished.chosen_by_held_out { " (the best on held-out prompts)" } else { "" };
-    note(global, &format!("{}{chosen}", finished.kept_weights()));
-    note(global, &format!("report: {output}/report.html"));
-    note(global, &format!("judge: {output}    next: kudos score answers.csv --judge {output}"));
-}
-
-fn explain(trainer: &Trainer, finished: &Finished, held_out: &Metrics, global: &Global) {
-    let pairs = trainer.examples().iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
-    let outcome = Outcome {
-        train_accuracy: finished.train_accuracy,
-        train_pairs: pairs,
-        loss: finished.loss,
-        truncated_share: truncated_share(trainer.examples()),
-        held_out,
-    };
-    for finding in verdict(&outcome) {
-        note(global, &finding.to_string());
-    }
 }

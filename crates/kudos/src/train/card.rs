@@ -1,6 +1,6 @@
 //! The model card: what a judge was trained on, how good it is, and what that does not say.
 
-use super::{Chosen, Finished, JudgeFiles, Trainer, truncated_share};
+use super::{Chosen, Finished, JudgeFiles, Trainer, preferred_pairs, truncated_share};
 use crate::eval::{DataReport, Metrics};
 use crate::models::RewardConfig;
 use std::fmt::Write;
@@ -48,7 +48,7 @@ fn data(card: &mut String, trainer: &Trainer, files: &JudgeFiles) {
     for file in &files.data {
         let _ = writeln!(card, "| {} | {} | {} | `{}` |", file.file, file.groups, file.pairs, file.sha256);
     }
-    let pairs: usize = trainer.examples().iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
+    let pairs = preferred_pairs(trainer.examples());
     let truncated = truncated_share(trainer.examples());
     let _ = writeln!(
         card,

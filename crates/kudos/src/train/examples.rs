@@ -125,6 +125,11 @@ fn whole(group: &Group, sequences: Vec<Encoded>) -> Option<Example> {
     (!comparisons.is_empty()).then_some(Example { sequences, comparisons, ranks, ratings: Vec::new() })
 }
 
+/// Comparisons with a preferred side.
+pub fn preferred_pairs(examples: &[Example]) -> usize {
+    examples.iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count()
+}
+
 /// Share of the encoded responses that did not fit the token limit.
 pub fn truncated_share(examples: &[Example]) -> f64 {
     let all = examples.iter().flat_map(|e| &e.sequences);

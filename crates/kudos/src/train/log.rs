@@ -130,6 +130,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_loss_chooses_and_the_accuracy_breaks_ties() {
+        let evaluation = |eval_loss, accuracy| Evaluation {
+            step: 1,
+            eval_loss,
+            eval_accuracy: Some(accuracy),
+            eval_margin: None,
+            eval_mean_reward: None,
+            eval_min_reward: 0.0,
+            eval_max_reward: 0.0,
+        };
+        let best = evaluation(0.6, 0.7).as_best();
+        assert!(evaluation(0.5, 0.6).beats(&best));
+        assert!(!evaluation(0.65, 0.9).beats(&best));
+        assert!(evaluation(0.6, 0.8).beats(&best));
+        assert!(!evaluation(0.6, 0.7).beats(&best));
+    }
+
+    #[test]
     fn resuming_drops_later_and_broken_lines() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("run")).unwrap();

@@ -22,7 +22,7 @@ mod step;
 pub use attributes::{AttributeError, Weights as AttributeWeights, attribute_head, attribute_loss};
 pub use checkpoint::{Best, State};
 pub use ensemble::{Chosen, Ensemble, Member, run_ensemble};
-pub use examples::{Example, HeldOut, each_pair_alone, is_rated, truncated_share};
+pub use examples::{Example, HeldOut, each_pair_alone, is_rated, preferred_pairs, truncated_share};
 pub use folds::{FoldError, FoldOptions, FoldProgress, FoldResult, Folds, Labelled, Suspect};
 pub use head::{Head, fit_head};
 pub use judge::{JudgeFiles, write_judge};

@@ -1,6 +1,6 @@
 //! What was asked for → what will be done. All defaults stand here.
 
-use super::Example;
+use super::examples::{Example, preferred_pairs};
 use super::loss::Loss;
 use super::optimizer::Schedule;
 use super::sampler::epoch;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Recipe {
-    /// Whole groups, centring, warm-up, the best held-out checkpoint.
+    /// Whole groups, centring, warm-up, the checkpoint with the lowest held-out loss.
     #[default]
     Default,
     /// TRL's RewardTrainer, step by step.
@@ -128,8 +128,7 @@ impl Extent {
     pub fn of(examples: &[Example], group_size: usize, held_out: bool, new_head: bool) -> Self {
         let visits = epoch(examples, group_size, false, 0, 0);
         let responses = visits.iter().map(|visit| visit.members.len()).sum();
-        let pairs = examples.iter().flat_map(|e| &e.comparisons).filter(|c| !c.is_tie()).count();
-        Self { visits: visits.len(), responses, pairs, held_out, new_head }
+        Self { visits: visits.len(), responses, pairs: preferred_pairs(examples), held_out, new_head }
     }
 
     /// Groups that have about as many responses as TRL's four pairs: one of eight, two of four, four pairs.

@@ -1,0 +1,108 @@
+//! What a training learns from and is measured with: files → groups.
+
+use super::super::report;
+use super::{Args, Global, note};
+use kudos::data::{FileInfo, Group, Loaded, Options, check, load_groups, split_by_prompt};
+use kudos::models::TrainedOn;
+use kudos::text::Encoder;
+use kudos::train::{Asked, HeldOut, Labelled, Recipe, each_pair_alone, is_rated};
+use std::collections::HashSet;
+
+/// The groups to learn from and to be measured with.
+pub(super) struct Data {
+    pub train: Vec<Group>,
+    pub eval: Vec<Group>,
+    pub eval_name: String,
+    pub files: Vec<FileInfo>,
+    pub eval_files: Vec<FileInfo>,
+    /// Names of the ratings that are learnt.
+    attributes: Vec<String>,
+    /// All labelled groups, for folds.
+    pub labelled: Option<Labelled>,
+    /// What `kudos check` says of the files.
+    pub checked: check::Report,
+}
+
+impl Data {
+    pub fn load(args: &Args, asked: &Asked, global: &Global) -> anyhow::Result<Self> {
+        let options = Options { strict: args.strict, ..Options::default() };
+        let loaded = load_groups(&args.data, &options)?;
+        report_problems(&loaded, global);
+        let alone = (asked.recipe == Some(Recipe::Trl)).then(|| each_pair_alone(&loaded));
+        let labelled = args.folds.map(|_| alone.as_deref().map_or_else(|| Labelled::of(&loaded), Labelled::of_rows));
+        let mut checked = check::run(&loaded, &check::CheckOptions::default());
+        let groups = alone.unwrap_or_else(|| loaded.groups.clone());
+        let attributes = args.attributes.clone();
+        if !args.eval.is_empty() {
+            let eval = load_groups(&args.eval, &options)?;
+            report_problems(&eval, global);
+            warn_of_leak(&groups, &eval.groups, global);
+            let names: Vec<_> = eval.files.iter().map(|f| f.file.clone()).collect();
+            let eval_name = names.join(", ");
+            let (files, eval_files) = (loaded.files.clone(), eval.files.clone());
+            let (eval_groups, eval_from) = (eval.groups.clone(), Some(files.len()));
+            checked = check::run(&report::merged(vec![loaded, eval]), &check::CheckOptions { eval_from, encode: None });
+            let (train, eval) = (groups, eval_groups);
+            return Ok(Self { train, eval, eval_name, files, eval_files, attributes, labelled, checked });
+        }
+        // With any rating at all, so that the split does not depend on which of them are learnt.
+        let teaches = |g: &Group| match attributes.is_empty() {
+            true => !g.comparisons.is_empty(),
+            false => g.responses.iter().any(|r| !r.attributes.is_empty()),
+        };
+        let compared: Vec<Group> = groups.into_iter().filter(teaches).collect();
+        let fraction = asked.eval_fraction_or_default();
+        let (train, eval) = match fraction > 0.0 {
+            true => split_by_prompt(compared, fraction, asked.seed.unwrap_or(42)),
+            false => (compared, Vec::new()),
+        };
+        let eval_name = format!("{:.0} % of the prompts, held out", 100.0 * fraction);
+        let (files, eval_files) = (loaded.files, Vec::new());
+        Ok(Self { train, eval, eval_name, files, eval_files, attributes, labelled, checked })
+    }
+
+    pub fn held_out(&self, encoder: &Encoder) -> anyhow::Result<Option<HeldOut>> {
+        if self.eval.iter().all(|g| g.comparisons.is_empty() && !is_rated(g, &self.attributes)) {
+            return Ok(None);
+        }
+        Ok(Some(HeldOut::encode(&self.eval_name, self.eval.clone(), encoder)?))
+    }
+}
+
+/// Says when prompts of the evaluation data are trained on: its figures would be too good.
+fn warn_of_leak(train: &[Group], eval: &[Group], global: &Global) {
+    let trained: HashSet<_> = train.iter().map(Group::prompt_key).collect();
+    let shared = eval.iter().filter(|group| trained.contains(&group.prompt_key())).count();
+    if shared > 0 {
+        note(
+            global,
+            &format!(
+                "warning: {shared} of {} prompts of --eval are also trained on, so the held-out figures are too good; `kudos check DATA --eval FILE` lists them",
+                eval.len()
+            ),
+        );
+    }
+}
+
+/// States each unusable row, or the first few of many.
+pub fn report_problems(loaded: &Loaded, global: &Global) {
+    const SHOWN: usize = 5;
+    for problem in loaded.problems.iter().take(SHOWN) {
+        note(global, &format!("not used: {problem}"));
+    }
+    if loaded.problems.len() > SHOWN {
+        let left = loaded.problems.len() - SHOWN;
+        note(global, &format!("not used: {left} more rows; `kudos check` lists them all"));
+    }
+}
+
+pub(super) fn trained_on(file: &FileInfo) -> TrainedOn {
+    TrainedOn { file: file.file.clone(), sha256: file.sha256.clone(), groups: file.groups, pairs: file.pairs }
+}
+
+/// What a resumed run must share with the one that was killed.
+pub(super) fn fingerprint(data: &Data, args: &Args, encoder: &Encoder) -> String {
+    let hashes: Vec<_> = data.files.iter().chain(&data.eval_files).map(|f| f.sha256.as_str()).collect();
+    let encode = serde_json::to_string(encoder.settings()).expect("plain data");
+    format!("{} {encode} {} new_head={}", args.base, hashes.join(" "), args.new_head)
+}
