@@ -9,7 +9,7 @@ use kudos::models::{
 };
 use kudos::nn::{Batch, Gradients, Mode, Packed, Precision, Storage, Tape, Weights};
 use kudos::text::Encoded;
-use kudos::train::{Asked, Example, Judged, Loss, Optimizer, Recipe, Trainer, group_loss};
+use kudos::train::{Asked, Example, Extent, Judged, Loss, Optimizer, Recipe, Start, Trainer, group_loss};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -272,6 +272,28 @@ fn renewed_layers_are_new_and_the_others_are_not() {
     }
 }
 
+/// A pooler that pretraining never touched lets the first token through; a trained one, and DistilBERT's rectifier, stay.
+#[test]
+fn an_untrained_head_opens_where_tanh_follows() {
+    for name in TRAINED {
+        let (mut model, ..) = case(name);
+        let before = model.parameters.values.clone();
+        assert!(!model.open_head(), "{name}: its biases are trained");
+        assert_eq!(model.parameters.values, before, "{name}");
+        let dense = ["bert.pooler.dense", "pre_classifier", "classifier.dense"];
+        let specs = model.parameters.specs().to_vec();
+        let span =
+            |end: &str| specs.iter().find(|s| dense.iter().any(|d| s.name == format!("{d}.{end}"))).unwrap().span;
+        model.parameters.values[span("bias").range()].fill(0.0);
+        let opened = model.open_head();
+        assert_eq!(opened, name != "distilbert", "{name}");
+        let hidden = model.config.hidden;
+        let weight = model.parameters.values[span("weight").range()].iter().enumerate();
+        let is_identity = weight.into_iter().all(|(i, w)| *w == if i / hidden == i % hidden { 1.0 } else { 0.0 });
+        assert_eq!(is_identity, opened, "{name}");
+    }
+}
+
 /// Every weight within 1e-4 of the golden, relative to the largest of its tensor.
 fn assert_weights(model: &Model, expected: &Expected, prefix: &str, what: &str) {
     for spec in model.parameters.specs() {
@@ -316,7 +338,8 @@ fn ten_steps_follow_trl() {
             no_shuffle: Some(true),
             ..Asked::default()
         };
-        let extent = kudos::train::Extent { visits: 40, responses: 80, pairs: 40, held_out: false, new_head: false };
+        let start = Start { new_head: false, width: 32 };
+        let extent = Extent { visits: 40, responses: 80, pairs: 40, held_out: false, start };
         let settings = asked.decide(extent).unwrap();
         let mut trainer =
             Trainer::new(model, settings, pairs(&expected), None, out.path().into(), String::new()).unwrap();

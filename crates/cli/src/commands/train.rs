@@ -22,7 +22,7 @@ use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::Encoder;
 use kudos::train::{
-    Asked, Example, Extent, FoldOptions, FoldResult, JudgeFiles, Recipe, Settings, Trainer, write_judge,
+    Asked, Example, Extent, FoldOptions, FoldResult, JudgeFiles, Recipe, Settings, Start, Trainer, write_judge,
 };
 use outcome::{conclude, print_json, write_report};
 use progress::{announce, watch};
@@ -52,13 +52,13 @@ pub struct Args {
     /// bradley-terry or plackett-luce [default: bradley-terry]
     #[arg(long, value_parser = choice::<kudos::train::Loss>, value_name = "NAME")]
     loss: Option<kudos::train::Loss>,
-    /// Optimizer steps [default: 3 epochs, and at least 100 steps unless --recipe trl]
+    /// Optimizer steps [default: 3 epochs, and at least 200 steps unless --recipe trl]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_steps: Option<u64>,
     /// Passes over the data
     #[arg(long, value_name = "X")]
     epochs: Option<f64>,
-    /// Groups a batch [default: as many as have about 8 responses, at most 4; trl: 4 pairs]
+    /// Groups a batch [default: as many as have about 4 responses; trl: 4 pairs]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
     /// Batches a step [default: 1]
@@ -67,7 +67,7 @@ pub struct Args {
     /// Most responses of a group that are encoded together; larger groups are visited in parts [default: 8]
     #[arg(long, value_name = "K")]
     group_size: Option<usize>,
-    /// Peak learning rate [default: 5e-5]
+    /// Peak learning rate [default: 5e-5; with a new head on a base narrower than 768, up to 1e-4]
     #[arg(long, value_name = "X")]
     learning_rate: Option<f64>,
     /// Factor on the learning rate from each layer to the one below it [default: 1, the same for all]
@@ -112,7 +112,7 @@ pub struct Args {
     /// Share of the prompts to hold out when there is no --eval [default: 0.2; trl: 0]
     #[arg(long, value_name = "X", conflicts_with = "eval")]
     eval_fraction: Option<f64>,
-    /// Steps between evaluations [default: a tenth of the steps]
+    /// Steps between evaluations [default: a tenth of the steps, and at least a third of an epoch]
     #[arg(long, value_name = "N")]
     eval_every: Option<u64>,
     /// Stop after N evaluations without a lower held-out loss
@@ -221,11 +221,12 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         Some(rated) => Example::encode_rated(&data.train, rated, &encoder)?,
     };
     let new_head = head == ClassifierSource::New;
-    let extent = Extent::of(&examples, asked.group_size_or_default(), held_out.is_some(), new_head);
+    let start = Start { new_head, width: model.config.hidden };
+    let extent = Extent::of(&examples, asked.group_size_or_default(), held_out.is_some(), start);
     let decided = asked.decide(extent)?;
     let settings = Settings { head_first: decided.head_first && rated.is_none(), attributes: rated, ..decided };
     let fingerprint = fingerprint(&data, args, &encoder);
-    let folds = train_folds(args, (&asked, settings.max_steps), &data, &encoder, global)?;
+    let folds = train_folds(args, (&asked, start, settings.max_steps), &data, &encoder, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     check_precision(&asked, &trainer)?;
     announce(&trainer, &data, head, global);
@@ -284,7 +285,7 @@ fn check_precision(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
 /// The folds, if they are asked for and were not finished before the run that is continued.
 fn train_folds(
     args: &Args,
-    (asked, judge_steps): (&Asked, u64),
+    (asked, start, judge_steps): (&Asked, Start, u64),
     data: &Data,
     encoder: &Encoder,
     global: &Global,
@@ -296,8 +297,8 @@ fn train_folds(
     }
     let base = resolve(&args.base)?;
     let eval = (!args.eval.is_empty()).then_some(data.eval.as_slice());
-    let (base, dir, new_head) = (base.as_path(), args.output.as_path(), args.new_head);
-    let options = FoldOptions { labelled, eval, encoder, asked, base, new_head, folds: count.into(), dir };
+    let (base, dir) = (base.as_path(), args.output.as_path());
+    let options = FoldOptions { labelled, eval, encoder, asked, base, start, folds: count.into(), dir };
     folds::run(options, judge_steps, global).map(Some)
 }
 

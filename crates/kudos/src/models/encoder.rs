@@ -301,6 +301,20 @@ impl Model {
         }
     }
 
+    /// Makes the head's first layer, between the first token and the output, the identity if it was never trained: its
+    /// biases are all 0. A random one hides most of what the encoder says of a response (docs/experiments.md). Only where
+    /// tanh follows; a rectifier (DistilBERT) would cut half of the identity away. True if the layer was changed.
+    pub fn open_head(&mut self) -> bool {
+        let LinearSpec { weight, bias, inputs, .. } = self.wiring.head_dense;
+        let untrained = self.parameters.values[bias.range()].iter().all(|b| *b == 0.0);
+        let opens = untrained && names(self.config.family).head_activation == Activation::Tanh;
+        if opens {
+            let weights = self.parameters.values[weight.range()].chunks_exact_mut(inputs).enumerate();
+            weights.for_each(|(i, row)| row.iter_mut().enumerate().for_each(|(j, w)| *w = f32::from(u8::from(i == j))));
+        }
+        opens
+    }
+
     /// True for the tensors of the head's last layer.
     pub(super) fn is_output(&self, name: &str) -> bool {
         let rest = name.strip_prefix(names(self.config.family).head_out);

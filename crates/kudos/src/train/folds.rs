@@ -8,10 +8,10 @@
 //! starts again: it is not resumed.
 
 use super::examples::encode_groups;
-use super::{Asked, Event, Example, Extent, HeldOut, Settings, SettingsError, TrainError, Trainer};
+use super::{Asked, Event, Example, Extent, HeldOut, Settings, SettingsError, Start, TrainError, Trainer};
 use crate::data::{Comparison, Group, Loaded, Location, held_out_by_prompt, prompt_folds};
 use crate::eval::{Analysis, EvalOptions, JudgedPair, LearningPoint, Rate, evaluate, excerpt, fit_temperature};
-use crate::models::{ClassifierSource, JudgeError, LoadOptions, load};
+use crate::models::{JudgeError, LoadOptions, load};
 use crate::text::{Encoded, Encoder};
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
@@ -56,8 +56,8 @@ pub struct FoldOptions<'a> {
     pub asked: &'a Asked,
     /// Directory of the base.
     pub base: &'a Path,
-    /// Make a new head even where the base has one.
-    pub new_head: bool,
+    /// What it is: its width, and whether it gets a new head.
+    pub start: Start,
     /// Number of folds.
     pub folds: usize,
     /// The judge's directory; `run/folds` in it is used and removed.
@@ -168,7 +168,7 @@ impl<'a> Folds<'a> {
         let (train, held_out) = self.split(part, fraction, seed);
         let examples = self.examples(&train);
         let evaluates = self.options.eval.is_some() || !held_out.is_empty();
-        let extent = Extent::of(&examples, self.options.asked.group_size_or_default(), evaluates, true);
+        let extent = Extent::of(&examples, self.options.asked.group_size_or_default(), evaluates, self.options.start);
         let mut settings = self.options.asked.decide(extent)?;
         settings.save_every = 0;
         Ok(Job { fold, quarters, train, held_out, settings })
@@ -239,11 +239,11 @@ impl<'a> Folds<'a> {
         job: &Job,
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<Vec<(usize, Vec<f32>)>, FoldError> {
-        let FoldOptions { asked, new_head, base, .. } = self.options;
-        let (model, head) = load(base, LoadOptions::Base { seed: seed(asked), new_head }).map_err(JudgeError::from)?;
+        let FoldOptions { asked, start, base, .. } = self.options;
+        let from = LoadOptions::Base { seed: seed(asked), new_head: start.new_head };
+        let (model, _) = load(base, from).map_err(JudgeError::from)?;
         let dir = self.work_dir().join(format!("{}-{}of4", job.fold + 1, job.quarters));
-        let settings = Settings { new_head: head == ClassifierSource::New, ..job.settings.clone() };
-        let examples = self.examples(&job.train);
+        let (settings, examples) = (job.settings.clone(), self.examples(&job.train));
         let mut trainer = Trainer::new(model, settings, examples, self.held_out(job), dir.clone(), String::new())?;
         let finished = trainer.run(&mut |event| match event {
             Event::Step(metrics) => watch(metrics.step),

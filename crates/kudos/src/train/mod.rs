@@ -30,7 +30,7 @@ pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
 pub use optimizer::{Optimizer, Schedule, clip_scale};
 pub use sampler::{Visit, epoch};
-pub use settings::{Asked, Extent, Recipe, Settings, SettingsError};
+pub use settings::{Asked, Extent, Recipe, Settings, SettingsError, Start};
 
 use crate::eval::{DataReport, EvalError};
 use crate::models::{JudgeError, Model, Workspace, features_encoded, score_encoded};
@@ -201,6 +201,9 @@ impl Trainer {
         }
         settings.precision = model.precision(settings.precision);
         model.renew_top_layers(settings.renew_layers, settings.seed);
+        if settings.new_head && settings.recipe == Recipe::Default {
+            model.open_head();
+        }
         let packed = model.pack_for_training(settings.precision);
         let workspace = Workspace { packed, ..Workspace::default() };
         let gradients = Gradients::new(&model.parameters);

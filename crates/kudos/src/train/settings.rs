@@ -119,22 +119,39 @@ pub struct Extent {
     pub pairs: usize,
     /// Whether there is held-out data.
     pub held_out: bool,
-    /// Whether the base came without a head.
+    /// What the run starts from.
+    pub start: Start,
+}
+
+/// What a run starts from, as far as the recipe depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Whether the base came without a head, or with one that is replaced.
     pub new_head: bool,
+    /// Width of the base's layers.
+    pub width: usize,
 }
 
 impl Extent {
     /// Of these examples, visited in parts of at most `group_size` responses.
-    pub fn of(examples: &[Example], group_size: usize, held_out: bool, new_head: bool) -> Self {
+    pub fn of(examples: &[Example], group_size: usize, held_out: bool, start: Start) -> Self {
         let visits = epoch(examples, group_size, false, 0, 0);
         let responses = visits.iter().map(|visit| visit.members.len()).sum();
-        Self { visits: visits.len(), responses, pairs: preferred_pairs(examples), held_out, new_head }
+        Self { visits: visits.len(), responses, pairs: preferred_pairs(examples), held_out, start }
     }
 
-    /// Groups that have about as many responses as TRL's four pairs: one of eight, two of four, four pairs.
+    /// Groups that have about four responses: one of four or more, two pairs.
     fn groups_a_step(&self) -> usize {
         let mean = self.responses as f64 / self.visits.max(1) as f64;
         ((STEP_RESPONSES / mean.max(1.0)).round() as usize).clamp(1, TRL_BATCH)
+    }
+
+    /// A new head and a narrow base need larger steps: at 5e-5 a run of a hundred steps over MiniLM learnt nothing from
+    /// rankings that it learns at 1e-4 (docs/experiments.md). A judge that is trained on has less to learn and more to lose.
+    fn learning_rate(&self, trl: bool) -> f64 {
+        let narrow =
+            if self.start.new_head && !trl { (WIDTH / self.start.width.max(1) as f64).clamp(1.0, 2.0) } else { 1.0 };
+        LEARNING_RATE * narrow
     }
 }
 
@@ -148,12 +165,20 @@ pub struct SettingsError {
 }
 
 /// Fewest steps of the default recipe: with tens of rankings, three epochs would be a handful.
-const FEWEST_STEPS: u64 = 100;
+const FEWEST_STEPS: u64 = 200;
+/// Peak learning rate: of TRL's recipe, of a judge that is trained on, and of a new head from DistilBERT's width on.
+const LEARNING_RATE: f64 = 5e-5;
+/// The width for which [`LEARNING_RATE`] is meant. A new head on a narrower base takes more: at its half, twice as much.
+const WIDTH: f64 = 768.0;
 const EPOCHS: f64 = 3.0;
+/// Evaluations of a run, unless an epoch would have more than [`EVALUATIONS_AN_EPOCH`]: these read a fifth of the data each, and
+/// reading costs a third of training.
+const EVALUATIONS: u64 = 10;
+const EVALUATIONS_AN_EPOCH: u64 = 3;
 /// Pairs a batch of TRL's recipe.
 const TRL_BATCH: usize = 4;
 /// Responses a step of the default recipe, about. More would be fewer steps of the same texts (docs/experiments.md).
-const STEP_RESPONSES: f64 = 8.0;
+const STEP_RESPONSES: f64 = 4.0;
 /// Below this many pairs the default recipe fits the head on frozen features first.
 const FEW_PAIRS: usize = 500;
 
@@ -179,8 +204,10 @@ impl Asked {
         let trl = recipe == Recipe::Trl;
         let batch_size = self.batch_size.unwrap_or_else(|| if trl { TRL_BATCH } else { extent.groups_a_step() });
         let accumulate = self.accumulate.unwrap_or(1);
-        let max_steps = self.max_steps.unwrap_or_else(|| self.steps(extent.visits, batch_size * accumulate, trl));
-        let eval_every = self.eval_every.unwrap_or((max_steps / 10).max(1));
+        let an_epoch = extent.visits.div_ceil(batch_size * accumulate) as u64;
+        let max_steps = self.max_steps.unwrap_or_else(|| self.steps(an_epoch, trl));
+        let eval_every =
+            self.eval_every.unwrap_or((max_steps / EVALUATIONS).max(an_epoch / EVALUATIONS_AN_EPOCH).max(1));
         Ok(Settings {
             recipe,
             loss: self.loss.unwrap_or(Loss::BradleyTerry),
@@ -188,7 +215,7 @@ impl Asked {
             batch_size,
             accumulate,
             group_size: self.group_size_or_default(),
-            learning_rate: self.learning_rate.unwrap_or(5e-5),
+            learning_rate: self.learning_rate.unwrap_or_else(|| extent.learning_rate(trl)),
             layer_decay: self.layer_decay.unwrap_or(1.0),
             renew_layers: self.renew_layers.unwrap_or(0),
             schedule: self.schedule.unwrap_or(Schedule::Linear),
@@ -205,14 +232,13 @@ impl Asked {
             save_every: self.save_every.unwrap_or(100),
             keep_best: extent.held_out && !trl,
             head_first: self.head_first.unwrap_or(!trl && extent.pairs < FEW_PAIRS),
-            new_head: extent.new_head,
+            new_head: extent.start.new_head,
             attributes: None,
         })
     }
 
-    fn steps(&self, visits: usize, visits_a_step: usize, trl: bool) -> u64 {
-        let an_epoch = visits.div_ceil(visits_a_step) as f64;
-        let steps = (self.epochs.unwrap_or(EPOCHS) * an_epoch).ceil() as u64;
+    fn steps(&self, an_epoch: u64, trl: bool) -> u64 {
+        let steps = (self.epochs.unwrap_or(EPOCHS) * an_epoch as f64).ceil() as u64;
         if trl || self.epochs.is_some() { steps.max(1) } else { steps.max(FEWEST_STEPS) }
     }
 
@@ -264,30 +290,51 @@ impl Asked {
 mod tests {
     use super::*;
 
+    const START: Start = Start { new_head: true, width: 768 };
+
     fn extent(visits: usize) -> Extent {
-        Extent { visits, responses: 4 * visits, pairs: 6 * visits, held_out: true, new_head: true }
+        Extent { visits, responses: 4 * visits, pairs: 6 * visits, held_out: true, start: START }
     }
 
     #[test]
     fn recipes_differ_where_they_should() {
         let decide = |recipe| Asked { recipe: Some(recipe), ..Asked::default() }.decide(extent(40)).unwrap();
         let (default, trl) = (decide(Recipe::Default), decide(Recipe::Trl));
-        assert_eq!((default.max_steps, trl.max_steps), (100, 30));
-        assert_eq!((default.batch_size, trl.batch_size), (2, 4));
-        assert_eq!((default.warmup_steps, trl.warmup_steps), (10, 0));
+        assert_eq!((default.max_steps, trl.max_steps), (200, 30));
+        assert_eq!((default.batch_size, trl.batch_size), (1, 4));
+        assert_eq!((default.warmup_steps, trl.warmup_steps), (20, 0));
         assert_eq!((default.center_coefficient, trl.center_coefficient), (0.01, 0.0));
         assert!(default.keep_best && !trl.keep_best);
         assert_eq!((default.learning_rate, trl.learning_rate, default.seed), (5e-5, 5e-5, 42));
     }
 
     #[test]
-    fn a_step_has_about_eight_responses() {
+    fn a_step_has_about_four_responses() {
         let batch = |responses| {
             let extent = Extent { responses, ..extent(100) };
             Asked::default().decide(extent).unwrap().batch_size
         };
-        assert_eq!([200, 300, 400, 533, 800].map(batch), [4, 3, 2, 2, 1]);
-        assert_eq!(Extent::of(&[], 8, false, true).groups_a_step(), TRL_BATCH);
+        assert_eq!([200, 300, 400, 533, 800].map(batch), [2, 1, 1, 1, 1]);
+        assert_eq!(Extent::of(&[], 8, false, START).groups_a_step(), TRL_BATCH);
+    }
+
+    #[test]
+    fn an_epoch_is_evaluated_three_times_and_a_run_ten() {
+        let every = |epochs| Asked { epochs: Some(epochs), ..Asked::default() }.decide(extent(300)).unwrap().eval_every;
+        assert_eq!([0.1, 1.0, 3.0, 10.0].map(every), [100, 100, 100, 300]);
+    }
+
+    #[test]
+    fn a_new_head_on_a_narrow_base_takes_larger_steps() {
+        let rate = |new_head, width, recipe| {
+            let extent = Extent { start: Start { new_head, width }, ..extent(100) };
+            Asked { recipe, ..Asked::default() }.decide(extent).unwrap().learning_rate
+        };
+        for (width, expected) in [(32, 1e-4), (384, 1e-4), (512, 7.5e-5), (768, 5e-5), (1024, 5e-5)] {
+            assert!((rate(true, width, None) - expected).abs() < 1e-12, "{width}");
+        }
+        assert_eq!(rate(false, 384, None), 5e-5);
+        assert_eq!(rate(true, 384, Some(Recipe::Trl)), 5e-5);
     }
 
     #[test]
