@@ -9,6 +9,10 @@
 use super::{Scored, mean};
 
 const BINS: usize = 10;
+/// Ends of the temperature, and parts of the way between them (in its logarithm) that are tried first.
+const LOWEST: f64 = 0.01;
+const HIGHEST: f64 = 100.0;
+const GRID: u32 = 74;
 
 /// A comparison as the judge sees it.
 pub(super) struct Forecast {
@@ -53,17 +57,25 @@ fn log_sigmoid(x: f64) -> f64 {
 ///
 /// The ends stand for "no finite one is best": 1/100 when the judge is right everywhere, 100 when it
 /// is no better than chance. `None` without comparisons or when all margins are 0.
-pub(super) fn best_temperature(forecasts: &[Forecast]) -> Option<f32> {
+///
+/// `doubt` weighs ½·(ln T)² against the log loss of one comparison: how strongly T is expected near 1. 0 lets the
+/// comparisons alone decide; with 1 a few of them move T little, and no number of right ones drives it to its end.
+pub(super) fn best_temperature(forecasts: &[Forecast], doubt: f64) -> Option<f32> {
     forecasts.iter().find(|f| f.logit != 0.0)?;
-    let loss = |temperature: f64| -> f64 {
+    let loss = |log_temperature: f64| -> f64 {
+        let temperature = log_temperature.exp();
         let scaled = forecasts.iter().map(|f| Forecast { logit: f.logit / temperature, target: f.target });
-        scaled.map(|f| negative_log_likelihood(&f)).sum()
+        scaled.map(|f| negative_log_likelihood(&f)).sum::<f64>() + 0.5 * doubt * log_temperature.powi(2)
     };
-    // The loss is convex in 1/T, so it has one valley in ln T, which thirds close in on.
-    let (mut low, mut high) = (0.01_f64.ln(), 100_f64.ln());
+    // The loss of the comparisons is convex in 1/T, so it has one valley in ln T; the doubt could add one. The lowest of
+    // the points of a grid, an eighth apart, is in the right one, and thirds close in on its bottom.
+    let grid = (0..=GRID).map(|i| LOWEST.ln() + f64::from(i) * (HIGHEST / LOWEST).ln() / f64::from(GRID));
+    let near = grid.min_by(|a, b| loss(*a).total_cmp(&loss(*b)))?;
+    let step = (HIGHEST / LOWEST).ln() / f64::from(GRID);
+    let (mut low, mut high) = ((near - step).max(LOWEST.ln()), (near + step).min(HIGHEST.ln()));
     while high - low > 1e-7 {
         let (left, right) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
-        match loss(left.exp()) < loss(right.exp()) {
+        match loss(left) < loss(right) {
             true => high = right,
             false => low = left,
         }
@@ -156,13 +168,33 @@ mod tests {
 
     #[test]
     fn the_ends_of_the_temperature() {
-        let at = |logit: f64, target: f64| best_temperature(&one(logit, target));
+        let at = |logit: f64, target: f64| best_temperature(&one(logit, target), 0.0);
         assert_eq!(at(0.0, 1.0), None);
-        assert_eq!(best_temperature(&[]), None);
+        assert_eq!(best_temperature(&[], 0.0), None);
         assert!((at(2.0, 1.0).unwrap() - 0.01).abs() < 1e-4);
         assert!((at(2.0, 0.0).unwrap() - 100.0).abs() < 1e-2);
         // σ(x) = .8 at x = ln 4.
         assert!((at(3.0 * 4.0_f64.ln(), 0.8).unwrap() - 3.0).abs() < 1e-4);
+    }
+
+    /// One comparison moves a doubtful temperature a little, a thousand as far as they should; being right has no end.
+    #[test]
+    fn doubt_keeps_the_temperature_near_one() {
+        let at = |count: usize, logit: f64, target: f64| {
+            let forecasts: Vec<Forecast> = (0..count).map(|_| Forecast { logit, target }).collect();
+            best_temperature(&forecasts, 1.0).unwrap()
+        };
+        let truth = 3.0 * 4.0_f64.ln(); // σ(truth / 3) = .8
+        let few = at(1, truth, 0.8);
+        assert!(1.0 < few && few < 2.0, "{few}");
+        assert!((at(1000, truth, 0.8) - 3.0).abs() < 0.05);
+        let [right, wrong] = [at(100, 2.0, 1.0), at(100, 2.0, 0.0)];
+        assert!(0.1 < right && right < 1.0, "{right}");
+        assert!(10.0 < wrong && wrong < 50.0, "{wrong}");
+        // There the slope of the sum in ln T vanishes.
+        let (t, logit) = (f64::from(right), 2.0);
+        let slope = 100.0 * (logit / t) / (1.0 + (logit / t).exp()) + t.ln();
+        assert!(slope.abs() < 1e-3, "{slope}");
     }
 
     #[test]

@@ -54,7 +54,9 @@ pub use attributes::{AttributeMetrics, attribute_metrics};
 pub use best_of_n::BestOfN;
 pub use calibration::Bin;
 pub use compare::{JudgeComparison, McNemar, Verdict, compare};
-pub use report::{DataReport, EvalError, EvalOptions, Metrics, evaluate, fit_temperature, reliability};
+pub use report::{
+    DataReport, EvalError, EvalOptions, Metrics, evaluate, first_temperature, fit_temperature, reliability,
+};
 pub use suites::{Headline, Suite, SuiteError};
 pub use table::render_table;
 pub use verdict::{Cause, Finding, Outcome, verdict};

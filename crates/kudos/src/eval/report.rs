@@ -179,7 +179,17 @@ pub fn reliability(groups: &[Group], scores: &[Vec<f32>], temperature: f32) -> R
 /// When the scores do not fit the groups or are not finite.
 pub fn fit_temperature(groups: &[Group], scores: &[Vec<f32>]) -> Result<Option<f32>, EvalError> {
     let forecasts = calibration::forecasts(&matched(groups, scores)?, 1.0);
-    Ok(calibration::best_temperature(&forecasts))
+    Ok(calibration::best_temperature(&forecasts, 0.0))
+}
+
+/// The same for a new judge, which may have few held-out comparisons: ½·(ln T)² is added to their log loss, so that it
+/// stays near 1 until they say otherwise. 1 when [`fit_temperature`] has none.
+///
+/// # Errors
+/// As [`fit_temperature`].
+pub fn first_temperature(groups: &[Group], scores: &[Vec<f32>]) -> Result<f32, EvalError> {
+    let forecasts = calibration::forecasts(&matched(groups, scores)?, 1.0);
+    Ok(calibration::best_temperature(&forecasts, 1.0).unwrap_or(1.0))
 }
 
 fn check_temperature(temperature: f32) -> Result<(), EvalError> {

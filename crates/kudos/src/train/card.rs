@@ -1,6 +1,6 @@
 //! The model card: what a judge was trained on, how good it is, and what that does not say.
 
-use super::{Chosen, Finished, JudgeFiles, Trainer, preferred_pairs, truncated_share};
+use super::{Chosen, Finished, JudgeFiles, Measured, Trainer, preferred_pairs, truncated_share};
 use crate::eval::{DataReport, Metrics};
 use crate::models::RewardConfig;
 use std::fmt::Write;
@@ -60,7 +60,7 @@ fn data(card: &mut String, trainer: &Trainer, files: &JudgeFiles) {
 
 fn held_out(card: &mut String, finished: &Finished) {
     card.push_str("## Held-out results\n\n");
-    let Some(report) = &finished.held_out else {
+    let Some(Measured { report, .. }) = &finished.held_out else {
         card.push_str("None: nothing was held out, so nothing is known about how good this judge is.\n\n");
         return;
     };
@@ -192,7 +192,7 @@ fn name(choice: &impl serde::Serialize) -> String {
 
 fn limits(card: &mut String, finished: &Finished) {
     card.push_str("## Limits\n\nIt knows the taste of the people who ranked its data, in the kinds of prompt they ranked, and nothing about truth. ");
-    let length = finished.held_out.as_ref().and_then(length_sentence);
+    let length = finished.held_out.as_ref().and_then(|held_out| length_sentence(&held_out.report));
     card.push_str(&length.unwrap_or_default());
     card.push_str(
         "Optimising a language model hard against it will find its mistakes. Do not use it to decide about people.\n",

@@ -8,8 +8,7 @@
 //! Each member is a run of its own in `run/ensemble/N`, resumed as any run. Member 1 has the seed of a single run
 //! and is that run.
 
-use super::{Event, Finished, TrainError, Trainer, checkpoint, log};
-use crate::eval::DataReport;
+use super::{Event, Finished, Measured, TrainError, Trainer, checkpoint, log};
 use crate::nn::weights;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -107,8 +106,9 @@ fn add_to_mean(mean: &mut [f32], last: &[f32], count: usize) {
 fn settle(trainer: &mut Trainer, mean: &[f32], mut runs: Vec<Finished>) -> Result<Finished, TrainError> {
     trainer.model.parameters.values.copy_from_slice(mean);
     trainer.pack();
-    let (report, held_out_scores) = trainer.held_out_report()?;
-    let accuracy = |report: &Option<DataReport>| report.as_ref().and_then(|report| report.metrics.accuracy);
+    let average = trainer.measure()?;
+    let accuracy =
+        |held_out: &Option<Measured>| held_out.as_ref().and_then(|held_out| held_out.report.metrics.accuracy);
     let seed = trainer.settings.seed;
     let member = |(place, run): (usize, &Finished)| Member {
         seed: seed.wrapping_add(place as u64),
@@ -116,9 +116,9 @@ fn settle(trainer: &mut Trainer, mean: &[f32], mut runs: Vec<Finished>) -> Resul
         accuracy: accuracy(&run.held_out),
     };
     let members = runs.iter().enumerate().map(member).collect();
-    let ensemble = Ensemble::choose(members, accuracy(&report));
+    let ensemble = Ensemble::choose(members, accuracy(&average));
     let mut finished = match ensemble.chosen {
-        Chosen::Average => Finished { held_out: report, held_out_scores, ..runs.swap_remove(0) },
+        Chosen::Average => Finished { held_out: average, ..runs.swap_remove(0) },
         Chosen::Member(best) => {
             let path = member_dir(&trainer.dir, best).join("model.safetensors");
             checkpoint::read_weights(&path, &mut trainer.model.parameters)?;

@@ -5,7 +5,7 @@ use super::log::Evaluation;
 use super::loss::{Judged, group_loss};
 use super::settings::Settings;
 use crate::data::{Comparison, Group, Loaded};
-use crate::eval::{DataReport, EvalError, EvalOptions, attribute_metrics, evaluate};
+use crate::eval::{DataReport, EvalError, EvalOptions, attribute_metrics, evaluate, first_temperature};
 use crate::models::{AttributeHead, Input};
 use crate::text::{Encoded, Encoder, TextError};
 
@@ -152,6 +152,17 @@ pub struct HeldOut {
     pub sequences: Vec<Encoded>,
 }
 
+/// A judge on held-out data.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The figures, at the temperature.
+    pub report: DataReport,
+    /// The scores behind them: those of each group, in the order of its responses.
+    pub scores: Vec<Vec<f32>>,
+    /// What makes its margins probabilities, fitted to these comparisons.
+    pub temperature: f32,
+}
+
 impl HeldOut {
     /// Encodes held-out groups.
     ///
@@ -174,19 +185,21 @@ impl HeldOut {
         self.groups.iter().map(|g| rows.by_ref().take(g.responses.len()).collect()).collect()
     }
 
-    /// The whole report on a model's outputs: scores, or ratings of attributes.
+    /// What a model's outputs, scores or ratings of attributes, are worth.
     ///
     /// # Errors
     /// [`EvalError`] for scores that are no numbers.
-    pub fn report(&self, outputs: &[f32], head: Option<&AttributeHead>) -> Result<DataReport, EvalError> {
+    pub fn measure(&self, outputs: &[f32], head: Option<&AttributeHead>) -> Result<Measured, EvalError> {
         let scores = self.grouped(&overall(outputs, head));
-        let mut report = evaluate(&self.name, &self.groups, &scores, &EvalOptions::default())?;
+        let temperature = first_temperature(&self.groups, &scores)?;
+        let options = EvalOptions { temperature, ..EvalOptions::default() };
+        let mut report = evaluate(&self.name, &self.groups, &scores, &options)?;
         if let Some(head) = head {
             let outputs = self.grouped_outputs(outputs, head.names.len());
             report.attributes = attribute_metrics(&head.names, &self.groups, &outputs);
         }
         report.truncated = Some(self.sequences.iter().filter(|s| s.truncated).count());
-        Ok(report)
+        Ok(Measured { report, scores, temperature })
     }
 
     /// Metrics of standardised outputs `[sequences, labels]`: the accuracy is the mean over the attributes of the share of

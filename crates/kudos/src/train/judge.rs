@@ -1,6 +1,6 @@
 //! The judge directory: what `AutoModelForSequenceClassification.from_pretrained` loads, and `reward.json`.
 
-use super::{Finished, FoldResult, TrainError, Trainer, card};
+use super::{Finished, FoldResult, Measured, TrainError, Trainer, card};
 use crate::models::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
 use crate::text::{EncodeSettings, Encoder};
 use serde_json::{Map, Value};
@@ -65,11 +65,11 @@ fn training_args(settings: Value, files: &JudgeFiles, finished: &Finished) -> Va
     Value::Object(args)
 }
 
-/// The spread of the held-out scores; margins are read as they are until a temperature is fitted.
+/// The spread of the held-out scores, and the temperature fitted to them.
 fn calibration(finished: &Finished) -> Option<Calibration> {
-    let metrics = &finished.held_out.as_ref()?.metrics;
-    let (mean, std) = (metrics.score_mean?, metrics.score_std?);
-    Some(Calibration { temperature: 1.0, mean: mean as f32, std: std as f32 })
+    let Measured { report, temperature, .. } = finished.held_out.as_ref()?;
+    let (mean, std) = (report.metrics.score_mean?, report.metrics.score_std?);
+    Some(Calibration { temperature: *temperature, mean: mean as f32, std: std as f32 })
 }
 
 fn pretty(value: &Value) -> Vec<u8> {

@@ -22,7 +22,7 @@ mod step;
 pub use attributes::{AttributeError, Weights as AttributeWeights, attribute_head, attribute_loss};
 pub use checkpoint::{Best, State};
 pub use ensemble::{Chosen, Ensemble, Member, run_ensemble};
-pub use examples::{Example, HeldOut, each_pair_alone, is_rated, preferred_pairs, truncated_share};
+pub use examples::{Example, HeldOut, Measured, each_pair_alone, is_rated, preferred_pairs, truncated_share};
 pub use folds::{FoldError, FoldOptions, FoldProgress, FoldResult, Folds, Labelled, Suspect};
 pub use head::{Head, fit_head};
 pub use judge::{JudgeFiles, write_judge};
@@ -32,12 +32,11 @@ pub use optimizer::{Optimizer, Schedule, clip_scale};
 pub use sampler::{Visit, epoch};
 pub use settings::{Asked, Extent, Recipe, Settings, SettingsError, Start};
 
-use crate::eval::{DataReport, EvalError};
+use crate::eval::EvalError;
 use crate::models::{JudgeError, Model, Workspace, features_encoded, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
 use crate::text::Encoded;
-use examples::overall;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -129,9 +128,7 @@ pub struct Finished {
     /// Step whose weights the judge has.
     pub kept: u64,
     /// The judge on the held-out data.
-    pub held_out: Option<DataReport>,
-    /// The scores behind it: those of each held-out group, in the order of its responses.
-    pub held_out_scores: Vec<Vec<f32>>,
+    pub held_out: Option<Measured>,
     /// Mean accuracy on the training pairs of the last 20 steps.
     pub train_accuracy: Option<f64>,
     /// Mean training loss of the first and of the last 20 steps.
@@ -379,12 +376,11 @@ impl Trainer {
         }
         checkpoint::read_weights(&self.dir.join("model.safetensors"), &mut self.model.parameters)?;
         self.pack();
-        let (held_out, held_out_scores) = self.held_out_report()?;
+        let held_out = self.measure()?;
         Ok(Finished {
             steps: self.state.step,
             kept: self.state.best.map_or(self.state.step, |best| best.step),
             held_out,
-            held_out_scores,
             train_accuracy: self.state.late_accuracy(),
             loss: self.state.loss_ends(),
             stopped_early: self.state.step < self.settings.max_steps,
@@ -394,13 +390,11 @@ impl Trainer {
         })
     }
 
-    /// The model as it is on the held-out data, with the scores of each group.
-    fn held_out_report(&mut self) -> Result<(Option<DataReport>, Vec<Vec<f32>>), TrainError> {
-        let Some(held_out) = &self.held_out else { return Ok((None, Vec::new())) };
+    /// The model as it is on the held-out data, if there is such data.
+    fn measure(&mut self) -> Result<Option<Measured>, TrainError> {
+        let Some(held_out) = &self.held_out else { return Ok(None) };
         let outputs = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
-        let head = self.settings.attributes.as_ref();
-        let report = held_out.report(&outputs, head)?;
-        Ok((Some(report), held_out.grouped(&overall(&outputs, head))))
+        Ok(Some(held_out.measure(&outputs, self.settings.attributes.as_ref())?))
     }
 
     /// Scores of encoded texts by the model as it is.

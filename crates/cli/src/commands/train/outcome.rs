@@ -4,7 +4,7 @@ use super::super::report;
 use super::data::Data;
 use super::{Args, Global, note};
 use kudos::eval::{Analysis, AnalysisOptions, EvalOptions, Metrics, Outcome, analyse, render_table, verdict};
-use kudos::train::{Finished, FoldResult, Trainer, preferred_pairs, truncated_share};
+use kudos::train::{Finished, FoldResult, Measured, Trainer, preferred_pairs, truncated_share};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -15,21 +15,23 @@ pub(super) fn write_report(
     (trainer, finished): (&Trainer, &Finished),
     folds: Option<&FoldResult>,
 ) -> anyhow::Result<()> {
-    let options = EvalOptions::default();
+    let temperature = finished.held_out.as_ref().map_or(1.0, |held_out| held_out.temperature);
+    let options = EvalOptions { temperature, ..EvalOptions::default() };
     let mut analyses: Vec<Analysis> = Vec::new();
     if let Some(held_out) = &finished.held_out {
         let options = AnalysisOptions { eval: options, ..AnalysisOptions::default() };
-        let mut analysis = analyse(&held_out.file, &data.eval, &finished.held_out_scores, &options)?;
-        analysis.data.truncated = held_out.truncated;
-        analysis.data.attributes = held_out.attributes.clone();
+        let Measured { report, scores, .. } = held_out;
+        let mut analysis = analyse(&report.file, &data.eval, scores, &options)?;
+        analysis.data.truncated = report.truncated;
+        analysis.data.attributes = report.attributes.clone();
         if let Some((folds, labelled)) = folds.zip(data.labelled.as_ref()) {
             folds.add_to(&mut analysis, labelled);
         }
         analyses.push(analysis);
     }
     let caution = finished.chosen_by_held_out.then(|| {
-        "The weights are those of the step with the lowest held-out loss, so these figures are slightly optimistic: \
-         evaluate on prompts that were used for neither."
+        "The weights are those of the step with the lowest held-out loss, and the temperature was fitted to the same \
+         prompts, so these figures are slightly optimistic: evaluate on prompts that were used for neither."
             .to_owned()
     });
     let about = report::About {
@@ -61,7 +63,7 @@ pub(super) fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, glob
         note(global, &format!("stopped after step {}: the held-out loss no longer fell", finished.steps));
     }
     match &finished.held_out {
-        Some(report) => {
+        Some(Measured { report, .. }) => {
             note(global, &render_table(std::slice::from_ref(report)));
             // Ratings without an order have no accuracy to explain.
             if report.metrics.pairs > 0 {
@@ -92,7 +94,7 @@ fn explain(trainer: &Trainer, finished: &Finished, held_out: &Metrics, global: &
 
 /// What `--json` prints: the held-out report as `kudos eval` has it, and how the run went.
 pub(super) fn print_json(args: &Args, data: &Data, finished: &Finished, folds: Option<&FoldResult>) {
-    let report: Vec<_> = finished.held_out.iter().collect();
+    let report: Vec<_> = finished.held_out.iter().map(|held_out| &held_out.report).collect();
     let folds = folds.zip(data.labelled.as_ref()).map(|(folds, labelled)| folds.summary(labelled));
     let (judge, kept_step, ensemble) = (&args.output, finished.kept, &finished.ensemble);
     outln!(

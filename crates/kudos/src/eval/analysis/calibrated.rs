@@ -40,7 +40,7 @@ pub struct CalibrationSection {
 
 pub(super) fn section(material: &Material) -> CalibrationSection {
     let at = |temperature| calibrated(&calibration::forecasts(&material.data, temperature));
-    let fitted = |data: &[Scored]| calibration::best_temperature(&calibration::forecasts(data, 1.0));
+    let fitted = |data: &[Scored]| calibration::best_temperature(&calibration::forecasts(data, 1.0), 0.0);
     let fold_temperatures = material.folds.as_ref().and_then(|folds| {
         let without = |fold| fitted(&of_folds(material, folds, |f| f != fold));
         (0..FOLDS).into_par_iter().map(without).collect::<Option<Vec<f32>>>()
