@@ -193,7 +193,7 @@ fn an_ensemble_is_one_judge_whose_card_says_what_the_average_is_worth() {
     let (base, data) = (base(), golden().join("pairs.jsonl").display().to_string());
     let more = ["--max-steps", "12", "--eval-fraction", "0.5"];
     let output = ok(dir.path(), &train(&data, &base, "soup", &[&more[..], &["--ensemble", "3"]].concat()));
-    assert!(said(&output).contains("3 runs, held-out accuracy"), "{}", said(&output));
+    assert!(said(&output).contains("3 runs, held-out log loss"), "{}", said(&output));
     ok(dir.path(), &train(&data, &base, "one", &more));
     let size = |judge: &str| std::fs::metadata(dir.path().join(judge).join("model.safetensors")).unwrap().len();
     assert_eq!(size("soup"), size("one"), "a judge of the same size");

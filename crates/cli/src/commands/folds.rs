@@ -99,17 +99,17 @@ pub fn ensemble(trainer: &mut Trainer, members: usize, resume: bool, global: &Gl
 
 fn ensemble_line(finished: &Finished) -> Option<String> {
     let ensemble = finished.ensemble.as_ref()?;
-    let figure = |accuracy: Option<f64>| accuracy.map_or("–".into(), |a| format!("{a:.3}"));
-    let members: Vec<String> = ensemble.members.iter().map(|member| figure(member.accuracy)).collect();
+    let figure = |loss: Option<f64>| loss.map_or("–".into(), |loss| format!("{loss:.3}"));
+    let members: Vec<String> = ensemble.members.iter().map(|member| figure(member.held_out.log_loss)).collect();
     let kept = match ensemble.chosen {
         Chosen::Average => "the average of their weights is kept".to_owned(),
         Chosen::Member(place) => format!("run {} is kept, for their average is worse than they are", place + 1),
     };
     Some(format!(
-        "{} runs, held-out accuracy {} (mean {}); of the average {}: {kept}",
+        "{} runs, held-out log loss {} (mean {}); of the average {}: {kept}",
         ensemble.members.len(),
         members.join(", "),
-        figure(ensemble.mean_accuracy()),
-        figure(ensemble.average)
+        figure(ensemble.mean().log_loss),
+        figure(ensemble.average.log_loss)
     ))
 }

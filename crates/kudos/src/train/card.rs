@@ -1,6 +1,6 @@
 //! The model card: what a judge was trained on, how good it is, and what that does not say.
 
-use super::{Chosen, Finished, JudgeFiles, Measured, Trainer, preferred_pairs, truncated_share};
+use super::{Chosen, Figures, Finished, JudgeFiles, Measured, Trainer, preferred_pairs, truncated_share};
 use crate::eval::{DataReport, Metrics};
 use crate::models::RewardConfig;
 use std::fmt::Write;
@@ -152,6 +152,7 @@ fn settings(card: &mut String, trainer: &Trainer, finished: &Finished) {
 /// What an ensemble and folds found, if they were asked for.
 fn several_runs(card: &mut String, finished: &Finished, files: &JudgeFiles) {
     let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.3}"));
+    let figures = |figures: &Figures| format!("{} | {}", number(figures.accuracy), number(figures.log_loss));
     if let Some(ensemble) = &finished.ensemble {
         let kept = match ensemble.chosen {
             Chosen::Average => "The weights are the average of all runs (a model soup).".to_owned(),
@@ -159,12 +160,12 @@ fn several_runs(card: &mut String, finished: &Finished, files: &JudgeFiles) {
                 format!("The average is worse than its members, so the weights are run {}'s.", place + 1)
             }
         };
-        card.push_str("Several runs from the same start, each in an order of its own:\n\n| run | seed | step | held-out accuracy |\n|---|---|---|---|\n");
+        card.push_str("Several runs from the same start, each in an order of its own:\n\n| run | seed | step | held-out accuracy | log loss |\n|---|---|---|---|---|\n");
         for (place, member) in ensemble.members.iter().enumerate() {
-            let _ =
-                writeln!(card, "| {} | {} | {} | {} |", place + 1, member.seed, member.step, number(member.accuracy));
+            let figures = figures(&member.held_out);
+            let _ = writeln!(card, "| {} | {} | {} | {figures} |", place + 1, member.seed, member.step);
         }
-        let (mean, average) = (number(ensemble.mean_accuracy()), number(ensemble.average));
+        let (mean, average) = (figures(&ensemble.mean()), figures(&ensemble.average));
         let _ = writeln!(
             card,
             "| mean of the runs | | | {mean} |\n| average of their weights | | | {average} |\n\n{kept}\n"

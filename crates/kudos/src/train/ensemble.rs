@@ -2,8 +2,8 @@
 //!
 //! Runs that start from the same weights, head included, and differ in the order of their data alone end in one
 //! valley of the loss, where the mean of their weights is usually at least as good as they are ("model soups",
-//! Wortsman et al. 2022). That is not always so, so it is measured: the average is kept when its held-out accuracy
-//! is not below the mean of the members', else the best member. The judge has the size of one.
+//! Wortsman et al. 2022). That is not always so, so it is measured: the average is kept when its held-out log loss
+//! is not above the mean of the members', else the best member. The judge has the size of one.
 //!
 //! Each member is a run of its own in `run/ensemble/N`, resumed as any run. Member 1 has the seed of a single run
 //! and is that run.
@@ -13,6 +13,22 @@ use crate::nn::weights;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+/// Weights on the held-out data; nothing where there is none, or no order in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Figures {
+    /// Share of the pairs in the right order.
+    pub accuracy: Option<f64>,
+    /// Log loss at the temperature that suits these weights. It decides.
+    pub log_loss: Option<f64>,
+}
+
+impl Figures {
+    fn of(held_out: Option<&Measured>) -> Self {
+        let metrics = held_out.map(|held_out| &held_out.report.metrics);
+        metrics.map_or(Self::default(), |metrics| Self { accuracy: metrics.accuracy, log_loss: metrics.log_loss })
+    }
+}
+
 /// One run of an ensemble.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Member {
@@ -20,8 +36,9 @@ pub struct Member {
     pub seed: u64,
     /// Step whose weights it brings.
     pub step: u64,
-    /// Held-out accuracy of these.
-    pub accuracy: Option<f64>,
+    /// These on the held-out data.
+    #[serde(flatten)]
+    pub held_out: Figures,
 }
 
 /// Whose weights the judge has.
@@ -39,27 +56,30 @@ pub enum Chosen {
 pub struct Ensemble {
     /// Its runs.
     pub members: Vec<Member>,
-    /// Held-out accuracy of the average of their weights.
-    pub average: Option<f64>,
+    /// The average of their weights on the held-out data.
+    pub average: Figures,
     /// Whose weights were kept.
     pub chosen: Chosen,
 }
 
 impl Ensemble {
-    /// Mean held-out accuracy of the members.
-    pub fn mean_accuracy(&self) -> Option<f64> {
-        let known: Option<Vec<f64>> = self.members.iter().map(|member| member.accuracy).collect();
-        known.map(|known| known.iter().sum::<f64>() / known.len() as f64)
+    /// Means of the members' figures.
+    pub fn mean(&self) -> Figures {
+        let mean = |figure: fn(&Figures) -> Option<f64>| {
+            let known: Option<Vec<f64>> = self.members.iter().map(|member| figure(&member.held_out)).collect();
+            known.map(|known| known.iter().sum::<f64>() / known.len() as f64)
+        };
+        Figures { accuracy: mean(|f| f.accuracy), log_loss: mean(|f| f.log_loss) }
     }
 
     /// The average, unless the held-out pairs say that it is worse than its members are.
-    fn choose(members: Vec<Member>, average: Option<f64>) -> Self {
+    fn choose(members: Vec<Member>, average: Figures) -> Self {
         let mut ensemble = Self { members, average, chosen: Chosen::Average };
-        if let (Some(average), Some(mean)) = (average, ensemble.mean_accuracy())
-            && average < mean
+        if let (Some(average), Some(mean)) = (average.log_loss, ensemble.mean().log_loss)
+            && average > mean
         {
-            let accuracy = |member: &usize| ensemble.members[*member].accuracy.unwrap_or(0.0);
-            let best = (0..ensemble.members.len()).rev().max_by(|a, b| accuracy(a).total_cmp(&accuracy(b)));
+            let loss = |member: &usize| ensemble.members[*member].held_out.log_loss.unwrap_or(f64::INFINITY);
+            let best = (0..ensemble.members.len()).min_by(|a, b| loss(a).total_cmp(&loss(b)));
             ensemble.chosen = Chosen::Member(best.unwrap_or(0));
         }
         ensemble
@@ -107,16 +127,14 @@ fn settle(trainer: &mut Trainer, mean: &[f32], mut runs: Vec<Finished>) -> Resul
     trainer.model.parameters.values.copy_from_slice(mean);
     trainer.pack();
     let average = trainer.measure()?;
-    let accuracy =
-        |held_out: &Option<Measured>| held_out.as_ref().and_then(|held_out| held_out.report.metrics.accuracy);
     let seed = trainer.settings.seed;
     let member = |(place, run): (usize, &Finished)| Member {
         seed: seed.wrapping_add(place as u64),
         step: run.kept,
-        accuracy: accuracy(&run.held_out),
+        held_out: Figures::of(run.held_out.as_ref()),
     };
     let members = runs.iter().enumerate().map(member).collect();
-    let ensemble = Ensemble::choose(members, accuracy(&average));
+    let ensemble = Ensemble::choose(members, Figures::of(average.as_ref()));
     let mut finished = match ensemble.chosen {
         Chosen::Average => Finished { held_out: average, ..runs.swap_remove(0) },
         Chosen::Member(best) => {
@@ -184,16 +202,17 @@ mod tests {
 
     #[test]
     fn the_average_is_kept_unless_it_is_worse() {
-        let member = |accuracy| Member { seed: 1, step: 1, accuracy };
+        let figures = |log_loss| Figures { accuracy: Some(0.5), log_loss };
+        let member = |log_loss| Member { seed: 1, step: 1, held_out: figures(log_loss) };
         let cases = [
-            ([Some(0.6), Some(0.7)], Some(0.65), Chosen::Average),
-            ([Some(0.6), Some(0.7)], Some(0.64), Chosen::Member(1)),
-            ([Some(0.7), Some(0.7)], Some(0.1), Chosen::Member(0)),
+            ([Some(0.75), Some(0.5)], Some(0.625), Chosen::Average),
+            ([Some(0.75), Some(0.5)], Some(0.63), Chosen::Member(1)),
+            ([Some(0.6), Some(0.6)], Some(0.9), Chosen::Member(0)),
             ([None, None], None, Chosen::Average),
         ];
-        for (accuracies, average, chosen) in cases {
-            let found = Ensemble::choose(accuracies.map(member).to_vec(), average);
-            assert_eq!(found.chosen, chosen, "{accuracies:?} {average:?}");
+        for (losses, average, chosen) in cases {
+            let found = Ensemble::choose(losses.map(member).to_vec(), figures(average));
+            assert_eq!(found.chosen, chosen, "{losses:?} {average:?}");
         }
     }
 }

@@ -21,7 +21,7 @@ mod step;
 
 pub use attributes::{AttributeError, Weights as AttributeWeights, attribute_head, attribute_loss};
 pub use checkpoint::{Best, State};
-pub use ensemble::{Chosen, Ensemble, Member, run_ensemble};
+pub use ensemble::{Chosen, Ensemble, Figures, Member, run_ensemble};
 pub use examples::{Example, HeldOut, Measured, each_pair_alone, is_rated, preferred_pairs, truncated_share};
 pub use folds::{FoldError, FoldOptions, FoldProgress, FoldResult, Folds, Labelled, Suspect};
 pub use head::{Head, fit_head};

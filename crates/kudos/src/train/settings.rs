@@ -206,8 +206,8 @@ impl Asked {
         let accumulate = self.accumulate.unwrap_or(1);
         let an_epoch = extent.visits.div_ceil(batch_size * accumulate) as u64;
         let max_steps = self.max_steps.unwrap_or_else(|| self.steps(an_epoch, trl));
-        let eval_every =
-            self.eval_every.unwrap_or((max_steps / EVALUATIONS).max(an_epoch / EVALUATIONS_AN_EPOCH).max(1));
+        let a_third = an_epoch.div_ceil(EVALUATIONS_AN_EPOCH);
+        let eval_every = self.eval_every.unwrap_or_else(|| max_steps.div_ceil(EVALUATIONS).max(a_third));
         Ok(Settings {
             recipe,
             loss: self.loss.unwrap_or(Loss::BradleyTerry),
