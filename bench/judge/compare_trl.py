@@ -3,8 +3,9 @@
     python bench/judge/compare_trl.py --kudos target/release/kudos --data DATA/train --base MINILM --work DIR [--seeds 1,2,3]
 
 TRL's recipe is `--recipe trl`, which golden/make_trl.py shows to follow TRL's RewardTrainer step by step; its learning rate here is the
-1e-4 that TRL has as a default. Each set is trained on in part (`PARTS`), so that three seeds of both fit an hour on two cores, and measured on
-its held-out fifth (fifths.py), which neither sees: the default recipe chooses its checkpoint on a fifth of the training prompts.
+1e-4 that TRL has as a default. Each seed draws other prompts to train on (`TRAIN`) and, from those left, to measure on (`TEST`): more of
+these, because the accuracy of a few dozen prompts is mostly chance. A debate of ukpconvarg1 counts as one prompt, and half of the ten are
+trained on. The default recipe chooses its checkpoint on a fifth of the training prompts, which it does not train on.
 Writes bench/results/compare_trl.json after each run, goes on from it when it is called again, and prints a table.
 """
 
@@ -16,22 +17,31 @@ import subprocess
 import time
 from pathlib import Path
 
-from fifths import split, write
+from fifths import read, unit, write
 
 RESULTS = Path(__file__).parent.parent / "results" / "compare_trl.json"
-# Rows that are trained on, and responses a group is cut to.
-PARTS = {"ukpconvarg1": (800, None), "hh_harmless": (500, None), "qa_feedback": (120, 4), "arena_bench": (50, 4)}
+# Rows that are trained on and measured on, and responses a group is cut to.
+TRAIN = {"ukpconvarg1": (800, None), "hh_harmless": (500, None), "qa_feedback": (120, 4), "arena_bench": (50, 4)}
+TEST = {"ukpconvarg1": (5000, None), "hh_harmless": (600, None), "qa_feedback": (200, 4), "arena_bench": (150, 4)}
 RECIPES = {"default": "", "trl": "--recipe trl --learning-rate 1e-4"}
 
 
-def part(name: str, path: Path, out: Path) -> Path:
-    rows = [json.loads(line) for line in open(path, encoding="utf-8")]
-    count, responses = PARTS[name]
-    rng = random.Random(5)
-    rows = rng.sample(rows, min(count, len(rows)))
-    if responses:
-        rows = [{**row, "responses": rng.sample(row["responses"], min(responses, len(row["responses"])))} for row in rows]
-    return write(out / f"{name}.part.jsonl", rows)
+def parts(args, name: str, seed: int) -> list[Path]:
+    """What is trained on and what is measured on."""
+    rows = read(args.data, name)
+    units = sorted({unit(name, row) for row in rows})
+    rng = random.Random(seed)
+    rng.shuffle(units)
+    trained = set(units[: len(units) // 2 if name == "ukpconvarg1" else TRAIN[name][0]])
+    paths = []
+    for side, counts in (("train", TRAIN), ("test", TEST)):
+        count, responses = counts[name]
+        own = [row for row in rows if (unit(name, row) in trained) == (side == "train")]
+        own = rng.sample(own, min(count, len(own)))
+        if responses:
+            own = [{**row, "responses": rng.sample(row["responses"], min(responses, len(row["responses"])))} for row in own]
+        paths.append(write(args.work / f"{name}.{seed}.{side}.jsonl", own))
+    return paths
 
 
 def run(args, recipe: str, train: Path, test: Path, seed: int) -> dict:
@@ -45,9 +55,11 @@ def run(args, recipe: str, train: Path, test: Path, seed: int) -> dict:
     lines = [json.loads(line) for line in open(judge / "run" / "metrics.jsonl", encoding="utf-8")]
     return {
         "recipe": recipe,
+        "epochs": args.epochs,
         "seed": seed,
         "accuracy": report["accuracy"],
         "ci95": report["accuracy_ci95"],
+        "log_loss": report["log_loss"],
         "ece": report["ece"],
         "longer": report["longer_response_accuracy"],
         "steps": len(lines),
@@ -57,25 +69,25 @@ def run(args, recipe: str, train: Path, test: Path, seed: int) -> dict:
 
 
 def table(rows: list[dict]) -> str:
-    lines = ["| set | default | TRL's | difference by seed | longer wins |", "|---|---|---|---|---|"]
+    lines = ["| set | default | TRL's | difference by seed | log loss | TRL's | longer wins |", "|---|---|---|---|---|---|---|"]
     differences = []
     for name in dict.fromkeys(row["set"] for row in rows):
-        own = {(row["recipe"], row["seed"]): row["accuracy"] for row in rows if row["set"] == name}
+        own = {(row["recipe"], row["seed"]): row for row in rows if row["set"] == name}
         seeds = sorted({seed for _, seed in own if ("default", seed) in own and ("trl", seed) in own})
-        by_seed = [own["default", seed] - own["trl", seed] for seed in seeds]
-        mean = {recipe: statistics.mean(own[recipe, seed] for seed in seeds) for recipe in RECIPES}
-        differences.append(statistics.mean(by_seed))
-        longer = next(row["longer"] for row in rows if row["set"] == name)
+        by_seed = [own["default", seed]["accuracy"] - own["trl", seed]["accuracy"] for seed in seeds]
+        mean = lambda recipe, key, own=own, seeds=seeds: statistics.mean(own[recipe, seed][key] for seed in seeds)
+        differences += by_seed
         shown = ", ".join(f"{d:+.3f}" for d in by_seed)
-        lines.append(f"| {name} | {mean['default']:.3f} | {mean['trl']:.3f} | {shown} | {longer:.3f} |")
+        cells = [f"{mean(recipe, key):.3f}" for key in ("accuracy", "log_loss") for recipe in RECIPES]
+        cells = [name, *cells[:2], shown, *cells[2:], f"{mean('default', 'longer'):.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, f"\nmean difference {statistics.mean(differences):+.3f}"])
 
 
-def earlier(epochs: str) -> list[dict]:
-    """The runs of an earlier call with the same parts and epochs: this one goes on after them."""
+def earlier() -> list[dict]:
+    """The runs of earlier calls on the same parts, of any number of epochs: this one goes on after them."""
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    same = found.get("epochs") == epochs and found.get("parts") == json.loads(json.dumps(PARTS))
-    return found["runs"] if same else []
+    return found["runs"] if found.get("train") == json.loads(json.dumps(TRAIN)) else []
 
 
 def main() -> None:
@@ -86,21 +98,21 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--epochs", default="1")
-    parser.add_argument("--sets", default=",".join(PARTS))
+    parser.add_argument("--sets", default=",".join(TRAIN))
     args = parser.parse_args()
-    paths = split(args.data, args.work / "fifths")
-    rows = earlier(args.epochs)
-    done = {(row["set"], row["recipe"], row["seed"]) for row in rows}
+    args.work.mkdir(parents=True, exist_ok=True)
+    rows = earlier()
+    done = {(row["set"], row["recipe"], row["seed"]) for row in rows if row["epochs"] == args.epochs}
     for seed in map(int, args.seeds.split(",")):
         for name in args.sets.split(","):
-            train = part(name, paths[name]["train"], args.work)
+            train, test = parts(args, name, seed)
             for recipe in RECIPES:
                 if (name, recipe, seed) in done:
                     continue
-                rows.append({"set": name, **run(args, recipe, train, paths[name]["test"], seed)})
+                rows.append({"set": name, **run(args, recipe, train, test, seed)})
                 print(rows[-1], flush=True)
-                RESULTS.write_text(json.dumps({"epochs": args.epochs, "parts": PARTS, "runs": rows}, indent=1) + "\n")
-    print(table(rows))
+                RESULTS.write_text(json.dumps({"train": TRAIN, "test": TEST, "runs": rows}, indent=1) + "\n")
+    print(table([row for row in rows if row["epochs"] == args.epochs]))
 
 
 if __name__ == "__main__":
