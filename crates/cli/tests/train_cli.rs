@@ -253,6 +253,22 @@ fn eval_prints_a_table_and_writes_the_contracts_keys() {
     assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), report);
 }
 
+/// The temperature that training fitted is in `reward.json`, and `eval` on the same pairs says what training said.
+#[test]
+fn what_training_says_of_the_held_out_pairs_eval_says_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = ["--eval", &pairs(), "--max-steps", "4", "--json"];
+    let trained = ok(dir.path(), &train_args(&pairs(), &golden().display().to_string(), "judge", &more));
+    let printed = ok(dir.path(), &["eval", &pairs(), "--judge", "judge", "--json", "--quiet"]);
+    let [trained, printed]: [Value; 2] = [trained, printed].map(|text| serde_json::from_str(&text).unwrap());
+    for key in ["pairs", "accuracy", "accuracy_ci95", "log_loss", "brier", "ece", "score_mean", "score_std"] {
+        assert_eq!(trained["data"][0][key], printed["data"][0][key], "{key}");
+    }
+    let reward: Value = serde_json::from_slice(&std::fs::read(dir.path().join("judge/reward.json")).unwrap()).unwrap();
+    let temperature = reward["calibration"]["temperature"].as_f64().unwrap();
+    assert!(temperature > 0.0 && temperature != 1.0, "{temperature}");
+}
+
 #[test]
 fn a_reader_that_goes_away_is_no_panic() {
     let dir = tempfile::tempdir().unwrap();

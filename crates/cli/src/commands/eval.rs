@@ -127,8 +127,7 @@ fn with_analysis(report: &DataReport, analysis: &Analysis) -> anyhow::Result<Val
 impl Args {
     /// Options of the metrics, with the judge's own temperature.
     fn options(&self, judge: &RewardModel) -> EvalOptions {
-        let temperature = judge.reward.calibration.map_or(1.0, |c| c.temperature);
-        EvalOptions { bootstrap: self.bootstrap, seed: self.seed, temperature }
+        EvalOptions { bootstrap: self.bootstrap, seed: self.seed, temperature: judge.reward.temperature() }
     }
 
     fn load(&self, path: &Path, global: &Global) -> anyhow::Result<Loaded> {

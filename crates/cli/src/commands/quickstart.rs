@@ -6,6 +6,7 @@ use crate::display::{meter, one_line};
 use anyhow::Context;
 use kudos::data::{Content, Group, Options, OutputFormat, Reader, Writer, load_groups};
 use kudos::eval::{EvalOptions, evaluate, render_table};
+use kudos::models::RewardModel;
 use std::path::{Path, PathBuf};
 
 /// Run the whole loop on the bundled example: train, evaluate, score.
@@ -118,23 +119,25 @@ fn look_at_data(files: &Files, global: &Global) -> anyhow::Result<()> {
 }
 
 /// The groups of a file with the judge's scores of their responses.
-fn scored(file: &Path, judge: &str, global: &Global) -> anyhow::Result<(Vec<Group>, Vec<Vec<f32>>)> {
+fn scored(file: &Path, judge: &mut RewardModel, global: &Global) -> anyhow::Result<(Vec<Group>, Vec<Vec<f32>>)> {
     let groups = load_groups(&[file], &Options::default())?.groups;
-    let (scores, _) = eval::score_groups(&mut load_judge(judge, None)?, &groups, &Global { quiet: true, ..*global })?;
+    let (scores, _) = eval::score_groups(judge, &groups, &Global { quiet: true, ..*global })?;
     Ok((groups, scores))
 }
 
 fn measure(files: &Files, judge: &str, global: &Global) -> anyhow::Result<()> {
     heading(global, "Evaluate it on prompts it has not seen", "kudos eval held-out.csv --judge judge");
-    let (groups, scores) = scored(&files.held_out, judge, global)?;
+    let mut judge = load_judge(judge, None)?;
+    let (groups, scores) = scored(&files.held_out, &mut judge, global)?;
     let name = files.held_out.display().to_string();
-    out!("{}", render_table(&[evaluate(&name, &groups, &scores, &EvalOptions::default())?]));
+    let options = EvalOptions { temperature: judge.reward.temperature(), ..EvalOptions::default() };
+    out!("{}", render_table(&[evaluate(&name, &groups, &scores, &options)?]));
     Ok(())
 }
 
 fn score(files: &Files, judge: &str, global: &Global) -> anyhow::Result<()> {
     heading(global, "Score new answers", "kudos score answers.jsonl --judge judge -o scored.jsonl");
-    let (groups, scores) = scored(&files.new, judge, global)?;
+    let (groups, scores) = scored(&files.new, &mut load_judge(judge, None)?, global)?;
     let all = scores.concat();
     let low = all.iter().copied().fold(f32::INFINITY, f32::min);
     let high = all.iter().copied().fold(f32::NEG_INFINITY, f32::max);

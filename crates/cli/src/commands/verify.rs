@@ -214,7 +214,7 @@ impl<'a> Commands<'a> {
         let loaded = load_groups(&[self.dir.path().join(PAIRS)], &Options::default())?;
         let scores: Vec<Vec<f32>> =
             self.twos().map(|two| two.map(|p| self.reference.scores[p].score).to_vec()).collect();
-        let temperature = RewardConfig::read(&self.judge)?.and_then(|r| r.calibration).map_or(1.0, |c| c.temperature);
+        let temperature = RewardConfig::read(&self.judge)?.map_or(1.0, |reward| reward.temperature());
         let options = EvalOptions { bootstrap: 100, temperature, ..EvalOptions::default() };
         let expected = serde_json::to_value(evaluate(PAIRS, &loaded.groups, &scores, &options)?)?;
         let keys = ["pairs", "accuracy", "accuracy_ci95", "score_mean", "score_std", "log_loss"];

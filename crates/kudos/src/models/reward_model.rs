@@ -131,6 +131,11 @@ impl RewardConfig {
         Self { format: 1, encode, base, data, recipe, calibration: None, attributes: None }
     }
 
+    /// What divides a margin before it is read as a probability: 1 until a temperature is fitted.
+    pub fn temperature(&self) -> f32 {
+        self.calibration.map_or(1.0, |calibration| calibration.temperature)
+    }
+
     /// Reads `reward.json` of a judge directory; `None` when there is none.
     ///
     /// # Errors
