@@ -77,11 +77,8 @@ fn held_out(card: &mut String, finished: &Finished) {
     if !report.attributes.is_empty() {
         card.push_str(&attribute_table(report));
     }
-    if finished.chosen_by_held_out {
-        card.push_str(
-            "The weights are those of the evaluated step with the lowest held-out loss, so these figures are \
-             slightly optimistic: evaluate on prompts that were used for neither.\n\n",
-        );
+    if let Some(caution) = finished.caution() {
+        let _ = writeln!(card, "{caution}\n");
     }
 }
 

@@ -144,6 +144,21 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// What the held-out data was used for, which makes its figures look better than they are.
+    pub fn caution(&self) -> Option<&'static str> {
+        self.held_out.as_ref()?;
+        Some(match self.chosen_by_held_out {
+            true => {
+                "The weights are those of the evaluated step with the lowest held-out loss, and the temperature was fitted to \
+                 the same prompts, so these figures are slightly optimistic: evaluate on prompts that were used for neither."
+            }
+            false => {
+                "The temperature was fitted to these prompts, so log loss, Brier and ECE are slightly optimistic: evaluate \
+                 on others."
+            }
+        })
+    }
+
     /// Whose weights were kept, in words.
     pub fn kept_weights(&self) -> String {
         match &self.ensemble {

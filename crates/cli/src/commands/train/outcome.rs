@@ -29,11 +29,7 @@ pub(super) fn write_report(
         }
         analyses.push(analysis);
     }
-    let caution = finished.chosen_by_held_out.then(|| {
-        "The weights are those of the step with the lowest held-out loss, and the temperature was fitted to the same \
-         prompts, so these figures are slightly optimistic: evaluate on prompts that were used for neither."
-            .to_owned()
-    });
+    let caution = finished.caution().map(str::to_owned);
     let about = report::About {
         dir: &args.output,
         name: format!("A judge trained from {}", args.base),
