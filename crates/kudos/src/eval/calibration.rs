@@ -9,10 +9,6 @@
 use super::{Scored, mean};
 
 const BINS: usize = 10;
-/// Ends of the temperature, and parts of the way between them (in its logarithm) that are tried first.
-const LOWEST: f64 = 0.01;
-const HIGHEST: f64 = 100.0;
-const GRID: u32 = 74;
 
 /// A comparison as the judge sees it.
 pub(super) struct Forecast {
@@ -58,24 +54,20 @@ fn log_sigmoid(x: f64) -> f64 {
 /// The ends stand for "no finite one is best": 1/100 when the judge is right everywhere, 100 when it
 /// is no better than chance. `None` without comparisons or when all margins are 0.
 ///
-/// `doubt` weighs ½·(ln T)² against the log loss of one comparison: how strongly T is expected near 1. 0 lets the
-/// comparisons alone decide; with 1 a few of them move T little, and no number of right ones drives it to its end.
+/// `doubt` weighs 1/T − 1 + ln T, about ½·(ln T)² near 1, against the log loss of one comparison: how strongly T is expected
+/// there. 0 lets the comparisons alone decide; with 1 a few of them move T little, and no number of right ones drives it to its end.
 pub(super) fn best_temperature(forecasts: &[Forecast], doubt: f64) -> Option<f32> {
     forecasts.iter().find(|f| f.logit != 0.0)?;
-    let loss = |log_temperature: f64| -> f64 {
-        let temperature = log_temperature.exp();
+    let loss = |temperature: f64| -> f64 {
         let scaled = forecasts.iter().map(|f| Forecast { logit: f.logit / temperature, target: f.target });
-        scaled.map(|f| negative_log_likelihood(&f)).sum::<f64>() + 0.5 * doubt * log_temperature.powi(2)
+        let doubt = doubt * (1.0 / temperature - 1.0 + temperature.ln());
+        scaled.map(|f| negative_log_likelihood(&f)).sum::<f64>() + doubt
     };
-    // The loss of the comparisons is convex in 1/T, so it has one valley in ln T; the doubt could add one. The lowest of
-    // the points of a grid, an eighth apart, is in the right one, and thirds close in on its bottom.
-    let grid = (0..=GRID).map(|i| LOWEST.ln() + f64::from(i) * (HIGHEST / LOWEST).ln() / f64::from(GRID));
-    let near = grid.min_by(|a, b| loss(*a).total_cmp(&loss(*b)))?;
-    let step = (HIGHEST / LOWEST).ln() / f64::from(GRID);
-    let (mut low, mut high) = ((near - step).max(LOWEST.ln()), (near + step).min(HIGHEST.ln()));
+    // Both are convex in 1/T, so there is one valley in ln T, which thirds close in on.
+    let (mut low, mut high) = (0.01_f64.ln(), 100_f64.ln());
     while high - low > 1e-7 {
         let (left, right) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
-        match loss(left) < loss(right) {
+        match loss(left.exp()) < loss(right.exp()) {
             true => high = right,
             false => low = left,
         }
@@ -190,10 +182,10 @@ mod tests {
         assert!((at(1000, truth, 0.8) - 3.0).abs() < 0.05);
         let [right, wrong] = [at(100, 2.0, 1.0), at(100, 2.0, 0.0)];
         assert!(0.1 < right && right < 1.0, "{right}");
-        assert!(10.0 < wrong && wrong < 50.0, "{wrong}");
-        // There the slope of the sum in ln T vanishes.
-        let (t, logit) = (f64::from(right), 2.0);
-        let slope = 100.0 * (logit / t) / (1.0 + (logit / t).exp()) + t.ln();
+        assert!(wrong > 10.0, "{wrong}");
+        // There the slope of the sum in 1/T vanishes.
+        let inverse = 1.0 / f64::from(right);
+        let slope = -100.0 * 2.0 / (1.0 + (2.0 * inverse).exp()) + 1.0 - 1.0 / inverse;
         assert!(slope.abs() < 1e-3, "{slope}");
     }
 

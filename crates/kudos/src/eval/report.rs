@@ -182,7 +182,7 @@ pub fn fit_temperature(groups: &[Group], scores: &[Vec<f32>]) -> Result<Option<f
     Ok(calibration::best_temperature(&forecasts, 0.0))
 }
 
-/// The same for a new judge, which may have few held-out comparisons: ½·(ln T)² is added to their log loss, so that it
+/// The same for a new judge, which may have few held-out comparisons: 1/T − 1 + ln T is added to their log loss, so that it
 /// stays near 1 until they say otherwise. 1 when [`fit_temperature`] has none.
 ///
 /// # Errors
