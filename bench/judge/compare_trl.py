@@ -74,6 +74,8 @@ def table(rows: list[dict]) -> str:
     for name in dict.fromkeys(row["set"] for row in rows):
         own = {(row["recipe"], row["seed"]): row for row in rows if row["set"] == name}
         seeds = sorted({seed for _, seed in own if ("default", seed) in own and ("trl", seed) in own})
+        if not seeds:
+            continue
         by_seed = [own["default", seed]["accuracy"] - own["trl", seed]["accuracy"] for seed in seeds]
         mean = lambda recipe, key, own=own, seeds=seeds: statistics.mean(own[recipe, seed][key] for seed in seeds)
         differences += by_seed

@@ -143,11 +143,11 @@ impl Extent {
     /// Groups that have about four responses: one of four or more, two pairs.
     fn groups_a_step(&self) -> usize {
         let mean = self.responses as f64 / self.visits.max(1) as f64;
-        ((STEP_RESPONSES / mean.max(1.0)).round() as usize).clamp(1, TRL_BATCH)
+        ((STEP_RESPONSES / mean.max(1.0)).round() as usize).max(1)
     }
 
-    /// A new head and a narrow base need larger steps: at 5e-5 a run of a hundred steps over MiniLM learnt nothing from
-    /// rankings that it learns at 1e-4 (docs/experiments.md). A judge that is trained on has less to learn and more to lose.
+    /// A new head and a narrow base need larger steps: at 5e-5 sixty steps over MiniLM learnt nothing from
+    /// rankings that 120 of half the responses begin to learn at 1e-4 (docs/experiments.md). A judge that is trained on has less to learn and more to lose.
     fn learning_rate(&self, trl: bool) -> f64 {
         let narrow =
             if self.start.new_head && !trl { (WIDTH / self.start.width.max(1) as f64).clamp(1.0, 2.0) } else { 1.0 };
@@ -315,7 +315,7 @@ mod tests {
             Asked::default().decide(extent).unwrap().batch_size
         };
         assert_eq!([200, 300, 400, 533, 800].map(batch), [2, 1, 1, 1, 1]);
-        assert_eq!(Extent::of(&[], 8, false, START).groups_a_step(), TRL_BATCH);
+        assert_eq!(Extent::of(&[], 8, false, START).groups_a_step(), 4);
     }
 
     #[test]
