@@ -81,7 +81,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("kudos: {error:#}");
+            eprintln!("kudos: {}", message(&error));
             ExitCode::FAILURE
         }
     }
@@ -125,9 +125,26 @@ fn run() -> anyhow::Result<()> {
     })
 }
 
+/// The error and its causes in one line; a cause that stands in what was said before it is not said twice.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.is_empty() {
+        true => cause,
+        false if said.contains(&cause) => said,
+        false => format!("{said}: {cause}"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        let cause = std::io::Error::other("the disk is on fire");
+        let error = anyhow::Error::new(cause).context("a.csv: the disk is on fire; use water").context("cannot train");
+        assert_eq!(message(&error), "cannot train: a.csv: the disk is on fire; use water");
+        assert_eq!(message(&anyhow::anyhow!("inner").context("outer")), "outer: inner");
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {
