@@ -4,10 +4,10 @@
 
 use kudos::data::Comparison;
 use kudos::models::{
-    AttributeHead, ClassifierSource, LoadOptions, Model, Weighting, Workspace, load, load_for_attributes, push,
+    AttributeHead, ClassifierSource, Config, LoadOptions, Model, Weighting, Workspace, load, load_for_attributes, push,
     score_encoded,
 };
-use kudos::nn::{Batch, Gradients, Mode, Packed, Precision, Storage, Tape, Weights};
+use kudos::nn::{Batch, Gradients, Mode, Packed, Precision, Storage, Tape, Var, Weights};
 use kudos::text::Encoded;
 use kudos::train::{Asked, Example, Extent, Judged, Loss, Optimizer, Recipe, Start, Trainer, group_loss};
 use safetensors::SafeTensors;
@@ -292,6 +292,45 @@ fn an_untrained_head_opens_where_tanh_follows() {
         let is_identity = weight.into_iter().all(|(i, w)| *w == if i / hidden == i % hidden { 1.0 } else { 0.0 });
         assert_eq!(is_identity, opened, "{name}");
     }
+}
+
+/// Where BERT's first token was never read, the head reads tanh(norm(norm(x + mean))), x the first token's state below the
+/// last layer and mean that of all tokens: states that a model of one layer less gives.
+#[test]
+fn the_opened_head_of_bert_reads_the_mean() {
+    let (mut model, _, sequences) = case("bert");
+    let mut below = Model::declare(Config { layers: model.config.layers - 1, ..model.config.clone() }).unwrap();
+    below.parameters.allocate();
+    let specs = model.parameters.specs().to_vec();
+    let span = |name: &str| specs.iter().find(|s| s.name == name).unwrap().span;
+    for spec in below.parameters.specs().to_vec() {
+        let values = &model.parameters.values[span(&spec.name).range()];
+        below.parameters.values[spec.span.range()].copy_from_slice(values);
+    }
+    model.parameters.values[span("bert.pooler.dense.bias").range()].fill(0.0);
+    assert!(model.open_head());
+    for sequence in &sequences {
+        let run = |model: &Model, build: &dyn Fn(&mut Tape, &Batch) -> Var| {
+            let (mut tape, batch) = (Tape::default(), pack(model, std::slice::from_ref(sequence)));
+            tape.start(Mode::Score, Storage::F32);
+            let out = build(&mut tape, &batch);
+            tape.forward(out, Weights { values: &model.parameters.values, packed: &Packed::default() }, &batch);
+            tape.value(out).to_vec()
+        };
+        let states = run(&below, &|tape, batch| below.hidden_states(tape, batch).full);
+        let width = model.config.hidden;
+        let mean = |i: usize| states.iter().skip(i).step_by(width).sum::<f32>() / sequence.ids.len() as f32;
+        let sum: Vec<f32> = (0..width).map(|i| states[i] + mean(i)).collect();
+        let expected: Vec<f32> = normed(&normed(&sum)).iter().map(|v| v.tanh()).collect();
+        assert_close(&run(&model, &|tape, batch| model.features(tape, batch)), &expected, 1e-5, "features");
+    }
+}
+
+/// A row less its mean, over its deviation.
+fn normed(row: &[f32]) -> Vec<f32> {
+    let mean = row.iter().sum::<f32>() / row.len() as f32;
+    let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / row.len() as f32;
+    row.iter().map(|v| (v - mean) / variance.sqrt()).collect()
 }
 
 /// Every weight within 1e-4 of the golden, relative to the largest of its tensor.

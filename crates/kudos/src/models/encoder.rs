@@ -304,15 +304,45 @@ impl Model {
     /// Makes the head's first layer, between the first token and the output, the identity if it was never trained: its
     /// biases are all 0. A random one hides most of what the encoder says of a response (docs/experiments.md). Only where
     /// tanh follows; a rectifier (DistilBERT) would cut half of the identity away. True if the layer was changed.
+    ///
+    /// BERT's pretraining reads the first token through this very layer, so where that was not trained the first token was
+    /// never read: then the last layer starts as one that gives it the mean of all tokens. RoBERTa's pretraining has no such
+    /// layer, so its absence says nothing there.
     pub fn open_head(&mut self) -> bool {
-        let LinearSpec { weight, bias, inputs, .. } = self.wiring.head_dense;
+        let LinearSpec { weight, bias, .. } = self.wiring.head_dense;
         let untrained = self.parameters.values[bias.range()].iter().all(|b| *b == 0.0);
         let opens = untrained && names(self.config.family).head_activation == Activation::Tanh;
         if opens {
-            let weights = self.parameters.values[weight.range()].chunks_exact_mut(inputs).enumerate();
-            weights.for_each(|(i, row)| row.iter_mut().enumerate().for_each(|(j, w)| *w = f32::from(u8::from(i == j))));
+            self.fill_identity(weight);
+        }
+        if opens && self.config.family == Family::Bert {
+            self.read_mean();
         }
         opens
+    }
+
+    /// Makes the last layer give the first token the mean of what all tokens have below it: queries of 0 attend to every token
+    /// alike, values pass unchanged, and the feed-forward part adds nothing until it is trained. Keys and the way up stay.
+    fn read_mean(&mut self) {
+        let last = self.wiring.layers.last().expect("a config has at least one layer").clone();
+        let [query, value] = [0, 2]
+            .map(|part| last.qkv.rows(part * last.attention_out.outputs..(part + 1) * last.attention_out.outputs));
+        for span in [query.weight, query.bias, value.bias, last.attention_out.bias, last.down.weight, last.down.bias] {
+            self.parameters.values[span.range()].fill(0.0);
+        }
+        for span in [value.weight, last.attention_out.weight] {
+            self.fill_identity(span);
+        }
+        for NormSpec { gamma, beta, .. } in [last.attention_norm, last.out_norm] {
+            self.parameters.values[gamma.range()].fill(1.0);
+            self.parameters.values[beta.range()].fill(0.0);
+        }
+    }
+
+    /// Makes a square weight the identity.
+    fn fill_identity(&mut self, weight: Span) {
+        let rows = self.parameters.values[weight.range()].chunks_exact_mut(self.config.hidden).enumerate();
+        rows.for_each(|(i, row)| row.iter_mut().enumerate().for_each(|(j, w)| *w = f32::from(u8::from(i == j))));
     }
 
     /// True for the tensors of the head's last layer.

@@ -212,10 +212,10 @@ impl Trainer {
             crate::files::remove_leftovers(directory).map_err(TrainError::io(directory))?;
         }
         settings.precision = model.precision(settings.precision);
-        model.renew_top_layers(settings.renew_layers, settings.seed);
         if settings.new_head && settings.recipe == Recipe::Default {
             model.open_head();
         }
+        model.renew_top_layers(settings.renew_layers, settings.seed); // After it: who asks for a new last layer gets one.
         let packed = model.pack_for_training(settings.precision);
         let workspace = Workspace { packed, ..Workspace::default() };
         let gradients = Gradients::new(&model.parameters);
