@@ -16,7 +16,7 @@ from pathlib import Path
 from fifths import SETS, split
 
 # The best of what docs/experiments.md had tried when the judge was made, by the program of commit 4ce07db. A later program makes another judge
-# with it: it keeps the evaluation with the lowest loss, not the highest accuracy, and starts a new head's first layer as the identity.
+# with it: it keeps the evaluation with the lowest loss, not the highest accuracy, and a new head and the layer under it start otherwise.
 RECIPE = "--epochs 1 --learning-rate 1e-4 --batch-size 4 --eval-every 250 --precision f32 --seed 42"
 FILES = [
     "config.json",
