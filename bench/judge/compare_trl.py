@@ -44,17 +44,16 @@ def parts(args, name: str, seed: int) -> list[Path]:
     return paths
 
 
-def run(args, recipe: str, train: Path, test: Path, seed: int) -> dict:
-    judge = args.work / "judge"
+def run(args, flags: str, train: Path, test: Path, seed: int, judge: Path) -> dict:
+    """Trains with these flags and measures."""
     words = ["train", train, "--base", args.base, "-o", judge, "--overwrite", "--seed", seed, "--epochs", args.epochs, "--quiet"]
     started = time.time()
-    subprocess.run([args.kudos, *map(str, words), *RECIPES[recipe].split()], check=True)
+    subprocess.run([args.kudos, *map(str, words), *flags.split()], check=True)
     seconds = time.time() - started
     words = ["eval", str(test), "--judge", str(judge), "--json", "--quiet"]
     report = json.loads(subprocess.run([args.kudos, *words], check=True, stdout=subprocess.PIPE, text=True).stdout)["data"][0]
     lines = [json.loads(line) for line in open(judge / "run" / "metrics.jsonl", encoding="utf-8")]
     return {
-        "recipe": recipe,
         "epochs": args.epochs,
         "seed": seed,
         "accuracy": report["accuracy"],
@@ -111,7 +110,8 @@ def main() -> None:
             for recipe in RECIPES:
                 if (name, recipe, seed) in done:
                     continue
-                rows.append({"set": name, **run(args, recipe, train, test, seed)})
+                found = run(args, RECIPES[recipe], train, test, seed, args.work / "judge")
+                rows.append({"set": name, "recipe": recipe, **found})
                 print(rows[-1], flush=True)
                 RESULTS.write_text(json.dumps({"train": TRAIN, "test": TEST, "runs": rows}, indent=1) + "\n")
     print(table([row for row in rows if row["epochs"] == args.epochs]))

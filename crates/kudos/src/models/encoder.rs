@@ -75,6 +75,17 @@ pub struct Model {
     wiring: Wiring,
 }
 
+/// What [`Model::open_head`] made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// Nothing: the head's first layer was trained, or no tanh follows it.
+    Nothing,
+    /// The head's first layer.
+    Head,
+    /// It and the encoder's last layer, which gives the first token the mean of all.
+    HeadAndLastLayer,
+}
+
 /// Declares parameters in wiring order.
 struct Declare<'a> {
     config: &'a Config,
@@ -303,22 +314,23 @@ impl Model {
 
     /// Makes the head's first layer, between the first token and the output, the identity if it was never trained: its
     /// biases are all 0. A random one hides most of what the encoder says of a response (docs/experiments.md). Only where
-    /// tanh follows; a rectifier (DistilBERT) would cut half of the identity away. True if the layer was changed.
+    /// tanh follows; a rectifier (DistilBERT) would cut half of the identity away. Says what was changed.
     ///
     /// BERT's pretraining reads the first token through this very layer, so where that was not trained the first token was
     /// never read: then the last layer starts as one that gives it the mean of all tokens. RoBERTa's pretraining has no such
     /// layer, so its absence says nothing there.
-    pub fn open_head(&mut self) -> bool {
+    pub fn open_head(&mut self) -> Opened {
         let LinearSpec { weight, bias, .. } = self.wiring.head_dense;
         let untrained = self.parameters.values[bias.range()].iter().all(|b| *b == 0.0);
-        let opens = untrained && names(self.config.family).head_activation == Activation::Tanh;
-        if opens {
-            self.fill_identity(weight);
+        if !untrained || names(self.config.family).head_activation != Activation::Tanh {
+            return Opened::Nothing;
         }
-        if opens && self.config.family == Family::Bert {
-            self.read_mean();
+        self.fill_identity(weight);
+        if self.config.family != Family::Bert {
+            return Opened::Head;
         }
-        opens
+        self.read_mean();
+        Opened::HeadAndLastLayer
     }
 
     /// Makes the last layer give the first token the mean of what all tokens have below it: queries of 0 attend to every token

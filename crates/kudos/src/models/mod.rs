@@ -25,7 +25,7 @@ pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load, load_for_at
 pub use config::{Config, ConfigError, Family};
 pub use decoder::{Decoder, DecoderError, DecoderHead, Wanted};
 pub use decoder_config::DecoderConfig;
-pub use encoder::Model;
+pub use encoder::{Model, Opened};
 pub use reward_model::{
     Calibration, Input, JudgeError, Rated, RewardConfig, RewardModel, Scored, TrainedOn, Workspace, check_length,
     config_of_new_judge, features_encoded, push, score_encoded,

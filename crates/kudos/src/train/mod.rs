@@ -33,7 +33,7 @@ pub use sampler::{Visit, epoch};
 pub use settings::{Asked, Extent, Recipe, Settings, SettingsError, Start};
 
 use crate::eval::EvalError;
-use crate::models::{JudgeError, Model, Workspace, features_encoded, score_encoded};
+use crate::models::{JudgeError, Model, Opened, Workspace, features_encoded, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
 use crate::text::Encoded;
@@ -177,6 +177,8 @@ impl Finished {
 pub struct Trainer {
     /// What is trained.
     pub model: Model,
+    /// What of it starts anew under a new head.
+    pub opened: Opened,
     settings: Settings,
     examples: Vec<Example>,
     held_out: Option<HeldOut>,
@@ -212,9 +214,8 @@ impl Trainer {
             crate::files::remove_leftovers(directory).map_err(TrainError::io(directory))?;
         }
         settings.precision = model.precision(settings.precision);
-        if settings.new_head && settings.recipe == Recipe::Default {
-            model.open_head();
-        }
+        let opens = settings.new_head && settings.recipe == Recipe::Default;
+        let opened = if opens { model.open_head() } else { Opened::Nothing };
         model.renew_top_layers(settings.renew_layers, settings.seed); // After it: who asks for a new last layer gets one.
         let packed = model.pack_for_training(settings.precision);
         let workspace = Workspace { packed, ..Workspace::default() };
@@ -225,6 +226,7 @@ impl Trainer {
         let visits = sampler::epoch(&examples, settings.group_size, settings.shuffle, settings.seed, 0);
         Ok(Self {
             model,
+            opened,
             settings,
             examples,
             held_out,

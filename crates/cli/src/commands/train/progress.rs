@@ -5,7 +5,7 @@ use super::data::Data;
 use super::{Global, note};
 use crate::display::Progress;
 use crate::interrupt;
-use kudos::models::ClassifierSource;
+use kudos::models::{ClassifierSource, Opened};
 use kudos::train::{Event, Finished, StepMetrics, Trainer, preferred_pairs, truncated_share};
 use std::ops::ControlFlow;
 
@@ -18,7 +18,13 @@ pub(super) fn announce(trainer: &Trainer, data: &Data, head: ClassifierSource, g
     if let Some(rated) = &settings.attributes {
         note(global, &attributes::describe(rated));
     }
-    let head = if head == ClassifierSource::New { "a new head" } else { "the base's head" };
+    let head = match (head, trainer.opened) {
+        (ClassifierSource::Checkpoint, _) => "the base's head",
+        (_, Opened::HeadAndLastLayer) if settings.renew_layers == 0 => {
+            "a new head over the mean of all tokens, which the last layer starts as"
+        }
+        _ => "a new head",
+    };
     note(
         global,
         &format!(

@@ -1,0 +1,71 @@
+"""Variants of the default recipe side by side: the same small parts of four sets, one row of flags a variant.
+
+    python bench/judge/variants.py --kudos target/release/kudos --data DATA/train --base MINILM --work DIR [--seeds 11,12] -- "" "--layers 4" …
+
+What is trained on and measured on is drawn as compare_trl.py draws it, by seeds that it does not use, so that what is chosen here is
+compared there on other draws. A variant trains on one thread, and two train side by side. Adds each run to
+bench/results/variants.json, leaves out those that are there, and prints a table of means over the seeds.
+"""
+
+import argparse
+import json
+import statistics
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from compare_trl import TRAIN, parts, run
+
+RESULTS = Path(__file__).parent.parent / "results" / "variants.json"
+
+
+def table(rows: list[dict], variants: list[str], sets: list[str], seeds: list[int]) -> str:
+    """Accuracy and log loss of each variant on each set, and their means over the sets."""
+    lines = [f"| flags | {' | '.join(sets)} | mean |", "|---" * (len(sets) + 2) + "|"]
+    for flags in variants:
+        cells = []
+        for name in sets:
+            own = [row for row in rows if (row["set"], row["flags"]) == (name, flags) and row["seed"] in seeds]
+            if own:
+                cells.append([statistics.mean(row[key] for row in own) for key in ("accuracy", "log_loss")])
+        means = [statistics.mean(column) for column in zip(*cells)]
+        shown = [f"{accuracy:.3f}, {loss:.3f}" for accuracy, loss in [*cells, means]]
+        lines.append(f"| `{flags}` | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ["--kudos", "--base"]:
+        parser.add_argument(name, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", default="11,12")
+    parser.add_argument("--epochs", default="1")
+    parser.add_argument("--sets", default=",".join(TRAIN))
+    parser.add_argument("variants", nargs="*", help="the flags of a variant, as one word each")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    sets, seeds = args.sets.split(","), [int(seed) for seed in args.seeds.split(",")]
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    done = {(row["set"], row["flags"], row["seed"], row["epochs"]) for row in rows}
+    files = {(name, seed): parts(args, name, seed) for seed in seeds for name in sets}
+    lock = threading.Lock()
+
+    def one(flags: str, name: str, seed: int) -> None:
+        judge = args.work / f"judge-{threading.get_ident()}"
+        found = {"set": name, "flags": flags, **run(args, f"{flags} --threads 1", *files[name, seed], seed, judge)}
+        with lock:
+            rows.append(found)
+            print(found, flush=True)
+            RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+
+    wanted = [(flags, name, seed) for seed in seeds for flags in args.variants for name in sets]
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(one, *run) for run in wanted if (run[1], run[0], run[2], args.epochs) not in done]:
+            future.result()
+    print(table([row for row in rows if row["epochs"] == args.epochs], args.variants, sets, seeds))
+
+
+if __name__ == "__main__":
+    main()
