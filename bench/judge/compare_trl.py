@@ -6,7 +6,8 @@ TRL's recipe is `--recipe trl`, which golden/make_trl.py shows to follow TRL's R
 1e-4 that TRL has as a default. Each seed draws other prompts to train on (`TRAIN`) and, from those left, to measure on (`TEST`): more of
 these, because the accuracy of a few dozen prompts is mostly chance. A debate of ukpconvarg1 counts as one prompt, and half of the ten are
 trained on. The default recipe chooses its checkpoint on a fifth of the training prompts, which it does not train on.
-Writes bench/results/compare_trl.json after each run, goes on from it when it is called again, and prints a table.
+A run has one thread, and two runs are done side by side. Writes bench/results/compare_trl.json after each, goes on from it when it is
+called again, and prints a table.
 """
 
 import argparse
@@ -14,7 +15,10 @@ import json
 import random
 import statistics
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from fifths import read, unit, write
@@ -45,12 +49,13 @@ def parts(args, name: str, seed: int) -> list[Path]:
 
 
 def run(args, flags: str, train: Path, test: Path, seed: int, judge: Path) -> dict:
-    """Trains with these flags and measures."""
-    words = ["train", train, "--base", args.base, "-o", judge, "--overwrite", "--seed", seed, "--epochs", args.epochs, "--quiet"]
+    """Trains with these flags and measures, on one thread."""
+    common = ["--threads", "1", "--quiet"]
+    words = ["train", train, "--base", args.base, "-o", judge, "--overwrite", "--seed", seed, "--epochs", args.epochs]
     started = time.time()
-    subprocess.run([args.kudos, *map(str, words), *flags.split()], check=True)
+    subprocess.run([args.kudos, *map(str, words), *flags.split(), *common], check=True)
     seconds = time.time() - started
-    words = ["eval", str(test), "--judge", str(judge), "--json", "--quiet"]
+    words = ["eval", str(test), "--judge", str(judge), "--json", *common]
     report = json.loads(subprocess.run([args.kudos, *words], check=True, stdout=subprocess.PIPE, text=True).stdout)["data"][0]
     lines = [json.loads(line) for line in open(judge / "run" / "metrics.jsonl", encoding="utf-8")]
     return {
@@ -65,6 +70,22 @@ def run(args, flags: str, train: Path, test: Path, seed: int, judge: Path) -> di
         "tokens": sum(line["tokens"] for line in lines),
         "seconds": round(seconds),
     }
+
+
+def side_by_side(jobs: list, results: Path, rows: list[dict]) -> None:
+    """Does these jobs, two at a time, and adds the row that each gives to the file as soon as it is there."""
+    lock = threading.Lock()
+
+    def one(job) -> None:
+        row = job()
+        with lock:
+            rows.append(row)
+            print(row, flush=True)
+            results.write_text(json.dumps(rows, indent=1) + "\n")
+
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(one, job) for job in jobs]:
+            future.result()
 
 
 def table(rows: list[dict]) -> str:
@@ -85,12 +106,6 @@ def table(rows: list[dict]) -> str:
     return "\n".join([*lines, f"\nmean difference {statistics.mean(differences):+.3f}"])
 
 
-def earlier() -> list[dict]:
-    """The runs of earlier calls on the same parts, of any number of epochs: this one goes on after them."""
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    return found["runs"] if found.get("train") == json.loads(json.dumps(TRAIN)) else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ["--kudos", "--base"]:
@@ -102,18 +117,16 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(TRAIN))
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    rows = earlier()
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     done = {(row["set"], row["recipe"], row["seed"]) for row in rows if row["epochs"] == args.epochs}
-    for seed in map(int, args.seeds.split(",")):
-        for name in args.sets.split(","):
-            train, test = parts(args, name, seed)
-            for recipe in RECIPES:
-                if (name, recipe, seed) in done:
-                    continue
-                found = run(args, RECIPES[recipe], train, test, seed, args.work / "judge")
-                rows.append({"set": name, "recipe": recipe, **found})
-                print(rows[-1], flush=True)
-                RESULTS.write_text(json.dumps({"train": TRAIN, "test": TEST, "runs": rows}, indent=1) + "\n")
+
+    def job(name: str, recipe: str, seed: int) -> dict:
+        judge = args.work / f"{name}.{seed}.{recipe}"
+        return {"set": name, "recipe": recipe, **run(args, RECIPES[recipe], *parts(args, name, seed), seed, judge)}
+
+    seeds = list(map(int, args.seeds.split(",")))
+    wanted = [(name, recipe, seed) for seed in seeds for name in args.sets.split(",") for recipe in RECIPES]
+    side_by_side([partial(job, *each) for each in wanted if each not in done], RESULTS, rows)
     print(table([row for row in rows if row["epochs"] == args.epochs]))
 
 

@@ -3,18 +3,16 @@
     python bench/judge/variants.py --kudos target/release/kudos --data DATA/train --base MINILM --work DIR [--seeds 11,12] -- "" "--layers 4" …
 
 What is trained on and measured on is drawn as compare_trl.py draws it, by seeds that it does not use, so that what is chosen here is
-compared there on other draws. A variant trains on one thread, and two train side by side. Adds each run to
-bench/results/variants.json, leaves out those that are there, and prints a table of means over the seeds.
+compared there on other draws. Adds each run to bench/results/variants.json, leaves out those that are there, and prints a table of means over the seeds.
 """
 
 import argparse
 import json
 import statistics
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from compare_trl import TRAIN, parts, run
+from compare_trl import TRAIN, parts, run, side_by_side
 
 RESULTS = Path(__file__).parent.parent / "results" / "variants.json"
 
@@ -48,22 +46,15 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     sets, seeds = args.sets.split(","), [int(seed) for seed in args.seeds.split(",")]
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    done = {(row["set"], row["flags"], row["seed"], row["epochs"]) for row in rows}
-    files = {(name, seed): parts(args, name, seed) for seed in seeds for name in sets}
-    lock = threading.Lock()
+    done = {(row["flags"], row["set"], row["seed"], row["epochs"]) for row in rows}
 
-    def one(flags: str, name: str, seed: int) -> None:
-        judge = args.work / f"judge-{threading.get_ident()}"
-        found = {"set": name, "flags": flags, **run(args, f"{flags} --threads 1", *files[name, seed], seed, judge)}
-        with lock:
-            rows.append(found)
-            print(found, flush=True)
-            RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    def job(flags: str, name: str, seed: int) -> dict:
+        train, test = parts(args, name, seed)
+        judge = args.work / f"{name}.{seed}.{'_'.join(flags.split())}"
+        return {"set": name, "flags": flags, **run(args, flags, train, test, seed, judge)}
 
     wanted = [(flags, name, seed) for seed in seeds for flags in args.variants for name in sets]
-    with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(one, *run) for run in wanted if (run[1], run[0], run[2], args.epochs) not in done]:
-            future.result()
+    side_by_side([partial(job, *each) for each in wanted if (*each, args.epochs) not in done], RESULTS, rows)
     print(table([row for row in rows if row["epochs"] == args.epochs], args.variants, sets, seeds))
 
 
