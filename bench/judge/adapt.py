@@ -17,6 +17,16 @@ from pathlib import Path
 RESULTS = Path(__file__).parent.parent / "results" / "adapt.json"
 
 
+def cut(line: str, size: int) -> list[str]:
+    """The group of a line in parts of at most `size` responses, in their order; 0 leaves it whole."""
+    row = json.loads(line)
+    if not size:
+        return [line]
+    responses = row["responses"]
+    parts = [responses[start : start + size] for start in range(0, len(responses), size)]
+    return [json.dumps({**row, "responses": part}) for part in parts]
+
+
 def kudos(args, *words: str) -> str:
     return subprocess.run([args.kudos, *words, "--quiet"], check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -31,10 +41,12 @@ def main() -> None:
         parser.add_argument(name, required=True)
     parser.add_argument("--box", default="kudos-judge")
     parser.add_argument("--rankings", type=int, default=48)
+    parser.add_argument("--responses", type=int, default=0, help="cut the groups to parts of as many; 0 leaves them whole")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--flags", default="", help="more flags of kudos train, the same for both")
     args = parser.parse_args()
     lines = Path(args.train).read_text(encoding="utf-8").splitlines()
+    lines = [part for line in lines for part in cut(line, args.responses)]
     lines.sort(key=lambda line: hashlib.sha1(line.encode()).hexdigest())
     rows = []
     with tempfile.TemporaryDirectory() as folder:
