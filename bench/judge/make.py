@@ -3,21 +3,30 @@
     python bench/judge/make.py --kudos target/release/kudos --data DATA --base MINILM --work DIR [--pack assets/judge]
 
 `DATA` has `train/` and `eval/`. The judge is trained on four fifths of the prompts of each set of `train/`; the last
-fifth gives the temperature and the held-out figures of the card. `eval/` is read once, for the card, after everything
+fifth gives the temperature and the held-out figures of the card. `eval/` is read for the card alone, after everything
 is decided. Needs the program `zstd` to pack.
 """
 
 import argparse
 import json
+import random
 import shutil
 import subprocess
 from pathlib import Path
 
-from fifths import SETS, split
+from fifths import SETS, split, unit, write
 
-# The best of what docs/experiments.md had tried when the judge was made, by the program of commit 4ce07db. A later program makes another judge
-# with it: it keeps the evaluation with the lowest loss, not the highest accuracy, and a new head and the layer under it start otherwise.
-RECIPE = "--epochs 1 --learning-rate 1e-4 --batch-size 4 --eval-every 250 --precision f32 --seed 42"
+# The default recipe, in steps of two visits; it is evaluated at its end alone, since that reads five thousand responses.
+RECIPE = "--epochs 1 --batch-size 2 --eval-every 1000000 --precision f32 --seed 42"
+# Rows of a set that are trained on, and responses a group is cut to.
+SHARES = {
+    "ukpconvarg1": (None, None),
+    "hh_harmless": (500, None),
+    "qa_feedback": (None, None),
+    "arena_bench": (None, 4),
+    "summeval": (None, 4),
+}
+MISMATCHED = {"train": 600, "test": 300}
 FILES = [
     "config.json",
     "model.int8.safetensors",
@@ -76,35 +85,79 @@ of preferences, stored in 8 bits. It answers on the first minute and is a base f
 |---|---|
 {data}
 
-Four fifths of the prompts of each set; a debate of ukpconvarg1 counts as one prompt. `reward.json` has the settings and the hashes of the files.
+Four fifths of the prompts of each set; a debate of ukpconvarg1 counts as one prompt. Of hh_harmless {SHARES["hh_harmless"][0]} pairs, of each group of arena_bench
+and half group of summeval {SHARES["summeval"][1]} responses. And {MISMATCHED["train"]} pairs that no set has, of a good response to a prompt and one to another prompt, often a refusal: without
+them it learns from harmlessness alone what a refusal is worth. `reward.json` has the settings and the hashes of the files.
 
 ## Held-out prompts of the same sets
 
 {head}
 {chr(10).join(row(name, report) for name, report in named)}
 
-`arena_apart` are the pairs of arena_bench at least two points apart. "longer wins" is the accuracy of always choosing the longer response on the same
+`mismatched` are pairs of a response to the prompt and one to another prompt, `arena_apart` the pairs of arena_bench at least two points apart. "longer wins" is the accuracy of always choosing the longer response on the same
 pairs; "length" is the correlation of score and log length within a prompt, given people's order. The temperature ({calibration["temperature"]:.2f}) was fitted on
-these very prompts, and of three evaluations on them the best was kept, so these figures are slightly optimistic.
+these very prompts, and four ways to make the judge were compared on them, so these figures are slightly optimistic.
 
-## Other data, looked at once
+## Other data, looked at after everything was decided
 
 {head}
 {chr(10).join(row(name, report) for name, report in others)}
 
 ## What it is not for
 
-- It is no general judge: on chat and instructions (arena_bench, pandalm) it is at chance, below "the longer one wins".
-- It does not know whether an answer is true, or code correct: on judgebench it is at chance.
+- It is no general judge: on chat and instructions (arena_bench, pandalm) it is little better than chance, and no better than "the longer one wins".
+- It likes longer responses, beyond what people's order says, and on harmlessness shorter ones (the column "length").
+- It does not know whether an answer is true, or code correct: on judgebench and qa_feedback it is at chance.
 - It is easily misled by answers that look good: on the adversarial part of llmbar it is worse than chance.
-- It has learnt to like refusals from harmlessness data, and has not learnt when a refusal is out of place: on xstest it is mostly right where a refusal is
-  due and mostly wrong where it is not.
+- It tells a refusal from an answer, not when to refuse: on xstest it is at chance where a refusal is due and where it is not.
 - English only. Texts are cut to {reward["max_length"]} tokens.
 - Optimising a language model hard against it will find its mistakes. Do not use it to decide about people, and do not publish its score as a measure of
   quality without saying what it is.
 
 Made by `bench/judge/make.py`; what was tried before is in `docs/experiments.md`.
 """
+
+
+def mixture(paths: dict[str, dict[str, Path]], out: Path, part: str) -> list[Path]:
+    """What is trained on: of each set as much as `SHARES` says, and pairs that no set has, of a good response to a prompt and one
+    to another prompt. Without them a judge learns from harmlessness alone what a refusal is worth, and likes it everywhere."""
+    rng = random.Random(5)
+    rows = {name: [json.loads(line) for line in open(paths[name][part], encoding="utf-8")] for name in SETS}
+    files = []
+    for name, (count, responses) in SHARES.items():
+        own = rng.sample(rows[name], min(count or len(rows[name]), len(rows[name])))
+        if responses:
+            own = [{**row, "responses": rng.sample(row["responses"], min(responses, len(row["responses"])))} for row in own]
+        files.append(write(out / f"{name}.{part}.mixed.jsonl", own))
+    return [*files, write(out / f"mismatched.{part}.jsonl", mismatched(rows, rng, MISMATCHED[part]))]
+
+
+def mismatched(rows: dict[str, list[dict]], rng: random.Random, count: int) -> list[dict]:
+    """Pairs of a good response to a prompt and one to another prompt: half of them to one of the same set, half to one of hh_harmless. Its
+    own prompts get one of another set, since its refusals fit them all."""
+    pairs = []
+    while len(pairs) < count:
+        name = rng.choice(list(SETS))
+        row = rng.choice(rows[name])
+        others = [other for other in SETS if other != name] if name == "hh_harmless" else [name, "hh_harmless"]
+        other = rng.choice(rows[rng.choice(others)])
+        good, bad = best(row), rng.choice(texts(other))
+        if good and bad and unit_of(row) != unit_of(other):
+            prompt = {key: row[key] for key in ("prompt", "context") if key in row}
+            pairs.append({**prompt, "chosen": good, "rejected": bad, "subset": "mismatched"})
+    return pairs
+
+
+def unit_of(row: dict) -> str:
+    return unit(row["source_set"], row)
+
+
+def texts(row: dict) -> list[str]:
+    return [r["text"] for r in row["responses"]] if "responses" in row else [row["chosen"], row["rejected"]]
+
+
+def best(row: dict) -> str:
+    return max(row["responses"], key=lambda r: r["score"])["text"] if "responses" in row else row["chosen"]
 
 
 def pack(judge: Path, assets: Path) -> None:
@@ -127,8 +180,9 @@ def main() -> None:
     args = parser.parse_args()
     full, small = args.work / "full", args.work / "int8"
     paths = split(args.data / "train", args.work / "fifths")
-    train = [str(paths[name]["train"]) for name in SETS]
-    tests = [paths[name]["test"] for name in SETS]
+    train = [str(path) for path in mixture(paths, args.work / "fifths", "train")]
+    odd = mixture(paths, args.work / "fifths", "test")[-1]
+    tests = [*(paths[name]["test"] for name in SETS), odd]
     if not args.keep:
         words = ["train", *train, "--eval", *map(str, tests), "--base", args.base, "-o", str(full), "--overwrite"]
         kudos(args, *words, *RECIPE.split())
