@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from fifths import read, unit, write
+from fifths import draw, read, unit, write
 
 RESULTS = Path(__file__).parent.parent / "results" / "compare_trl.json"
 # Rows that are trained on and measured on, and responses a group is cut to.
@@ -39,12 +39,8 @@ def parts(args, name: str, seed: int) -> list[Path]:
     trained = set(units[: len(units) // 2 if name == "ukpconvarg1" else TRAIN[name][0]])
     paths = []
     for side, counts in (("train", TRAIN), ("test", TEST)):
-        count, responses = counts[name]
         own = [row for row in rows if (unit(name, row) in trained) == (side == "train")]
-        own = rng.sample(own, min(count, len(own)))
-        if responses:
-            own = [{**row, "responses": rng.sample(row["responses"], min(responses, len(row["responses"])))} for row in own]
-        paths.append(write(args.work / f"{name}.{seed}.{side}.jsonl", own))
+        paths.append(write(args.work / f"{name}.{seed}.{side}.jsonl", draw(own, *counts[name], rng)))
     return paths
 
 
@@ -72,6 +68,26 @@ def run(args, flags: str, train: Path, test: Path, seed: int, judge: Path) -> di
     }
 
 
+def arguments(doc: str, seeds: str) -> argparse.ArgumentParser:
+    """What both scripts that train on these parts are told."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    for name in ["--kudos", "--base"]:
+        parser.add_argument(name, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", default=seeds)
+    parser.add_argument("--epochs", default="1")
+    parser.add_argument("--sets", default=",".join(TRAIN))
+    return parser
+
+
+def earlier(results: Path) -> list[dict]:
+    """The runs of earlier calls on the same parts, of any number of epochs: this one goes on after them."""
+    found = json.loads(results.read_text()) if results.exists() else {}
+    same = [found.get("train"), found.get("test")] == json.loads(json.dumps([TRAIN, TEST]))  # with lists for tuples
+    return found["runs"] if same else []
+
+
 def side_by_side(jobs: list, results: Path, rows: list[dict]) -> None:
     """Does these jobs, two at a time, and adds the row that each gives to the file as soon as it is there."""
     lock = threading.Lock()
@@ -81,7 +97,7 @@ def side_by_side(jobs: list, results: Path, rows: list[dict]) -> None:
         with lock:
             rows.append(row)
             print(row, flush=True)
-            results.write_text(json.dumps(rows, indent=1) + "\n")
+            results.write_text(json.dumps({"train": TRAIN, "test": TEST, "runs": rows}, indent=1) + "\n")
 
     with ThreadPoolExecutor(2) as pool:
         for future in [pool.submit(one, job) for job in jobs]:
@@ -107,17 +123,9 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ["--kudos", "--base"]:
-        parser.add_argument(name, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--epochs", default="1")
-    parser.add_argument("--sets", default=",".join(TRAIN))
-    args = parser.parse_args()
+    args = arguments(__doc__, "1,2,3").parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows = earlier(RESULTS)
     done = {(row["set"], row["recipe"], row["seed"]) for row in rows if row["epochs"] == args.epochs}
 
     def job(name: str, recipe: str, seed: int) -> dict:

@@ -62,6 +62,14 @@ def few(rows: list[dict]) -> list[dict]:
     return [{**row, "responses": rng.sample(row["responses"], TEST_CUT)} for row in rows]
 
 
+def draw(rows: list[dict], count: int | None, responses: int | None, rng: random.Random) -> list[dict]:
+    """At most `count` of the rows, all without one, and of each group at most as many responses."""
+    rows = rng.sample(rows, min(count or len(rows), len(rows)))
+    if responses:
+        rows = [{**row, "responses": rng.sample(row["responses"], min(responses, len(row["responses"])))} for row in rows]
+    return rows
+
+
 def write(path: Path, rows: list[dict]) -> Path:
     with open(path, "w", encoding="utf-8") as out:
         out.writelines(json.dumps(row) + "\n" for row in rows)

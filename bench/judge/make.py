@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from fifths import SETS, split, unit, write
+from fifths import SETS, draw, split, unit, write
 
 # The default recipe, in steps of two visits; it is evaluated at its end alone, since that reads five thousand responses.
 RECIPE = "--epochs 1 --batch-size 2 --eval-every 1000000 --precision f32 --seed 42"
@@ -118,18 +118,13 @@ Made by `bench/judge/make.py`; what was tried before is in `docs/experiments.md`
 """
 
 
-def mixture(paths: dict[str, dict[str, Path]], out: Path, part: str) -> list[Path]:
+def mixture(paths: dict[str, dict[str, Path]], part: str) -> dict[str, list[dict]]:
     """What is trained on: of each set as much as `SHARES` says, and pairs that no set has, of a good response to a prompt and one
     to another prompt. Without them a judge learns from harmlessness alone what a refusal is worth, and likes it everywhere."""
     rng = random.Random(5)
     rows = {name: [json.loads(line) for line in open(paths[name][part], encoding="utf-8")] for name in SETS}
-    files = []
-    for name, (count, responses) in SHARES.items():
-        own = rng.sample(rows[name], min(count or len(rows[name]), len(rows[name])))
-        if responses:
-            own = [{**row, "responses": rng.sample(row["responses"], min(responses, len(row["responses"])))} for row in own]
-        files.append(write(out / f"{name}.{part}.mixed.jsonl", own))
-    return [*files, write(out / f"mismatched.{part}.jsonl", mismatched(rows, rng, MISMATCHED[part]))]
+    mixed = {f"{name}.{part}.mixed": draw(rows[name], *share, rng) for name, share in SHARES.items()}
+    return {**mixed, f"mismatched.{part}": mismatched(rows, rng, MISMATCHED[part])}
 
 
 def mismatched(rows: dict[str, list[dict]], rng: random.Random, count: int) -> list[dict]:
@@ -180,8 +175,9 @@ def main() -> None:
     args = parser.parse_args()
     full, small = args.work / "full", args.work / "int8"
     paths = split(args.data / "train", args.work / "fifths")
-    train = [str(path) for path in mixture(paths, args.work / "fifths", "train")]
-    odd = mixture(paths, args.work / "fifths", "test")[-1]
+    file_of = lambda name: args.work / "fifths" / f"{name}.jsonl"
+    train = [str(write(file_of(name), rows)) for name, rows in mixture(paths, "train").items()]
+    odd = write(file_of("mismatched.test"), mixture(paths, "test")["mismatched.test"])
     tests = [*(paths[name]["test"] for name in SETS), odd]
     if not args.keep:
         words = ["train", *train, "--eval", *map(str, tests), "--base", args.base, "-o", str(full), "--overwrite"]

@@ -1,18 +1,16 @@
 """Variants of the default recipe side by side: the same small parts of four sets, one row of flags a variant.
 
-    python bench/judge/variants.py --kudos target/release/kudos --data DATA/train --base MINILM --work DIR [--seeds 11,12] -- "" "--layers 4" …
+    python bench/judge/variants.py --kudos target/release/kudos --data DATA/train --base MINILM --work DIR [--seeds 11,12] -- "" "--learning-rate 3e-5" …
 
 What is trained on and measured on is drawn as compare_trl.py draws it, by seeds that it does not use, so that what is chosen here is
 compared there on other draws. Adds each run to bench/results/variants.json, leaves out those that are there, and prints a table of means over the seeds.
 """
 
-import argparse
-import json
 import statistics
 from functools import partial
 from pathlib import Path
 
-from compare_trl import TRAIN, parts, run, side_by_side
+from compare_trl import arguments, earlier, parts, run, side_by_side
 
 RESULTS = Path(__file__).parent.parent / "results" / "variants.json"
 
@@ -33,19 +31,12 @@ def table(rows: list[dict], variants: list[str], sets: list[str], seeds: list[in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ["--kudos", "--base"]:
-        parser.add_argument(name, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seeds", default="11,12")
-    parser.add_argument("--epochs", default="1")
-    parser.add_argument("--sets", default=",".join(TRAIN))
+    parser = arguments(__doc__, "11,12")
     parser.add_argument("variants", nargs="*", help="the flags of a variant, as one word each")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     sets, seeds = args.sets.split(","), [int(seed) for seed in args.seeds.split(",")]
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows = earlier(RESULTS)
     done = {(row["flags"], row["set"], row["seed"], row["epochs"]) for row in rows}
 
     def job(flags: str, name: str, seed: int) -> dict:

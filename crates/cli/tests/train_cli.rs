@@ -26,6 +26,46 @@ fn read_lines(path: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// `dir/base`: a BERT without a pooler, and the tokenizer of the other tiny models as far as its 120 words go.
+fn bert_without_pooler(dir: &Path) {
+    let (base, models) = (dir.join("base"), golden().join("../bert_masked_lm"));
+    std::fs::create_dir(&base).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(models.join(file), base.join(file)).unwrap();
+    }
+    let text = std::fs::read(golden().join("tokenizer.json")).unwrap();
+    let mut tokenizer: Value = serde_json::from_slice(&text).unwrap();
+    tokenizer["model"]["vocab"].as_object_mut().unwrap().retain(|_, id| id.as_u64().unwrap() < 120);
+    std::fs::write(base.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+}
+
+/// What starts anew is said before the first step: the last layer only where the recipe opens the head and nobody asks for another.
+#[test]
+fn training_says_what_starts_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    bert_without_pooler(dir.path());
+    let said = |base: &str, more: &[&str]| {
+        let args = ["train", &pairs(), "--base", base, "-o", "judge", "--overwrite", "--max-steps", "1"];
+        let output = run(dir.path(), &[&args, more].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let (mean, new) = ("a new head over the mean of all tokens, which the last layer starts as;", "a new head;");
+    let distilbert = golden().display().to_string();
+    let cases: [(&str, &[&str], &str); 5] = [
+        ("base", &[], mean),
+        ("base", &["--renew-layers", "1"], new),
+        ("base", &["--recipe", "trl"], new),
+        (&distilbert, &["--new-head"], new),
+        (&distilbert, &[], "the base's head;"),
+    ];
+    for (base, more, expected) in cases {
+        let said = said(base, more);
+        assert!(said.contains(expected), "{base} {more:?}: {said}");
+    }
+}
+
 #[test]
 fn the_trl_recipe_follows_trl_from_text_to_weights() {
     let dir = tempfile::tempdir().unwrap();
