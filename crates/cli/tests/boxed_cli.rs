@@ -33,6 +33,23 @@ fn it_scores_at_once_and_again_from_its_folder() {
 }
 
 #[test]
+fn it_says_what_a_single_score_means_beside_the_number() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |quiet: &[&str]| {
+        let output =
+            kudos(home.path()).args(["score", "--prompt", PROMPT, "--response", BAD]).args(quiet).output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (number, said) = run(&[]);
+    let chance = said.split(' ').next().unwrap();
+    let mean = said.split("scores there: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    let [score, mean, chance] = [number.trim(), mean, chance].map(|text| text.parse::<f64>().unwrap());
+    assert_eq!(chance > 50.0, score > mean, "{number}{said}");
+    assert!(said.contains("compare it with that of another response to the same prompt"), "{said}");
+    assert_eq!(run(&["--quiet"]), (number, String::new()));
+}
+
+#[test]
 fn it_scores_where_no_folder_can_be_made() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("occupied");

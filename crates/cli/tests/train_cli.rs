@@ -51,7 +51,9 @@ fn training_says_what_starts_anew() {
         assert!(output.status.success(), "{said}");
         said
     };
-    let (mean, new) = ("a new head over the mean of all tokens, which the last layer starts as;", "a new head;");
+    let new = "a new head;";
+    let mean =
+        "a new head over the mean of all tokens, which the last layer starts as, above the base's lower 1 layers;";
     let distilbert = golden().display().to_string();
     let cases: [(&str, &[&str], &str); 5] = [
         ("base", &[], mean),
@@ -63,6 +65,18 @@ fn training_says_what_starts_anew() {
     for (base, more, expected) in cases {
         let said = said(base, more);
         assert!(said.contains(expected), "{base} {more:?}: {said}");
+    }
+    assert!(said("base", &["--keep-layers", "0"]).contains("above the base's lower 0 layers;"));
+    let config: Value = serde_json::from_slice(&std::fs::read(dir.path().join("judge/config.json")).unwrap()).unwrap();
+    assert_eq!(config["num_hidden_layers"], 1);
+    for (base, keep, expected) in [
+        ("base", "2", "--keep-layers 2: the base has 2 layers, expected at most 1"),
+        (distilbert.as_str(), "1", "--keep-layers 1: expected a BERT whose pooler was never trained"),
+    ] {
+        let args = ["train", &pairs(), "--base", base, "-o", "other", "--overwrite", "--keep-layers", keep];
+        let output = run(dir.path(), &args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(expected), "{said}");
     }
 }
 

@@ -278,7 +278,7 @@ fn an_untrained_head_opens_where_tanh_follows() {
     for name in TRAINED {
         let (mut model, ..) = case(name);
         let before = model.parameters.values.clone();
-        assert_eq!(model.open_head(), Opened::Nothing, "{name}: its biases are trained");
+        assert_eq!(model.open_head(None), Opened::Nothing, "{name}: its biases are trained");
         assert_eq!(model.parameters.values, before, "{name}");
         let dense = ["bert.pooler.dense", "pre_classifier", "classifier.dense"];
         let specs = model.parameters.specs().to_vec();
@@ -287,10 +287,10 @@ fn an_untrained_head_opens_where_tanh_follows() {
         model.parameters.values[span("bias").range()].fill(0.0);
         let expected = match name {
             "distilbert" => Opened::Nothing,
-            "bert" => Opened::HeadAndLastLayer,
+            "bert" => Opened::HeadAndLastLayer { kept: 1 },
             _ => Opened::Head,
         };
-        assert_eq!(model.open_head(), expected, "{name}");
+        assert_eq!(model.open_head(None), expected, "{name}");
         let opened = expected != Opened::Nothing;
         let hidden = model.config.hidden;
         let weight = model.parameters.values[span("weight").range()].iter().enumerate();
@@ -299,35 +299,38 @@ fn an_untrained_head_opens_where_tanh_follows() {
     }
 }
 
-/// Where BERT's first token was never read, the head reads tanh(norm(norm(x + mean))), x the first token's state below the
-/// last layer and mean that of all tokens: states that a model of one layer less gives.
+/// Where BERT's first token was never read, the head reads tanh(norm(norm(x + mean))), x the first token's state above the
+/// layers that are kept and mean that of all tokens: states that a model of so many layers gives.
 #[test]
 fn the_opened_head_of_bert_reads_the_mean() {
-    let (mut model, _, sequences) = case("bert");
-    let mut below = Model::declare(Config { layers: model.config.layers - 1, ..model.config.clone() }).unwrap();
-    below.parameters.allocate();
-    let specs = model.parameters.specs().to_vec();
-    let span = |name: &str| specs.iter().find(|s| s.name == name).unwrap().span;
-    for spec in below.parameters.specs().to_vec() {
-        let values = &model.parameters.values[span(&spec.name).range()];
-        below.parameters.values[spec.span.range()].copy_from_slice(values);
-    }
-    model.parameters.values[span("bert.pooler.dense.bias").range()].fill(0.0);
-    assert_eq!(model.open_head(), Opened::HeadAndLastLayer);
-    for sequence in &sequences {
-        let run = |model: &Model, build: &dyn Fn(&mut Tape, &Batch) -> Var| {
-            let (mut tape, batch) = (Tape::default(), pack(model, std::slice::from_ref(sequence)));
-            tape.start(Mode::Score, Storage::F32);
-            let out = build(&mut tape, &batch);
-            tape.forward(out, Weights { values: &model.parameters.values, packed: &Packed::default() }, &batch);
-            tape.value(out).to_vec()
-        };
-        let states = run(&below, &|tape, batch| below.hidden_states(tape, batch).full);
-        let width = model.config.hidden;
-        let mean = |i: usize| states.iter().skip(i).step_by(width).sum::<f32>() / sequence.ids.len() as f32;
-        let sum: Vec<f32> = (0..width).map(|i| states[i] + mean(i)).collect();
-        let expected: Vec<f32> = normed(&normed(&sum)).iter().map(|v| v.tanh()).collect();
-        assert_close(&run(&model, &|tape, batch| model.features(tape, batch)), &expected, 1e-5, "features");
+    for (keep, kept) in [(None, 1), (Some(0), 0), (Some(1), 1), (Some(9), 1)] {
+        let (mut model, _, sequences) = case("bert");
+        let mut below = Model::declare(Config { layers: kept, ..model.config.clone() }).unwrap();
+        below.parameters.allocate();
+        let specs = model.parameters.specs().to_vec();
+        let span = |name: &str| specs.iter().find(|s| s.name == name).unwrap().span;
+        for spec in below.parameters.specs().to_vec() {
+            let values = &model.parameters.values[span(&spec.name).range()];
+            below.parameters.values[spec.span.range()].copy_from_slice(values);
+        }
+        model.parameters.values[span("bert.pooler.dense.bias").range()].fill(0.0);
+        assert_eq!(model.open_head(keep), Opened::HeadAndLastLayer { kept });
+        assert_eq!(model.config.json["num_hidden_layers"], kept + 1, "what the judge's config.json will say");
+        for sequence in &sequences {
+            let run = |model: &Model, build: &dyn Fn(&mut Tape, &Batch) -> Var| {
+                let (mut tape, batch) = (Tape::default(), pack(model, std::slice::from_ref(sequence)));
+                tape.start(Mode::Score, Storage::F32);
+                let out = build(&mut tape, &batch);
+                tape.forward(out, Weights { values: &model.parameters.values, packed: &Packed::default() }, &batch);
+                tape.value(out).to_vec()
+            };
+            let states = run(&below, &|tape, batch| below.hidden_states(tape, batch).full);
+            let width = model.config.hidden;
+            let mean = |i: usize| states.iter().skip(i).step_by(width).sum::<f32>() / sequence.ids.len() as f32;
+            let sum: Vec<f32> = (0..width).map(|i| states[i] + mean(i)).collect();
+            let expected: Vec<f32> = normed(&normed(&sum)).iter().map(|v| v.tanh()).collect();
+            assert_close(&run(&model, &|tape, batch| model.features(tape, batch)), &expected, 1e-5, "features");
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::display::Progress;
 use crate::interrupt;
 use anyhow::bail;
 use kudos::data::{Content, DataError, Options, OutputFormat, Reader, Record, Row, Writer};
-use kudos::models::{Input, Rated, RewardModel};
+use kudos::models::{Calibration, Input, Rated, RewardModel};
 use kudos::nn::Precision;
 use kudos::text::{Encoded, Encoder};
 use serde_json::{Map, Value, json};
@@ -56,13 +56,13 @@ const WINDOW: usize = 512;
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut judge = load_judge(&args.judge, args.precision)?;
     match (&args.response, &args.data) {
-        (Some(response), _) => one(args, &mut judge, response),
+        (Some(response), _) => one(args, &mut judge, response, global),
         (None, Some(data)) => file(args, &mut judge, data, global),
         (None, None) => bail!("expected DATA, or --response"),
     }
 }
 
-fn one(args: &Args, judge: &mut RewardModel, response: &str) -> anyhow::Result<()> {
+fn one(args: &Args, judge: &mut RewardModel, response: &str, global: &Global) -> anyhow::Result<()> {
     let prompt = args.prompt.clone().map(Content::Text);
     let response = Content::Text(response.to_owned());
     let rated = judge.rate(&[(prompt.as_ref(), &response)])?.remove(0);
@@ -80,7 +80,26 @@ fn one(args: &Args, judge: &mut RewardModel, response: &str) -> anyhow::Result<(
     if scored.truncated {
         eprintln!("kudos: the text was cut to {} tokens", scored.tokens);
     }
+    if !global.quiet {
+        eprintln!("{}", meaning(judge.reward.calibration.as_ref(), scored.score));
+    }
     Ok(())
+}
+
+/// What a single score says, which is little.
+fn meaning(calibration: Option<&Calibration>, score: f32) -> String {
+    let rule = "A score has no unit and no zero: compare it with that of another response to the same prompt.";
+    match calibration {
+        Some(calibration) => {
+            let Calibration { mean, std, .. } = calibration;
+            let chance = 100.0 * calibration.beats_typical(score);
+            format!(
+                "{chance:.0} % likely, by this judge, to be better than a typical response of its training (scores there: \
+                 {mean:.2} ± {std:.2}). {rule}"
+            )
+        }
+        None => rule.to_owned(),
+    }
 }
 
 /// What was met on the way.

@@ -17,7 +17,7 @@ pub(super) use progress::Smooth;
 use super::{Global, attributes, choice, encode_settings, folds, resolve};
 use anyhow::{Context, bail};
 use data::{Data, fingerprint, trained_on};
-use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, load};
+use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, Opened, load};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::Encoder;
@@ -73,6 +73,10 @@ pub struct Args {
     /// Factor on the learning rate from each layer to the one below it [default: 1, the same for all]
     #[arg(long, value_name = "X")]
     layer_decay: Option<f64>,
+    /// Lower layers to keep of a base whose first token was never read (a sentence encoder), below a new last layer that starts as the
+    /// mean of all tokens [default: half of them]
+    #[arg(long, value_name = "N")]
+    keep_layers: Option<usize>,
     /// Last layers of the base to start anew, not from what pretraining left there [default: 0]
     #[arg(long, value_name = "N")]
     renew_layers: Option<usize>,
@@ -121,7 +125,7 @@ pub struct Args {
     /// Steps between checkpoints [default: 100]
     #[arg(long, value_name = "N")]
     save_every: Option<u64>,
-    /// Fit the head on frozen features before the first step [default: with fewer than 500 pairs; trl: never]
+    /// Fit the head on frozen features before the first step [default: with fewer than 20,000 pairs; trl: never]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     head_first: Option<bool>,
     /// First train K times without a fold of the prompts: accuracy on all prompts, a learning curve, doubtful labels
@@ -183,6 +187,7 @@ impl Args {
             group_size: self.group_size,
             learning_rate: self.learning_rate,
             layer_decay: self.layer_decay,
+            keep_layers: self.keep_layers,
             renew_layers: self.renew_layers,
             schedule: self.schedule,
             warmup_steps: self.warmup_steps,
@@ -229,6 +234,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let folds = train_folds(args, (&asked, start, settings.max_steps), &data, &encoder, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     check_precision(&asked, &trainer)?;
+    check_layers(&asked, &trainer)?;
     announce(&trainer, &data, head, global);
     if args.resume && args.ensemble.is_none() {
         let step = trainer.resume()?;
@@ -279,6 +285,19 @@ fn check_precision(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
         true => bail!(
             "--precision bf16: expected a processor with AVX-512 BF16 and layers of even sizes; --precision f32 runs anywhere"
         ),
+    }
+}
+
+/// Refuses a number of layers that could not be kept.
+fn check_layers(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
+    match (asked.keep_layers, trainer.opened) {
+        (Some(asked), Opened::HeadAndLastLayer { kept }) if asked > kept => {
+            bail!("--keep-layers {asked}: the base has {} layers, expected at most {kept}", kept + 1)
+        }
+        (Some(asked), Opened::Nothing | Opened::Head) => bail!(
+            "--keep-layers {asked}: expected a BERT whose pooler was never trained (a sentence encoder), under a new head; this base keeps all its layers"
+        ),
+        _ => Ok(()),
     }
 }
 

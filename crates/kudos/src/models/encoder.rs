@@ -9,6 +9,7 @@ use crate::nn::{
     Activation, Batch, Initial, LinearSpec, NormSpec, Packed, Parameters, Precision, Span, State, Tape, Var,
 };
 use kernels::gemm::{Int8Weight, PackedWeight};
+use std::collections::HashMap;
 
 /// Checkpoint names of one family. A layer's names follow its prefix.
 pub(super) struct Names {
@@ -82,8 +83,11 @@ pub enum Opened {
     Nothing,
     /// The head's first layer.
     Head,
-    /// It and the encoder's last layer, which gives the first token the mean of all.
-    HeadAndLastLayer,
+    /// It and a new last layer that gives the first token the mean of all, above so many layers of the base.
+    HeadAndLastLayer {
+        /// Layers that were kept below it.
+        kept: usize,
+    },
 }
 
 /// Declares parameters in wiring order.
@@ -317,9 +321,10 @@ impl Model {
     /// tanh follows; a rectifier (DistilBERT) would cut half of the identity away. Says what was changed.
     ///
     /// BERT's pretraining reads the first token through this very layer, so where that was not trained the first token was
-    /// never read: then the last layer starts as one that gives it the mean of all tokens. RoBERTa's pretraining has no such
-    /// layer, so its absence says nothing there.
-    pub fn open_head(&mut self) -> Opened {
+    /// never read: then a last layer that gives it the mean of all tokens stands above the lower `keep` layers, half of them if it is `None`; what is
+    /// above is dropped. A frozen head finds more there than higher up, and fine-tuning does not make up for it (docs/experiments.md). RoBERTa's
+    /// pretraining has no such layer, so its absence says nothing there.
+    pub fn open_head(&mut self, keep: Option<usize>) -> Opened {
         let LinearSpec { weight, bias, .. } = self.wiring.head_dense;
         let untrained = self.parameters.values[bias.range()].iter().all(|b| *b == 0.0);
         if !untrained || names(self.config.family).head_activation != Activation::Tanh {
@@ -329,8 +334,24 @@ impl Model {
         if self.config.family != Family::Bert {
             return Opened::Head;
         }
+        let kept = keep.unwrap_or(self.config.layers.div_ceil(2)).min(self.config.layers - 1);
+        self.keep_layers(kept + 1);
         self.read_mean();
-        Opened::HeadAndLastLayer
+        Opened::HeadAndLastLayer { kept }
+    }
+
+    /// Drops the layers above the lowest `count`.
+    fn keep_layers(&mut self, count: usize) {
+        let mut config = Config { layers: count, ..self.config.clone() };
+        config.json.insert("num_hidden_layers".into(), count.into());
+        let mut smaller = Self::declare(config).expect("fewer layers are no larger");
+        smaller.parameters.allocate();
+        let specs: HashMap<&str, Span> = self.parameters.specs().iter().map(|s| (s.name.as_str(), s.span)).collect();
+        for spec in smaller.parameters.specs().to_vec() {
+            let from = specs[spec.name.as_str()].range();
+            smaller.parameters.values[spec.span.range()].copy_from_slice(&self.parameters.values[from]);
+        }
+        *self = smaller;
     }
 
     /// Makes the last layer give the first token the mean of what all tokens have below it: queries of 0 attend to every token

@@ -93,6 +93,20 @@ pub struct Calibration {
     pub std: f32,
 }
 
+impl Calibration {
+    /// The judge's own probability that a response of this score is better than a typical one of its training: the Bradley-Terry
+    /// probability at the temperature, averaged over normally distributed scores of `mean` and `std`.
+    pub fn beats_typical(&self, score: f32) -> f64 {
+        let [score, temperature, mean, std] = [score, self.temperature, self.mean, self.std].map(f64::from);
+        let places = (-600..=600).map(|hundredth| f64::from(hundredth) / 100.0);
+        let (wins, weight) = places.fold((0.0, 0.0), |(wins, total), z| {
+            let weight = (-z * z / 2.0).exp();
+            (wins + weight / (1.0 + ((mean + std * z - score) / temperature).exp()), total + weight)
+        });
+        wins / weight
+    }
+}
+
 /// `reward.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RewardConfig {
@@ -434,4 +448,21 @@ pub fn push(model: &Model, encoded: &Encoded, batch: &mut Batch) -> Result<(), J
     }
     batch.push(Sequence { ids: &encoded.ids, type_ids: &encoded.type_ids }, model.config.padding);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_beats_a_typical_one_by_its_distance() {
+        let chance = |temperature, std, score| Calibration { temperature, mean: 2.0, std }.beats_typical(score);
+        assert!((chance(0.9, 1.1, 2.0) - 0.5).abs() < 1e-12, "the mean beats half");
+        // Without noise in the comparison it is the normal distribution, without spread the logistic one.
+        assert!((chance(1e-3, 1.0, 3.0) - 0.841_345).abs() < 2e-3);
+        assert!((chance(0.5, 1e-6, 3.0) - 0.880_797).abs() < 1e-6);
+        // scipy.integrate.quad of the logistic times the normal density.
+        assert!((chance(0.9, 1.1, 3.5) - 0.787_416).abs() < 1e-6);
+        assert!(chance(0.9, 1.1, 1e6) > 0.999 && chance(0.9, 1.1, -1e6) < 0.001);
+    }
 }

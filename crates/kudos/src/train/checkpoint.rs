@@ -33,6 +33,9 @@ pub struct State {
     /// The head on frozen features, evaluated, where the run started with it.
     #[serde(default)]
     pub head: Option<Best>,
+    /// Its loss on each held-out group.
+    #[serde(default)]
+    pub head_losses: Vec<f64>,
     /// Evaluations since then.
     pub without_improvement: u64,
     /// Step of the last checkpoint.

@@ -221,15 +221,14 @@ impl HeldOut {
         let accuracies: Vec<f64> = metrics.values().filter_map(|m| m.accuracy).collect();
         evaluation.eval_accuracy =
             (!accuracies.is_empty()).then(|| accuracies.iter().sum::<f64>() / accuracies.len() as f64);
-        let (mut loss, mut counted) = (0.0, 0usize);
+        evaluation.losses.clear();
         for (group, outputs) in self.groups.iter().zip(&grouped).filter(|(group, _)| is_rated(group, &head.names)) {
             let ratings: Vec<_> = group.responses.iter().map(|r| head.standardised(&r.attributes)).collect();
             let ratings: Vec<&[Option<f32>]> = ratings.iter().map(Vec::as_slice).collect();
             let outputs = outputs.concat();
-            loss += attribute_loss(&ratings, &outputs, 0.0, &mut vec![0.0; outputs.len()]);
-            counted += 1;
+            evaluation.losses.push(attribute_loss(&ratings, &outputs, 0.0, &mut vec![0.0; outputs.len()]));
         }
-        evaluation.eval_loss = loss / counted.max(1) as f64;
+        evaluation.eval_loss = mean(&evaluation.losses);
         Ok(evaluation)
     }
 
@@ -241,7 +240,7 @@ impl HeldOut {
         let grouped = self.grouped(scores);
         let options = EvalOptions { bootstrap: 0, ..EvalOptions::default() };
         let metrics = evaluate(&self.name, &self.groups, &grouped, &options)?.metrics;
-        let (mut loss, mut counted) = (0.0, 0usize);
+        let mut losses = Vec::with_capacity(self.groups.len());
         let (mut margin, mut pairs) = (0.0, 0usize);
         for (group, scores) in self.groups.iter().zip(&grouped) {
             if group.comparisons.is_empty() {
@@ -250,8 +249,7 @@ impl HeldOut {
             let ranks: Vec<_> = group.responses.iter().map(|r| r.rank).collect();
             let judged = Judged { comparisons: &group.comparisons, ranks: &ranks };
             let center = settings.center_coefficient;
-            loss += group_loss(settings.loss, center, judged, scores, 0.0, &mut vec![0.0; scores.len()]);
-            counted += 1;
+            losses.push(group_loss(settings.loss, center, judged, scores, 0.0, &mut vec![0.0; scores.len()]));
             for (better, worse) in group.comparisons.iter().filter_map(Comparison::better_worse) {
                 margin += f64::from(scores[better]) - f64::from(scores[worse]);
                 pairs += 1;
@@ -259,7 +257,8 @@ impl HeldOut {
         }
         Ok(Evaluation {
             step,
-            eval_loss: loss / counted.max(1) as f64,
+            eval_loss: mean(&losses),
+            losses,
             eval_accuracy: metrics.accuracy,
             eval_margin: (pairs > 0).then(|| margin / pairs as f64),
             eval_mean_reward: metrics.score_mean,
@@ -267,4 +266,9 @@ impl HeldOut {
             eval_max_reward: scores.iter().copied().fold(f32::NEG_INFINITY, f32::max),
         })
     }
+}
+
+/// 0 for none.
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
 }

@@ -3,14 +3,15 @@
 //! With few rankings the encoder as it is, under a well regularised linear head, is hard to beat, and a head that
 //! fits the features keeps the first steps of fine-tuning from tearing them apart (Kumar et al. 2022). The problem
 //! is convex: Bradley-Terry over the examples plus λ/2·|w − w₀|², where w₀ is the head the base came with, or zero.
-//! λ is the one with the least loss in cross-validation over examples.
+//! λ is the strongest whose loss in cross-validation over examples cannot be told from the least one (the rule of one
+//! standard error, Breiman et al. 1984, here of the difference of both on the same examples).
 
 use super::Example;
 use super::loss::{Judged, Loss, group_loss};
 use rayon::prelude::*;
 
 /// Strengths of the regularisation that are tried, from strong to weak, in units of the features' mean square within examples.
-const STRENGTHS: [f64; 6] = [10.0, 3.0, 1.0, 0.3, 0.1, 0.03];
+const STRENGTHS: [f64; 9] = [10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001];
 /// Parts of the cross-validation.
 const FOLDS: usize = 5;
 /// Gradient steps of one fit at most.
@@ -27,7 +28,7 @@ pub struct Head {
     pub bias: f32,
     /// λ, in units of the features' mean square.
     pub strength: f64,
-    /// Mean loss on the examples that a fit had not seen.
+    /// Mean loss on the examples that a fit had not seen, a response counting one.
     pub loss: f64,
 }
 
@@ -35,6 +36,8 @@ pub struct Head {
 struct Centred<'a> {
     example: &'a Example,
     rows: Vec<f32>,
+    /// How much it counts: its responses, 1 on average. Fine-tuning, too, reads more of a larger group.
+    share: f64,
 }
 
 /// Fits the head to `features`, one `[responses, width]` matrix an example, starting from `prior` (`[width]`).
@@ -43,27 +46,29 @@ struct Centred<'a> {
 /// When the features do not have one row a response.
 pub fn fit_head(examples: &[Example], features: &[Vec<f32>], prior: &[f32]) -> Head {
     let width = prior.len();
-    let data: Vec<Centred> = examples.iter().zip(features).map(|(e, rows)| centred(e, rows, width)).collect();
+    let responses: usize = examples.iter().map(|e| e.sequences.len()).sum();
+    let mean = responses as f64 / examples.len().max(1) as f64;
+    let data: Vec<Centred> = examples.iter().zip(features).map(|(e, rows)| centred(e, rows, width, mean)).collect();
     let prior: Vec<f64> = prior.iter().map(|v| f64::from(*v)).collect();
     let unit = mean_square(&data);
     let all: Vec<&Centred> = data.iter().collect();
     let losses = cross_validated(&all, &prior, unit);
-    let tried = STRENGTHS.into_iter().zip(losses);
-    let (strength, loss) = tried.min_by(|a, b| a.1.total_cmp(&b.1)).expect("there are strengths");
+    let chosen = strongest_good(&losses);
+    let strength = STRENGTHS[chosen];
+    let loss = losses.iter().map(|of| of[chosen]).sum::<f64>() / losses.len().max(1) as f64;
     let weight: Vec<f32> = fit(&all, &prior, strength * unit, &prior).iter().map(|v| *v as f32).collect();
-    let rows = features.iter().map(|f| f.len() / width).sum::<usize>();
     let total: f64 = features.iter().flat_map(|f| f.chunks(width)).map(|row| dot(row, &weight)).sum();
-    Head { weight, bias: -(total / rows.max(1) as f64) as f32, strength, loss }
+    Head { weight, bias: -(total / responses.max(1) as f64) as f32, strength, loss }
 }
 
-fn centred<'a>(example: &'a Example, rows: &[f32], width: usize) -> Centred<'a> {
+fn centred<'a>(example: &'a Example, rows: &[f32], width: usize, mean_responses: f64) -> Centred<'a> {
     assert_eq!(rows.len(), example.sequences.len() * width, "one row of features a response");
     let mut mean = vec![0.0f64; width];
     for row in rows.chunks(width) {
         mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v) / example.sequences.len() as f64);
     }
     let rows = rows.iter().enumerate().map(|(i, v)| (f64::from(*v) - mean[i % width]) as f32).collect();
-    Centred { example, rows }
+    Centred { example, rows, share: example.sequences.len() as f64 / mean_responses }
 }
 
 fn mean_square(data: &[Centred]) -> f64 {
@@ -84,35 +89,50 @@ fn dot<T: Copy + Into<f64>>(row: &[f32], weight: &[T]) -> f64 {
     sums.iter().sum()
 }
 
-/// Mean loss for each strength over the examples of each part, under the head fitted to the others.
-fn cross_validated(data: &[&Centred], prior: &[f64], unit: f64) -> [f64; STRENGTHS.len()] {
+/// Loss of each example for each strength, under the head fitted to the other parts.
+fn cross_validated(data: &[&Centred], prior: &[f64], unit: f64) -> Vec<[f64; STRENGTHS.len()]> {
     let folds = FOLDS.min(data.len());
     let losses = |fold: usize| {
         let part = |inside: bool| -> Vec<&Centred> {
             data.iter().enumerate().filter(|(i, _)| (i % folds == fold) == inside).map(|(_, c)| *c).collect()
         };
         let (others, own) = (part(false), part(true));
+        let mut found = vec![[0.0; STRENGTHS.len()]; own.len()];
         let mut head = prior.to_vec();
-        STRENGTHS.map(|strength| {
+        for (place, strength) in STRENGTHS.into_iter().enumerate() {
             head = fit(&others, prior, strength * unit, &head);
-            own.iter().map(|c| example_loss(c, &head, None)).sum::<f64>()
-        })
+            own.iter().zip(&mut found).for_each(|(c, of)| of[place] = example_loss(c, &head, None));
+        }
+        found
     };
-    let by_fold: Vec<_> = (0..folds).into_par_iter().map(losses).collect();
-    let mean = |i: usize| by_fold.iter().map(|losses| losses[i]).sum::<f64>() / data.len().max(1) as f64;
-    std::array::from_fn(mean)
+    (0..folds).into_par_iter().flat_map(losses).collect()
 }
 
-/// Loss of one example under the head; adds its gradient, which has weight 1.
+/// The strongest regularisation whose mean loss is within one standard error of the least, by the differences of both
+/// on the same examples.
+fn strongest_good(losses: &[[f64; STRENGTHS.len()]]) -> usize {
+    let count = losses.len().max(1) as f64;
+    let mean = |of: &dyn Fn(&[f64; STRENGTHS.len()]) -> f64| losses.iter().map(of).sum::<f64>() / count;
+    let place = |a: &usize, b: &usize| mean(&|of| of[*a]).total_cmp(&mean(&|of| of[*b]));
+    let least = (0..STRENGTHS.len()).min_by(place).expect("there are strengths");
+    let is_good = |strong: &usize| {
+        let more = mean(&|of| of[*strong] - of[least]);
+        let variance = mean(&|of| (of[*strong] - of[least] - more).powi(2));
+        more <= (variance / (count - 1.0).max(1.0)).sqrt()
+    };
+    (0..=least).find(is_good).expect("the least is as good as itself")
+}
+
+/// Loss of one example under the head, times its share; adds its gradient.
 fn example_loss(data: &Centred, head: &[f64], gradient: Option<&mut [f64]>) -> f64 {
     let width = head.len();
     let scores: Vec<f32> = data.rows.chunks(width).map(|row| dot(row, head) as f32).collect();
     let mut slopes = vec![0.0; scores.len()];
     let judged = Judged { comparisons: &data.example.comparisons, ranks: &data.example.ranks };
-    let loss = group_loss(Loss::BradleyTerry, 0.0, judged, &scores, 1.0, &mut slopes);
+    let loss = data.share * group_loss(Loss::BradleyTerry, 0.0, judged, &scores, 1.0, &mut slopes);
     if let Some(gradient) = gradient {
         for (row, slope) in data.rows.chunks(width).zip(slopes) {
-            gradient.iter_mut().zip(row).for_each(|(g, v)| *g += f64::from(slope) * f64::from(*v));
+            gradient.iter_mut().zip(row).for_each(|(g, v)| *g += data.share * f64::from(slope) * f64::from(*v));
         }
     }
     loss
@@ -218,7 +238,7 @@ mod tests {
     #[test]
     fn the_gradient_vanishes_at_the_fit() {
         let (examples, features) = cases(20);
-        let data: Vec<Centred> = examples.iter().zip(&features).map(|(e, f)| centred(e, f, WIDTH)).collect();
+        let data: Vec<Centred> = examples.iter().zip(&features).map(|(e, f)| centred(e, f, WIDTH, 3.0)).collect();
         let all: Vec<&Centred> = data.iter().collect();
         let prior = [0.5, -0.5, 0.0, 0.1];
         for strength in [0.01, 1.0] {
@@ -231,7 +251,7 @@ mod tests {
     #[test]
     fn the_gradient_is_the_slope_of_the_objective() {
         let (examples, features) = cases(5);
-        let data: Vec<Centred> = examples.iter().zip(&features).map(|(e, f)| centred(e, f, WIDTH)).collect();
+        let data: Vec<Centred> = examples.iter().zip(&features).map(|(e, f)| centred(e, f, WIDTH, 3.0)).collect();
         let all: Vec<&Centred> = data.iter().collect();
         let (prior, head) = ([0.0; WIDTH], [0.3, -0.2, 0.1, 0.0]);
         let (_, gradient) = slope(&all, &prior, 0.1, &head);
@@ -244,6 +264,33 @@ mod tests {
             let rise = (moved(1e-2) - moved(-1e-2)) / 2e-2;
             assert!((rise - gradient[i]).abs() < 1e-3, "{i}: {rise} {}", gradient[i]);
         }
+    }
+
+    #[test]
+    fn a_stronger_regularisation_wins_where_the_difference_is_chance() {
+        let mut losses = vec![[0.7; STRENGTHS.len()]; 100];
+        for (example, of) in losses.iter_mut().enumerate() {
+            of[0] += 0.1; // always worse than the least
+            of[2] += if example % 2 == 0 { 0.2 } else { -0.2 }; // worse by a hundredth on average: half a standard error
+            of[4] -= 0.01;
+        }
+        assert_eq!(strongest_good(&losses), 2);
+        losses.iter_mut().for_each(|of| of[2] += 0.2);
+        assert_eq!(strongest_good(&losses), 4);
+        assert_eq!(strongest_good(&[[0.5; STRENGTHS.len()]]), 0, "one example decides nothing, and all are equal");
+    }
+
+    #[test]
+    fn a_group_counts_by_its_responses() {
+        let (examples, features) = cases(1);
+        let slope = |mean_responses: f64| {
+            let mut gradient = vec![0.0; WIDTH];
+            let data = centred(&examples[0], &features[0], WIDTH, mean_responses);
+            let loss = example_loss(&data, &[0.3, -0.2, 0.1, 0.0], Some(&mut gradient));
+            [vec![loss], gradient].concat()
+        };
+        let twice: Vec<f64> = slope(3.0).iter().map(|v| 2.0 * v).collect();
+        assert_eq!(slope(1.5), twice, "among groups of one and a half responses, three count double");
     }
 
     #[test]

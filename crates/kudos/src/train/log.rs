@@ -45,6 +45,9 @@ pub struct Evaluation {
     #[serde(skip)]
     pub step: u64,
     pub eval_loss: f64,
+    /// The loss of each held-out group, of which `eval_loss` is the mean.
+    #[serde(skip)]
+    pub losses: Vec<f64>,
     pub eval_accuracy: Option<f64>,
     pub eval_margin: Option<f64>,
     pub eval_mean_reward: Option<f64>,
@@ -58,6 +61,16 @@ impl Evaluation {
     pub fn beats(&self, best: &Best) -> bool {
         let accuracy = self.eval_accuracy.unwrap_or(0.5);
         self.eval_loss < best.loss || (self.eval_loss == best.loss && accuracy > best.accuracy)
+    }
+
+    /// True when the loss is lower than these losses of the same groups by more than one standard error of the difference: where it
+    /// cannot be told, the simpler judge is to be preferred (Breiman et al. 1984, the rule of one standard error).
+    pub fn clearly_beats(&self, losses: &[f64]) -> bool {
+        let count = losses.len().max(1) as f64;
+        let gains: Vec<f64> = losses.iter().zip(&self.losses).map(|(other, own)| other - own).collect();
+        let mean = gains.iter().sum::<f64>() / count;
+        let variance = gains.iter().map(|gain| (gain - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+        mean > (variance / count).sqrt()
     }
 
     /// What is remembered of the best.
@@ -137,6 +150,7 @@ mod tests {
             eval_accuracy: Some(accuracy),
             eval_margin: None,
             eval_mean_reward: None,
+            losses: vec![eval_loss; 4],
             eval_min_reward: 0.0,
             eval_max_reward: 0.0,
         };
@@ -145,6 +159,24 @@ mod tests {
         assert!(!evaluation(0.65, 0.9).beats(&best));
         assert!(evaluation(0.6, 0.8).beats(&best));
         assert!(!evaluation(0.6, 0.7).beats(&best));
+    }
+
+    #[test]
+    fn a_gain_must_be_told_from_chance() {
+        let of = |losses: [f64; 4]| Evaluation {
+            step: 1,
+            eval_loss: losses.iter().sum::<f64>() / 4.0,
+            losses: losses.to_vec(),
+            eval_accuracy: None,
+            eval_margin: None,
+            eval_mean_reward: None,
+            eval_min_reward: 0.0,
+            eval_max_reward: 0.0,
+        };
+        let head = [0.7, 0.6, 0.8, 0.5];
+        assert!(of([0.6, 0.5, 0.7, 0.4]).clearly_beats(&head), "better on each");
+        assert!(!of([0.2, 0.8, 0.9, 0.6]).clearly_beats(&head), "better on average, by one group");
+        assert!(!of(head).clearly_beats(&head));
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Finished {
                 format!("the average of the weights of {} runs was kept", members.len())
             }
             _ if self.kept == 0 => {
-                "the head on frozen features was kept: fine-tuning was no better on held-out prompts".into()
+                "the head on frozen features was kept: fine-tuning was not clearly better on held-out prompts".into()
             }
             _ => format!("the weights of step {} were kept", self.kept),
         }
@@ -215,7 +215,7 @@ impl Trainer {
         }
         settings.precision = model.precision(settings.precision);
         let opens = settings.new_head && settings.recipe == Recipe::Default;
-        let opened = if opens { model.open_head() } else { Opened::Nothing };
+        let opened = if opens { model.open_head(settings.keep_layers) } else { Opened::Nothing };
         model.renew_top_layers(settings.renew_layers, settings.seed); // After it: who asks for a new last layer gets one.
         let packed = model.pack_for_training(settings.precision);
         let workspace = Workspace { packed, ..Workspace::default() };
@@ -334,11 +334,12 @@ impl Trainer {
         self.model.parameters.values[layer.bias.range()].fill(head.bias);
         let evaluation = if self.settings.eval_every > 0 { Some(self.evaluate()?) } else { None };
         self.state.head = evaluation.as_ref().map(Evaluation::as_best);
+        self.state.head_losses = evaluation.as_ref().map(|e| e.losses.clone()).unwrap_or_default();
         let _ = watch(Event::Head(&head, evaluation.as_ref()));
         Ok(())
     }
 
-    /// Scores the held-out data; keeps the weights when they are the best so far.
+    /// Scores the held-out data; keeps the weights when they are the best so far, and clearly better than the head on frozen features.
     fn evaluate(&mut self) -> Result<Evaluation, TrainError> {
         let held_out = self.held_out.as_ref().expect("evaluation is only due with held-out data");
         let outputs = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
@@ -347,7 +348,9 @@ impl Trainer {
             Some(head) => held_out.attribute_evaluation(&self.settings, head, self.state.step, &outputs)?,
         };
         if self.settings.keep_best {
-            if self.state.best.is_none_or(|best| evaluation.beats(&best)) {
+            let head = &self.state.head_losses; // Empty while the head itself is evaluated, and where there is none.
+            let earned = head.is_empty() || evaluation.clearly_beats(head);
+            if earned && self.state.best.is_none_or(|best| evaluation.beats(&best)) {
                 self.write_judge_weights()?;
                 self.state.best = Some(evaluation.as_best());
                 self.state.without_improvement = 0;

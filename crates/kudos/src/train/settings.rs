@@ -34,6 +34,7 @@ pub struct Asked {
     pub group_size: Option<usize>,
     pub learning_rate: Option<f64>,
     pub layer_decay: Option<f64>,
+    pub keep_layers: Option<usize>,
     pub renew_layers: Option<usize>,
     pub schedule: Option<Schedule>,
     pub warmup_steps: Option<u64>,
@@ -71,6 +72,9 @@ pub struct Settings {
     pub learning_rate: f64,
     /// Factor on the learning rate from each layer to the one below (Howard and Ruder 2018); 1 is off.
     pub layer_decay: f64,
+    /// Lower layers of the base that a last layer that starts as the mean of all tokens stands above; half of them if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_layers: Option<usize>,
     /// Last layers of the base that start anew.
     pub renew_layers: usize,
     /// Its course.
@@ -99,7 +103,7 @@ pub struct Settings {
     pub save_every: u64,
     /// Whether the judge is the best evaluated checkpoint, not the last one.
     pub keep_best: bool,
-    /// Whether the head is fitted on frozen features first: with few pairs.
+    /// Whether the head is fitted on frozen features first.
     pub head_first: bool,
     /// Whether the base came without a head.
     pub new_head: bool,
@@ -179,8 +183,9 @@ const EVALUATIONS_AN_EPOCH: u64 = 3;
 const TRL_BATCH: usize = 4;
 /// Responses a step of the default recipe, about. More would be fewer steps of the same texts (docs/experiments.md).
 const STEP_RESPONSES: f64 = 4.0;
-/// Below this many pairs the default recipe fits the head on frozen features first.
-const FEW_PAIRS: usize = 500;
+/// Below this many pairs the default recipe fits the head on frozen features first: up to there it was as good as fine-tuning on every
+/// set that was tried, for a tenth of the time (docs/experiments.md). All features are in memory.
+const FEW_PAIRS: usize = 20_000;
 
 impl Asked {
     /// Share of the prompts to hold out when no evaluation file is given.
@@ -217,6 +222,7 @@ impl Asked {
             group_size: self.group_size_or_default(),
             learning_rate: self.learning_rate.unwrap_or_else(|| extent.learning_rate(trl)),
             layer_decay: self.layer_decay.unwrap_or(1.0),
+            keep_layers: self.keep_layers,
             renew_layers: self.renew_layers.unwrap_or(0),
             schedule: self.schedule.unwrap_or(Schedule::Linear),
             warmup_steps: self.warmup_steps.unwrap_or(if trl { 0 } else { max_steps / 10 }),

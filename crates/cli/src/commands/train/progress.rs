@@ -19,11 +19,13 @@ pub(super) fn announce(trainer: &Trainer, data: &Data, head: ClassifierSource, g
         note(global, &attributes::describe(rated));
     }
     let head = match (head, trainer.opened) {
-        (ClassifierSource::Checkpoint, _) => "the base's head",
-        (_, Opened::HeadAndLastLayer) if settings.renew_layers == 0 => {
-            "a new head over the mean of all tokens, which the last layer starts as"
+        (ClassifierSource::Checkpoint, _) => "the base's head".into(),
+        (_, Opened::HeadAndLastLayer { kept }) if settings.renew_layers == 0 => {
+            format!(
+                "a new head over the mean of all tokens, which the last layer starts as, above the base's lower {kept} layers"
+            )
         }
-        _ => "a new head",
+        _ => "a new head".into(),
     };
     note(
         global,
