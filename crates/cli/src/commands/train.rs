@@ -74,7 +74,7 @@ pub struct Args {
     #[arg(long, value_name = "X")]
     layer_decay: Option<f64>,
     /// Lower layers to keep of a base whose first token was never read (a sentence encoder), below a new last layer that starts as the
-    /// mean of all tokens [default: half of them]
+    /// mean of all tokens [default: half of them; all but one with --head-first false]
     #[arg(long, value_name = "N")]
     keep_layers: Option<usize>,
     /// Last layers of the base to start anew, not from what pretraining left there [default: 0]

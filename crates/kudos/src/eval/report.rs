@@ -3,7 +3,7 @@
 use super::pairs::Pair;
 use super::{AttributeMetrics, BestOfN, Bin, Scored, best_of_n, bootstrap, calibration, length, mean, pairs, ranking};
 use crate::data::{Content, Group, Location};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// How to evaluate.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -182,14 +182,22 @@ pub fn fit_temperature(groups: &[Group], scores: &[Vec<f32>]) -> Result<Option<f
     Ok(calibration::best_temperature(&forecasts, 0.0))
 }
 
-/// The same for a new judge, which may have few held-out comparisons: 1/T − 1 + ln T is added to their log loss, so that it
-/// stays near 1 until they say otherwise. 1 when [`fit_temperature`] has none.
+/// How many prompts' worth of comparisons the expectation that a new judge's temperature is 1 weighs.
+const DOUBT_PROMPTS: f64 = 4.0;
+
+/// The same for a new judge, which may have few held-out prompts: 1/T − 1 + ln T, as often as four prompts have comparisons, is added to
+/// their log loss, so that it stays near 1 until they say otherwise. The comparisons of a prompt are much alike, so it is the prompts that
+/// count (docs/experiments.md). 1 when [`fit_temperature`] has none.
 ///
 /// # Errors
 /// As [`fit_temperature`].
 pub fn first_temperature(groups: &[Group], scores: &[Vec<f32>]) -> Result<f32, EvalError> {
-    let forecasts = calibration::forecasts(&matched(groups, scores)?, 1.0);
-    Ok(calibration::best_temperature(&forecasts, 1.0).unwrap_or(1.0))
+    let matched = matched(groups, scores)?;
+    let forecasts = calibration::forecasts(&matched, 1.0);
+    let compared = matched.iter().filter(|scored| !scored.group.comparisons.is_empty());
+    let prompts = compared.map(|scored| scored.prompt).collect::<HashSet<_>>().len();
+    let doubt = DOUBT_PROMPTS * forecasts.len() as f64 / prompts.max(1) as f64;
+    Ok(calibration::best_temperature(&forecasts, doubt).unwrap_or(1.0))
 }
 
 fn check_temperature(temperature: f32) -> Result<(), EvalError> {
@@ -356,6 +364,18 @@ mod tests {
             let error = evaluate("a", &groups, scores, &options()).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn prompts_and_not_comparisons_move_a_new_temperature() {
+        // 45 comparisons, all of them wrong by a lot: of one prompt, and of 45.
+        let ranks: Vec<f64> = (1..=10).map(f64::from).collect();
+        let scores: Vec<f32> = (1..=10).map(|score| score as f32).collect();
+        let one = first_temperature(&[ranked("p", &ranks)], &[scores]).unwrap();
+        let prompts: Vec<Group> = (0..45).map(|i| ranked(&format!("p{i}"), &[1.0, 2.0])).collect();
+        let many = first_temperature(&prompts, &vec![vec![0.0, 4.0]; 45]).unwrap();
+        assert!(one > 1.0 && one < 2.5 && many > 5.0, "{one} {many}");
+        assert_eq!(first_temperature(&[], &[]).unwrap(), 1.0);
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn strongest_good(losses: &[[f64; STRENGTHS.len()]]) -> usize {
         let variance = mean(&|of| (of[*strong] - of[least] - more).powi(2));
         more <= (variance / (count - 1.0).max(1.0)).sqrt()
     };
-    (0..=least).find(is_good).expect("the least is as good as itself")
+    (0..=least).find(is_good).unwrap_or(least) // Losses that are no numbers are as good as none; the first step will say so.
 }
 
 /// Loss of one example under the head, times its share; adds its gradient.
@@ -277,6 +277,7 @@ mod tests {
         assert_eq!(strongest_good(&losses), 2);
         losses.iter_mut().for_each(|of| of[2] += 0.2);
         assert_eq!(strongest_good(&losses), 4);
+        let _ = strongest_good(&[[f64::NAN; STRENGTHS.len()]; 2]);
         assert_eq!(strongest_good(&[[0.5; STRENGTHS.len()]]), 0, "one example decides nothing, and all are equal");
     }
 

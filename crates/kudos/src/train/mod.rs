@@ -215,7 +215,9 @@ impl Trainer {
         }
         settings.precision = model.precision(settings.precision);
         let opens = settings.new_head && settings.recipe == Recipe::Default;
-        let opened = if opens { model.open_head(settings.keep_layers) } else { Opened::Nothing };
+        // Half of the layers is what a frozen head was best on; a run that only fine-tunes has all of them.
+        let keep = settings.keep_layers.or((!settings.head_first).then_some(usize::MAX));
+        let opened = if opens { model.open_head(keep) } else { Opened::Nothing };
         model.renew_top_layers(settings.renew_layers, settings.seed); // After it: who asks for a new last layer gets one.
         let packed = model.pack_for_training(settings.precision);
         let workspace = Workspace { packed, ..Workspace::default() };
