@@ -149,8 +149,8 @@ impl Finished {
         self.held_out.as_ref()?;
         Some(match self.chosen_by_held_out {
             true => {
-                "The weights are those of the evaluated step with the lowest held-out loss, and the temperature was fitted to \
-                 the same prompts, so these figures are slightly optimistic: evaluate on prompts that were used for neither."
+                "The held-out loss chose the weights, and the temperature was fitted to the same prompts, so these figures are \
+                 slightly optimistic: evaluate on prompts that were used for neither."
             }
             false => {
                 "The temperature was fitted to these prompts, so log loss, Brier and ECE are slightly optimistic: evaluate \
