@@ -16,8 +16,9 @@ from pathlib import Path
 
 from fifths import SETS, draw, split, unit, write
 
-# The default recipe, in steps of two visits; it is evaluated at its end alone, since that reads five thousand responses.
-RECIPE = "--epochs 1 --batch-size 2 --eval-every 1000000 --precision f32 --seed 42"
+# The default recipe without a fitted head, so with all layers but one below the mean, in steps of two visits; it is
+# evaluated at its end alone, since that reads five thousand responses.
+RECIPE = "--head-first false --epochs 1 --batch-size 2 --eval-every 1000000 --precision f32 --seed 42"
 # Rows of a set that are trained on, and responses a group is cut to.
 SHARES = {
     "ukpconvarg1": (None, None),

@@ -41,7 +41,7 @@ fn it_says_what_a_single_score_means_beside_the_number() {
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let (number, said) = run(&[]);
-    let chance = said.split(' ').next().unwrap();
+    let chance = said.split(" % likely").next().and_then(|before| before.split_whitespace().last()).unwrap();
     let mean = said.split("scores there: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
     let [score, mean, chance] = [number.trim(), mean, chance].map(|text| text.parse::<f64>().unwrap());
     assert_eq!(chance > 50.0, score > mean, "{number}{said}");
