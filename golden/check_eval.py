@@ -28,8 +28,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 import make_eval_golden as golden
 
 FOLDS, PLACES, PENALTY = 5, 1 << 14, 0.03
-# Two judges of a small file differ by steps of a pair: with fewer resamples an interval ends on one step here and on the next there.
-RESAMPLES = 100_000
+# Resamples of the difference of two judges, and how far apart the shares below a quantile may be: six deviations of both counts.
+RESAMPLES, SHARE = 100_000, 0.004
 failures = 0
 
 
@@ -119,7 +119,21 @@ def halves(groups, value):
     return np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
 
 
+def is_certain(right):
+    """Right, or wrong, on every pair: every resample agrees, and a documented rule takes the bootstrap's place."""
+    return len(set(right)) == 1 and right[0] != 0.5
+
+
+def exact_interval(right, prompts):
+    """Clopper and Pearson's, with the prompts as trials."""
+    count = len(set(prompts))
+    return list(stats.binomtest(count if right[0] == 1 else 0, count).proportion_ci(0.95, method="exact"))
+
+
 def clustered_error(right, prompts):
+    if is_certain(right):  # A coin whose pairs of one prompt all agree.
+        sizes = np.array(list(collections.Counter(prompts).values()))
+        return float(0.5 * np.sqrt((sizes**2).sum()) / sizes.sum())
     fit = OLS(right, np.ones(len(right))).fit(cov_type="cluster", cov_kwds={"groups": prompts})
     return float(fit.bse[0])
 
@@ -143,15 +157,18 @@ def check_accuracy(row, groups, folds):
         check("response only", row["response_only"]["accuracy"], response_only(groups, folds), 0.006)
 
 
-def interval(values, prompts, resamples=9999):
+def interval(values, prompts):
+    return list(resampled(values, prompts, 9999).confidence_interval)
+
+
+def resampled(values, prompts, resamples):
     sums, counts = collections.Counter(), collections.Counter(prompts)
     for value, prompt in zip(values, prompts):
         sums[prompt] += value
     pairs = (np.array([sums[p] for p in counts]), np.array([counts[p] for p in counts]))
     ratio = lambda s, c, axis: s.sum(axis) / c.sum(axis)
     rng = np.random.default_rng(0)
-    found = stats.bootstrap(pairs, ratio, paired=True, vectorized=True, method="percentile", rng=rng, n_resamples=resamples)
-    return list(found.confidence_interval)
+    return stats.bootstrap(pairs, ratio, paired=True, vectorized=True, method="percentile", rng=rng, n_resamples=resamples)
 
 
 def fnv(text):
@@ -285,7 +302,12 @@ def check_comparison(found, first, second):
     a, prompts = halves(first, lambda g, i: g["scores"][i])
     b, _ = halves(second, lambda g, i: g["scores"][i])
     check("difference of two judges", found["difference"], (a - b).mean(), 1e-9)
-    check("its interval", found["difference_ci95"], interval(a - b, prompts, RESAMPLES), 0.01)
+    # Two judges of a small file differ by steps of a pair, so an interval may end on one step here and on the next there:
+    # what is checked is the share of SciPy's resamples on each side of an end.
+    drawn = resampled(a - b, prompts, RESAMPLES).bootstrap_distribution
+    for name, end, share in zip(("low", "high"), found["difference_ci95"], (0.025, 0.975)):
+        below, up_to = (drawn < end - 1e-9).mean(), (drawn <= end + 1e-9).mean()
+        check(f"share up to the {name} end", float(np.clip(share, below, up_to)), share, SHARE)
     table = [[0, (a > b).sum()], [(a < b).sum(), 0]]
     check("McNemar", found["mcnemar"]["p_value"], mcnemar(table, exact=True).pvalue, 1e-9)
 
@@ -297,8 +319,12 @@ def check_file(kudos, judges, path):
     groups = load(kudos, judges[0], path)
     T, folds = analysis["calibration"]["stored_temperature"], deal(groups)
     # The end of an interval from 2000 resamples is known to .06 standard errors; this is four times that.
-    resampling = 0.25 * clustered_error(*halves(groups, lambda g, i: g["scores"][i]))
-    for key, expected in golden.expected(numbered(groups), T).items():
+    right, prompts = halves(groups, lambda g, i: g["scores"][i])
+    resampling = 1e-6 if is_certain(right) else 0.25 * clustered_error(right, prompts)
+    figures = golden.expected(numbered(groups), T)
+    if is_certain(right):
+        figures["accuracy_ci95"] = exact_interval(right, prompts)
+    for key, expected in figures.items():
         if isinstance(expected, dict):
             for n, best in expected.items():
                 check(f"best of {n}", list(report[key][str(n)].values()), list(best.values()), 1e-9)
