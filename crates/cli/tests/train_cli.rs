@@ -52,8 +52,7 @@ fn training_says_what_starts_anew() {
         said
     };
     let new = "a new head;";
-    let mean =
-        "a new head over the mean of all tokens, which the last layer starts as, above the base's lower 1 layers;";
+    let mean = "a new head over the mean of all tokens, which the last layer starts as, above the first 1 of the base's layers;";
     let distilbert = golden().display().to_string();
     let cases: [(&str, &[&str], &str); 5] = [
         ("base", &[], mean),
@@ -66,7 +65,7 @@ fn training_says_what_starts_anew() {
         let said = said(base, more);
         assert!(said.contains(expected), "{base} {more:?}: {said}");
     }
-    assert!(said("base", &["--keep-layers", "0"]).contains("above the base's lower 0 layers;"));
+    assert!(said("base", &["--keep-layers", "0"]).contains("above the first 0 of the base's layers;"));
     let config: Value = serde_json::from_slice(&std::fs::read(dir.path().join("judge/config.json")).unwrap()).unwrap();
     assert_eq!(config["num_hidden_layers"], 1);
     for (base, keep, expected) in [

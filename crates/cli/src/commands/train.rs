@@ -74,7 +74,7 @@ pub struct Args {
     #[arg(long, value_name = "X")]
     layer_decay: Option<f64>,
     /// Lower layers to keep of a base whose first token was never read (a sentence encoder), below a new last layer that starts as the
-    /// mean of all tokens [default: half of them; all but one with --head-first false]
+    /// mean of all tokens [default: half of them; all but one without --head-first]
     #[arg(long, value_name = "N")]
     keep_layers: Option<usize>,
     /// Last layers of the base to start anew, not from what pretraining left there [default: 0]
@@ -119,7 +119,7 @@ pub struct Args {
     /// Steps between evaluations [default: a tenth of the steps, and at least a third of an epoch]
     #[arg(long, value_name = "N")]
     eval_every: Option<u64>,
-    /// Stop after N evaluations without a lower held-out loss
+    /// Stop after N evaluations without a lower held-out loss (clearly lower than that of the head alone, where it came first)
     #[arg(long, value_name = "N")]
     early_stop: Option<u64>,
     /// Steps between checkpoints [default: 100]
@@ -230,11 +230,11 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let extent = Extent::of(&examples, asked.group_size_or_default(), held_out.is_some(), start);
     let decided = asked.decide(extent)?;
     let settings = Settings { head_first: decided.head_first && rated.is_none(), attributes: rated, ..decided };
+    check_layers(&settings, &model)?;
     let fingerprint = fingerprint(&data, args, &encoder);
     let folds = train_folds(args, (&asked, start, settings.max_steps), &data, &encoder, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     check_precision(&asked, &trainer)?;
-    check_layers(&asked, &trainer)?;
     announce(&trainer, &data, head, global);
     if args.resume && args.ensemble.is_none() {
         let step = trainer.resume()?;
@@ -288,16 +288,17 @@ fn check_precision(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
     }
 }
 
-/// Refuses a number of layers that could not be kept.
-fn check_layers(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
-    match (asked.keep_layers, trainer.opened) {
-        (Some(asked), Opened::HeadAndLastLayer { kept }) if asked > kept => {
+/// Refuses a number of layers that could not be kept, before anything is trained.
+fn check_layers(settings: &Settings, model: &Model) -> anyhow::Result<()> {
+    let Some(asked) = settings.keep_layers else { return Ok(()) };
+    match settings.open_head(&mut model.clone()) {
+        Opened::HeadAndLastLayer { kept } if asked > kept => {
             bail!("--keep-layers {asked}: the base has {} layers, expected at most {kept}", kept + 1)
         }
-        (Some(asked), Opened::Nothing | Opened::Head) => bail!(
+        Opened::HeadAndLastLayer { .. } => Ok(()),
+        Opened::Nothing | Opened::Head => bail!(
             "--keep-layers {asked}: expected a BERT whose pooler was never trained (a sentence encoder), under a new head; this base keeps all its layers"
         ),
-        _ => Ok(()),
     }
 }
 

@@ -7,6 +7,7 @@
 //! standard error, Breiman et al. 1984, here of the difference of both on the same examples).
 
 use super::Example;
+use super::log::is_clearly_positive;
 use super::loss::{Judged, Loss, group_loss};
 use rayon::prelude::*;
 
@@ -111,16 +112,10 @@ fn cross_validated(data: &[&Centred], prior: &[f64], unit: f64) -> Vec<[f64; STR
 /// The strongest regularisation whose mean loss is within one standard error of the least, by the differences of both
 /// on the same examples.
 fn strongest_good(losses: &[[f64; STRENGTHS.len()]]) -> usize {
-    let count = losses.len().max(1) as f64;
-    let mean = |of: &dyn Fn(&[f64; STRENGTHS.len()]) -> f64| losses.iter().map(of).sum::<f64>() / count;
-    let place = |a: &usize, b: &usize| mean(&|of| of[*a]).total_cmp(&mean(&|of| of[*b]));
-    let least = (0..STRENGTHS.len()).min_by(place).expect("there are strengths");
-    let is_good = |strong: &usize| {
-        let more = mean(&|of| of[*strong] - of[least]);
-        let variance = mean(&|of| (of[*strong] - of[least] - more).powi(2));
-        more <= (variance / (count - 1.0).max(1.0)).sqrt()
-    };
-    (0..=least).find(is_good).unwrap_or(least) // Losses that are no numbers are as good as none; the first step will say so.
+    let sum = |place: usize| losses.iter().map(|of| of[place]).sum::<f64>();
+    let least = (0..STRENGTHS.len()).min_by(|a, b| sum(*a).total_cmp(&sum(*b))).expect("there are strengths");
+    let is_worse = |strong: usize| is_clearly_positive(losses.iter().map(|of| of[strong] - of[least]));
+    (0..least).find(|strong| !is_worse(*strong)).unwrap_or(least)
 }
 
 /// Loss of one example under the head, times its share; adds its gradient.

@@ -66,17 +66,21 @@ impl Evaluation {
     /// True when the loss is lower than these losses of the same groups by more than one standard error of the difference: where it
     /// cannot be told, the simpler judge is to be preferred (Breiman et al. 1984, the rule of one standard error).
     pub fn clearly_beats(&self, losses: &[f64]) -> bool {
-        let count = losses.len().max(1) as f64;
-        let gains: Vec<f64> = losses.iter().zip(&self.losses).map(|(other, own)| other - own).collect();
-        let mean = gains.iter().sum::<f64>() / count;
-        let variance = gains.iter().map(|gain| (gain - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
-        mean > (variance / count).sqrt()
+        is_clearly_positive(losses.iter().zip(&self.losses).map(|(other, own)| other - own))
     }
 
     /// What is remembered of the best.
     pub fn as_best(&self) -> Best {
         Best { step: self.step, accuracy: self.eval_accuracy.unwrap_or(0.5), loss: self.eval_loss }
     }
+}
+
+/// Whether the mean of paired differences is more than one standard error above 0. Not where one of them is no number.
+pub(super) fn is_clearly_positive(differences: impl ExactSizeIterator<Item = f64> + Clone) -> bool {
+    let count = differences.len().max(1) as f64;
+    let mean = differences.clone().sum::<f64>() / count;
+    let squares: f64 = differences.map(|difference| (difference - mean).powi(2)).sum();
+    mean > (squares / (count - 1.0).max(1.0) / count).sqrt()
 }
 
 /// The file, in a judge's or a member's directory.

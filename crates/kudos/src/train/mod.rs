@@ -214,10 +214,7 @@ impl Trainer {
             crate::files::remove_leftovers(directory).map_err(TrainError::io(directory))?;
         }
         settings.precision = model.precision(settings.precision);
-        let opens = settings.new_head && settings.recipe == Recipe::Default;
-        // Half of the layers is what a frozen head was best on; a run that only fine-tunes has all of them.
-        let keep = settings.keep_layers.or((!settings.head_first).then_some(usize::MAX));
-        let opened = if opens { model.open_head(keep) } else { Opened::Nothing };
+        let opened = settings.open_head(&mut model);
         model.renew_top_layers(settings.renew_layers, settings.seed); // After it: who asks for a new last layer gets one.
         let packed = model.pack_for_training(settings.precision);
         let workspace = Workspace { packed, ..Workspace::default() };

@@ -22,7 +22,7 @@ pub(super) fn announce(trainer: &Trainer, data: &Data, head: ClassifierSource, g
         (ClassifierSource::Checkpoint, _) => "the base's head".into(),
         (_, Opened::HeadAndLastLayer { kept }) if settings.renew_layers == 0 => {
             format!(
-                "a new head over the mean of all tokens, which the last layer starts as, above the base's lower {kept} layers"
+                "a new head over the mean of all tokens, which the last layer starts as, above the first {kept} of the base's layers"
             )
         }
         _ => "a new head".into(),
