@@ -79,6 +79,20 @@ fn training_says_what_starts_anew() {
     }
 }
 
+/// What the last steps learnt is not said of a judge that does not have it.
+#[test]
+fn a_head_that_is_kept_is_not_praised_for_the_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    bert_without_pooler(dir.path());
+    let flags = ["--eval-fraction", "0.5", "--max-steps", "3", "--learning-rate", "1e-12"];
+    let output = run(dir.path(), &[&["train", &pairs(), "--base", "base", "-o", "judge"], &flags[..]].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("the head on frozen features was kept: fine-tuning was not clearly better"), "{said}");
+    assert!(!said.contains("(the best on held-out prompts)"), "{said}");
+    assert!(!said.contains("The judge is right on") && !said.contains("training loss"), "{said}");
+}
+
 #[test]
 fn the_trl_recipe_follows_trl_from_text_to_weights() {
     let dir = tempfile::tempdir().unwrap();

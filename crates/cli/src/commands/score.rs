@@ -93,9 +93,11 @@ fn meaning(calibration: Option<&Calibration>, score: f32) -> String {
         Some(calibration) => {
             let Calibration { mean, std, .. } = calibration;
             let chance = 100.0 * calibration.beats_typical(score);
+            // Two digits of the spread, which is tiny where little was learnt.
+            let digits = if *std > 0.0 { (1.0 - std.log10().floor()).clamp(2.0, 7.0) as usize } else { 2 };
             format!(
                 "{chance:.0} % likely, by this judge, to be better than a typical response of its training (scores there: \
-                 {mean:.2} ± {std:.2}). {rule}"
+                 {mean:.digits$} ± {std:.digits$}). {rule}"
             )
         }
         None => rule.to_owned(),

@@ -159,13 +159,19 @@ impl Finished {
         })
     }
 
+    /// Whether the judge is the head on frozen features: then the last steps' accuracy and loss are not its own.
+    pub fn kept_head(&self) -> bool {
+        let averaged = self.ensemble.as_ref().is_some_and(|ensemble| ensemble.chosen == Chosen::Average);
+        self.kept == 0 && !averaged
+    }
+
     /// Whose weights were kept, in words.
     pub fn kept_weights(&self) -> String {
         match &self.ensemble {
             Some(Ensemble { chosen: Chosen::Average, members, .. }) => {
                 format!("the average of the weights of {} runs was kept", members.len())
             }
-            _ if self.kept == 0 => {
+            _ if self.kept_head() => {
                 "the head on frozen features was kept: fine-tuning was not clearly better on held-out prompts".into()
             }
             _ => format!("the weights of step {} were kept", self.kept),

@@ -69,17 +69,21 @@ pub(super) fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, glob
         None => note(global, "nothing was held out: use `kudos eval` on prompts that were not trained on"),
     }
     let output = args.output.display();
-    let chosen = if finished.chosen_by_held_out { " (the best on held-out prompts)" } else { "" };
+    let chosen = match finished.chosen_by_held_out && !finished.kept_head() {
+        true => " (the best on held-out prompts)",
+        false => "",
+    };
     note(global, &format!("{}{chosen}", finished.kept_weights()));
     note(global, &format!("report: {output}/report.html"));
     note(global, &format!("judge: {output}    next: kudos score answers.csv --judge {output}"));
 }
 
 fn explain(trainer: &Trainer, finished: &Finished, held_out: &Metrics, global: &Global) {
+    let of_its_steps = !finished.kept_head();
     let outcome = Outcome {
-        train_accuracy: finished.train_accuracy,
+        train_accuracy: finished.train_accuracy.filter(|_| of_its_steps),
         train_pairs: preferred_pairs(trainer.examples()),
-        loss: finished.loss,
+        loss: finished.loss.filter(|_| of_its_steps),
         truncated_share: truncated_share(trainer.examples()),
         held_out,
     };

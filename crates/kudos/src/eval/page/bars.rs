@@ -1,6 +1,6 @@
 //! The scores of each response of a prompt, as bars, the best on top.
 
-use super::html::{decimal, escape, name};
+use super::html::{decimal, decimals_for, escape, name};
 use super::svg::{Axis, Strip, extent};
 use crate::eval::{Bar, PromptBars};
 
@@ -16,7 +16,8 @@ pub(super) fn block(prompts: &[PromptBars], typical: Option<f64>) -> String {
     let typical = typical.filter(|t| t.is_finite()).unwrap_or(0.0);
     let (low, high) = extent(scores().chain([typical]));
     let axis = Axis::with_ticks("", low, high, Vec::new());
-    let drawn: Vec<String> = prompts.iter().map(|prompt| one(prompt, &axis, typical)).collect();
+    let digits = decimals_for(high - low);
+    let drawn: Vec<String> = prompts.iter().map(|prompt| one(prompt, &axis, typical, digits)).collect();
     let (shown, folded) = drawn.split_at(shown(prompts));
     let more = match folded.len() {
         0 => String::new(),
@@ -33,7 +34,7 @@ pub(super) fn block(prompts: &[PromptBars], typical: Option<f64>) -> String {
     format!(
         "<h3>The responses of a prompt</h3><p>In the judge’s order, best first. Bars start at the mean score of the file ({}): to the \
          right, better than a typical response; to the left, worse.{places}</p>{}{more}",
-        decimal(typical, 2),
+        decimal(typical, digits),
         shown.concat()
     )
 }
@@ -48,10 +49,10 @@ fn shown(prompts: &[PromptBars]) -> usize {
     prompts.iter().take_while(fits).count().max(1)
 }
 
-fn one(prompt: &PromptBars, axis: &Axis, typical: f64) -> String {
+fn one(prompt: &PromptBars, axis: &Axis, typical: f64, digits: usize) -> String {
     let mut order: Vec<&Bar> = prompt.responses.iter().collect();
     order.sort_by(|a, b| b.score.total_cmp(&a.score));
-    let rows: String = order.iter().map(|bar| row(bar, axis, typical)).collect();
+    let rows: String = order.iter().map(|bar| row(bar, axis, typical, digits)).collect();
     let words = match &prompt.prompt {
         Some(text) => format!("<p class=\"quote\" dir=\"auto\">{}</p>", escape(&excerpt(text, 280))),
         None => String::new(),
@@ -62,7 +63,7 @@ fn one(prompt: &PromptBars, axis: &Axis, typical: f64) -> String {
     )
 }
 
-fn row(bar: &Bar, axis: &Axis, typical: f64) -> String {
+fn row(bar: &Bar, axis: &Axis, typical: f64, digits: usize) -> String {
     let mut strip = Strip::new(axis);
     strip.upright("typical", typical);
     strip.bar(if bar.score >= typical { "above" } else { "below" }, typical, bar.score);
@@ -73,8 +74,8 @@ fn row(bar: &Bar, axis: &Axis, typical: f64) -> String {
          <span class=\"score\">{}</span></li>",
         if swapped { " swapped" } else { "" },
         escape(&excerpt(&bar.text, 160)),
-        strip.finish(&format!("score {}", decimal(bar.score, 2))),
-        decimal(bar.score, 2)
+        strip.finish(&format!("score {}", decimal(bar.score, digits))),
+        decimal(bar.score, digits)
     )
 }
 
@@ -109,6 +110,13 @@ mod tests {
         assert!(place("high") < place("mid") && place("mid") < place("low"));
         assert_eq!(html.matches("place swapped").count(), 2);
         assert!(html.contains("&lt;p&gt;") && !html.contains("<details"));
+    }
+
+    #[test]
+    fn small_scores_are_told_apart() {
+        let responses = vec![bar("a", 0.0012, 1.0, 1.0), bar("b", -0.0004, 2.0, 2.0)];
+        let html = block(&[PromptBars { prompt: None, location: "a:1".into(), responses }], Some(0.0));
+        assert!(html.contains(">0.0012<") && html.contains(">\u{2212}0.0004<"), "{html}");
     }
 
     #[test]

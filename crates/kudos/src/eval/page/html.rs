@@ -80,6 +80,11 @@ pub(super) fn decimal(value: f64, digits: usize) -> String {
     }
 }
 
+/// Decimals for values under each other that differ by up to `spread`: two, more where they would look equal.
+pub(super) fn decimals_for(spread: f64) -> usize {
+    if spread > 0.0 { (1.0 - spread.log10().floor()).clamp(2.0, 6.0) as usize } else { 2 }
+}
+
 /// Three significant digits or so: for figures of unknown size.
 pub(super) fn figure_of(value: f64) -> String {
     match value.abs() {

@@ -1,6 +1,6 @@
 //! Section 5: the hardest mistakes, to be read, and the pairs whose labels look wrong.
 
-use super::html::{decimal, figure_of, name, percent, quoted};
+use super::html::{figure_of, name, percent, quoted};
 use super::{ReportInput, per_data_set};
 use crate::eval::{Analysis, JudgedPair};
 
@@ -69,7 +69,7 @@ fn one(pair: &JudgedPair) -> String {
         "<article class=\"pair\"><p class=\"place\">{}{subset} · margin {} · it gives the label {}</p>{prompt}<div class=\"sides\">\
          <div class=\"better\"><h4>People prefer</h4>{}</div><div class=\"worse\"><h4>The judge prefers</h4>{}</div></div></article>",
         name(&pair.location),
-        decimal(pair.margin, 2),
+        figure_of(pair.margin),
         chance(pair.probability),
         quoted(&pair.better),
         quoted(&pair.worse),
