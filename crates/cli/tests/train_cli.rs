@@ -93,6 +93,43 @@ fn a_head_that_is_kept_is_not_praised_for_the_steps() {
     assert!(!said.contains("The judge is right on") && !said.contains("training loss"), "{said}");
 }
 
+/// The head that is kept learns from the prompts that chose it, after it was measured on them; not from a file that was given to measure with.
+#[test]
+fn a_head_that_is_kept_is_fitted_to_all_prompts() {
+    let dir = tempfile::tempdir().unwrap();
+    bert_without_pooler(dir.path());
+    let weights = |judge: &str| std::fs::read(dir.path().join(judge).join("model.safetensors")).unwrap();
+    let train = |judge: &str, more: &[&str]| {
+        let never_better = ["--max-steps", "1", "--learning-rate", "1e-12", "--json"];
+        let output =
+            run(dir.path(), &[&["train", &pairs(), "--base", "base", "-o", judge], &never_better[..], more].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        (said, serde_json::from_slice::<Value>(&output.stdout).unwrap())
+    };
+    let (said, figures) = train("judge", &["--eval-fraction", "0.5"]);
+    assert!(said.contains("then it was fitted to these, too"), "{said}");
+    let card = std::fs::read_to_string(dir.path().join("judge/README.md")).unwrap();
+    assert!(card.contains("The judge has been fitted to these prompts, too, since then"), "{card}");
+    let on_all: Value =
+        serde_json::from_slice(&run(dir.path(), &["eval", &pairs(), "--judge", "judge", "--json"]).stdout).unwrap();
+    let spread = |of: &Value, key: &str| of["data"][0][key].as_f64().unwrap();
+    assert!(
+        spread(&on_all, "score_mean").abs() < 1e-3 * spread(&on_all, "score_std"),
+        "the mean of what it was fitted to is 0: {on_all}"
+    );
+    assert!(spread(&figures, "score_mean").abs() > 1e-3 * spread(&figures, "score_std"), "measured before: {figures}");
+    let before = weights("judge");
+    let (_, again) = train("judge", &["--eval-fraction", "0.5", "--resume"]);
+    assert_eq!(
+        (again["data"].clone(), weights("judge")),
+        (figures["data"].clone(), before),
+        "a finished run is what it was"
+    );
+    let (said, _) = train("given", &["--eval", &pairs()]);
+    assert!(!said.contains("fitted to these"), "{said}");
+}
+
 #[test]
 fn the_trl_recipe_follows_trl_from_text_to_weights() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use kudos::models::{
 };
 use kudos::nn::{Batch, Gradients, Mode, Packed, Precision, Storage, Tape, Var, Weights};
 use kudos::text::Encoded;
-use kudos::train::{Asked, Example, Extent, Judged, Loss, Optimizer, Recipe, Start, Trainer, group_loss};
+use kudos::train::{Asked, Example, Extent, HeldOutData, Judged, Loss, Optimizer, Recipe, Start, Trainer, group_loss};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -386,7 +386,7 @@ fn ten_steps_follow_trl() {
             ..Asked::default()
         };
         let start = Start { new_head: false, width: 32 };
-        let extent = Extent { visits: 40, responses: 80, pairs: 40, held_out: false, start };
+        let extent = Extent { visits: 40, responses: 80, pairs: 40, held_out: HeldOutData::None, start };
         let settings = asked.decide(extent).unwrap();
         let mut trainer =
             Trainer::new(model, settings, pairs(&expected), None, out.path().into(), String::new()).unwrap();

@@ -227,9 +227,14 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     };
     let new_head = head == ClassifierSource::New;
     let start = Start { new_head, width: model.config.hidden };
-    let extent = Extent::of(&examples, asked.group_size_or_default(), held_out.is_some(), start);
+    let extent = Extent::of(&examples, asked.group_size_or_default(), data.held_out_from(&held_out), start);
     let decided = asked.decide(extent)?;
-    let settings = Settings { head_first: decided.head_first && rated.is_none(), attributes: rated, ..decided };
+    let settings = Settings {
+        head_first: decided.head_first && rated.is_none(),
+        refit_head: decided.refit_head && args.ensemble.is_none(), // The average is measured on what all of them held out.
+        attributes: rated,
+        ..decided
+    };
     check_layers(&settings, &model)?;
     let fingerprint = fingerprint(&data, args, &encoder);
     let folds = train_folds(args, (&asked, start, settings.max_steps), &data, &encoder, global)?;

@@ -18,7 +18,7 @@ pub(super) fn render(trainer: &Trainer, finished: &Finished, files: &JudgeFiles,
         files.base
     );
     attributes(&mut card, trainer);
-    data(&mut card, trainer, files);
+    data(&mut card, (trainer, finished), files);
     held_out(&mut card, finished);
     usage(&mut card, reward);
     settings(&mut card, trainer, finished);
@@ -43,7 +43,7 @@ fn attributes(card: &mut String, trainer: &Trainer) {
     );
 }
 
-fn data(card: &mut String, trainer: &Trainer, files: &JudgeFiles) {
+fn data(card: &mut String, (trainer, finished): (&Trainer, &Finished), files: &JudgeFiles) {
     card.push_str("## Data\n\n| file | groups | pairs | SHA-256 |\n|---|---|---|---|\n");
     for file in &files.data {
         let _ = writeln!(card, "| {} | {} | {} | `{}` |", file.file, file.groups, file.pairs, file.sha256);
@@ -52,8 +52,9 @@ fn data(card: &mut String, trainer: &Trainer, files: &JudgeFiles) {
     let truncated = truncated_share(trainer.examples());
     let _ = writeln!(
         card,
-        "\nTrained on {pairs} pairs in {} groups, after holding out. {:.1} % of the responses were cut to the token limit.\n",
+        "\nTrained on {pairs} pairs in {} groups, after holding out{}. {:.1} % of the responses were cut to the token limit.\n",
         trainer.examples().len(),
+        if finished.refitted { "; then the head was fitted again, to the held-out prompts, too" } else { "" },
         100.0 * truncated
     );
 }
@@ -67,8 +68,11 @@ fn held_out(card: &mut String, finished: &Finished) {
     let metrics = &report.metrics;
     let _ = writeln!(
         card,
-        "On {} pairs of {} prompts ({}), none of which was trained on:\n\n| metric | value |\n|---|---|",
-        metrics.pairs, metrics.prompts, report.file
+        "On {} pairs of {} prompts ({}), none of which {} trained on:\n\n| metric | value |\n|---|---|",
+        metrics.pairs,
+        metrics.prompts,
+        report.file,
+        if finished.refitted { "had been" } else { "was" }
     );
     for (name, value) in rows(metrics) {
         let _ = writeln!(card, "| {name} | {value} |");

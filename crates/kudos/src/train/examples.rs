@@ -173,6 +173,13 @@ impl HeldOut {
         Ok(Self { name: name.into(), groups, sequences })
     }
 
+    /// The groups as what could be trained on.
+    pub(super) fn examples(&self) -> Vec<Example> {
+        let mut sequences = self.sequences.iter().cloned();
+        let own = |group: &Group| Example::of(group, sequences.by_ref().take(group.responses.len()).collect());
+        self.groups.iter().filter_map(own).collect()
+    }
+
     /// Flat scores cut into those of each group.
     pub fn grouped(&self, scores: &[f32]) -> Vec<Vec<f32>> {
         let mut scores = scores.iter().copied();

@@ -8,7 +8,7 @@
 //! starts again: it is not resumed.
 
 use super::examples::encode_groups;
-use super::{Asked, Event, Example, Extent, HeldOut, Settings, SettingsError, Start, TrainError, Trainer};
+use super::{Asked, Event, Example, Extent, HeldOut, HeldOutData, Settings, SettingsError, Start, TrainError, Trainer};
 use crate::data::{Comparison, Group, Loaded, Location, held_out_by_prompt, prompt_folds};
 use crate::eval::{Analysis, EvalOptions, JudgedPair, LearningPoint, Rate, evaluate, excerpt, fit_temperature};
 use crate::models::{JudgeError, LoadOptions, load};
@@ -167,8 +167,12 @@ impl<'a> Folds<'a> {
         };
         let (train, held_out) = self.split(part, fraction, seed);
         let examples = self.examples(&train);
-        let evaluates = self.options.eval.is_some() || !held_out.is_empty();
-        let extent = Extent::of(&examples, self.options.asked.group_size_or_default(), evaluates, self.options.start);
+        let measured = match self.options.eval {
+            Some(_) => HeldOutData::Given,
+            None if held_out.is_empty() => HeldOutData::None,
+            None => HeldOutData::Drawn,
+        };
+        let extent = Extent::of(&examples, self.options.asked.group_size_or_default(), measured, self.options.start);
         let mut settings = self.options.asked.decide(extent)?;
         settings.save_every = 0;
         Ok(Job { fold, quarters, train, held_out, settings })

@@ -45,7 +45,7 @@ struct Centred<'a> {
 ///
 /// # Panics
 /// When the features do not have one row a response.
-pub fn fit_head(examples: &[Example], features: &[Vec<f32>], prior: &[f32]) -> Head {
+pub fn fit_head(examples: &[&Example], features: &[Vec<f32>], prior: &[f32]) -> Head {
     let width = prior.len();
     let responses: usize = examples.iter().map(|e| e.sequences.len()).sum();
     let mean = responses as f64 / examples.len().max(1) as f64;
@@ -221,10 +221,14 @@ mod tests {
         (examples, features)
     }
 
+    fn all(examples: &[Example]) -> Vec<&Example> {
+        examples.iter().collect()
+    }
+
     #[test]
     fn the_feature_that_orders_is_found() {
         let (examples, features) = cases(60);
-        let head = fit_head(&examples, &features, &[0.0; WIDTH]);
+        let head = fit_head(&all(&examples), &features, &[0.0; WIDTH]);
         let others = head.weight[1..].iter().fold(0.0f32, |most, w| most.max(w.abs()));
         assert!(head.weight[0] > 5.0 * others, "{head:?}");
         assert!(head.loss < 0.5, "{head:?}");
@@ -294,7 +298,7 @@ mod tests {
         let (mut examples, features) = cases(6);
         examples.iter_mut().flat_map(|e| &mut e.comparisons).for_each(|c| c.target = 0.5);
         let flat: Vec<Vec<f32>> = features.iter().map(|f| vec![1.0; f.len()]).collect();
-        let head = fit_head(&examples, &flat, &[1.0, 2.0, 3.0, 4.0]);
+        let head = fit_head(&all(&examples), &flat, &[1.0, 2.0, 3.0, 4.0]);
         assert_eq!(head.weight, [1.0, 2.0, 3.0, 4.0]);
         assert_eq!(head.bias, -10.0);
     }

@@ -30,7 +30,7 @@ pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
 pub use optimizer::{Optimizer, Schedule, clip_scale};
 pub use sampler::{Visit, epoch};
-pub use settings::{Asked, Extent, Recipe, Settings, SettingsError, Start};
+pub use settings::{Asked, Extent, HeldOutData, Recipe, Settings, SettingsError, Start};
 
 use crate::eval::EvalError;
 use crate::models::{JudgeError, Model, Opened, Workspace, features_encoded, score_encoded};
@@ -139,6 +139,8 @@ pub struct Finished {
     pub chosen_by_held_out: bool,
     /// The head on frozen features, on the held-out data, where the run started with it.
     pub head: Option<Best>,
+    /// Whether the head was fitted again, with the held-out prompts, after it was measured on them.
+    pub refitted: bool,
     /// The runs behind the weights, if they are not those of one.
     pub ensemble: Option<Ensemble>,
 }
@@ -148,6 +150,10 @@ impl Finished {
     pub fn caution(&self) -> Option<&'static str> {
         self.held_out.as_ref()?;
         Some(match self.chosen_by_held_out {
+            true if self.refitted => {
+                "These figures are of the head as it was fitted without these prompts, which then chose it, and the temperature, so they are \
+                 slightly optimistic. The judge has been fitted to these prompts, too, since then: evaluate it on others."
+            }
             true => {
                 "The held-out loss chose the weights, and the temperature was fitted to the same prompts, so these figures are \
                  slightly optimistic: evaluate on prompts that were used for neither."
@@ -172,7 +178,10 @@ impl Finished {
                 format!("the average of the weights of {} runs was kept", members.len())
             }
             _ if self.kept_head() => {
-                "the head on frozen features was kept: fine-tuning was not clearly better on held-out prompts".into()
+                let then = if self.refitted { "; then it was fitted to these, too" } else { "" };
+                format!(
+                    "the head on frozen features was kept: fine-tuning was not clearly better on held-out prompts{then}"
+                )
             }
             _ => format!("the weights of step {} were kept", self.kept),
         }
@@ -190,6 +199,8 @@ pub struct Trainer {
     held_out: Option<HeldOut>,
     dir: PathBuf,
     fingerprint: String,
+    /// What a head on frozen features is drawn to.
+    prior: Vec<f32>,
     optimizer: Optimizer,
     gradients: Gradients,
     state: State,
@@ -222,6 +233,9 @@ impl Trainer {
         settings.precision = model.precision(settings.precision);
         let opened = settings.open_head(&mut model);
         model.renew_top_layers(settings.renew_layers, settings.seed); // After it: who asks for a new last layer gets one.
+        let head = model.head_out().weight;
+        let prior =
+            if settings.new_head { vec![0.0; head.len] } else { model.parameters.values[head.range()].to_vec() };
         let packed = model.pack_for_training(settings.precision);
         let workspace = Workspace { packed, ..Workspace::default() };
         let gradients = Gradients::new(&model.parameters);
@@ -237,6 +251,7 @@ impl Trainer {
             held_out,
             dir,
             fingerprint,
+            prior,
             optimizer,
             gradients,
             state: State::default(),
@@ -325,23 +340,26 @@ impl Trainer {
 
     /// Fits the head on the features of the base as it is. With held-out data that is the first candidate for the judge.
     fn start_with_head(&mut self, watch: &mut dyn FnMut(Event) -> ControlFlow<()>) -> Result<(), TrainError> {
-        let layer = self.model.head_out();
-        let mut features = Vec::with_capacity(self.examples.len());
-        for example in &self.examples {
-            features.push(features_encoded(&self.model, &example.sequences, &mut self.workspace)?);
-        }
-        let prior = match self.settings.new_head {
-            true => vec![0.0; layer.inputs],
-            false => self.model.parameters.values[layer.weight.range()].to_vec(),
-        };
-        let head = fit_head(&self.examples, &features, &prior);
-        self.model.parameters.values[layer.weight.range()].copy_from_slice(&head.weight);
-        self.model.parameters.values[layer.bias.range()].fill(head.bias);
+        let head = self.fit_head(&[])?;
         let evaluation = if self.settings.eval_every > 0 { Some(self.evaluate()?) } else { None };
         self.state.head = evaluation.as_ref().map(Evaluation::as_best);
         self.state.head_losses = evaluation.as_ref().map(|e| e.losses.clone()).unwrap_or_default();
         let _ = watch(Event::Head(&head, evaluation.as_ref()));
         Ok(())
+    }
+
+    /// Fits the head to the run's examples and these, on the features of the encoder as it is.
+    fn fit_head(&mut self, more: &[Example]) -> Result<Head, TrainError> {
+        let examples: Vec<&Example> = self.examples.iter().chain(more).collect();
+        let mut features = Vec::with_capacity(examples.len());
+        for example in &examples {
+            features.push(features_encoded(&self.model, &example.sequences, &mut self.workspace)?);
+        }
+        let head = fit_head(&examples, &features, &self.prior);
+        let layer = self.model.head_out();
+        self.model.parameters.values[layer.weight.range()].copy_from_slice(&head.weight);
+        self.model.parameters.values[layer.bias.range()].fill(head.bias);
+        Ok(head)
     }
 
     /// Scores the held-out data; keeps the weights when they are the best so far, and clearly better than the head on frozen features.
@@ -401,7 +419,8 @@ impl Trainer {
         }
         checkpoint::read_weights(&self.dir.join("model.safetensors"), &mut self.model.parameters)?;
         self.pack();
-        let held_out = self.measure()?;
+        let refits = self.settings.refit_head && self.state.best.is_some_and(|best| best.step == 0);
+        let held_out = if refits { self.refit_head()? } else { self.measure()? };
         Ok(Finished {
             steps: self.state.step,
             kept: self.state.best.map_or(self.state.step, |best| best.step),
@@ -411,8 +430,19 @@ impl Trainer {
             stopped_early: self.state.step < self.settings.max_steps,
             chosen_by_held_out: self.state.best.is_some(),
             head: self.state.head,
+            refitted: refits,
             ensemble: None,
         })
+    }
+
+    /// Gives the kept head the held-out prompts to learn from, too, now that they have nothing left to decide. Measures it before.
+    fn refit_head(&mut self) -> Result<Option<Measured>, TrainError> {
+        self.fit_head(&[])?; // As it was: the weights of a finished run that is continued have seen the held-out prompts.
+        let measured = self.measure()?;
+        let more = self.held_out.as_ref().map(HeldOut::examples).unwrap_or_default();
+        self.fit_head(&more)?;
+        self.write_judge_weights()?;
+        Ok(measured)
     }
 
     /// The model as it is on the held-out data, if there is such data.

@@ -105,6 +105,9 @@ pub struct Settings {
     pub keep_best: bool,
     /// Whether the head is fitted on frozen features first.
     pub head_first: bool,
+    /// Whether the head, if it is kept, is fitted again to all prompts once the held-out ones have decided that.
+    #[serde(default)]
+    pub refit_head: bool,
     /// Whether the base came without a head.
     pub new_head: bool,
     /// The attributes that are learnt, one output each; without them, one score from the order.
@@ -132,10 +135,21 @@ pub struct Extent {
     pub responses: usize,
     /// Pairs with a preferred side.
     pub pairs: usize,
-    /// Whether there is held-out data.
-    pub held_out: bool,
+    /// What it is measured with.
+    pub held_out: HeldOutData,
     /// What the run starts from.
     pub start: Start,
+}
+
+/// Where held-out data come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldOutData {
+    /// There are none.
+    None,
+    /// Prompts of the training data: what nobody asked to keep apart for good.
+    Drawn,
+    /// Files of their own.
+    Given,
 }
 
 /// What a run starts from, as far as the recipe depends on it.
@@ -149,7 +163,7 @@ pub struct Start {
 
 impl Extent {
     /// Of these examples, visited in parts of at most `group_size` responses.
-    pub fn of(examples: &[Example], group_size: usize, held_out: bool, start: Start) -> Self {
+    pub fn of(examples: &[Example], group_size: usize, held_out: HeldOutData, start: Start) -> Self {
         let visits = epoch(examples, group_size, false, 0, 0);
         let responses = visits.iter().map(|visit| visit.members.len()).sum();
         Self { visits: visits.len(), responses, pairs: preferred_pairs(examples), held_out, start }
@@ -224,6 +238,8 @@ impl Asked {
         let max_steps = self.max_steps.unwrap_or_else(|| self.steps(an_epoch, trl));
         let a_third = an_epoch.div_ceil(EVALUATIONS_AN_EPOCH);
         let eval_every = self.eval_every.unwrap_or_else(|| max_steps.div_ceil(EVALUATIONS).max(a_third));
+        let measured = extent.held_out != HeldOutData::None;
+        let head_first = self.head_first.unwrap_or(!trl && extent.pairs < FEW_PAIRS);
         Ok(Settings {
             recipe,
             loss: self.loss.unwrap_or(Loss::BradleyTerry),
@@ -244,11 +260,12 @@ impl Asked {
             seed: self.seed.unwrap_or(42),
             shuffle: !self.no_shuffle.unwrap_or(false),
             eval_fraction: self.eval_fraction_or_default(),
-            eval_every: if extent.held_out { eval_every } else { 0 },
+            eval_every: if measured { eval_every } else { 0 },
             early_stop: self.early_stop.unwrap_or(0),
             save_every: self.save_every.unwrap_or(100),
-            keep_best: extent.held_out && !trl,
-            head_first: self.head_first.unwrap_or(!trl && extent.pairs < FEW_PAIRS),
+            keep_best: measured && !trl,
+            head_first,
+            refit_head: head_first && !trl && extent.held_out == HeldOutData::Drawn,
             new_head: extent.start.new_head,
             attributes: None,
         })
@@ -310,7 +327,7 @@ mod tests {
     const START: Start = Start { new_head: true, width: 768 };
 
     fn extent(visits: usize) -> Extent {
-        Extent { visits, responses: 4 * visits, pairs: 6 * visits, held_out: true, start: START }
+        Extent { visits, responses: 4 * visits, pairs: 6 * visits, held_out: HeldOutData::Drawn, start: START }
     }
 
     #[test]
@@ -326,13 +343,23 @@ mod tests {
     }
 
     #[test]
+    fn a_head_sees_all_prompts_unless_some_were_kept_apart() {
+        let refits = |held_out, asked: Asked| asked.decide(Extent { held_out, ..extent(40) }).unwrap().refit_head;
+        let found =
+            [HeldOutData::None, HeldOutData::Drawn, HeldOutData::Given].map(|from| refits(from, Asked::default()));
+        assert_eq!(found, [false, true, false]);
+        assert!(!refits(HeldOutData::Drawn, Asked { head_first: Some(false), ..Asked::default() }));
+        assert!(!refits(HeldOutData::Drawn, Asked { recipe: Some(Recipe::Trl), ..Asked::default() }));
+    }
+
+    #[test]
     fn a_step_has_about_four_responses() {
         let batch = |responses| {
             let extent = Extent { responses, ..extent(100) };
             Asked::default().decide(extent).unwrap().batch_size
         };
         assert_eq!([200, 300, 400, 533, 800].map(batch), [2, 1, 1, 1, 1]);
-        assert_eq!(Extent::of(&[], 8, false, START).groups_a_step(), 4);
+        assert_eq!(Extent::of(&[], 8, HeldOutData::None, START).groups_a_step(), 4);
     }
 
     #[test]

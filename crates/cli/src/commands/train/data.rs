@@ -5,7 +5,7 @@ use super::{Args, Global, note};
 use kudos::data::{FileInfo, Group, Loaded, Options, check, load_groups, split_by_prompt};
 use kudos::models::TrainedOn;
 use kudos::text::Encoder;
-use kudos::train::{Asked, HeldOut, Labelled, Recipe, each_pair_alone, is_rated};
+use kudos::train::{Asked, HeldOut, HeldOutData, Labelled, Recipe, each_pair_alone, is_rated};
 use std::collections::HashSet;
 
 /// The groups to learn from and to be measured with.
@@ -66,6 +66,15 @@ impl Data {
             return Ok(None);
         }
         Ok(Some(HeldOut::encode(&self.eval_name, self.eval.clone(), encoder)?))
+    }
+
+    /// Where what is held out came from.
+    pub fn held_out_from(&self, held_out: &Option<HeldOut>) -> HeldOutData {
+        match held_out {
+            None => HeldOutData::None,
+            Some(_) if self.eval_files.is_empty() => HeldOutData::Drawn,
+            Some(_) => HeldOutData::Given,
+        }
     }
 }
 
