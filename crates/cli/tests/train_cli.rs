@@ -70,7 +70,7 @@ fn training_says_what_starts_anew() {
     assert_eq!(config["num_hidden_layers"], 1);
     for (base, keep, expected) in [
         ("base", "2", "--keep-layers 2: the base has 2 layers, expected at most 1"),
-        (distilbert.as_str(), "1", "--keep-layers 1: expected a BERT whose pooler was never trained"),
+        (distilbert.as_str(), "1", "--keep-layers 1: expected a BERT under a new head"),
     ] {
         let args = ["train", &pairs(), "--base", base, "-o", "other", "--overwrite", "--keep-layers", keep];
         let output = run(dir.path(), &args);
@@ -128,6 +128,50 @@ fn a_head_that_is_kept_is_fitted_to_all_prompts() {
     );
     let (said, _) = train("given", &["--eval", &pairs()]);
     assert!(!said.contains("fitted to these"), "{said}");
+}
+
+/// Sets all values of a tensor to 0.
+fn erase(file: &Path, tensor: &str) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let tensors: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let [start, end] = [0, 1].map(|i| header + tensors[tensor]["data_offsets"][i].as_u64().unwrap() as usize);
+    bytes[start..end].fill(0);
+    std::fs::write(file, bytes).unwrap();
+}
+
+/// A judge whose upper part says nothing gets a new head over its lower layers; one that judges keeps its own.
+#[test]
+fn a_judge_as_a_base_starts_from_the_better_head() {
+    let dir = tempfile::tempdir().unwrap();
+    bert_without_pooler(dir.path());
+    let train = |base: &str, judge: &str, more: &[&str]| {
+        let args = ["train", &pairs(), "--base", base, "-o", judge, "--max-steps", "2", "--eval-fraction", "0"];
+        let output = run(dir.path(), &[&args, more].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let weights = |judge: &str| dir.path().join(judge).join("model.safetensors");
+    train("base", "judge", &[]);
+    let said = train("judge", "own", &[]);
+    assert!(said.contains("starting from its own") && said.contains("; the base's head;"), "{said}");
+    let said = train("judge", "tuned", &["--head-first", "false"]);
+    assert!(!said.contains("cross-validated") && said.contains("; the base's head;"), "{said}");
+    let said = train("judge", "anew", &["--new-head", "--keep-layers", "0"]);
+    assert!(said.contains("above the first 0 of the base's layers"), "{said}");
+    erase(&weights("judge"), "bert.pooler.dense.weight");
+    let said = train("judge", "new", &[]);
+    assert!(
+        said.contains("a new head over its lower 1 layers") && said.contains("starting from the new one"),
+        "{said}"
+    );
+    assert!(said.contains("; a new head over the mean of all tokens"), "{said}");
+    let card = std::fs::read_to_string(dir.path().join("new/README.md")).unwrap();
+    assert!(card.contains("`judge` with a new classification head"), "{card}");
+    let before = std::fs::read(weights("new")).unwrap();
+    train("judge", "new", &["--resume"]);
+    assert!(before == std::fs::read(weights("new")).unwrap(), "what was chosen is chosen again");
 }
 
 #[test]

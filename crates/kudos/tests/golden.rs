@@ -296,6 +296,9 @@ fn an_untrained_head_opens_where_tanh_follows() {
         let weight = model.parameters.values[span("weight").range()].iter().enumerate();
         let is_identity = weight.into_iter().all(|(i, w)| *w == if i / hidden == i % hidden { 1.0 } else { 0.0 });
         assert_eq!(is_identity, opened, "{name}");
+        let (mut trained, ..) = case(name);
+        assert_eq!(trained.open_anew(None), expected, "{name}: trained or not");
+        assert_eq!(trained.parameters.values == model.parameters.values, opened, "{name}");
     }
 }
 
@@ -385,7 +388,7 @@ fn ten_steps_follow_trl() {
             no_shuffle: Some(true),
             ..Asked::default()
         };
-        let start = Start { new_head: false, width: 32 };
+        let start = Start { new_head: false, reopened: false, width: 32 };
         let extent = Extent { visits: 40, responses: 80, pairs: 40, held_out: HeldOutData::None, start };
         let settings = asked.decide(extent).unwrap();
         let mut trainer =

@@ -22,7 +22,8 @@ use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::Encoder;
 use kudos::train::{
-    Asked, Example, Extent, FoldOptions, FoldResult, JudgeFiles, Recipe, Settings, Start, Trainer, write_judge,
+    Asked, Example, Extent, FoldOptions, FoldResult, JudgeFiles, Recipe, Settings, Start, Starts, Trainer,
+    compare_starts, write_judge,
 };
 use outcome::{conclude, print_json, write_report};
 use progress::{announce, watch};
@@ -73,8 +74,8 @@ pub struct Args {
     /// Factor on the learning rate from each layer to the one below it [default: 1, the same for all]
     #[arg(long, value_name = "X")]
     layer_decay: Option<f64>,
-    /// Lower layers to keep of a base whose first token was never read (a sentence encoder), below a new last layer that starts as the
-    /// mean of all tokens [default: half of them; all but one without --head-first]
+    /// Lower layers to keep under a new head of a BERT, below a new last layer that starts as the mean of all tokens [default: half of
+    /// a sentence encoder's (first token never read), at least 3; all but one without --head-first; others keep theirs]
     #[arg(long, value_name = "N")]
     keep_layers: Option<usize>,
     /// Last layers of the base to start anew, not from what pretraining left there [default: 0]
@@ -225,9 +226,13 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         None => Example::encode(&data.train, &encoder)?,
         Some(rated) => Example::encode_rated(&data.train, rated, &encoder)?,
     };
-    let new_head = head == ClassifierSource::New;
-    let start = Start { new_head, width: model.config.hidden };
-    let extent = Extent::of(&examples, asked.group_size_or_default(), data.held_out_from(&held_out), start);
+    let own = Start { new_head: head == ClassifierSource::New, reopened: false, width: model.config.hidden };
+    let extent = Extent::of(&examples, asked.group_size_or_default(), data.held_out_from(&held_out), own);
+    let start = match rated {
+        None => choose_start(&asked, extent, &model, &examples, global)?,
+        Some(_) => own,
+    };
+    let extent = Extent { start, ..extent };
     let decided = asked.decide(extent)?;
     let settings = Settings {
         head_first: decided.head_first && rated.is_none(),
@@ -240,7 +245,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let folds = train_folds(args, (&asked, start, settings.max_steps), &data, &encoder, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     check_precision(&asked, &trainer)?;
-    announce(&trainer, &data, head, global);
+    announce(&trainer, &data, global);
     if args.resume && args.ensemble.is_none() {
         let step = trainer.resume()?;
         note(global, &format!("resuming after step {step}"));
@@ -252,7 +257,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let files = JudgeFiles {
         encoder: &encoder,
         base: &args.base,
-        new_head,
+        new_head: start.new_head,
         data: data.files.iter().map(trained_on).collect(),
         folds: folds.as_ref(),
     };
@@ -283,6 +288,31 @@ fn load_base(
     loaded.with_context(|| format!("cannot start from {}", args.base))
 }
 
+/// A judge as a base is tried with its own head and with a new one over its lower layers, where the head comes first.
+fn choose_start(
+    asked: &Asked,
+    extent: Extent,
+    model: &Model,
+    examples: &[Example],
+    global: &Global,
+) -> anyhow::Result<Start> {
+    let settings = asked.decide(extent)?;
+    let own = extent.start;
+    if own.new_head || !settings.head_first || settings.recipe != Recipe::Default {
+        return Ok(own);
+    }
+    let Some(starts) = compare_starts(model, &settings, examples)? else { return Ok(own) };
+    let Starts { own: loss, reopened, kept } = starts;
+    let chosen = if starts.reopens() { "the new one" } else { "its own" };
+    note(
+        global,
+        &format!(
+            "the base's own head: cross-validated loss {loss:.4}; a new head over its lower {kept} layers: {reopened:.4}; starting from {chosen}"
+        ),
+    );
+    Ok(Start { new_head: starts.reopens(), reopened: starts.reopens(), ..own })
+}
+
 /// Refuses a precision that was asked for and that this processor or model does not have.
 fn check_precision(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
     match asked.precision.is_some_and(|asked| asked != trainer.settings().precision) {
@@ -302,7 +332,7 @@ fn check_layers(settings: &Settings, model: &Model) -> anyhow::Result<()> {
         }
         Opened::HeadAndLastLayer { .. } => Ok(()),
         Opened::Nothing | Opened::Head => bail!(
-            "--keep-layers {asked}: expected a BERT whose pooler was never trained (a sentence encoder), under a new head; this base keeps all its layers"
+            "--keep-layers {asked}: expected a BERT under a new head (--new-head for one that has its own); this base keeps all its layers"
         ),
     }
 }

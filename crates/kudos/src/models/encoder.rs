@@ -76,6 +76,9 @@ pub struct Model {
     wiring: Wiring,
 }
 
+/// Layers that are kept in any case below a new last one: a judge of few layers is the lower half of a sentence encoder already.
+const FEWEST_LAYERS: usize = 3;
+
 /// What [`Model::open_head`] made anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
@@ -325,16 +328,25 @@ impl Model {
     /// above is dropped. A frozen head finds more there than higher up, and fine-tuning does not make up for it (docs/experiments.md). RoBERTa's
     /// pretraining has no such layer, so its absence says nothing there.
     pub fn open_head(&mut self, keep: Option<usize>) -> Opened {
-        let LinearSpec { weight, bias, .. } = self.wiring.head_dense;
-        let untrained = self.parameters.values[bias.range()].iter().all(|b| *b == 0.0);
-        if !untrained || names(self.config.family).head_activation != Activation::Tanh {
+        match self.parameters.values[self.wiring.head_dense.bias.range()].iter().all(|b| *b == 0.0) {
+            true => self.open_anew(keep),
+            false => Opened::Nothing,
+        }
+    }
+
+    /// The same where the head's first layer was trained: for a new head that reads a judge's lower layers.
+    pub fn open_anew(&mut self, keep: Option<usize>) -> Opened {
+        if names(self.config.family).head_activation != Activation::Tanh {
             return Opened::Nothing;
         }
+        let LinearSpec { weight, bias, .. } = self.wiring.head_dense;
         self.fill_identity(weight);
+        self.parameters.values[bias.range()].fill(0.0);
         if self.config.family != Family::Bert {
             return Opened::Head;
         }
-        let kept = keep.unwrap_or(self.config.layers.div_ceil(2)).min(self.config.layers - 1);
+        let half = self.config.layers.div_ceil(2).max(FEWEST_LAYERS);
+        let kept = keep.unwrap_or(half).min(self.config.layers - 1);
         self.keep_layers(kept + 1);
         self.read_mean();
         Opened::HeadAndLastLayer { kept }

@@ -9,6 +9,7 @@
 use super::Example;
 use super::log::is_clearly_positive;
 use super::loss::{Judged, Loss, group_loss};
+use crate::models::{JudgeError, Model, Workspace, features_encoded};
 use rayon::prelude::*;
 
 /// Strengths of the regularisation that are tried, from strong to weak, in units of the features' mean square within examples.
@@ -39,6 +40,15 @@ struct Centred<'a> {
     rows: Vec<f32>,
     /// How much it counts: its responses, 1 on average. Fine-tuning, too, reads more of a larger group.
     share: f64,
+}
+
+/// What the head reads of each example, `[responses, width]`.
+pub(super) fn frozen_features(
+    model: &Model,
+    examples: &[&Example],
+    workspace: &mut Workspace,
+) -> Result<Vec<Vec<f32>>, JudgeError> {
+    examples.iter().map(|example| features_encoded(model, &example.sequences, workspace)).collect()
 }
 
 /// Fits the head to `features`, one `[responses, width]` matrix an example, starting from `prior` (`[width]`).

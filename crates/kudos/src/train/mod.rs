@@ -17,6 +17,7 @@ mod loss;
 mod optimizer;
 mod sampler;
 mod settings;
+mod start;
 mod step;
 
 pub use attributes::{AttributeError, Weights as AttributeWeights, attribute_head, attribute_loss};
@@ -31,12 +32,14 @@ pub use loss::{Judged, Loss, group_loss};
 pub use optimizer::{Optimizer, Schedule, clip_scale};
 pub use sampler::{Visit, epoch};
 pub use settings::{Asked, Extent, HeldOutData, Recipe, Settings, SettingsError, Start};
+pub use start::{Starts, compare_starts};
 
 use crate::eval::EvalError;
-use crate::models::{JudgeError, Model, Opened, Workspace, features_encoded, score_encoded};
+use crate::models::{JudgeError, Model, Opened, Workspace, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
 use crate::text::Encoded;
+use head::frozen_features;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -351,10 +354,7 @@ impl Trainer {
     /// Fits the head to the run's examples and these, on the features of the encoder as it is.
     fn fit_head(&mut self, more: &[Example]) -> Result<Head, TrainError> {
         let examples: Vec<&Example> = self.examples.iter().chain(more).collect();
-        let mut features = Vec::with_capacity(examples.len());
-        for example in &examples {
-            features.push(features_encoded(&self.model, &example.sequences, &mut self.workspace)?);
-        }
+        let features = frozen_features(&self.model, &examples, &mut self.workspace)?;
         let head = fit_head(&examples, &features, &self.prior);
         let layer = self.model.head_out();
         self.model.parameters.values[layer.weight.range()].copy_from_slice(&head.weight);

@@ -110,18 +110,25 @@ pub struct Settings {
     pub refit_head: bool,
     /// Whether the base came without a head.
     pub new_head: bool,
+    /// Whether that replaces a head over all layers because it predicts the examples better over the lower ones.
+    #[serde(default)]
+    pub reopened: bool,
     /// The attributes that are learnt, one output each; without them, one score from the order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attributes: Option<AttributeHead>,
 }
 
 impl Settings {
-    /// Opens a new head as the default recipe does ([`Model::open_head`]). Half of the layers is what a frozen head was best on; a run that
+    /// Opens a new head as the default recipe does ([`Model::open_head`]; where the pooler was trained only if that was chosen or asked for). Half of the layers is what a frozen head was best on; a run that
     /// only fine-tunes has all of them.
     pub fn open_head(&self, model: &mut Model) -> Opened {
-        match self.new_head && self.recipe == Recipe::Default {
-            true => model.open_head(self.keep_layers.or((!self.head_first).then_some(usize::MAX))),
-            false => Opened::Nothing,
+        if !self.new_head || self.recipe != Recipe::Default {
+            return Opened::Nothing;
+        }
+        let keep = self.keep_layers.or((!self.head_first).then_some(usize::MAX));
+        match self.reopened || self.keep_layers.is_some() {
+            true => model.open_anew(keep),
+            false => model.open_head(keep),
         }
     }
 }
@@ -157,6 +164,8 @@ pub enum HeldOutData {
 pub struct Start {
     /// Whether the base came without a head, or with one that is replaced.
     pub new_head: bool,
+    /// Whether it is replaced by one over the base's lower layers because that predicts the examples better ([`compare_starts`](super::compare_starts)).
+    pub reopened: bool,
     /// Width of the base's layers.
     pub width: usize,
 }
@@ -267,6 +276,7 @@ impl Asked {
             head_first,
             refit_head: head_first && !trl && extent.held_out == HeldOutData::Drawn,
             new_head: extent.start.new_head,
+            reopened: extent.start.reopened,
             attributes: None,
         })
     }
@@ -324,7 +334,7 @@ impl Asked {
 mod tests {
     use super::*;
 
-    const START: Start = Start { new_head: true, width: 768 };
+    const START: Start = Start { new_head: true, reopened: false, width: 768 };
 
     fn extent(visits: usize) -> Extent {
         Extent { visits, responses: 4 * visits, pairs: 6 * visits, held_out: HeldOutData::Drawn, start: START }
@@ -371,7 +381,7 @@ mod tests {
     #[test]
     fn a_new_head_on_a_narrow_base_takes_larger_steps() {
         let rate = |new_head, width, recipe| {
-            let extent = Extent { start: Start { new_head, width }, ..extent(100) };
+            let extent = Extent { start: Start { new_head, reopened: false, width }, ..extent(100) };
             Asked { recipe, ..Asked::default() }.decide(extent).unwrap().learning_rate
         };
         for (width, expected) in [(32, 1e-4), (384, 1e-4), (512, 7.5e-5), (768, 5e-5), (1024, 5e-5)] {

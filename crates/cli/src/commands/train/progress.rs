@@ -5,12 +5,12 @@ use super::data::Data;
 use super::{Global, note};
 use crate::display::Progress;
 use crate::interrupt;
-use kudos::models::{ClassifierSource, Opened};
+use kudos::models::Opened;
 use kudos::train::{Event, Finished, StepMetrics, Trainer, preferred_pairs, truncated_share};
 use std::ops::ControlFlow;
 
 /// What will be trained on, and for how long.
-pub(super) fn announce(trainer: &Trainer, data: &Data, head: ClassifierSource, global: &Global) {
+pub(super) fn announce(trainer: &Trainer, data: &Data, global: &Global) {
     let (settings, examples) = (trainer.settings(), trainer.examples());
     let pairs = preferred_pairs(examples);
     let visits = settings.batch_size * settings.accumulate;
@@ -18,9 +18,9 @@ pub(super) fn announce(trainer: &Trainer, data: &Data, head: ClassifierSource, g
     if let Some(rated) = &settings.attributes {
         note(global, &attributes::describe(rated));
     }
-    let head = match (head, trainer.opened) {
-        (ClassifierSource::Checkpoint, _) => "the base's head".into(),
-        (_, Opened::HeadAndLastLayer { kept }) if settings.renew_layers == 0 => {
+    let head = match trainer.opened {
+        _ if !settings.new_head => "the base's head".into(),
+        Opened::HeadAndLastLayer { kept } if settings.renew_layers == 0 => {
             format!(
                 "a new head over the mean of all tokens, which the last layer starts as, above the first {kept} of the base's layers"
             )

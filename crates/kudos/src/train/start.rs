@@ -1,0 +1,48 @@
+//! A judge as a base: its own head, or a new one over its lower layers.
+//!
+//! What a judge's upper layers say is what its own rankings were about. For rankings of another kind its lower layers can say more, and
+//! its head, which regularisation pulls to, is then in the way (docs/experiments.md). Both are tried as heads on frozen features, and
+//! the loss in cross-validation decides.
+
+use super::head::{fit_head, frozen_features};
+use super::{Example, Settings, TrainError};
+use crate::models::{Model, Opened, Workspace};
+
+/// What the two heads are worth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Starts {
+    /// Loss in cross-validation of the base's own head, fitted to the examples.
+    pub own: f64,
+    /// Of a new head over its lower layers.
+    pub reopened: f64,
+    /// How many these are.
+    pub kept: usize,
+}
+
+impl Starts {
+    /// Whether the new head is the better start.
+    pub fn reopens(&self) -> bool {
+        self.reopened < self.own
+    }
+}
+
+/// Fits both heads to the examples; `None` for a base that has no lower layers to read the mean of. Only the settings' precision and number of layers matter.
+///
+/// # Errors
+/// A text with tokens that the model does not have.
+pub fn compare_starts(model: &Model, settings: &Settings, examples: &[Example]) -> Result<Option<Starts>, TrainError> {
+    let mut opened = model.clone();
+    let Opened::HeadAndLastLayer { kept } = opened.open_anew(settings.keep_layers) else { return Ok(None) };
+    let layer = model.head_out().weight;
+    let own = cross_validated(model, settings, examples, &model.parameters.values[layer.range()])?;
+    let reopened = cross_validated(&opened, settings, examples, &vec![0.0; layer.len])?;
+    Ok(Some(Starts { own, reopened, kept }))
+}
+
+fn cross_validated(model: &Model, settings: &Settings, examples: &[Example], prior: &[f32]) -> Result<f64, TrainError> {
+    let packed = model.pack_for_training(model.precision(settings.precision));
+    let mut workspace = Workspace { packed, ..Workspace::default() };
+    let examples: Vec<&Example> = examples.iter().collect();
+    let features = frozen_features(model, &examples, &mut workspace)?;
+    Ok(fit_head(&examples, &features, prior).loss)
+}
