@@ -227,10 +227,22 @@ def temperature(groups):
     return float(np.exp(optimize.minimize_scalar(loss, bounds=(np.log(0.01), np.log(100)), options={"xatol": 1e-9}).x))
 
 
+def by_chance(groups, draws=4000):
+    """The mean calibration error of exact probabilities, by drawing the votes that they foretell."""
+    rng = np.random.default_rng(0)
+    margins = np.array([g["scores"][i] - g["scores"][j] for g in groups for i, j, t in g["comparisons"] if t in (0, 1)])
+    everything = sum(len(g["comparisons"]) for g in groups)
+    sure = 1 / (1 + np.exp(-np.abs(margins)))
+    bins = np.minimum(((sure - 0.5) * 20).astype(int), 9)
+    off = (rng.random((draws, len(sure))) < sure) - sure
+    return sum(np.abs(off[:, bins == b].sum(1)).mean() for b in range(10)) / everything
+
+
 def check_calibration(section, groups, folds):
     before = golden.calibration(groups, 1.0)
     for key, expected in before.items():
         check(f"{key} before", section["before"][key], expected, 1e-6)
+    check("calibration error by chance", section["before"]["ece_by_chance"], by_chance(groups), 0.004)
     check("temperature", section["fitted_temperature"], temperature(groups), 1e-3)
     scaled, found = [], section["fold_temperatures"]
     for fold in range(FOLDS):

@@ -94,9 +94,8 @@ pub(super) fn brier(forecasts: &[Forecast]) -> Option<f64> {
 pub(super) fn bins(forecasts: &[Forecast]) -> Vec<Bin> {
     let mut sums = [(0usize, 0.0, 0.0); BINS];
     for forecast in forecasts {
-        let confidence = log_sigmoid(forecast.logit.abs()).exp();
-        let index = ((confidence - 0.5) * 2.0 * BINS as f64) as usize;
-        let (count, sure, agreed) = &mut sums[index.min(BINS - 1)];
+        let confidence = confidence(forecast);
+        let (count, sure, agreed) = &mut sums[bin_of(confidence)];
         *count += 1;
         *sure += confidence;
         *agreed += agreement(forecast);
@@ -107,6 +106,15 @@ pub(super) fn bins(forecasts: &[Forecast]) -> Vec<Bin> {
         agreement: agreed / count.max(1) as f64,
     };
     sums.map(average).to_vec()
+}
+
+/// Probability of the side that the judge prefers.
+fn confidence(forecast: &Forecast) -> f64 {
+    log_sigmoid(forecast.logit.abs()).exp()
+}
+
+fn bin_of(confidence: f64) -> usize {
+    (((confidence - 0.5) * 2.0 * BINS as f64) as usize).min(BINS - 1)
 }
 
 /// Share of the votes for the side that the judge prefers; one half when it prefers neither.
@@ -124,6 +132,19 @@ pub(super) fn expected_calibration_error(forecasts: &[Forecast]) -> Option<f64> 
     let weighted = |b: &Bin| b.count as f64 * (b.confidence - b.agreement).abs();
     let sum: f64 = bins(forecasts).iter().map(weighted).sum();
     (!forecasts.is_empty()).then(|| sum / forecasts.len() as f64)
+}
+
+/// The [`expected_calibration_error`] that chance alone gives forecasts that are exactly right, on as many decided comparisons, were these
+/// unrelated: a bin's agreement is then off by √(2/π) of its standard deviation on average (half-normal). It is never 0, and the
+/// fewer the comparisons the larger (Bröcker and Smith 2007); those of one prompt are related, which adds to it.
+pub(super) fn calibration_error_by_chance(forecasts: &[Forecast]) -> Option<f64> {
+    let mut variances = [0.0f64; BINS];
+    let decided = forecasts.iter().filter(|f| f.target == 0.0 || f.target == 1.0);
+    for confidence in decided.map(confidence) {
+        variances[bin_of(confidence)] += confidence * (1.0 - confidence);
+    }
+    let sum: f64 = variances.iter().map(|variance| variance.sqrt()).sum();
+    (!forecasts.is_empty()).then(|| std::f64::consts::FRAC_2_PI.sqrt() * sum / forecasts.len() as f64)
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ fn cross_validated(data: &[&Centred], prior: &[f64], unit: f64) -> Vec<[f64; STR
 fn strongest_good(losses: &[[f64; STRENGTHS.len()]]) -> usize {
     let sum = |place: usize| losses.iter().map(|of| of[place]).sum::<f64>();
     let least = (0..STRENGTHS.len()).min_by(|a, b| sum(*a).total_cmp(&sum(*b))).expect("there are strengths");
-    let is_worse = |strong: usize| is_clearly_positive(losses.iter().map(|of| of[strong] - of[least]));
+    let is_worse = |strong: usize| is_clearly_positive(losses.iter().map(|of| of[strong] - of[least]), 1.0);
     (0..least).find(|strong| !is_worse(*strong)).unwrap_or(least)
 }
 

@@ -11,6 +11,8 @@ use rayon::prelude::*;
 pub struct Calibrated {
     /// Expected calibration error, ten bins.
     pub ece: Option<f64>,
+    /// What chance alone would make of it were every probability exact, on as many unrelated comparisons.
+    pub ece_by_chance: Option<f64>,
     /// Mean squared error of the probabilities.
     pub brier: Option<f64>,
     /// Mean negative log-likelihood.
@@ -58,6 +60,7 @@ pub(super) fn section(material: &Material) -> CalibrationSection {
 fn calibrated(forecasts: &[Forecast]) -> Calibrated {
     Calibrated {
         ece: calibration::expected_calibration_error(forecasts),
+        ece_by_chance: calibration::calibration_error_by_chance(forecasts),
         brier: calibration::brier(forecasts),
         log_loss: calibration::log_loss(forecasts),
         bins: calibration::bins(forecasts),
@@ -110,6 +113,29 @@ mod tests {
         assert!(after.log_loss.unwrap() < found.before.log_loss.unwrap());
         assert_eq!(after.bins.iter().map(|bin| bin.count).sum::<usize>(), 3000);
         assert!(found.stored.ece.unwrap() < 0.03);
+    }
+
+    /// Exact probabilities: over many draws of the votes the error is what chance is said to make of it.
+    #[test]
+    fn chance_alone_makes_an_error() {
+        for prompts in [60, 600] {
+            let (groups, scores) = simulated(prompts);
+            let options = EvalOptions { temperature: 3.0, ..EvalOptions::default() };
+            let stated = section(&Material::new(scored(&groups, &scores), options)).stored.ece_by_chance.unwrap();
+            let mut stream = Stream::new(6, 0);
+            let mut drawn = || {
+                let votes = |(mut group, scores): (Group, &Vec<f32>)| {
+                    let probability = 1.0 / (1.0 + f64::from(-scores[0] / 3.0).exp());
+                    group.comparisons[0].target = if stream.uniform() < probability { 1.0 } else { 0.0 };
+                    group
+                };
+                let groups: Vec<Group> = groups.iter().cloned().zip(&scores).map(votes).collect();
+                let forecasts = calibration::forecasts(&scored(&groups, &scores), 3.0);
+                calibration::expected_calibration_error(&forecasts).unwrap()
+            };
+            let mean = (0..400).map(|_| drawn()).sum::<f64>() / 400.0;
+            assert!((stated / mean - 1.0).abs() < 0.08, "{prompts}: {stated} {mean}");
+        }
     }
 
     #[test]

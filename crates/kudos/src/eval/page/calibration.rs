@@ -60,8 +60,9 @@ fn diagram(calibrated: &Calibrated, title: &str, class: &str) -> String {
 /// ECE, Brier and log loss before, as stored, and after.
 fn figures(index: usize, analysis: &Analysis) -> String {
     let section = &analysis.calibration;
-    let plain = |c: &Calibrated| [c.ece.map_or("–".into(), percent), three(c.brier), three(c.log_loss)];
-    let line = |name: &str, temperature: String, cells: [String; 3]| {
+    let share = |ece: Option<f64>| ece.map_or("–".into(), percent);
+    let plain = |c: &Calibrated| [share(c.ece), share(c.ece_by_chance), three(c.brier), three(c.log_loss)];
+    let line = |name: &str, temperature: String, cells: [String; 4]| {
         let mut line = vec![name.to_owned(), temperature];
         line.extend(cells);
         line
@@ -70,6 +71,7 @@ fn figures(index: usize, analysis: &Analysis) -> String {
     let pointer = |key: &str| format!("/data/{index}/{key}");
     let stored = [
         datum_or_dash(&pointer("ece"), metrics.ece, percent),
+        share(section.stored.ece_by_chance),
         datum_or_dash(&pointer("brier"), metrics.brier, |v| decimal(v, 3)),
         datum_or_dash(&pointer("log_loss"), metrics.log_loss, |v| decimal(v, 3)),
     ];
@@ -84,10 +86,11 @@ fn figures(index: usize, analysis: &Analysis) -> String {
     if let Some(after) = &section.after {
         rows.push(line("fitted here, cross-fitted", fitted(section), plain(after)));
     }
-    rows.push(line("always undecided", "".into(), ["0\u{a0}%".into(), "0.250".into(), "0.693".into()]));
-    let caption = "Calibration error, Brier score and log loss: less is better for all three. The last line is a judge that always \
+    rows.push(line("always undecided", "".into(), ["0\u{a0}%", "", "0.250", "0.693"].map(Into::into)));
+    let caption = "Calibration error, Brier score and log loss: less is better for all three. “Chance” is the error that exact \
+                   probabilities would show on so few comparisons, were these unrelated; an error of that size says nothing. The last line is a judge that always \
                    says “50 %”: its error of 0 is no merit, which is why the log loss stands beside it.";
-    table(caption, &["", "T", "off by (ECE)", "Brier", "log loss"], &rows) + &advice(section)
+    table(caption, &["", "T", "off by (ECE)", "chance", "Brier", "log loss"], &rows) + &advice(section)
 }
 
 fn three(value: Option<f64>) -> String {

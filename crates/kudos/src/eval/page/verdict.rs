@@ -223,6 +223,12 @@ fn sureness(analysis: &Analysis) -> Option<Claim> {
     if ece <= CALIBRATED {
         return can(format!("<b>Say how sure it is.</b> Its probabilities are off by {} on average.", points(ece)));
     }
+    if analysis.calibration.stored.ece_by_chance.is_some_and(|chance| ece <= chance) {
+        return cannot(format!(
+            "<b>Say how sure it is, as far as can be seen:</b> its probabilities are off by {} on average, and exact ones would be, too, on so few comparisons.",
+            points(ece)
+        ));
+    }
     let after = analysis.calibration.after.as_ref().and_then(|after| after.ece).filter(|after| *after < ece);
     let cure = after.map_or(String::new(), |after| {
         format!(" <code>kudos eval --calibrate</code> would bring that to {}.", decimal(100.0 * after, 1))
