@@ -135,16 +135,29 @@ pub(super) fn expected_calibration_error(forecasts: &[Forecast]) -> Option<f64> 
 }
 
 /// The [`expected_calibration_error`] that chance alone gives forecasts that are exactly right, on as many decided comparisons, were these
-/// unrelated: a bin's agreement is then off by √(2/π) of its standard deviation on average (half-normal). It is never 0, and the
-/// fewer the comparisons the larger (Bröcker and Smith 2007); those of one prompt are related, which adds to it.
+/// unrelated. It is never 0, and the fewer the comparisons the larger (Bröcker and Smith 2007); those of one prompt are related,
+/// which adds to it. A bin's confidences, .05 apart at most, count as equal.
 pub(super) fn calibration_error_by_chance(forecasts: &[Forecast]) -> Option<f64> {
-    let mut variances = [0.0f64; BINS];
+    let mut sums = [(0usize, 0.0); BINS];
     let decided = forecasts.iter().filter(|f| f.target == 0.0 || f.target == 1.0);
     for confidence in decided.map(confidence) {
-        variances[bin_of(confidence)] += confidence * (1.0 - confidence);
+        let (count, sure) = &mut sums[bin_of(confidence)];
+        *count += 1;
+        *sure += confidence;
     }
-    let sum: f64 = variances.iter().map(|variance| variance.sqrt()).sum();
-    (!forecasts.is_empty()).then(|| std::f64::consts::FRAC_2_PI.sqrt() * sum / forecasts.len() as f64)
+    let off: f64 = sums.iter().map(|(count, sure)| binomial_deviation(*count, sure / (*count).max(1) as f64)).sum();
+    (!forecasts.is_empty()).then(|| off / forecasts.len() as f64)
+}
+
+/// Mean distance of a binomial count from its mean: 2 m C(n, m) pᵐ (1 − p)ⁿ⁻ᵐ⁺¹ with m = ⌊np⌋ + 1 (de Moivre 1730).
+fn binomial_deviation(count: usize, p: f64) -> f64 {
+    let m = (count as f64 * p).floor() as usize + 1;
+    if m > count {
+        return 0.0; // Nothing was drawn, or p is 1.
+    }
+    let choices: f64 = (1..=m).map(|i| ((count - m + i) as f64 / i as f64).ln()).sum();
+    let powers = m as f64 * p.ln() + (count - m + 1) as f64 * (1.0 - p).ln();
+    2.0 * m as f64 * (choices + powers).exp()
 }
 
 #[cfg(test)]
@@ -208,6 +221,17 @@ mod tests {
         let inverse = 1.0 / f64::from(right);
         let slope = -100.0 * 2.0 / (1.0 + (2.0 * inverse).exp()) + 1.0 - 1.0 / inverse;
         assert!(slope.abs() < 1e-3, "{slope}");
+    }
+
+    /// By hand, and by the half-normal that it becomes.
+    #[test]
+    fn counts_are_off_by_chance() {
+        let cases = [(0, 0.7, 0.0), (1, 0.7, 0.42), (2, 0.5, 0.5), (3, 0.5, 0.75), (5, 1.0, 0.0)];
+        for (count, p, expected) in cases {
+            assert!((binomial_deviation(count, p) - expected).abs() < 1e-12, "{count} {p}");
+        }
+        let normal = (std::f64::consts::FRAC_2_PI * 1e5 * 0.6 * 0.4).sqrt();
+        assert!((binomial_deviation(100_000, 0.6) / normal - 1.0).abs() < 1e-4);
     }
 
     #[test]
