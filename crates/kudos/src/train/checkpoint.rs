@@ -33,6 +33,9 @@ pub struct State {
     /// The head on frozen features, evaluated, where the run started with it.
     #[serde(default)]
     pub head: Option<Best>,
+    /// Its output layer.
+    #[serde(default)]
+    pub head_layer: Vec<f32>,
     /// Its loss on each held-out group.
     #[serde(default)]
     pub head_losses: Vec<f64>,

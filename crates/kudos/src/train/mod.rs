@@ -346,6 +346,7 @@ impl Trainer {
         let head = self.fit_head(&[])?;
         let evaluation = if self.settings.eval_every > 0 { Some(self.evaluate()?) } else { None };
         self.state.head = evaluation.as_ref().map(Evaluation::as_best);
+        self.state.head_layer = self.model.output_layer();
         self.state.head_losses = evaluation.as_ref().map(|e| e.losses.clone()).unwrap_or_default();
         let _ = watch(Event::Head(&head, evaluation.as_ref()));
         Ok(())
@@ -437,7 +438,8 @@ impl Trainer {
 
     /// Gives the kept head the held-out prompts to learn from, too, now that they have nothing left to decide. Measures it before.
     fn refit_head(&mut self) -> Result<Option<Measured>, TrainError> {
-        self.fit_head(&[])?; // As it was: the weights of a finished run that is continued have seen the held-out prompts.
+        // As it was: the weights of a finished run that is continued have seen the held-out prompts.
+        self.model.set_output_layer(&self.state.head_layer);
         let measured = self.measure()?;
         let more = self.held_out.as_ref().map(HeldOut::examples).unwrap_or_default();
         self.fit_head(&more)?;

@@ -225,7 +225,7 @@ fn sureness(analysis: &Analysis) -> Option<Claim> {
     }
     if analysis.calibration.stored.ece_by_chance.is_some_and(|chance| ece <= chance) {
         return cannot(format!(
-            "<b>Say how sure it is, as far as can be seen:</b> its probabilities are off by {} on average, and exact ones would be, too, on so few comparisons.",
+            "<b>Be shown to know how sure it is:</b> its probabilities are off by {} on average, and exact ones would be, too, on so few comparisons.",
             points(ece)
         ));
     }
