@@ -88,7 +88,7 @@ fn a_head_that_is_kept_is_not_praised_for_the_steps() {
     let output = run(dir.path(), &[&["train", &pairs(), "--base", "base", "-o", "judge"], &flags[..]].concat());
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("the head on frozen features was kept: fine-tuning was not clearly better"), "{said}");
+    assert!(said.contains("kept: the head alone, as fine-tuning was not clearly better"), "{said}");
     assert!(!said.contains("(the best on held-out prompts)"), "{said}");
     assert!(!said.contains("The judge is right on") && !said.contains("training loss"), "{said}");
 }
@@ -108,7 +108,7 @@ fn a_head_that_is_kept_is_fitted_to_all_prompts() {
         (said, serde_json::from_slice::<Value>(&output.stdout).unwrap())
     };
     let (said, figures) = train("judge", &["--eval-fraction", "0.5"]);
-    assert!(said.contains("then it was fitted to these, too"), "{said}");
+    assert!(said.contains("it was then fitted again, on all prompts"), "{said}");
     let card = std::fs::read_to_string(dir.path().join("judge/README.md")).unwrap();
     assert!(card.contains("The judge has been fitted to these prompts, too, since then"), "{card}");
     let on_all: Value =

@@ -195,7 +195,7 @@ impl Extent {
 
 /// A setting that makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq)]
-#[error("--{flag} is {found}, expected {expected}")]
+#[error("--{flag} {found}: expected {expected}")]
 pub struct SettingsError {
     flag: &'static str,
     found: String,
@@ -286,24 +286,31 @@ impl Asked {
         if trl || self.epochs.is_some() { steps.max(1) } else { steps.max(FEWEST_STEPS) }
     }
 
-    fn check(&self) -> Result<(), SettingsError> {
+    /// Checks every value by itself, before any data are read.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn check(&self) -> Result<(), SettingsError> {
         let bad = |flag, found: String, expected| Err(SettingsError { flag, found, expected });
         let sizes = [("batch-size", self.batch_size), ("accumulate", self.accumulate), ("max-length", self.max_length)];
         for (flag, value) in sizes {
             if value == Some(0) {
-                return bad(flag, "0".into(), "at least 1");
+                return bad(flag, "0".into(), "1 or more");
             }
         }
         if let Some(size) = self.group_size.filter(|size| *size < 2) {
-            return bad("group-size", size.to_string(), "at least 2");
+            return bad("group-size", size.to_string(), "2 or more");
         }
         if self.save_every == Some(0) {
-            return bad("save-every", "0".into(), "at least 1");
+            return bad("save-every", "0".into(), "1 or more");
         }
-        let positive = [("learning-rate", self.learning_rate, 10.0), ("epochs", self.epochs, 1e6)];
-        for (flag, value, limit) in positive {
+        let positive = [
+            ("learning-rate", self.learning_rate, 10.0, "a number above 0, at most 10"),
+            ("epochs", self.epochs, 1e6, "a number above 0, at most 1,000,000"),
+        ];
+        for (flag, value, limit, expected) in positive {
             if let Some(value) = value.filter(|v| !(*v > 0.0 && *v <= limit)) {
-                return bad(flag, value.to_string(), "a positive number of ordinary size");
+                return bad(flag, value.to_string(), expected);
             }
         }
         let decay = self.weight_decay.map(f64::from);
@@ -394,13 +401,16 @@ mod tests {
     #[test]
     fn nonsense_is_refused_by_flag() {
         let cases = [
-            (Asked { batch_size: Some(0), ..Asked::default() }, "--batch-size is 0"),
-            (Asked { group_size: Some(1), ..Asked::default() }, "--group-size is 1"),
-            (Asked { learning_rate: Some(f64::NAN), ..Asked::default() }, "--learning-rate is NaN"),
-            (Asked { epochs: Some(-1.0), ..Asked::default() }, "--epochs is -1"),
+            (Asked { batch_size: Some(0), ..Asked::default() }, "--batch-size 0: expected 1 or more"),
+            (Asked { group_size: Some(1), ..Asked::default() }, "--group-size 1: expected 2 or more"),
+            (
+                Asked { learning_rate: Some(f64::NAN), ..Asked::default() },
+                "--learning-rate NaN: expected a number above 0",
+            ),
+            (Asked { epochs: Some(-1.0), ..Asked::default() }, "--epochs -1: expected"),
             (Asked { weight_decay: Some(-0.1), ..Asked::default() }, "--weight-decay"),
-            (Asked { eval_fraction: Some(1.0), ..Asked::default() }, "--eval-fraction is 1"),
-            (Asked { precision: Some(Precision::Int8), ..Asked::default() }, "--precision is int8"),
+            (Asked { eval_fraction: Some(1.0), ..Asked::default() }, "--eval-fraction 1: expected from 0 to 0.9"),
+            (Asked { precision: Some(Precision::Int8), ..Asked::default() }, "--precision int8: expected bf16 or f32"),
         ];
         for (asked, expected) in cases {
             let message = asked.decide(extent(10)).unwrap_err().to_string();
