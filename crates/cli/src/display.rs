@@ -138,11 +138,13 @@ pub fn one_line(text: &str, width: usize) -> String {
     }
 }
 
-/// The text in lines of at most 80 characters, cut between words; a longer word has a line of its own.
+/// The text in lines of at most 80 characters, cut between words; a longer word has a line of its own, and a number
+/// keeps its percent sign.
 pub fn wrapped(text: &str) -> String {
     const WIDTH: usize = 80;
+    let glued = text.replace(" %", "\0%");
     let (mut lines, mut width) = (String::new(), 0);
-    for word in text.split_whitespace() {
+    for word in glued.split_whitespace() {
         let length = word.chars().count();
         if width > 0 && width + 1 + length > WIDTH {
             lines.push('\n');
@@ -154,7 +156,7 @@ pub fn wrapped(text: &str) -> String {
         lines.push_str(word);
         width += length;
     }
-    lines
+    lines.replace('\0', " ")
 }
 
 #[cfg(test)]
@@ -176,6 +178,7 @@ mod tests {
         let text = format!("{} {} tail", "é".repeat(40), "b".repeat(39));
         assert_eq!(wrapped(&text), format!("{} {}\ntail", "é".repeat(40), "b".repeat(39)));
         assert_eq!(wrapped(&format!("a {} b", "c".repeat(90))), format!("a\n{}\nb", "c".repeat(90)));
+        assert_eq!(wrapped(&format!("{} 100 %).", "a".repeat(75))), format!("{}\n100 %).", "a".repeat(75)));
         assert_eq!(wrapped(""), "");
     }
 

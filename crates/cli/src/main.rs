@@ -30,15 +30,15 @@ use std::process::ExitCode;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Threads to compute with [default: all cores]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
     /// Print results and errors alone
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, display_order = 900)]
     quiet: bool,
     /// Print the settings as kudos.toml would hold them, and do nothing else
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 901)]
     print_settings: bool,
+    /// Threads to compute with [default: all cores]
+    #[arg(long, global = true, display_order = 902, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
 }
 
 const EXAMPLES: &str = "\
@@ -49,8 +49,8 @@ Examples:
   kudos eval test.jsonl --judge judge
   kudos score answers.csv --judge judge -o scored.csv
 
-A judge is a reward model: a directory that `kudos train` writes. Without --judge
-or --base, the small judge that is built into this program is used (kudos-judge).
+A judge is a reward model: a directory that `kudos train` writes. Without
+--judge or --base, Kudos uses the small judge that is built in (kudos-judge).
 Settings also come from kudos.toml in the working directory: a table for each
 command, keys named as its flags.
 Exit status: 0 done, 1 failed, 2 wrong usage.";

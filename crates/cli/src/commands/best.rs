@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Keep the responses that a judge scores highest.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  kudos best answers.csv --judge judge             the best response of each prompt
+  kudos best answers.csv --judge judge      the best of each prompt
   kudos best answers.csv --judge judge -k 2 -o best.jsonl
   kudos best answers.jsonl --judge judge --min-score 1.5
   kudos best answers.jsonl --judge judge --top-percent 10 -o sft.parquet

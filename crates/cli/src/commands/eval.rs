@@ -31,11 +31,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kudos eval test.jsonl --judge judge
-  kudos eval test.csv --judge judge --report report.html    figures to read and print
+  kudos eval test.csv --judge judge --report report.html
   kudos eval llmbar.jsonl pandalm.jsonl --judge judge --json report.json
   kudos eval test.csv --judge judge --json | jq '.data[0].accuracy'
-  kudos eval test.jsonl --judge old --judge new             which of two is better
-  kudos eval held-out.jsonl --judge judge --calibrate       store a temperature
+  kudos eval test.jsonl --judge old --judge new           which is better
+  kudos eval held-out.jsonl --judge judge --calibrate     store a temperature
   kudos eval LLMBar/Dataset --suite llmbar --judge judge
 
 It prints accuracy with a 95 % interval, rank correlations, calibration and the

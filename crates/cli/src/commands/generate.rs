@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 /// Write several responses to each prompt, by a model that runs here or on a server.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  kudos generate --model smollm2-135m-instruct --prompts prompts.txt -o answers.csv
-  kudos generate --model phi-2.gguf --prompts prompts.jsonl --raw \\
+  kudos generate --model phi-2.gguf --prompts prompts.txt -n 8 -o answers.csv
+  kudos generate --model smollm2-135m-instruct --prompts prompts.jsonl \\
       --temperature 0.6,0.8,1.0 -o answers.jsonl
   kudos generate --model http://127.0.0.1:8000/v1 --model-name llama \\
       --prompts prompts.csv -o answers.parquet
 
-Each finished response is kept at once in a file beside the output, which ends in
-.progress.jsonl. After an interruption the same command continues.
+Each finished response is kept at once in a file beside the output, whose name
+ends in .progress.jsonl. After an interruption the same command continues.
 A model that runs here gives the same texts for the same settings.")]
 pub struct Args {
     /// A directory, a .gguf file, a name that `kudos pull` knows, or the address of a server that speaks

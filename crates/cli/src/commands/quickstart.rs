@@ -95,7 +95,7 @@ fn write_part(name: &str, path: &Path) -> anyhow::Result<()> {
 
 fn fetch_base(args: &Args, global: &Global) -> anyhow::Result<()> {
     match args.base == crate::boxed::NAME {
-        true => heading(global, "The base: the judge in the box", "nothing to fetch"),
+        true => heading(global, "The base: the small judge that is built in", "nothing to fetch"),
         false => heading(global, "Get a small pretrained base", &format!("kudos pull {}", args.base)),
     }
     match super::resolve(&args.base) {

@@ -128,7 +128,7 @@ pub struct Args {
     /// Steps between checkpoints [default: 100]
     #[arg(long, value_name = "N")]
     save_every: Option<u64>,
-    /// Fit the head alone before the first step: true or false [default: true below 20,000 pairs; trl: false]
+    /// Fit the head alone before the first step [default: true below 20,000 pairs; trl: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     head_first: Option<bool>,
     /// First train K times without a K-th of the prompts: accuracy on all, a learning curve, doubtful labels
@@ -157,7 +157,7 @@ pub struct Args {
     attributes: Vec<String>,
     /// Weights of the ratings in the overall score: A=X,B=Y, equal, or fit (to the data's overall score or
     /// order) [default: fit if the data have one, else equal]
-    #[arg(long, value_name = "RULE", requires = "attributes")]
+    #[arg(long, value_name = "W", requires = "attributes")]
     attribute_weights: Option<String>,
 }
 

@@ -19,7 +19,7 @@ use std::time::Instant;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kudos verify --judge judge
-  kudos verify --judge judge --json | jq '.checks[] | select(.verdict == \"fail\")'
+  kudos verify --judge judge --json | jq .failed
 
 It prints one line a check: ok, skip (this processor cannot try it) or FAIL.
 The exit status is 1 if any check fails.
@@ -149,7 +149,9 @@ impl<'a> Commands<'a> {
     fn output(&self, args: &[&str]) -> Result<String, Trouble> {
         let mut command = Command::new(&self.program);
         command.current_dir(self.dir.path()).args(args).arg("--judge").arg(&self.judge).arg("--quiet");
-        let output = command.output()?;
+        let output = command.output().map_err(|error| {
+            Trouble::Fails(format!("{} cannot be started: {error}; was it replaced?", self.program.display()))
+        })?;
         match output.status.success() {
             true => Ok(String::from_utf8(output.stdout)?),
             false => Err(Trouble::Fails(String::from_utf8_lossy(&output.stderr).trim().to_owned())),

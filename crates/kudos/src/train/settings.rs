@@ -185,7 +185,7 @@ impl Extent {
     }
 
     /// A new head and a narrow base need larger steps: at 5e-5 sixty steps over MiniLM learnt nothing from
-    /// rankings that 120 of half the responses begin to learn at 1e-4 (docs/experiments.md). A judge that is trained on has less to learn and more to lose.
+    /// rankings that 120 of half the responses begin to learn at 1e-4 (docs/recipe.md). A judge that is trained on has less to learn and more to lose.
     fn learning_rate(&self, trl: bool) -> f64 {
         let narrow =
             if self.start.new_head && !trl { (WIDTH / self.start.width.max(1) as f64).clamp(1.0, 2.0) } else { 1.0 };
@@ -215,10 +215,10 @@ const EVALUATIONS: u64 = 10;
 const EVALUATIONS_AN_EPOCH: u64 = 3;
 /// Pairs a batch of TRL's recipe.
 const TRL_BATCH: usize = 4;
-/// Responses a step of the default recipe, about. More would be fewer steps of the same texts (docs/experiments.md).
+/// Responses a step of the default recipe, about. More would be fewer steps of the same texts (docs/recipe.md).
 const STEP_RESPONSES: f64 = 4.0;
 /// Below this many pairs the default recipe fits the head on frozen features first. Up to 5,833 pairs, the most that was tried, the head could
-/// not be told from fine-tuning by accuracy (docs/experiments.md); beyond, this is a guess. All features are in memory.
+/// not be told from fine-tuning by accuracy (docs/recipe.md); beyond, this is a guess. All features are in memory.
 const FEW_PAIRS: usize = 20_000;
 
 impl Asked {
