@@ -75,10 +75,11 @@ def card(held_out: list[dict], evaluation: list[dict], reward: dict) -> str:
     others = [(Path(report["file"]).name.split(".")[0], report) for report in evaluation]
     data = "\n".join(f"| {name} | {license} |" for name, license in LICENSES.items())
     calibration = reward["calibration"]
-    return f"""# The judge in the box
+    return f"""# kudos-judge: the judge that is built into Kudos
 
-A reward model of 22 million parameters: all-MiniLM-L6-v2 (Apache-2.0) with a head, trained by `kudos train` on five permissively licensed sets
-of preferences, stored in 8 bits. It answers on the first minute and is a base for a judge of your own. It is small, and it is wrong often: read the tables.
+A reward model of 22 million parameters: all-MiniLM-L6-v2 (Apache-2.0) with a head, stored in 8 bits. `kudos train`
+made it from five permissively licensed sets of preferences. It is there for the first minute, and as a base for a judge
+of your own. It is small, and it is wrong often: read the tables.
 
 ## Data
 
@@ -86,18 +87,25 @@ of preferences, stored in 8 bits. It answers on the first minute and is a base f
 |---|---|
 {data}
 
-Four fifths of the prompts of each set; a debate of ukpconvarg1 counts as one prompt. Of hh_harmless {SHARES["hh_harmless"][0]} pairs, of each group of arena_bench
-and half group of summeval {SHARES["summeval"][1]} responses. And {MISMATCHED["train"]} pairs that no set has, of a good response to a prompt and one to another prompt, often a refusal: without
-them it learns from harmlessness alone what a refusal is worth. `reward.json` has the settings and the hashes of the files.
+It was trained on four fifths of the prompts of each set; a debate of ukpconvarg1 counts as one prompt. Of hh_harmless
+it had {SHARES["hh_harmless"][0]} pairs, and of each group of arena_bench and half group of summeval {SHARES["summeval"][1]} responses.
+
+It also had {MISMATCHED["train"]} pairs that no set has: a good response to a prompt, and one to another prompt, often a refusal. Without
+them it would learn from harmlessness alone what a refusal is worth. `reward.json` has the settings and the hashes of
+the files.
 
 ## Held-out prompts of the same sets
 
 {head}
 {chr(10).join(row(name, report) for name, report in named)}
 
-`mismatched` are pairs of a response to the prompt and one to another prompt, `arena_apart` the pairs of arena_bench at least two points apart. "longer wins" is the accuracy of always choosing the longer response on the same
-pairs; "length" is the correlation of score and log length within a prompt, given people's order. The temperature ({calibration["temperature"]:.2f}) was fitted on
-these very prompts, and four ways to make the judge were compared on them, so these figures are slightly optimistic.
+- `mismatched` are pairs of a response to the prompt and one to another prompt.
+- `arena_apart` are the pairs of arena_bench at least two points apart.
+- "longer wins" is the accuracy of always choosing the longer response on the same pairs.
+- "length" is the correlation of score and log length within a prompt, given people's order.
+
+The temperature ({calibration["temperature"]:.2f}) was fitted on these very prompts, and four ways to make the judge were compared on them. So these
+figures are slightly optimistic.
 
 ## Other data, looked at after everything was decided
 
@@ -106,14 +114,16 @@ these very prompts, and four ways to make the judge were compared on them, so th
 
 ## What it is not for
 
-- It is no general judge: on chat and instructions (arena_bench, pandalm) it is little better than chance, and no better than "the longer one wins".
+- It is no general judge. On chat and instructions (arena_bench, pandalm) it is little better than chance, and no better
+  than "the longer one wins".
 - It likes longer responses, beyond what people's order says, and on harmlessness shorter ones (the column "length").
 - It does not know whether an answer is true, or code correct: on judgebench and qa_feedback it is at chance.
 - It is easily misled by answers that look good: on the adversarial part of llmbar it is worse than chance.
-- It tells a refusal from an answer, not when to refuse: on xstest it is at chance where a refusal is due and where it is not.
+- It tells a refusal from an answer, but not when to refuse. On xstest it is at chance where a refusal is due and where
+  it is not.
 - English only. Texts are cut to {reward["max_length"]} tokens.
-- Optimising a language model hard against it will find its mistakes. Do not use it to decide about people, and do not publish its score as a measure of
-  quality without saying what it is.
+- Optimising a language model hard against it will find its mistakes. Do not use it to decide about people. Do not
+  publish its score as a measure of quality without saying what it is.
 
 Made by `bench/judge/make.py`; what was tried before is in `bench/journal.md`.
 """

@@ -217,3 +217,23 @@ fn ten_thousand_pairs_make_a_small_page_quickly() {
     assert!(started.elapsed().as_secs_f64() < 1.0, "{:?}", started.elapsed());
     assert!(html.len() < 1_500_000, "{} bytes", html.len());
 }
+
+/// Prompts whose better response always has the higher score.
+fn perfect(prompts: usize) -> (Vec<Group>, Vec<Vec<f32>>) {
+    let groups = (0..prompts).map(|p| ranked(&format!("prompt {p}"), &[1.0, 2.0])).collect();
+    (groups, (0..prompts).map(|p| vec![1.0 + p as f32, p as f32]).collect())
+}
+
+#[test]
+fn few_prompts_claim_nothing_and_many_do() {
+    let claims = |(groups, scores): (Vec<Group>, Vec<Vec<f32>>)| {
+        let analyses = [analysis("a.csv", &groups, &scores)];
+        let of_judge = verdict::claims(&analyses[0]).iter().filter(|claim| claim.can).count();
+        (of_judge, verdict::lead(&input(&analyses)))
+    };
+    let (of_few, lead) = claims(perfect(4));
+    assert_eq!(of_few, 0);
+    assert!(lead.contains("so few prompts cannot say how sure that is") && !lead.contains("truth lies"), "{lead}");
+    let (of_many, lead) = claims(perfect(40));
+    assert!(of_many > 0 && lead.contains("the truth lies between"), "{lead}");
+}
