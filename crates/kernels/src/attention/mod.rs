@@ -14,6 +14,7 @@ use crate::gemm::{Operand, Store, raw};
 use crate::math::exp;
 use crate::parallel::{Shared, for_each};
 use crate::reduce::{dot, sum_by};
+use gemm_common::Parallelism;
 use std::cell::RefCell;
 
 /// Queries handled at a time.
@@ -161,7 +162,7 @@ fn query_key(head: Head, scores: &mut [f32], qkv: &[f32], first: usize, rows: us
 /// As [`raw`].
 unsafe fn block_product(out: *mut f32, stride: usize, store: Store, a: Operand, b: Operand, shape: [usize; 3]) {
     // SAFETY: the caller's promise.
-    unsafe { raw(out, stride as isize, store, a, b, shape, gemm::Parallelism::None) };
+    unsafe { raw(out, stride as isize, store, a, b, shape, Parallelism::None) };
 }
 
 dispatch! {

@@ -17,6 +17,7 @@ pub use narrow::{NarrowWeight, Width};
 
 use crate::parallel::{for_row_blocks, threads};
 use crate::reduce::dot;
+use gemm_common::Parallelism;
 
 /// What happens to the destination's old content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +117,8 @@ fn product(out: &mut [f32], store: Store, a: Operand, b: Operand, [m, n, k]: [us
         return single_row(out, store, a, b, n, k);
     }
     let parallelism = match threads() {
-        1 => gemm::Parallelism::None,
-        n => gemm::Parallelism::Rayon(n),
+        1 => Parallelism::None,
+        n => Parallelism::Rayon(n),
     };
     // SAFETY: the public functions checked the slices against the shape, and `out` is borrowed mutably.
     unsafe { raw(out.as_mut_ptr(), n as isize, store, a, b, [m, n, k], parallelism) };
@@ -133,10 +134,10 @@ fn single_row(out: &mut [f32], store: Store, a: Operand, b: Operand, n: usize, k
     }
 }
 
-/// The `gemm` crate's product, `out` row-major with `stride` values a row.
+/// The product of the `gemm` crate's f32 half, `out` row-major with `stride` values a row.
 ///
 /// # Safety
-/// The pointers and strides must address valid, non-overlapping memory for the shape.
+/// The pointers and strides must address valid, non-overlapping memory for the shape; no stride is negative.
 pub(crate) unsafe fn raw(
     out: *mut f32,
     stride: isize,
@@ -144,29 +145,36 @@ pub(crate) unsafe fn raw(
     a: Operand,
     b: Operand,
     [m, n, k]: [usize; 3],
-    parallelism: gemm::Parallelism,
+    parallelism: Parallelism,
 ) {
+    // The kernel wants columns that lie apart, so it computes outᵀ = bᵀ · aᵀ; a single column already lies so.
+    let a = (a.data, a.column_stride, a.row_stride);
+    let b = (b.data, b.column_stride, b.row_stride);
+    let transposed = |(data, column_stride, row_stride)| (data, row_stride, column_stride);
+    let ((m, n), (out_columns, out_rows), left, right) =
+        if stride > 1 { ((n, m), (stride, 1), transposed(b), transposed(a)) } else { ((m, n), (1, stride), a, b) };
+    let (keep, conjugate) = (store == Store::Add, false);
     // SAFETY: the caller's promise.
     unsafe {
-        gemm::gemm(
+        gemm_f32::gemm::f32::get_gemm_fn()(
             m,
             n,
             k,
             out,
-            1,
-            stride,
-            store == Store::Add,
-            a.data,
-            a.column_stride,
-            a.row_stride,
-            b.data,
-            b.column_stride,
-            b.row_stride,
-            1.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
+            out_columns,
+            out_rows,
+            keep,
+            left.0,
+            left.1,
+            left.2,
+            right.0,
+            right.1,
+            right.2,
+            1.0,
+            1.0,
+            conjugate,
+            conjugate,
+            conjugate,
             parallelism,
         );
     }
