@@ -3,7 +3,7 @@
     python bench/judge/experiments.py --kudos target/release/kudos --data DATA/train --base MINILM --work DIR [NAME...]
 
 Each experiment is a row of `EXPERIMENTS`: the sets it trains on and its flags. Results are added to
-bench/results/experiments.json; docs/experiments.md is the table of them with what follows from it.
+bench/results/experiments.json; bench/journal.md is the table of them with what follows from it.
 """
 
 import argparse

@@ -115,7 +115,7 @@ these very prompts, and four ways to make the judge were compared on them, so th
 - Optimising a language model hard against it will find its mistakes. Do not use it to decide about people, and do not publish its score as a measure of
   quality without saying what it is.
 
-Made by `bench/judge/make.py`; what was tried before is in `docs/experiments.md`.
+Made by `bench/judge/make.py`; what was tried before is in `bench/journal.md`.
 """
 
 

@@ -1,4 +1,4 @@
-//! The judge in the box: a small general judge inside the binary, for the first minute and as a base for one's own.
+//! The judge in the box (the built-in judge): a small general one inside the binary, for the first minute and as a base for one's own.
 //!
 //! It is an ordinary judge directory, made by `bench/judge/make.py`. At its first use it is unpacked into the local
 //! model directory, whole or not at all; from then on its name stands for that directory.
@@ -55,9 +55,9 @@ pub fn resolve(name: &str) -> anyhow::Result<Option<PathBuf>> {
         return Ok(Some(home));
     }
     let placed = unpack(FILES, &home).or_else(|_| unpack(FILES, &std::env::temp_dir().join(&folder)));
-    let dir = placed.with_context(|| format!("the judge in the box cannot be unpacked into {}", home.display()))?;
+    let dir = placed.with_context(|| format!("the built-in judge cannot be unpacked into {}", home.display()))?;
     let card = dir.join("README.md");
-    eprintln!("the judge in the box: small, and at chance on many kinds of prompt; its card is {}", card.display());
+    eprintln!("the built-in judge is small, and at chance on many kinds of prompt; its card: {}", card.display());
     Ok(Some(dir))
 }
 

@@ -138,6 +138,27 @@ pub fn one_line(text: &str, width: usize) -> String {
     }
 }
 
+/// The text in lines of at most 80 characters, cut between words; a longer word has a line of its own, and a number
+/// keeps its percent sign.
+pub fn wrapped(text: &str) -> String {
+    const WIDTH: usize = 80;
+    let glued = text.replace(" %", "\0%");
+    let (mut lines, mut width) = (String::new(), 0);
+    for word in glued.split_whitespace() {
+        let length = word.chars().count();
+        if width > 0 && width + 1 + length > WIDTH {
+            lines.push('\n');
+            width = 0;
+        } else if width > 0 {
+            lines.push(' ');
+            width += 1;
+        }
+        lines.push_str(word);
+        width += length;
+    }
+    lines.replace('\0', " ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +171,15 @@ mod tests {
         progress.started -= Duration::from_secs(10);
         progress.done = 95;
         assert_eq!(progress.line("x"), "95/100 steps, 10 s left  x");
+    }
+
+    #[test]
+    fn text_is_cut_between_words() {
+        let text = format!("{} {} tail", "é".repeat(40), "b".repeat(39));
+        assert_eq!(wrapped(&text), format!("{} {}\ntail", "é".repeat(40), "b".repeat(39)));
+        assert_eq!(wrapped(&format!("a {} b", "c".repeat(90))), format!("a\n{}\nb", "c".repeat(90)));
+        assert_eq!(wrapped(&format!("{} 100 %).", "a".repeat(75))), format!("{}\n100 %).", "a".repeat(75)));
+        assert_eq!(wrapped(""), "");
     }
 
     #[test]

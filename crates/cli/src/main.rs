@@ -17,39 +17,43 @@ mod boxed;
 mod commands;
 mod defaults;
 mod display;
+mod help;
 mod interrupt;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{Global, best, check, eval, generate, pairs, pull, quantize, quickstart, score, train, verify};
 use std::process::ExitCode;
 
-/// Reward models on two CPU cores: train on rankings, evaluate honestly, score, choose.
+/// Train, measure and use reward models, on a CPU.
 #[derive(Parser)]
 #[command(name = "kudos", version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Threads to use [default: all cores]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
-    /// Say nothing but results and errors
-    #[arg(long, short, global = true)]
+    /// Print results and errors alone
+    #[arg(long, short, global = true, display_order = 900)]
     quiet: bool,
-    /// Print the settings this command would run with, as kudos.toml would hold them, and stop
-    #[arg(long, global = true)]
+    /// Print the settings as kudos.toml would hold them, and do nothing else
+    #[arg(long, global = true, display_order = 901)]
     print_settings: bool,
+    /// Threads to compute with [default: all cores]
+    #[arg(long, global = true, display_order = 902, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  kudos quickstart                                          the whole loop on the bundled example
-  kudos generate --model M --prompts prompts.txt -o answers.csv
-  kudos check rankings.csv                                  what is wrong with this data
-  kudos train rankings.csv --base all-minilm-l6-v2 -o judge
+  kudos quickstart                      the whole loop on a bundled example
+  kudos check rankings.csv              what is wrong with this data
+  kudos train rankings.csv -o judge
   kudos eval test.jsonl --judge judge
   kudos score answers.csv --judge judge -o scored.csv
 
-Settings also come from kudos.toml in the working directory: a table for each command, keys named as its flags.";
+A judge is a reward model: a directory that `kudos train` writes. Without
+--judge or --base, Kudos uses the small judge that is built in (kudos-judge).
+Settings also come from kudos.toml in the working directory: a table for each
+command, keys named as its flags.
+Exit status: 0 done, 1 failed, 2 wrong usage.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -66,7 +70,7 @@ enum Command {
     Verify(WithJson<verify::Args>),
 }
 
-/// A command whose result can be had as JSON on standard output.
+// A command whose result can be had as JSON. (A doc comment would become the command's description.)
 #[derive(clap::Args)]
 struct WithJson<T: clap::Args> {
     #[command(flatten)]
@@ -82,7 +86,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kudos: {}", message(&error));
-            ExitCode::FAILURE
+            ExitCode::from(if is_wrong_usage(&error) { 2 } else { 1 })
         }
     }
 }
@@ -96,10 +100,16 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
+/// True when what was typed cannot be done with any files.
+fn is_wrong_usage(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<commands::Usage>() || cause.is::<kudos::train::SettingsError>())
+}
+
 fn run() -> anyhow::Result<()> {
     let typed: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    let arguments = defaults::with_settings_file(&Cli::command(), typed)?;
-    let matches = Cli::command().get_matches_from(arguments);
+    let command = help::grouped(Cli::command());
+    let arguments = defaults::with_settings_file(&command, typed)?;
+    let matches = command.get_matches_from(arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if cli.print_settings {
         out!("{}", defaults::describe(&matches));

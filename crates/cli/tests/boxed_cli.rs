@@ -68,7 +68,7 @@ fn a_judge_of_ones_own_starts_from_it() {
     let messages = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{messages}");
     assert!(messages.contains("the base's own head: cross-validated loss"), "{messages}");
-    assert!(messages.contains("the head alone, on frozen features"), "{messages}");
+    assert!(messages.contains("the head alone: held-out accuracy"), "{messages}");
     let reward: serde_json::Value = serde_json::from_slice(&std::fs::read(judge.join("reward.json")).unwrap()).unwrap();
     assert_eq!(reward["base"], "kudos-judge");
     assert!(judge.join("model.safetensors").exists(), "it is stored in full");

@@ -1,6 +1,6 @@
 //! `--attributes` and `--attribute-weights` of `kudos train`, and the columns of attributes that other commands write.
 
-use anyhow::bail;
+use super::wrong_usage;
 use kudos::data::Group;
 use kudos::models::{AttributeHead, ClassifierSource, LoadError, Model, Rated, load_for_attributes};
 use kudos::train::{AttributeWeights, Recipe, attribute_head};
@@ -10,13 +10,13 @@ use std::path::Path;
 /// Refuses what does not go together, before anything is read.
 pub fn check_flags(names: &[String], recipe: Option<Recipe>) -> anyhow::Result<()> {
     if let Some(name) = names.iter().find(|name| name.trim().is_empty()) {
-        bail!("--attributes: expected names separated by commas, found {name:?}");
+        wrong_usage!("--attributes: expected names separated by commas, found {name:?}");
     }
     if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
-        bail!("--attributes: expected each name once, found {} twice", twice.1);
+        wrong_usage!("--attributes: expected each name once, found {} twice", twice.1);
     }
     if !names.is_empty() && recipe == Some(Recipe::Trl) {
-        bail!("--attributes: --recipe trl learns pairs alone; leave one of the two away");
+        wrong_usage!("--attributes: --recipe trl learns pairs alone; leave one of the two away");
     }
     Ok(())
 }
@@ -41,19 +41,19 @@ fn parse_weights(text: Option<&str>, names: &[String]) -> anyhow::Result<Attribu
     for part in text.split(',') {
         let parsed = part.rsplit_once('=').and_then(|(name, x)| Some((name.trim(), x.trim().parse::<f64>().ok()?)));
         let Some((name, weight)) = parsed.filter(|(_, weight)| weight.is_finite()) else {
-            bail!("--attribute-weights: expected fit, equal or NAME=NUMBER,…, found {part:?}");
+            wrong_usage!("--attribute-weights: expected fit, equal or NAME=NUMBER,…, found {part:?}");
         };
         let Some(place) = names.iter().position(|known| known == name) else {
-            bail!("--attribute-weights: expected names of --attributes ({}), found {name}", names.join(", "));
+            wrong_usage!("--attribute-weights: expected names of --attributes ({}), found {name}", names.join(", "));
         };
         if weights[place].replace(weight).is_some() {
-            bail!("--attribute-weights: expected each name once, found {name} twice");
+            wrong_usage!("--attribute-weights: expected each name once, found {name} twice");
         }
     }
     let missing: Vec<&str> =
         names.iter().zip(&weights).filter(|(_, w)| w.is_none()).map(|(name, _)| name.as_str()).collect();
     if !missing.is_empty() {
-        bail!(
+        wrong_usage!(
             "--attribute-weights: expected a weight for every attribute, found none for {}; 0 leaves one out",
             missing.join(", ")
         );

@@ -9,40 +9,42 @@ use kudos::nn::Precision;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
-/// Choose responses by score.
+/// Keep the responses that a judge scores highest.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  kudos best answers.csv --judge judge                      the best response of each prompt
+  kudos best answers.csv --judge judge      the best of each prompt
   kudos best answers.csv --judge judge -k 2 -o best.jsonl
   kudos best answers.jsonl --judge judge --min-score 1.5
   kudos best answers.jsonl --judge judge --top-percent 10 -o sft.parquet
-  kudos best answers.jsonl --judge judge --by helpfulness      of a judge trained with --attributes")]
+  kudos best answers.jsonl --judge judge --by helpfulness
+
+Only a judge that was trained with --attributes can choose --by one of them.")]
 pub struct Args {
-    /// Rows with prompts and responses, of any kind; `-` is standard input
+    /// Prompts with responses, in any layout that Kudos reads; `-` is JSONL on standard input
     #[arg(value_name = "DATA", required = true)]
     data: Vec<PathBuf>,
-    /// Judge directory, or the judge in the box
+    /// The judge: a directory, or a name that `kudos pull` knows
     #[arg(long, value_name = "JUDGE", default_value = crate::boxed::NAME)]
     judge: String,
-    /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else bf16 where the processor has it]
+    /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else the fastest here]
     #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]
     precision: Option<Precision>,
-    /// Responses to keep of each prompt [default: 1]
+    /// Keep the K best responses of each prompt [default: 1]
     #[arg(short, value_name = "K", group = "rule", value_parser = clap::value_parser!(u64).range(1..))]
     k: Option<u64>,
-    /// Keep every response with at least this score
+    /// Keep every response with a score of at least X
     #[arg(long, value_name = "X", group = "rule", allow_negative_numbers = true)]
     min_score: Option<f32>,
-    /// Keep this share of all responses, the best
+    /// Keep the best P percent of all responses, whatever their prompts
     #[arg(long, value_name = "P", group = "rule", value_parser = percent)]
     top_percent: Option<f64>,
-    /// Where to write: JSONL, or .json, .csv, .parquet by the name, also .gz and .zst [default: standard output]
+    /// File to write: .jsonl, .json, .csv or .parquet, also .gz and .zst [default: JSONL on standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Make the first unusable row an error
+    /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
-    /// Choose by this attribute of the judge [default: by the score, the weighted sum of its attributes]
+    /// Choose by this attribute of the judge [default: by its overall score]
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
 }

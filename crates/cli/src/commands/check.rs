@@ -10,30 +10,34 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-/// Report what is wrong with preference data: unusable rows, contradictions, leaks, shortcuts.
+/// Say what is wrong with preference data, before training on it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kudos check rankings.csv
-  kudos check train.jsonl --eval test.jsonl       prompts in both are a leak: exit status 1
-  kudos check pairs.parquet --base distilbert --max-length 512
-  kudos check *.jsonl.gz --json > findings.json")]
+  kudos check train.jsonl --eval test.jsonl
+  kudos check pairs.parquet --base distilbert-base-uncased --max-length 512
+  kudos check *.jsonl.gz --json > findings.json
+
+It finds unusable rows, contradictions, duplicates, leaks and shortcuts such as
+length, and names the file and line of each.
+The exit status is 1 if DATA and --eval share a prompt.")]
 pub struct Args {
-    /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is standard input
+    /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is JSONL on standard input
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
-    /// Data kept for evaluation: a prompt it shares with DATA is an error
+    /// Data for evaluation; a prompt that DATA has too is an error
     #[arg(long, num_args = 1.., value_name = "FILE")]
     eval: Vec<PathBuf>,
-    /// Base model or judge whose tokenizer finds texts that are too long
+    /// Base or judge whose tokenizer counts the tokens of each text
     #[arg(long, value_name = "M")]
     base: Option<String>,
-    /// Token limit to check against, instead of the base's own
+    /// Tokens that a prompt and a response may have together [default: the base's limit]
     #[arg(long, value_name = "N", requires = "base")]
     max_length: Option<usize>,
-    /// Exit with status 1 if any row is unusable
+    /// Exit with status 1 if any row cannot be used
     #[arg(long)]
     strict: bool,
-    /// Places to show of each finding (--json has all)
+    /// Places to show of each finding; --json has all
     #[arg(long, default_value_t = 5, value_name = "N")]
     show: usize,
 }

@@ -11,7 +11,7 @@ mod calibrate;
 mod compare;
 mod suite;
 
-use super::{Global, announce_precision, choice, load_judge, report, resolve, train::report_problems};
+use super::{Global, announce_precision, choice, load_judge, report, resolve, train::report_problems, wrong_usage};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
@@ -27,52 +27,55 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Measure a judge: accuracy with its interval, rank correlations, calibration, length.
+/// Measure a judge on labelled data.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kudos eval test.jsonl --judge judge
+  kudos eval test.csv --judge judge --report report.html
   kudos eval llmbar.jsonl pandalm.jsonl --judge judge --json report.json
   kudos eval test.csv --judge judge --json | jq '.data[0].accuracy'
-  kudos eval test.csv --judge judge --report report.html   what the judge can and cannot do, to read and print
-  kudos eval test.jsonl --judge old --judge new          which is better, and whether that is chance
-  kudos eval held-out.jsonl --judge judge --calibrate    fit the temperature and store it
-  kudos eval LLMBar/Dataset --suite llmbar --judge judge")]
+  kudos eval test.jsonl --judge old --judge new           which is better
+  kudos eval held-out.jsonl --judge judge --calibrate     store a temperature
+  kudos eval LLMBar/Dataset --suite llmbar --judge judge
+
+It prints accuracy with a 95 % interval, rank correlations, calibration and the
+influence of length, beside the accuracy of trivial rules.")]
 pub struct Args {
-    /// Labelled data: rankings, pairs, comparisons or groups; `-` is standard input
+    /// Labelled data: rankings, pairs, comparisons or groups; `-` is JSONL on standard input
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
-    /// Judge directory, or the judge in the box; two of them are compared on the same pairs
+    /// The judge: a directory, or a name that `kudos pull` knows; give two to compare them
     #[arg(long, value_name = "JUDGE", default_value = crate::boxed::NAME)]
     judge: Vec<String>,
-    /// Fit the temperature on DATA and store it in the judge's reward.json
+    /// Fit the judge's temperature on DATA and store it in its reward.json
     #[arg(long, conflicts_with = "suite")]
     calibrate: bool,
-    /// Calibrate even on data that the judge was trained on: its probabilities will be too sure
+    /// Calibrate even on data that the judge was trained on; its probabilities become too sure
     #[arg(long, requires = "calibrate")]
     allow_training_data: bool,
-    /// Read DATA as the files of a published suite and print its own score: llmbar, pandalm, judgebench,
-    /// rewardbench, rm-bench or xstest
+    /// Read DATA as a published suite and print its own score: llmbar, pandalm, judgebench, rewardbench,
+    /// rm-bench or xstest
     #[arg(long, value_parser = choice::<Suite>, value_name = "NAME")]
     suite: Option<Suite>,
-    /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else bf16 where the processor has it]
+    /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else the fastest here]
     #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]
     precision: Option<Precision>,
-    /// Write the report as JSON to FILE; without FILE, print it instead of the table
+    /// Write the figures as JSON to FILE; without FILE, print them instead of the table
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
-    /// Add to the JSON, for each file, all figures behind the report: trivial judges, reliability, length, mistakes
+    /// Add to the JSON the figures behind the report: trivial rules, reliability, length, mistakes
     #[arg(long, requires = "json")]
     analysis: bool,
-    /// Write the whole report as one HTML file: verdict, figures, mistakes, settings
+    /// Write a report as one HTML file: what the judge can do, figures, mistakes, settings
     #[arg(long, value_name = "FILE", conflicts_with = "calibrate")]
     report: Option<PathBuf>,
-    /// Resamples of the bootstrap behind the interval
+    /// Bootstrap resamples behind each interval
     #[arg(long, value_name = "N", default_value_t = 2000)]
     bootstrap: usize,
     /// Seed of the bootstrap
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
-    /// Make the first unusable row an error
+    /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
 }
@@ -83,10 +86,15 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         ([judge], Some(suite)) => suite::run(args, judge, suite, global),
         ([judge], None) if args.calibrate => calibrate::run(args, judge, global),
         ([judge], None) => one(args, judge, global),
-        ([_, _], None) if args.report.is_some() => bail!("--report is about one judge: expected one --judge, found 2"),
+        ([_, _], None) if args.report.is_some() => {
+            wrong_usage!("--report is about one judge: expected one --judge, found 2")
+        }
         ([first, second], None) if !args.calibrate => compare::run(args, [first, second], global),
         (judges, _) => {
-            bail!("expected one --judge, or two to compare (without --suite and --calibrate), found {}", judges.len())
+            wrong_usage!(
+                "expected one --judge, or two to compare (without --suite and --calibrate), found {}",
+                judges.len()
+            )
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `kudos generate`: several different responses to each prompt, ready to be ranked.
 
-use super::{Global, choice, resolve};
+use super::{Global, choice, resolve, wrong_usage};
 use crate::display::{Progress, one_line};
 use crate::interrupt;
 use anyhow::{Context, bail, ensure};
@@ -16,26 +16,30 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Draw several responses to each prompt, from a model that runs here or from an endpoint.
+/// Write several responses to each prompt, by a model that runs here or on a server.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  kudos generate --model smollm2-135m-instruct --prompts prompts.txt -n 4 -o answers.csv
-  kudos generate --model phi-2.gguf --prompts prompts.jsonl --raw --temperature 0.6,0.8,1.0 -o answers.jsonl
-  kudos generate --model http://127.0.0.1:8000/v1 --model-name llama --prompts prompts.csv -o answers.parquet
+  kudos generate --model phi-2.gguf --prompts prompts.txt -n 8 -o answers.csv
+  kudos generate --model smollm2-135m-instruct --prompts prompts.jsonl \\
+      --temperature 0.6,0.8,1.0 -o answers.jsonl
+  kudos generate --model http://127.0.0.1:8000/v1 --model-name llama \\
+      --prompts prompts.csv -o answers.parquet
 
-Each finished response is kept in OUT.progress.jsonl at once: the same command continues after an interruption, to the same
-file. The same settings give the same texts, whatever the number of threads.")]
+Each finished response is kept at once in a file beside the output, whose name
+ends in .progress.jsonl. After an interruption the same command continues.
+A model that runs here gives the same texts for the same settings.")]
 pub struct Args {
-    /// Model directory, .gguf file, a name that `kudos pull` knows, or the address of an OpenAI-compatible API (https://host/v1)
+    /// A directory, a .gguf file, a name that `kudos pull` knows, or the address of a server that speaks
+    /// OpenAI's protocol (https://host/v1)
     #[arg(long, value_name = "M")]
     model: String,
-    /// Prompts: text (one a line), CSV, JSONL, JSON or Parquet with a column `prompt`
+    /// Prompts: a text file with one a line, or CSV, JSONL, JSON or Parquet with a column `prompt`
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
     /// Responses to each prompt
     #[arg(short, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     n: u32,
-    /// Where to write: CSV, JSONL, JSON or Parquet by the name
+    /// File to write: .csv, .jsonl, .json or .parquet
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
@@ -43,30 +47,30 @@ pub struct Args {
     /// Seed of all random choices
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// Most tokens of a response
+    /// Tokens after which a response is cut
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_new_tokens: u32,
-    /// Text that ends a response and is not part of it; may be given several times
+    /// Text that ends a response and is not part of it; may be given again for another
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Which responses to a prompt count as the same and are drawn again: exact, near or off
+    /// Which responses to a prompt count as equal and are written anew: exact, near or off
     #[arg(long, default_value = "exact", value_parser = choice::<Distinct>, value_name = "WHICH")]
     distinct: Distinct,
-    /// Give the model the prompt as it is, without its chat template [default: if the model has no template]
+    /// Give the model the bare prompt, without its chat template
     #[arg(long)]
     raw: bool,
     /// System message of the chat
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     system: Option<String>,
-    /// How a local model's weights are kept: int8, bf16 or f32
+    /// How a model that runs here keeps its weights: int8, bf16 or f32
     #[arg(long, default_value = "int8", value_parser = choice::<Precision>, value_name = "NAME")]
     precision: Precision,
-    /// Texts that a local model writes at once
+    /// Texts that a model that runs here writes at once
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     sequences: u16,
     #[command(flatten)]
     endpoint: EndpointArgs,
-    /// Forget what an earlier run of this output has finished
+    /// Start anew, without what an interrupted run has finished
     #[arg(long)]
     restart: bool,
     /// Replace an existing output
@@ -77,42 +81,42 @@ pub struct Args {
     json: bool,
 }
 
-/// How tokens are chosen.
+// How tokens are chosen. (A doc comment would become the command's description.)
 #[derive(Debug, clap::Args)]
 struct SamplingArgs {
-    /// Randomness; 0 always takes the likeliest token. Several values are cycled over the responses of a prompt
+    /// Randomness; 0 takes the likeliest token. Several values take turns over a prompt's responses
     #[arg(long, default_value = "0.8", value_delimiter = ',', value_parser = number::<0, 100>, value_name = "X,…")]
     temperature: Vec<f32>,
-    /// Keep the likeliest tokens that together reach this probability
+    /// Draw from the likeliest tokens that together reach this probability; 1 keeps all
     #[arg(long, default_value = "0.92", value_parser = number::<0, 1>, value_name = "P")]
     top_p: f32,
-    /// Keep this many likeliest tokens; 0 keeps all
+    /// Draw from the K likeliest tokens; 0 keeps all
     #[arg(long, default_value_t = 0, value_name = "K")]
     top_k: usize,
-    /// Keep tokens at least this likely relative to the likeliest
+    /// Draw from tokens at least P times as likely as the likeliest; 0 keeps all
     #[arg(long, default_value = "0", value_parser = number::<0, 1>, value_name = "P")]
     min_p: f32,
-    /// Makes tokens that occurred less likely; 1 changes nothing
+    /// Make tokens less likely that occurred before; 1 changes nothing
     #[arg(long, default_value = "1.2", value_parser = number::<0, 100>, value_name = "X")]
     repetition_penalty: f32,
 }
 
-/// What concerns endpoints only.
+// What concerns servers only. (A doc comment would become the command's description.)
 #[derive(Debug, clap::Args)]
 struct EndpointArgs {
-    /// Endpoint: the name of the model there
+    /// Name of the model on the server [default: its only model]
     #[arg(long, value_name = "NAME")]
     model_name: Option<String>,
-    /// Endpoint: environment variable that holds the key
+    /// Environment variable that holds the server's key
     #[arg(long, default_value = "OPENAI_API_KEY", value_name = "NAME")]
     key_variable: String,
-    /// Endpoint: requests at a time
+    /// Requests at a time
     #[arg(long, default_value_t = 4, value_name = "N")]
     concurrency: usize,
-    /// Endpoint: seconds for one request
+    /// Seconds that one request may take
     #[arg(long, default_value_t = 120, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
-    /// Endpoint: how often a failed request is repeated
+    /// How often a failed request is repeated
     #[arg(long, default_value_t = 5, value_name = "N")]
     retries: u32,
 }
@@ -133,11 +137,12 @@ enum Writer {
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    ensure!(
-        args.sampling.repetition_penalty > 0.0,
-        "--repetition-penalty 0: expected a number above 0; 1 changes nothing"
-    );
-    ensure!(args.output != Path::new("-"), "-o -: expected a file: what is finished is kept beside it");
+    if args.sampling.repetition_penalty == 0.0 {
+        wrong_usage!("--repetition-penalty 0: expected a number above 0; 1 changes nothing");
+    }
+    if args.output == Path::new("-") {
+        wrong_usage!("-o -: expected a file, because finished responses are kept beside it");
+    }
     let list = read_prompts(&args.prompts)?;
     report(&list, global);
     if args.restart {

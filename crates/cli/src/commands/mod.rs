@@ -32,6 +32,24 @@ pub struct Global {
     pub quiet: bool,
 }
 
+/// What was typed makes no sense, whatever the files hold: exit status 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// As [`anyhow::bail`], for wrong usage.
+macro_rules! wrong_usage {
+    ($($text:tt)*) => { return Err($crate::commands::Usage(format!($($text)*)).into()) };
+}
+use wrong_usage;
+
 /// Loads the judge that `--judge` names: a directory, or a model that was pulled.
 fn load_judge(name: &str, precision: Option<Precision>) -> anyhow::Result<RewardModel> {
     let dir = resolve(name)?;
@@ -53,9 +71,12 @@ fn announce_precision(judge: &RewardModel, global: &Global) {
     }
 }
 
-/// Parses a name as its serde type spells it.
+/// Parses a name as its serde type spells it; the error names what is accepted.
 fn choice<T: DeserializeOwned>(name: &str) -> Result<T, String> {
-    serde_json::from_value(name.into()).map_err(|e| e.to_string())
+    serde_json::from_value(name.into()).map_err(|error| {
+        let said = error.to_string(); // "unknown variant `x`, expected `a` or `b`"; clap has said what was found
+        said.split_once(", expected").map_or(said.clone(), |(_, accepted)| format!("expected{accepted}"))
+    })
 }
 
 /// The directory of a model given by path or by name.

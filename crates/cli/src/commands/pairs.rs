@@ -5,17 +5,17 @@ use kudos::data::{DataError, Loaded, Options, OutputFormat, Writer, load_groups,
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Turn rankings, comparisons and groups into `prompt, chosen, rejected` rows.
+/// Turn rankings, comparisons and groups into pairs: prompt, chosen, rejected.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kudos pairs rankings.csv -o pairs.jsonl
   kudos pairs rankings.csv votes.jsonl.gz -o pairs.parquet
   kudos pairs rankings.csv | head -3")]
 pub struct Args {
-    /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is standard input
+    /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is JSONL on standard input
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
-    /// Output file: JSONL, or .json, .csv, .parquet by its name, each also .gz or .zst
+    /// File to write: .jsonl, .json, .csv or .parquet, also .gz and .zst [default: JSONL on standard output]
     #[arg(short, long, value_name = "FILE", default_value = "-", hide_default_value = true)]
     output: PathBuf,
     /// Stop at the first row that cannot be used

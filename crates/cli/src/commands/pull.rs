@@ -11,23 +11,23 @@ use std::time::Duration;
 use indicatif::{DecimalBytes, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use kudos::hub::{Progress, PullOptions, Pulled, Settings, pull_with};
 
-/// Fetch a model by name.
+/// Fetch a model, once, so that nothing else needs a network.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// org/name on the Hugging Face hub, org/name@revision, or a short name: all-minilm-l6-v2,
+    /// org/name or org/name@revision on the Hugging Face hub, or a short name: all-minilm-l6-v2,
     /// smollm2-135m-instruct, distilbert-base-uncased
     name: String,
-    /// Branch, tag or commit [default: main]
+    /// Branch, tag or commit on the hub [default: main]
     #[arg(long, value_name = "R")]
     revision: Option<String>,
-    /// The GGUF file to take: its name, or a part only one has (q4_k_m)
+    /// The GGUF file to take: its name, or a part that only one name has (q4_k_m)
     #[arg(long, value_name = "F")]
     file: Option<String>,
-    /// Put plain copies of the files in this folder, too
+    /// Also put plain copies of the files into this folder
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Ask the server again, check every file, fetch anew what differs
+    /// Ask the server again, check every file, and fetch those that differ
     #[arg(long)]
     force: bool,
 }
@@ -46,7 +46,9 @@ Examples:
   kudos pull Qwen/Qwen2.5-0.5B-Instruct-GGUF --file q4_k_m
   kudos pull smollm2-135m-instruct --dir models/smollm2
 
-Environment: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, HTTPS_PROXY, SSL_CERT_FILE, KUDOS_HOME";
+It prints the path of the model.
+Environment: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE,
+HTTPS_PROXY, SSL_CERT_FILE, KUDOS_HOME";
 
 /// Runs the command.
 ///

@@ -6,16 +6,17 @@ use kudos::models::quantize;
 use kudos::nn::weights::INT8_FILE;
 use std::path::{Path, PathBuf};
 
-/// Store a judge in 8 bits: a quarter of the size, faster to load, scores in int8.
+/// Store a judge in 8 bits: a quarter of the size, and faster to load.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kudos quantize --judge judge -o judge-int8
   kudos score answers.csv --judge judge-int8 -o scored.csv
 
-The scores differ slightly from the full judge's: compare both with `kudos eval` on labelled data.
-The result holds model.int8.safetensors, which only Kudos reads; keep the full judge for other programs and for training.")]
+Its scores differ slightly: compare both judges with `kudos eval` on your data.
+Only Kudos reads the result (model.int8.safetensors). Keep the full judge for
+other programs.")]
 pub struct Args {
-    /// Judge directory
+    /// The judge: a directory, or a name that `kudos pull` knows
     #[arg(long, value_name = "JUDGE")]
     judge: String,
     /// Directory of the new judge

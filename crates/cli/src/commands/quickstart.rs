@@ -9,16 +9,16 @@ use kudos::eval::{EvalOptions, evaluate, render_table};
 use kudos::models::RewardModel;
 use std::path::{Path, PathBuf};
 
-/// Run the whole loop on the bundled example: train, evaluate, score.
+/// Show the whole loop on a bundled example: check, train, evaluate, score.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kudos quickstart
   kudos quickstart --dir /tmp/first-judge --base distilbert-base-uncased")]
 pub struct Args {
-    /// Where the example's files and the judge go
+    /// Directory for the example's files and the judge
     #[arg(long, value_name = "DIR", default_value = "kudos-quickstart")]
     dir: PathBuf,
-    /// What to start from; fetched when it is not there
+    /// What training starts from: a directory or a name, which is fetched if it is not here
     #[arg(long, value_name = "M", default_value = crate::boxed::QUICK_BASE)]
     base: String,
     /// Training steps
@@ -95,7 +95,7 @@ fn write_part(name: &str, path: &Path) -> anyhow::Result<()> {
 
 fn fetch_base(args: &Args, global: &Global) -> anyhow::Result<()> {
     match args.base == crate::boxed::NAME {
-        true => heading(global, "The base: the judge in the box", "nothing to fetch"),
+        true => heading(global, "The base: the small judge that is built in", "nothing to fetch"),
         false => heading(global, "Get a small pretrained base", &format!("kudos pull {}", args.base)),
     }
     match super::resolve(&args.base) {

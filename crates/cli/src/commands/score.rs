@@ -12,39 +12,40 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
-/// Score responses: a file, or one prompt and response.
+/// Score the responses of a file, or one response.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kudos score answers.csv --judge judge -o scored.csv
   kudos score pairs.jsonl.gz --judge judge > scored.jsonl
-  kudos score --prompt 'Why is the sky blue?' --response 'Because it is.'      by the judge in the box
-  kudos score --judge judge --prompt 'Why is the sky blue?' --response 'Because of Rayleigh scattering.'
+  kudos score --prompt 'Why is the sky blue?' --response 'It mirrors the sea.'
 
-A judge that was trained with --attributes adds a column for each: score_NAME beside score, score_chosen_NAME beside
-score_chosen, scores_NAME beside scores. With --prompt and --response, --json prints them too.")]
+A score has no unit and no zero: compare it with that of another response to the
+same prompt.
+A judge that was trained with --attributes adds a column for each: score_NAME
+beside score, score_chosen_NAME beside score_chosen, scores_NAME beside scores.")]
 pub struct Args {
-    /// Rows to score, of any kind; `-` is standard input
+    /// Rows to score, in any layout that Kudos reads; `-` is JSONL on standard input
     #[arg(value_name = "DATA", required_unless_present = "response", conflicts_with = "response")]
     data: Option<PathBuf>,
-    /// Judge directory, or the judge in the box
+    /// The judge: a directory, or a name that `kudos pull` knows
     #[arg(long, value_name = "JUDGE", default_value = crate::boxed::NAME)]
     judge: String,
-    /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else bf16 where the processor has it]
+    /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else the fastest here]
     #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]
     precision: Option<Precision>,
-    /// A prompt, with --response: prints the number alone
+    /// The prompt of --response
     #[arg(long, value_name = "TEXT", requires = "response")]
     prompt: Option<String>,
-    /// A response; without --prompt, a whole transcript
+    /// A response to score; its number is printed alone. Without --prompt it is a whole transcript
     #[arg(long, value_name = "TEXT")]
     response: Option<String>,
-    /// Where to write: JSONL, or .json, .csv, .parquet by the name, also .gz and .zst [default: standard output]
+    /// File to write: .jsonl, .json, .csv or .parquet, also .gz and .zst [default: JSONL on standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Make the first unusable row an error
+    /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
-    /// Print as JSON (with --prompt and --response)
+    /// Print the number of --response as JSON, with its tokens and attributes
     #[arg(long)]
     json: bool,
 }

@@ -32,107 +32,109 @@ use std::path::{Path, PathBuf};
 /// Train a judge on rankings, pairs or comparisons.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  kudos train rankings.csv --base all-minilm-l6-v2 -o judge
-  kudos train train.jsonl --eval test.jsonl --base distilbert-base-uncased --max-steps 1000 -o judge
-  kudos train pairs.jsonl --base judge -o better --learning-rate 2e-5
-  kudos train pairs.jsonl --base all-minilm-l6-v2 --recipe trl -o judge       as TRL's RewardTrainer would
-  kudos train rated.jsonl --base all-minilm-l6-v2 --attributes helpfulness,correctness -o judge")]
+  kudos train rankings.csv -o judge
+  kudos train train.jsonl --eval test.jsonl --base all-minilm-l6-v2 -o judge
+  kudos train rankings.csv --base judge -o better --learning-rate 2e-5
+  kudos train pairs.jsonl --recipe trl -o judge      as TRL's RewardTrainer does
+  kudos train rated.jsonl --attributes helpfulness,correctness -o judge
+
+A group is a prompt with its responses. A pair is a group of two.")]
 pub struct Args {
-    /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is standard input
+    /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is JSONL on standard input
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
-    /// What to start from: a model directory, a name that `kudos pull` knows, or the judge in the box
+    /// What to start from: a model directory, or a name that `kudos pull` knows
     #[arg(long, value_name = "M", default_value = crate::boxed::NAME)]
     base: String,
-    /// Directory of the judge
+    /// Directory for the judge
     #[arg(long, short, value_name = "DIR", default_value = "judge")]
     output: PathBuf,
-    /// default (whole groups, centring, warm-up, lowest held-out loss) or trl (TRL's RewardTrainer)
+    /// default, or trl: what TRL's RewardTrainer does, for comparison [default: default]
     #[arg(long, value_parser = choice::<Recipe>, value_name = "NAME")]
     recipe: Option<Recipe>,
-    /// bradley-terry or plackett-luce [default: bradley-terry]
+    /// Loss: bradley-terry or plackett-luce [default: bradley-terry]
     #[arg(long, value_parser = choice::<kudos::train::Loss>, value_name = "NAME")]
     loss: Option<kudos::train::Loss>,
-    /// Optimizer steps [default: 3 epochs, and at least 200 steps unless --recipe trl]
+    /// Steps of the optimizer [default: 3 epochs, at least 200; trl: 3 epochs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_steps: Option<u64>,
-    /// Passes over the data
+    /// Passes over the data, instead of --max-steps
     #[arg(long, value_name = "X")]
     epochs: Option<f64>,
-    /// Groups a batch [default: as many as have about 4 responses; trl: 4 pairs]
+    /// Groups a batch [default: as many as have about 4 responses; trl: 4]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// Batches a step [default: 1]
+    /// Batches whose gradients make one step [default: 1]
     #[arg(long, value_name = "N")]
     accumulate: Option<usize>,
-    /// Most responses of a group that are encoded together; larger groups are visited in parts [default: 8]
+    /// Responses of a group that are read together; a larger group is read in parts [default: 8]
     #[arg(long, value_name = "K")]
     group_size: Option<usize>,
-    /// Peak learning rate [default: 5e-5; with a new head on a base narrower than 768, up to 1e-4]
+    /// Peak learning rate [default: 5e-5; up to 1e-4 for a new head on a base narrower than 768]
     #[arg(long, value_name = "X")]
     learning_rate: Option<f64>,
-    /// Factor on the learning rate from each layer to the one below it [default: 1, the same for all]
+    /// Factor on the learning rate from each layer to the one below [default: 1]
     #[arg(long, value_name = "X")]
     layer_decay: Option<f64>,
-    /// Lower layers to keep under a new head of a BERT, below a new last layer that starts as the mean of all tokens [default: half of
-    /// a sentence encoder's (first token never read), at least 3; all but one without --head-first; others keep theirs]
+    /// Lower layers of a BERT to keep under a new head [default: half of a sentence encoder's, at least 3]
     #[arg(long, value_name = "N")]
     keep_layers: Option<usize>,
-    /// Last layers of the base to start anew, not from what pretraining left there [default: 0]
+    /// Last layers of the base to start anew instead of as pretrained [default: 0]
     #[arg(long, value_name = "N")]
     renew_layers: Option<usize>,
-    /// linear, cosine or constant [default: linear]
+    /// Course of the learning rate: linear, cosine or constant [default: linear]
     #[arg(long, value_parser = choice::<kudos::train::Schedule>, value_name = "NAME")]
     schedule: Option<kudos::train::Schedule>,
-    /// Steps up to the peak learning rate [default: a tenth of the steps; trl: 0]
+    /// Steps to reach the peak learning rate [default: a tenth of the steps; trl: 0]
     #[arg(long, value_name = "N")]
     warmup_steps: Option<u64>,
-    /// AdamW's weight decay, not on biases and norms [default: 0]
+    /// AdamW's weight decay; biases and norms have none [default: 0]
     #[arg(long, value_name = "X")]
     weight_decay: Option<f32>,
-    /// Gradients are scaled down to this norm; 0 is off [default: 1]
+    /// Norm to which larger gradients are scaled down; 0 is off [default: 1]
     #[arg(long, value_name = "X")]
     max_grad_norm: Option<f64>,
-    /// Weight of (score + score)², which keeps scores near 0 [default: 0.01; trl: 0]
+    /// Weight of a term that keeps scores near 0 [default: 0.01; trl: 0]
     #[arg(long, value_name = "X")]
     center_coefficient: Option<f64>,
-    /// Token limit of prompt and response together [default: the base's reward.json, else 512 or what it can hold]
+    /// Tokens of prompt and response together [default: the base's; 512 if it has none]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
-    /// longest_first or keep_response (cut the prompt's start first) [default: longest_first]
+    /// What to cut of a longer text: longest_first, or keep_response, which cuts the prompt's start first
+    /// [default: longest_first]
     #[arg(long, value_parser = truncation, value_name = "RULE")]
     truncation: Option<kudos::text::Truncation>,
-    /// Arithmetic: f32, or bf16 (f32 weights, sums, norms and optimizer) [default: the fastest this processor has]
+    /// Arithmetic: f32 or bf16 [default: the fastest here]
     #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]
     precision: Option<Precision>,
-    /// Seed of a new head, the order and the split [default: 42]
+    /// Seed of all random choices [default: 42]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Keep the order of the files
+    /// Read the data in the order of the files
     #[arg(long)]
     no_shuffle: bool,
-    /// Data to evaluate on while training; without it, prompts are held out
+    /// Data to measure on while training, instead of held-out prompts
     #[arg(long, num_args = 1.., value_name = "DATA")]
     eval: Vec<PathBuf>,
-    /// Share of the prompts to hold out when there is no --eval [default: 0.2; trl: 0]
+    /// Share of the prompts to hold out, 0 to 0.9 [default: 0.2; trl: 0]
     #[arg(long, value_name = "X", conflicts_with = "eval")]
     eval_fraction: Option<f64>,
-    /// Steps between evaluations [default: a tenth of the steps, and at least a third of an epoch]
+    /// Steps between evaluations [default: a tenth of the steps, at least a third of an epoch]
     #[arg(long, value_name = "N")]
     eval_every: Option<u64>,
-    /// Stop after N evaluations without a lower held-out loss (clearly lower than that of the head alone, where it came first)
+    /// Stop after N evaluations in a row without a lower held-out loss [default: never]
     #[arg(long, value_name = "N")]
     early_stop: Option<u64>,
     /// Steps between checkpoints [default: 100]
     #[arg(long, value_name = "N")]
     save_every: Option<u64>,
-    /// Fit the head on frozen features before the first step [default: with fewer than 20,000 pairs; trl: never]
+    /// Fit the head alone before the first step [default: true below 20,000 pairs; trl: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     head_first: Option<bool>,
-    /// First train K times without a fold of the prompts: accuracy on all prompts, a learning curve, doubtful labels
+    /// First train K times without a K-th of the prompts: accuracy on all, a learning curve, doubtful labels
     #[arg(long, value_name = "K", conflicts_with = "attributes", value_parser = clap::value_parser!(u8).range(2..=20))]
     folds: Option<u8>,
-    /// Train K runs that differ in their order and average their weights
+    /// Train K times in different orders and average the weights
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(2..=20))]
     ensemble: Option<u8>,
     /// Continue the run in the output directory from its last checkpoint
@@ -141,21 +143,21 @@ pub struct Args {
     /// Replace what the output directory holds
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
-    /// Make a new classification head even if the base has one
+    /// Make a new head even if the base has one
     #[arg(long)]
     new_head: bool,
-    /// Make the first unusable row an error
+    /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
-    /// Print the held-out report as JSON, as `kudos eval --json` does
+    /// Print the held-out figures as JSON, as `kudos eval --json` does
     #[arg(long)]
     json: bool,
-    /// Train one output for each of these ratings (`attributes` of the responses) instead of one score from the order
+    /// Learn these ratings of the responses, one output each, instead of one score from the order
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "loss")]
     attributes: Vec<String>,
-    /// Overall score: the sum of WEIGHT × rating (a=0.5,b=0.5), equal, or fit (to the data's overall score or order)
-    /// [default: fit where the data have one, else equal]
-    #[arg(long, value_name = "A=X,…|fit|equal", requires = "attributes")]
+    /// Weights of the ratings in the overall score: A=X,B=Y, equal, or fit (to the data's overall score or
+    /// order) [default: fit if the data have one, else equal]
+    #[arg(long, value_name = "W", requires = "attributes")]
     attribute_weights: Option<String>,
 }
 
@@ -212,8 +214,9 @@ impl Args {
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     attributes::check_flags(&args.attributes, args.recipe)?;
-    prepare_output(args)?;
     let asked = args.asked();
+    asked.check()?;
+    prepare_output(args)?;
     let data = Data::load(args, &asked, global)?;
     let base = resolve(&args.base)?;
     let seed = asked.seed.unwrap_or(42);

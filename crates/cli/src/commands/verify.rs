@@ -15,16 +15,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-/// Test a judge: the same score however it is asked, and a number for any text.
+/// Test that a judge gives the same score however it is asked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kudos verify --judge judge
-  kudos verify --judge judge --json | jq '.checks[] | select(.verdict == \"fail\")'
+  kudos verify --judge judge --json | jq .failed
 
-One line a check: ok, skip (this processor cannot try it) or FAIL. The exit status is 1 if any fails.
-It needs no data and says nothing about how good the judge is: that is `kudos eval`.")]
+It prints one line a check: ok, skip (this processor cannot try it) or FAIL.
+The exit status is 1 if any check fails.
+It needs no data. How good the judge is, `kudos eval` says.")]
 pub struct Args {
-    /// Judge directory
+    /// The judge: a directory, or a name that `kudos pull` knows
     #[arg(long, value_name = "JUDGE")]
     judge: String,
 }
@@ -148,7 +149,9 @@ impl<'a> Commands<'a> {
     fn output(&self, args: &[&str]) -> Result<String, Trouble> {
         let mut command = Command::new(&self.program);
         command.current_dir(self.dir.path()).args(args).arg("--judge").arg(&self.judge).arg("--quiet");
-        let output = command.output()?;
+        let output = command.output().map_err(|error| {
+            Trouble::Fails(format!("{} cannot be started: {error}; was it replaced?", self.program.display()))
+        })?;
         match output.status.success() {
             true => Ok(String::from_utf8(output.stdout)?),
             false => Err(Trouble::Fails(String::from_utf8_lossy(&output.stderr).trim().to_owned())),

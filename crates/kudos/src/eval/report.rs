@@ -187,7 +187,7 @@ const DOUBT_PROMPTS: f64 = 4.0;
 
 /// The same for a new judge, which may have few held-out prompts: 1/T − 1 + ln T, as often as four prompts have comparisons, is added to
 /// their log loss, so that it stays near 1 until they say otherwise. The comparisons of a prompt are much alike, so it is the prompts that
-/// count (docs/experiments.md). 1 when [`fit_temperature`] has none.
+/// count (docs/recipe.md). 1 when [`fit_temperature`] has none.
 ///
 /// # Errors
 /// As [`fit_temperature`].

@@ -1,8 +1,20 @@
 //! "Why am I at 50 %?": what the figures after a training run mean, and what to do next.
 //!
-//! Each cause has one check, and each check says what was seen, what usually lies behind it, and
-//! the next step. Several can hold at once; they come in the order in which they should be looked
-//! at, since a judge with collapsed scores is also near chance, and more data would not help it.
+//! One decision is made from the figures, and one thing is said, so that nothing printed contradicts anything else:
+//!
+//! | the figures | what is said |
+//! |---|---|
+//! | training went wrong (diverged, equal scores, loss did not fall) | that: it explains the rest |
+//! | no held-out pair, or ties alone | that nothing is known |
+//! | the interval lies below 50 % | the labels may be the wrong way round |
+//! | far better on the training pairs | it has learnt them by heart |
+//! | the interval holds 50 %, and is wide | too few pairs to say anything |
+//! | the interval holds 50 %, and is narrow | no better than a coin, and the usual causes |
+//! | above 50 %, and the interval is wide | better than a coin, and too few pairs to say more |
+//! | above 50 %, and no better than length | it may have learnt nothing else |
+//! | above 50 % | the figures, and what they hold for |
+//!
+//! That responses were cut is said beside any of them.
 
 use super::Metrics;
 
@@ -21,7 +33,7 @@ pub struct Outcome<'a> {
     pub held_out: &'a Metrics,
 }
 
-/// What can be wrong with a run, in the order in which to look at it.
+/// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
@@ -31,20 +43,22 @@ pub enum Cause {
     Collapsed,
     /// The loss did not fall.
     NotLearning,
+    /// No held-out pair has a better response.
+    Unmeasured,
     /// Reliably worse than chance.
     Inverted,
-    /// Not distinguishable from a coin.
-    NearChance,
     /// Knows the training data by heart.
     Overfit,
+    /// Too few pairs to tell the judge from a coin, or to tell how much better it is.
+    LittleData,
+    /// No better than a coin, on enough pairs to say so.
+    NearChance,
     /// No better than counting characters.
     LengthOnly,
-    /// Many responses were cut.
-    Truncated,
-    /// The interval is too wide to say much.
-    LittleData,
-    /// None of the above.
+    /// Better than a coin and than length.
     Sound,
+    /// Many responses were cut; beside one of the others.
+    Truncated,
 }
 
 /// One thing seen, in words.
@@ -64,19 +78,19 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Everything that stands out, most urgent first; one finding [`Cause::Sound`] when nothing does.
+/// What the run came to, and beside it that responses were cut, if many were.
 pub fn verdict(outcome: &Outcome) -> Vec<Finding> {
-    let checks: [fn(&Outcome) -> Option<Finding>; 9] =
-        [diverged, collapsed, not_learning, inverted, near_chance, overfit, length_only, truncated, little_data];
-    let findings: Vec<Finding> = checks.iter().filter_map(|check| check(outcome)).collect();
-    match findings.is_empty() {
-        true => vec![sound(outcome.held_out)],
-        false => findings,
-    }
+    let decided = training_trouble(outcome).unwrap_or_else(|| standing(outcome));
+    [Some(decided), truncated(outcome)].into_iter().flatten().collect()
 }
 
-fn finding(cause: Cause, seen: String, advice: &'static str) -> Option<Finding> {
-    Some(Finding { cause, seen, advice })
+/// Wider than this, an interval says little.
+const WIDE: f64 = 0.2;
+/// Below this, a judge that is surely better than a coin is still of no use.
+const USEFUL: f64 = 0.55;
+
+fn finding(cause: Cause, seen: String, advice: &'static str) -> Finding {
+    Finding { cause, seen, advice }
 }
 
 fn percent(share: f64) -> String {
@@ -95,10 +109,17 @@ fn accuracy_in_words(held_out: &Metrics) -> String {
     }
 }
 
-/// Upper end of the interval; the accuracy itself where there is none.
-fn upper(held_out: &Metrics) -> Option<f64> {
-    let end = held_out.accuracy_ci95.map(|[_, high]| high);
-    end.or(held_out.accuracy)
+/// `6 held-out pairs of 2 prompts`.
+fn counts_in_words(held_out: &Metrics) -> String {
+    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    format!("{} of {}", counted(held_out.pairs, "held-out pair"), counted(held_out.prompts, "prompt"))
+}
+
+/// What explains any figure on held-out data.
+fn training_trouble(outcome: &Outcome) -> Option<Finding> {
+    let better_than_a_coin = outcome.held_out.accuracy_ci95.is_some_and(|[low, _]| low > 0.5);
+    let not_learning = not_learning(outcome).filter(|_| !better_than_a_coin);
+    diverged(outcome).or_else(|| collapsed(outcome)).or(not_learning)
 }
 
 fn diverged(outcome: &Outcome) -> Option<Finding> {
@@ -106,24 +127,23 @@ fn diverged(outcome: &Outcome) -> Option<Finding> {
     if end.is_finite() && end <= 1.5 * start {
         return None;
     }
-    finding(
+    Some(finding(
         Cause::Diverged,
-        format!("The training loss went from {start:.3} up to {end:.3}."),
-        "The learning rate is too high for this base or batch size: divide --learning-rate by \
-        ten, or warm up over the first tenth of the steps (--warmup-steps).",
-    )
+        format!("The training loss rose from {start:.3} to {end:.3}."),
+        "The learning rate is too high for this base or batch size. Divide --learning-rate by ten, or reach it later \
+         with --warmup-steps.",
+    ))
 }
 
 fn collapsed(outcome: &Outcome) -> Option<Finding> {
     let spread = outcome.held_out.score_std.filter(|std| *std < 1e-3)?;
-    finding(
+    Some(finding(
         Cause::Collapsed,
-        format!("The judge gives every held-out response the same score (standard deviation {spread:.1e})."),
-        "Either it did not train (too few steps, a learning rate far too low) or too high a rate \
-        has destroyed it, or the prompts fill the token limit so that no response is read: look \
-        at the truncated share in `kudos check`, try --truncation keep_response, then a third of \
-        the --learning-rate.",
-    )
+        format!("The judge gives all held-out responses nearly the same score (standard deviation {spread:.1e})."),
+        "Perhaps it was hardly trained: the steps are few, or the learning rate is far too low. Perhaps too high a \
+         rate destroyed it: try a third. Or the prompts fill the token limit, so that no response is read: `kudos \
+         check --base` counts those, and --truncation keep_response cuts the prompts instead.",
+    ))
 }
 
 fn not_learning(outcome: &Outcome) -> Option<Finding> {
@@ -132,129 +152,156 @@ fn not_learning(outcome: &Outcome) -> Option<Finding> {
     if !flat || outcome.train_accuracy.is_some_and(|a| a > 0.6) {
         return None;
     }
-    finding(
+    Some(finding(
         Cause::NotLearning,
         format!("The training loss did not fall: {start:.3} at the start, {end:.3} at the end."),
-        "The steps are too few or too small (raise --max-steps, then --learning-rate threefold), \
-        or the labels contradict each other, which `kudos check` counts.",
+        "Perhaps the steps are too few or too small: raise --max-steps, then --learning-rate threefold. Perhaps the \
+         labels contradict each other: `kudos check` counts those.",
+    ))
+}
+
+/// What the held-out figures say of the judge.
+fn standing(outcome: &Outcome) -> Finding {
+    let held_out = outcome.held_out;
+    let Some(accuracy) = held_out.accuracy.filter(|_| held_out.pairs > 0) else { return unmeasured(held_out) };
+    let [low, high] = held_out.accuracy_ci95.unwrap_or([0.0, 1.0]); // One prompt: nothing is known.
+    let wide = high - low > WIDE;
+    if high < 0.5 {
+        return inverted(held_out);
+    }
+    if let Some(found) = overfit(outcome, high) {
+        return found;
+    }
+    if wide {
+        return little_data(held_out, accuracy, low);
+    }
+    if low <= 0.5 || accuracy < USEFUL {
+        return near_chance(held_out);
+    }
+    length_only(held_out, accuracy).unwrap_or_else(|| sound(outcome, accuracy))
+}
+
+fn unmeasured(held_out: &Metrics) -> Finding {
+    let seen = match held_out.ties {
+        0 => "No held-out pair says which response is better.".to_owned(),
+        1 => "The only held-out comparison is a tie.".to_owned(),
+        ties => format!("All {ties} held-out comparisons are ties."),
+    };
+    finding(
+        Cause::Unmeasured,
+        seen,
+        "So nothing is known about how good the judge is. Measure it with `kudos eval` on prompts whose responses differ \
+         in rank.",
     )
 }
 
-fn inverted(outcome: &Outcome) -> Option<Finding> {
-    upper(outcome.held_out).filter(|high| *high < 0.5)?;
+fn inverted(held_out: &Metrics) -> Finding {
     finding(
         Cause::Inverted,
-        format!("Held-out accuracy is {}, reliably worse than chance.", accuracy_in_words(outcome.held_out)),
-        "One of the two files is probably the wrong way round: rank 1 is the best and a higher \
-        score is better. Look at ten rows of each, or the held-out data reward the opposite of \
-        the training data.",
+        format!("Held-out accuracy is {}: reliably worse than a coin.", accuracy_in_words(held_out)),
+        "Probably the training data or the held-out data are the wrong way round. Rank 1 is the best; a higher score \
+         is better. Look at ten rows of each.",
     )
 }
 
-fn near_chance(outcome: &Outcome) -> Option<Finding> {
-    let accuracy = outcome.held_out.accuracy?;
-    let [low, high] = outcome.held_out.accuracy_ci95.unwrap_or([accuracy; 2]);
-    if high < 0.5 || (low > 0.5 && accuracy >= 0.55) {
-        return None;
-    }
-    finding(
-        Cause::NearChance,
-        format!("Held-out accuracy is {}, hardly to be told from a coin.", accuracy_in_words(outcome.held_out)),
-        "The usual causes, in this order: labels that are noisy or contradict each other (run \
-        `kudos check`; let two people rank the same twenty prompts and see how often they agree), \
-        too few prompts (a hundred is little), too few steps or a learning rate that is off by a \
-        factor of ten, a held-out set about other things than the training set.",
-    )
-}
-
-fn overfit(outcome: &Outcome) -> Option<Finding> {
+fn overfit(outcome: &Outcome, upper: f64) -> Option<Finding> {
     let (train, held_out) = (outcome.train_accuracy?, outcome.held_out.accuracy?);
-    if train - held_out <= 0.15 || train <= upper(outcome.held_out)? {
+    if train - held_out <= 0.15 || train <= upper {
         return None;
     }
-    finding(
+    Some(finding(
         Cause::Overfit,
         format!(
-            "The judge is right on {} of its {} training pairs but on {} of the held-out ones.",
+            "The judge is right on {} of its {} training pairs, but on {} of the {}.",
             percent(train),
             outcome.train_pairs,
-            accuracy_in_words(outcome.held_out)
+            accuracy_in_words(outcome.held_out),
+            counts_in_words(outcome.held_out)
         ),
-        "It has learnt these rows by heart: train for fewer --epochs or with --early-stop, and \
-        collect more prompts rather than more responses to the same ones.",
-    )
+        "It has learnt the training pairs by heart. Train for fewer --epochs or with --early-stop. More prompts help, \
+         more responses to the same prompts hardly do. `kudos check` finds labels that contradict each other.",
+    ))
 }
 
-fn length_only(outcome: &Outcome) -> Option<Finding> {
-    let longer = outcome.held_out.longer_response_accuracy?;
-    let (rule, reached) = match longer >= 0.5 {
-        true => ("longer", longer),
-        false => ("shorter", 1.0 - longer),
+fn little_data(held_out: &Metrics, accuracy: f64, low: f64) -> Finding {
+    let what = match () {
+        () if low > 0.5 => "That is better than a coin, but how much better, so few cannot say.",
+        () if accuracy > 0.5 => "That looks better than a coin, but so few cannot show it.",
+        () => "So few cannot say whether the judge is better than a coin.",
     };
-    let accuracy = outcome.held_out.accuracy?;
-    if reached < 0.55 || accuracy > reached {
-        return None;
-    }
-    finding(
-        Cause::LengthOnly,
-        format!(
-            "Always picking the {rule} response would be right on {} of the held-out pairs, the \
-            judge on {}.",
-            percent(reached),
-            percent(accuracy)
-        ),
-        "It may have learnt nothing but length: see `length_partial_correlation` in `kudos eval`, \
-        and add pairs in which the better response is the one of the other length.",
-    )
-}
-
-fn truncated(outcome: &Outcome) -> Option<Finding> {
-    if outcome.truncated_share <= 0.2 {
-        return None;
-    }
-    finding(
-        Cause::Truncated,
-        format!("{} of the training responses did not fit the token limit.", percent(outcome.truncated_share)),
-        "What was cut cannot be judged: raise --max-length if the base allows it, or use \
-        --truncation keep_response so that the prompt is cut first.",
-    )
-}
-
-fn little_data(outcome: &Outcome) -> Option<Finding> {
-    let held_out = outcome.held_out;
-    let wide = match held_out.accuracy_ci95 {
-        Some([low, high]) => high - low > 0.2,
-        None => true,
-    };
-    if !wide {
-        return None;
-    }
     finding(
         Cause::LittleData,
-        format!(
-            "{} held-out pairs of {} prompts are too few to say how good the judge is: {}.",
-            held_out.pairs,
-            held_out.prompts,
-            accuracy_in_words(held_out)
-        ),
-        "Do not choose between two runs on this. An interval of ±5 % takes about 400 held-out \
-        pairs of different prompts; a larger --eval-fraction or a separate --eval file helps at \
-        once.",
+        format!("Accuracy on {} is {}. {what}", counts_in_words(held_out), accuracy_in_words(held_out)),
+        "Do not choose between two runs on this. About 400 held-out pairs of different prompts bring the interval to \
+         5 points on either side. Use a larger --eval-fraction, or give more data with --eval.",
     )
 }
 
-fn sound(held_out: &Metrics) -> Finding {
-    let longer = match held_out.longer_response_accuracy {
-        Some(longer) => format!(", where the longer response wins in {}", percent(longer)),
-        None => String::new(),
-    };
-    Finding {
-        cause: Cause::Sound,
-        seen: format!("Held-out accuracy is {}{longer}.", accuracy_in_words(held_out)),
-        advice: "That is above chance and above length, and close to the training accuracy. It \
-        holds for data like the held-out set; measure on another file before relying on it \
-        elsewhere.",
-    }
+fn near_chance(held_out: &Metrics) -> Finding {
+    finding(
+        Cause::NearChance,
+        format!("Held-out accuracy is {}: hardly better than a coin, if at all.", accuracy_in_words(held_out)),
+        "The usual causes, in this order. Labels are noisy or contradict each other: run `kudos check`, and let two \
+         people rank the same twenty prompts. The prompts are too few: a hundred is little. The steps are too few, or \
+         the learning rate is off by a factor of ten. The held-out prompts are of another kind than the training \
+         prompts.",
+    )
+}
+
+/// The rule by length that does better on these pairs, and how well.
+fn best_by_length(held_out: &Metrics) -> Option<(&'static str, f64)> {
+    let longer = held_out.longer_response_accuracy?;
+    Some(if longer >= 0.5 { ("longer", longer) } else { ("shorter", 1.0 - longer) })
+}
+
+fn length_only(held_out: &Metrics, accuracy: f64) -> Option<Finding> {
+    let (rule, reached) = best_by_length(held_out).filter(|(_, reached)| *reached >= accuracy)?;
+    Some(finding(
+        Cause::LengthOnly,
+        format!(
+            "Held-out accuracy is {}. Always picking the {rule} response is right on {} of the same pairs.",
+            accuracy_in_words(held_out),
+            percent(reached)
+        ),
+        "Perhaps the judge has learnt nothing but length: see `length_partial_correlation` in `kudos eval --json`. Add \
+         pairs in which the better response is the one of the other length.",
+    ))
+}
+
+fn sound(outcome: &Outcome, accuracy: f64) -> Finding {
+    let held_out = outcome.held_out;
+    let length = best_by_length(held_out).map_or(String::new(), |(rule, reached)| {
+        format!(" Always picking the {rule} response is right on {}.", percent(reached))
+    });
+    finding(
+        Cause::Sound,
+        format!(
+            "Held-out accuracy is {} on {}: better than a coin.{length}",
+            accuracy_in_words(held_out),
+            counts_in_words(held_out)
+        ),
+        if accuracy >= SUSPICIOUS {
+            "So few mistakes are rare. Make sure with `kudos check DATA --eval FILE` that no prompt is in both, and \
+             that nothing but quality tells the better responses from the worse."
+        } else {
+            "This holds for prompts like the held-out ones. Measure on others before you rely on it elsewhere."
+        },
+    )
+}
+
+/// From here on, a leak or a shortcut in the data is likelier than a good judge.
+const SUSPICIOUS: f64 = 0.98;
+
+fn truncated(outcome: &Outcome) -> Option<Finding> {
+    let many = outcome.truncated_share > 0.2;
+    many.then(|| {
+        finding(
+            Cause::Truncated,
+            format!("{} of the training responses did not fit the token limit.", percent(outcome.truncated_share)),
+            "The judge does not see what is cut. Raise --max-length if the base allows it, or cut the prompts first \
+             with --truncation keep_response.",
+        )
+    })
 }
 
 #[cfg(test)]
@@ -262,93 +309,122 @@ mod tests {
     use super::super::{EvalOptions, evaluate};
     use super::*;
 
-    /// Figures of a healthy run, to be spoilt by the cases.
-    fn healthy() -> Metrics {
+    /// Held-out figures: pairs, prompts, accuracy, interval, accuracy of the longer response.
+    type Figures = (usize, usize, Option<f64>, Option<[f64; 2]>, Option<f64>);
+
+    fn metrics((pairs, prompts, accuracy, interval, longer): Figures) -> Metrics {
         let mut metrics = evaluate("none", &[], &[], &EvalOptions::default()).expect("nothing to fail on").metrics;
-        (metrics.pairs, metrics.prompts) = (500, 400);
-        metrics.accuracy = Some(0.75);
-        metrics.accuracy_ci95 = Some([0.71, 0.79]);
-        metrics.longer_response_accuracy = Some(0.52);
+        (metrics.pairs, metrics.prompts) = (pairs, prompts);
+        (metrics.accuracy, metrics.accuracy_ci95) = (accuracy, interval);
+        metrics.longer_response_accuracy = longer;
         metrics.score_std = Some(1.3);
         metrics
     }
 
+    /// Figures of a healthy run, to be spoilt by the cases.
+    const HEALTHY: Figures = (500, 400, Some(0.75), Some([0.71, 0.79]), Some(0.52));
+
     fn run(held_out: &Metrics) -> Outcome<'_> {
-        Outcome {
-            train_accuracy: Some(0.8),
-            train_pairs: 2000,
-            loss: Some([0.69, 0.45]),
-            truncated_share: 0.01,
-            held_out,
-        }
+        let (train_accuracy, loss) = (Some(0.8), Some([0.69, 0.45]));
+        Outcome { train_accuracy, train_pairs: 2000, loss, truncated_share: 0.01, held_out }
     }
 
-    fn causes(outcome: &Outcome) -> Vec<Cause> {
-        verdict(outcome).iter().map(|f| f.cause).collect()
+    /// The causes, and the words.
+    fn said(outcome: &Outcome) -> (Vec<Cause>, String) {
+        let found = verdict(outcome);
+        let words: Vec<String> = found.iter().map(ToString::to_string).collect();
+        (found.iter().map(|finding| finding.cause).collect(), words.join(" "))
     }
 
     #[test]
-    fn held_out_figures_and_their_causes() {
-        type Case = (f64, Option<[f64; 2]>, f64, Vec<Cause>);
-        let cases: [Case; 8] = [
-            (0.75, Some([0.71, 0.79]), 0.52, vec![Cause::Sound]),
-            (0.52, Some([0.48, 0.56]), 0.50, vec![Cause::NearChance, Cause::Overfit]),
-            (0.54, Some([0.51, 0.57]), 0.50, vec![Cause::NearChance, Cause::Overfit]),
-            (0.40, Some([0.35, 0.45]), 0.50, vec![Cause::Inverted, Cause::Overfit]),
-            (0.70, Some([0.66, 0.74]), 0.72, vec![Cause::LengthOnly]),
-            (0.70, Some([0.66, 0.74]), 0.28, vec![Cause::LengthOnly]),
-            (0.75, Some([0.60, 0.90]), 0.52, vec![Cause::LittleData]),
-            (0.75, None, 0.52, vec![Cause::LittleData]),
+    fn one_thing_is_said_of_the_held_out_figures() {
+        let (few, many) = ((6, 2), (500, 400));
+        let figures = |(pairs, prompts), accuracy, ci, longer| (pairs, prompts, Some(accuracy), Some(ci), Some(longer));
+        let cases = [
+            ("perfect on few pairs", figures(few, 1.0, [0.4, 1.0], 0.5), Cause::LittleData),
+            ("perfect on many", figures(many, 1.0, [0.99, 1.0], 0.5), Cause::Sound),
+            ("good on many", HEALTHY, Cause::Sound),
+            ("good, nothing known of length", (500, 400, Some(0.75), Some([0.71, 0.79]), None), Cause::Sound),
+            ("good on some, wide interval", figures((40, 20), 0.75, [0.6, 0.9], 0.52), Cause::LittleData),
+            ("good on one prompt", (6, 1, Some(0.83), None, Some(0.5)), Cause::LittleData),
+            ("chance on many", figures(many, 0.52, [0.48, 0.56], 0.5), Cause::NearChance),
+            ("surely above chance, of no use", figures((9000, 9000), 0.54, [0.51, 0.57], 0.5), Cause::NearChance),
+            ("chance on few", figures(few, 0.5, [0.1, 0.9], 0.5), Cause::LittleData),
+            ("below chance on many", figures(many, 0.40, [0.35, 0.45], 0.5), Cause::Inverted),
+            ("below chance on few, not reliably", figures(few, 0.17, [0.0, 0.6], 0.5), Cause::LittleData),
+            ("no better than the longer one", figures(many, 0.70, [0.66, 0.74], 0.72), Cause::LengthOnly),
+            ("no better than the shorter one", figures(many, 0.70, [0.66, 0.74], 0.28), Cause::LengthOnly),
+            ("barely better than length", figures(many, 0.73, [0.69, 0.77], 0.72), Cause::Sound),
+            ("worse than length, on few", figures(few, 0.67, [0.3, 0.9], 0.83), Cause::LittleData),
+            ("nothing held out", (0, 0, None, None, None), Cause::Unmeasured),
         ];
-        for (accuracy, interval, longer, expected) in cases {
-            let mut held_out = healthy();
-            held_out.accuracy = Some(accuracy);
-            held_out.accuracy_ci95 = interval;
-            held_out.longer_response_accuracy = Some(longer);
-            assert_eq!(causes(&run(&held_out)), expected, "{accuracy} {longer}");
+        for (name, figures, expected) in cases {
+            let held_out = metrics(figures);
+            // Nothing is known of the training pairs, as when the head alone is kept.
+            let run = Outcome { train_accuracy: None, loss: None, ..run(&held_out) };
+            let (causes, words) = said(&run);
+            assert_eq!(causes, [expected], "{name}: {words}");
+            contradicts_nothing(name, &held_out, &words);
         }
+    }
+
+    /// What must not be said beside these figures.
+    fn contradicts_nothing(name: &str, held_out: &Metrics, words: &str) {
+        let accuracy = held_out.accuracy.unwrap_or(0.5);
+        assert!(accuracy < 0.6 || !words.contains("noisy"), "{name}: {words}");
+        assert!(accuracy < 0.6 || !words.contains("hardly better than a coin"), "{name}: {words}");
+        let shown = held_out.accuracy_ci95.is_some_and(|[low, _]| low > 0.5);
+        assert!(shown || !words.contains("is better than a coin,") && !words.contains(": better"), "{name}: {words}");
+        let longest = words.split(". ").map(|sentence| sentence.split_whitespace().count()).max();
+        assert!(longest < Some(32), "{name}: {words}");
+    }
+
+    #[test]
+    fn ties_alone_say_nothing_of_the_judge() {
+        let mut held_out = metrics((0, 0, None, None, None));
+        held_out.ties = 12;
+        let (causes, words) = said(&run(&held_out));
+        assert_eq!(causes, [Cause::Unmeasured]);
+        assert!(words.starts_with("All 12 held-out comparisons are ties."), "{words}");
     }
 
     #[test]
     fn training_figures_and_their_causes() {
-        let held_out = healthy();
+        let held_out = metrics(HEALTHY);
         let run = run(&held_out);
-        let high = Outcome { train_accuracy: Some(0.99), ..run };
-        assert_eq!(causes(&high), [Cause::Overfit]);
-        let nan = Outcome { loss: Some([0.69, f64::NAN]), ..run };
-        assert_eq!(causes(&nan), [Cause::Diverged]);
-        let up = Outcome { loss: Some([0.69, 3.0]), ..run };
-        assert_eq!(causes(&up), [Cause::Diverged]);
-        let flat = Outcome { loss: Some([0.69, 0.69]), train_accuracy: Some(0.51), ..run };
-        assert_eq!(causes(&flat), [Cause::NotLearning]);
-        let cut = Outcome { truncated_share: 0.4, ..run };
-        assert_eq!(causes(&cut), [Cause::Truncated]);
-        let unknown = Outcome { loss: None, train_accuracy: None, ..run };
-        assert_eq!(causes(&unknown), [Cause::Sound]);
+        let cases = [
+            (Outcome { train_accuracy: Some(0.99), ..run }, vec![Cause::Overfit]),
+            (Outcome { loss: Some([0.69, f64::NAN]), ..run }, vec![Cause::Diverged]),
+            (Outcome { loss: Some([0.69, 3.0]), ..run }, vec![Cause::Diverged]),
+            (Outcome { truncated_share: 0.4, ..run }, vec![Cause::Sound, Cause::Truncated]),
+            (Outcome { loss: None, train_accuracy: None, ..run }, vec![Cause::Sound]),
+            // The loss is flat and the judge is good all the same: its base was.
+            (Outcome { loss: Some([0.69, 0.69]), train_accuracy: Some(0.51), ..run }, vec![Cause::Sound]),
+        ];
+        for (outcome, expected) in cases {
+            assert_eq!(said(&outcome).0, expected, "{outcome:?}");
+        }
     }
 
     #[test]
-    fn equal_scores_come_first() {
-        let mut held_out = healthy();
-        held_out.accuracy = Some(0.5);
-        held_out.accuracy_ci95 = Some([0.5, 0.5]);
-        held_out.score_std = Some(1e-5);
-        assert_eq!(causes(&run(&held_out))[..2], [Cause::Collapsed, Cause::NearChance]);
+    fn what_went_wrong_in_training_is_said_alone() {
+        let mut equal = metrics((500, 400, Some(0.5), Some([0.5, 0.5]), Some(0.52)));
+        equal.score_std = Some(1e-5);
+        assert_eq!(said(&run(&equal)).0, [Cause::Collapsed]);
+        let chance = metrics((500, 400, Some(0.52), Some([0.48, 0.56]), Some(0.5)));
+        let flat = Outcome { loss: Some([0.69, 0.69]), train_accuracy: Some(0.51), ..run(&chance) };
+        assert_eq!(said(&flat).0, [Cause::NotLearning]);
+        assert_eq!(said(&run(&chance)).0, [Cause::Overfit], "80 % of the training pairs, 52 % of the others");
+        let inverted = metrics((500, 400, Some(0.4), Some([0.35, 0.45]), Some(0.5)));
+        assert_eq!(said(&run(&inverted)).0, [Cause::Inverted]);
     }
 
     #[test]
     fn findings_are_sentences_with_their_numbers() {
-        let mut held_out = healthy();
-        held_out.accuracy = Some(0.52);
-        held_out.accuracy_ci95 = Some([0.481, 0.559]);
+        let held_out = metrics((6, 2, Some(1.0), Some([0.4, 1.0]), Some(0.5)));
         let text = verdict(&run(&held_out))[0].to_string();
-        assert!(text.starts_with("Held-out accuracy is 52 % (95 % interval 48 % to 56 %)"), "{text}");
-        assert!(text.contains("kudos check") && text.ends_with('.'), "{text}");
-    }
-
-    #[test]
-    fn no_held_out_pairs_is_little_data() {
-        let empty = evaluate("none", &[], &[], &EvalOptions::default()).unwrap().metrics;
-        assert_eq!(causes(&run(&empty)), [Cause::LittleData]);
+        let expected = "Accuracy on 6 held-out pairs of 2 prompts is 100 % (95 % interval 40 % to 100 %). That looks \
+                        better than a coin, but so few cannot show it. Do not";
+        assert!(text.starts_with(expected) && text.ends_with('.'), "{text}");
     }
 }

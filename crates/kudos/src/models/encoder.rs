@@ -320,12 +320,12 @@ impl Model {
     }
 
     /// Makes the head's first layer, between the first token and the output, the identity if it was never trained: its
-    /// biases are all 0. A random one hides most of what the encoder says of a response (docs/experiments.md). Only where
+    /// biases are all 0. A random one hides most of what the encoder says of a response (docs/recipe.md). Only where
     /// tanh follows; a rectifier (DistilBERT) would cut half of the identity away. Says what was changed.
     ///
     /// BERT's pretraining reads the first token through this very layer, so where that was not trained the first token was
     /// never read: then a last layer that gives it the mean of all tokens stands above the lower `keep` layers, half of them if it is `None`; what is
-    /// above is dropped. A frozen head finds more there than higher up, and fine-tuning does not make up for it (docs/experiments.md). RoBERTa's
+    /// above is dropped. A frozen head finds more there than higher up, and fine-tuning does not make up for it (docs/recipe.md). RoBERTa's
     /// pretraining has no such layer, so its absence says nothing there.
     pub fn open_head(&mut self, keep: Option<usize>) -> Opened {
         match self.parameters.values[self.wiring.head_dense.bias.range()].iter().all(|b| *b == 0.0) {

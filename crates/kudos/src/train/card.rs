@@ -52,9 +52,9 @@ fn data(card: &mut String, (trainer, finished): (&Trainer, &Finished), files: &J
     let truncated = truncated_share(trainer.examples());
     let _ = writeln!(
         card,
-        "\nTrained on {pairs} pairs in {} groups, after holding out{}. {:.1} % of the responses were cut to the token limit.\n",
+        "\nTrained on {pairs} pairs in {} groups.{} {:.1} % of the responses were cut to the token limit.\n",
         trainer.examples().len(),
-        if finished.refitted { "; then the head was fitted again, to the held-out prompts, too" } else { "" },
+        if finished.refitted { " The head was then fitted again, on all prompts." } else { "" },
         100.0 * truncated
     );
 }

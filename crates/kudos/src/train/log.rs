@@ -57,7 +57,7 @@ pub struct Evaluation {
 
 impl Evaluation {
     /// True when these weights are to be preferred: lower loss, or equal loss and higher accuracy. The accuracy of a few
-    /// held-out prompts is mostly chance, and its highest of ten a lucky early step (docs/experiments.md).
+    /// held-out prompts is mostly chance, and its highest of ten a lucky early step (docs/recipe.md).
     pub fn beats(&self, best: &Best) -> bool {
         let accuracy = self.eval_accuracy.unwrap_or(0.5);
         self.eval_loss < best.loss || (self.eval_loss == best.loss && accuracy > best.accuracy)

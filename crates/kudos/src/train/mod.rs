@@ -154,16 +154,17 @@ impl Finished {
         self.held_out.as_ref()?;
         Some(match self.chosen_by_held_out {
             true if self.refitted => {
-                "These figures are of the head as it was fitted without these prompts, which then chose it, and the temperature, so they are \
-                 slightly optimistic. The judge has been fitted to these prompts, too, since then: evaluate it on others."
+                "These figures come from the first fit of the head, which had not seen the held-out prompts. They are \
+                 slightly optimistic, because the same prompts chose the head and its temperature. The judge itself was \
+                 then fitted on all prompts: evaluate it on others."
             }
             true => {
-                "The held-out loss chose the weights, and the temperature was fitted to the same prompts, so these figures are \
-                 slightly optimistic: evaluate on prompts that were used for neither."
+                "These figures are slightly optimistic, because the same prompts chose the weights and the temperature: \
+                 evaluate the judge on others."
             }
             false => {
-                "The temperature was fitted to these prompts, so log loss, Brier and ECE are slightly optimistic: evaluate \
-                 on others."
+                "Log loss, Brier score and ECE are slightly optimistic, because the temperature was fitted to these prompts: \
+                 evaluate the judge on others."
             }
         })
     }
@@ -178,15 +179,13 @@ impl Finished {
     pub fn kept_weights(&self) -> String {
         match &self.ensemble {
             Some(Ensemble { chosen: Chosen::Average, members, .. }) => {
-                format!("the average of the weights of {} runs was kept", members.len())
+                format!("kept: the average of the weights of {} runs", members.len())
             }
             _ if self.kept_head() => {
-                let then = if self.refitted { "; then it was fitted to these, too" } else { "" };
-                format!(
-                    "the head on frozen features was kept: fine-tuning was not clearly better on held-out prompts{then}"
-                )
+                let then = if self.refitted { "; it was then fitted again, on all prompts" } else { "" };
+                format!("kept: the head alone, as fine-tuning was not clearly better on the held-out prompts{then}")
             }
-            _ => format!("the weights of step {} were kept", self.kept),
+            _ => format!("kept: the weights of step {}", self.kept),
         }
     }
 }

@@ -185,7 +185,7 @@ impl Extent {
     }
 
     /// A new head and a narrow base need larger steps: at 5e-5 sixty steps over MiniLM learnt nothing from
-    /// rankings that 120 of half the responses begin to learn at 1e-4 (docs/experiments.md). A judge that is trained on has less to learn and more to lose.
+    /// rankings that 120 of half the responses begin to learn at 1e-4 (docs/recipe.md). A judge that is trained on has less to learn and more to lose.
     fn learning_rate(&self, trl: bool) -> f64 {
         let narrow =
             if self.start.new_head && !trl { (WIDTH / self.start.width.max(1) as f64).clamp(1.0, 2.0) } else { 1.0 };
@@ -195,7 +195,7 @@ impl Extent {
 
 /// A setting that makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq)]
-#[error("--{flag} is {found}, expected {expected}")]
+#[error("--{flag} {found}: expected {expected}")]
 pub struct SettingsError {
     flag: &'static str,
     found: String,
@@ -215,10 +215,10 @@ const EVALUATIONS: u64 = 10;
 const EVALUATIONS_AN_EPOCH: u64 = 3;
 /// Pairs a batch of TRL's recipe.
 const TRL_BATCH: usize = 4;
-/// Responses a step of the default recipe, about. More would be fewer steps of the same texts (docs/experiments.md).
+/// Responses a step of the default recipe, about. More would be fewer steps of the same texts (docs/recipe.md).
 const STEP_RESPONSES: f64 = 4.0;
 /// Below this many pairs the default recipe fits the head on frozen features first. Up to 5,833 pairs, the most that was tried, the head could
-/// not be told from fine-tuning by accuracy (docs/experiments.md); beyond, this is a guess. All features are in memory.
+/// not be told from fine-tuning by accuracy (docs/recipe.md); beyond, this is a guess. All features are in memory.
 const FEW_PAIRS: usize = 20_000;
 
 impl Asked {
@@ -286,24 +286,31 @@ impl Asked {
         if trl || self.epochs.is_some() { steps.max(1) } else { steps.max(FEWEST_STEPS) }
     }
 
-    fn check(&self) -> Result<(), SettingsError> {
+    /// Checks every value by itself, before any data are read.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn check(&self) -> Result<(), SettingsError> {
         let bad = |flag, found: String, expected| Err(SettingsError { flag, found, expected });
         let sizes = [("batch-size", self.batch_size), ("accumulate", self.accumulate), ("max-length", self.max_length)];
         for (flag, value) in sizes {
             if value == Some(0) {
-                return bad(flag, "0".into(), "at least 1");
+                return bad(flag, "0".into(), "1 or more");
             }
         }
         if let Some(size) = self.group_size.filter(|size| *size < 2) {
-            return bad("group-size", size.to_string(), "at least 2");
+            return bad("group-size", size.to_string(), "2 or more");
         }
         if self.save_every == Some(0) {
-            return bad("save-every", "0".into(), "at least 1");
+            return bad("save-every", "0".into(), "1 or more");
         }
-        let positive = [("learning-rate", self.learning_rate, 10.0), ("epochs", self.epochs, 1e6)];
-        for (flag, value, limit) in positive {
+        let positive = [
+            ("learning-rate", self.learning_rate, 10.0, "a number above 0, at most 10"),
+            ("epochs", self.epochs, 1e6, "a number above 0, at most 1,000,000"),
+        ];
+        for (flag, value, limit, expected) in positive {
             if let Some(value) = value.filter(|v| !(*v > 0.0 && *v <= limit)) {
-                return bad(flag, value.to_string(), "a positive number of ordinary size");
+                return bad(flag, value.to_string(), expected);
             }
         }
         let decay = self.weight_decay.map(f64::from);
@@ -394,13 +401,16 @@ mod tests {
     #[test]
     fn nonsense_is_refused_by_flag() {
         let cases = [
-            (Asked { batch_size: Some(0), ..Asked::default() }, "--batch-size is 0"),
-            (Asked { group_size: Some(1), ..Asked::default() }, "--group-size is 1"),
-            (Asked { learning_rate: Some(f64::NAN), ..Asked::default() }, "--learning-rate is NaN"),
-            (Asked { epochs: Some(-1.0), ..Asked::default() }, "--epochs is -1"),
+            (Asked { batch_size: Some(0), ..Asked::default() }, "--batch-size 0: expected 1 or more"),
+            (Asked { group_size: Some(1), ..Asked::default() }, "--group-size 1: expected 2 or more"),
+            (
+                Asked { learning_rate: Some(f64::NAN), ..Asked::default() },
+                "--learning-rate NaN: expected a number above 0",
+            ),
+            (Asked { epochs: Some(-1.0), ..Asked::default() }, "--epochs -1: expected"),
             (Asked { weight_decay: Some(-0.1), ..Asked::default() }, "--weight-decay"),
-            (Asked { eval_fraction: Some(1.0), ..Asked::default() }, "--eval-fraction is 1"),
-            (Asked { precision: Some(Precision::Int8), ..Asked::default() }, "--precision is int8"),
+            (Asked { eval_fraction: Some(1.0), ..Asked::default() }, "--eval-fraction 1: expected from 0 to 0.9"),
+            (Asked { precision: Some(Precision::Int8), ..Asked::default() }, "--precision int8: expected bf16 or f32"),
         ];
         for (asked, expected) in cases {
             let message = asked.decide(extent(10)).unwrap_err().to_string();

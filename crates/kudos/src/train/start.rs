@@ -1,7 +1,7 @@
 //! A judge as a base: its own head, or a new one over its lower layers.
 //!
 //! What a judge's upper layers say is what its own rankings were about. For rankings of another kind its lower layers can say more, and
-//! its head, which regularisation pulls to, is then in the way (docs/experiments.md). Both are tried as heads on frozen features, and
+//! its head, which regularisation pulls to, is then in the way (docs/recipe.md). Both are tried as heads on frozen features, and
 //! the loss in cross-validation decides.
 
 use super::head::{fit_head, frozen_features};

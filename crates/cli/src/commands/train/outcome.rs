@@ -3,6 +3,7 @@
 use super::super::report;
 use super::data::Data;
 use super::{Args, Global, note};
+use crate::display::wrapped;
 use kudos::eval::{Analysis, AnalysisOptions, EvalOptions, Metrics, Outcome, analyse, render_table, verdict};
 use kudos::train::{Finished, FoldResult, Measured, Trainer, preferred_pairs, truncated_share};
 use serde_json::json;
@@ -62,15 +63,19 @@ pub(super) fn conclude(args: &Args, trainer: &Trainer, finished: &Finished, glob
         Some(Measured { report, .. }) => {
             note(global, &render_table(std::slice::from_ref(report)));
             // Ratings without an order have no accuracy to explain.
-            if report.metrics.pairs > 0 {
+            if report.metrics.pairs > 0 || report.attributes.is_empty() {
                 explain(trainer, finished, &report.metrics, global);
             }
         }
-        None => note(global, "nothing was held out: use `kudos eval` on prompts that were not trained on"),
+        None => note(
+            global,
+            "Nothing was held out, so nothing is known about how good the judge is. Measure it with `kudos eval` on \
+             prompts that were not trained on.",
+        ),
     }
     let output = args.output.display();
     let chosen = match finished.chosen_by_held_out && !finished.kept_head() {
-        true => " (the best on held-out prompts)",
+        true => ", the best on the held-out prompts",
         false => "",
     };
     note(global, &format!("{}{chosen}", finished.kept_weights()));
@@ -88,7 +93,7 @@ fn explain(trainer: &Trainer, finished: &Finished, held_out: &Metrics, global: &
         held_out,
     };
     for finding in verdict(&outcome) {
-        note(global, &finding.to_string());
+        note(global, &wrapped(&finding.to_string()));
     }
 }
 

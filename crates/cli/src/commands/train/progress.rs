@@ -21,16 +21,14 @@ pub(super) fn announce(trainer: &Trainer, data: &Data, global: &Global) {
     let head = match trainer.opened {
         _ if !settings.new_head => "the base's head".into(),
         Opened::HeadAndLastLayer { kept } if settings.renew_layers == 0 => {
-            format!(
-                "a new head over the mean of all tokens, which the last layer starts as, above the first {kept} of the base's layers"
-            )
+            format!("a new head, above the first {kept} of the base's layers and a layer that averages all tokens")
         }
         _ => "a new head".into(),
     };
     note(
         global,
         &format!(
-            "training on {pairs} pairs of {responses} responses in {} groups; {} groups held out; {head}; {} steps of {visits} group{}, {}, {} threads",
+            "training on {pairs} pairs of {responses} responses in {} groups; {} groups held out\n{head}\n{} steps of {visits} group{}, {}, {} threads",
             examples.len(),
             data.eval.len(),
             settings.max_steps,
@@ -53,10 +51,8 @@ pub(super) fn watch(trainer: &mut Trainer, global: &Global) -> anyhow::Result<Fi
     let finished = trainer.run(&mut |event| match event {
         Event::Head(head, evaluation) => {
             let accuracy = evaluation.and_then(|e| e.eval_accuracy).map_or("–".into(), |a| format!("{a:.3}"));
-            progress.say(&format!(
-                "the head alone, on frozen features: held-out accuracy {accuracy}, cross-validated loss {:.4}",
-                head.loss
-            ));
+            progress
+                .say(&format!("the head alone: held-out accuracy {accuracy}, cross-validated loss {:.4}", head.loss));
             ControlFlow::Continue(())
         }
         Event::Step(metrics) => {

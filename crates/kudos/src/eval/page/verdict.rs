@@ -1,7 +1,8 @@
 //! The verdict: what the figures mean for somebody who wants to use the judge, in plain words.
 //!
 //! A claim is made only where the interval carries it. What the data cannot decide is said to be undecided: it stands
-//! among the things that the judge cannot be shown to do.
+//! among the things that the judge cannot be shown to do. From fewer than [`PROMPTS_NEEDED`] prompts nothing is
+//! claimed for the judge, because the intervals themselves are then too narrow.
 
 use super::ReportInput;
 use super::html::{counted, decimal, interval, name, percent, points};
@@ -38,6 +39,9 @@ pub(super) fn claims(analysis: &Analysis) -> Vec<Claim> {
     ];
     let mut claims: Vec<Claim> = checks.iter().filter_map(|check| check(analysis)).collect();
     claims.extend(weak_subsets(analysis));
+    if is_from_few_prompts(analysis) {
+        claims.retain(|claim| !claim.can);
+    }
     claims
 }
 
@@ -62,6 +66,7 @@ fn lead_of_one(analysis: &Analysis) -> String {
         return "No two responses of these data differ in rank, so they cannot say how good the judge is.".into();
     };
     let sure = match analysis.data.metrics.accuracy_ci95 {
+        Some(_) if is_from_few_prompts(analysis) => "; so few prompts cannot say how sure that is".into(),
         Some([low, high]) => {
             format!("; the truth lies between {} and {} with 95 % confidence", percent(low), percent(high))
         }
@@ -148,11 +153,16 @@ fn with_interval(accuracy: f64, ci: Option<[f64; 2]>) -> String {
 /// With fewer prompts, a percentile interval is too narrow (see `docs/evaluation.md`).
 const PROMPTS_NEEDED: usize = 20;
 
+fn is_from_few_prompts(analysis: &Analysis) -> bool {
+    let metrics = &analysis.data.metrics;
+    metrics.accuracy.is_some() && (2..PROMPTS_NEEDED).contains(&metrics.prompts)
+}
+
 fn few_prompts(analysis: &Analysis) -> Option<Claim> {
-    let prompts = analysis.data.metrics.prompts;
-    analysis.data.metrics.accuracy.filter(|_| (2..PROMPTS_NEEDED).contains(&prompts))?;
+    let prompts = Some(analysis.data.metrics.prompts).filter(|_| is_from_few_prompts(analysis))?;
     cannot(format!(
-        "<b>Be known well from {}.</b> With fewer than {PROMPTS_NEEDED}, the intervals here are too narrow.",
+        "<b>Be known well from {}.</b> With fewer than {PROMPTS_NEEDED}, the intervals here are too narrow, so nothing \
+         is claimed for it.",
         counted(prompts, "prompt")
     ))
 }
@@ -173,7 +183,7 @@ fn against_a_coin(analysis: &Analysis) -> Option<Claim> {
         Some([_, high]) if high < 0.5 => cannot(format!(
             "<b>Agree with people.</b> It is right less often than a coin: {figure}. Are the labels the other way round?"
         )),
-        Some(_) => cannot(format!("<b>Be told from a coin</b> on these data: {figure} contains 50 %.")),
+        Some(_) => cannot(format!("<b>Be told from a coin</b> on these data: the interval of {figure} contains 50 %.")),
         None => cannot(format!("<b>Be measured</b> on one prompt: {figure} may be luck.")),
     }
 }
@@ -183,18 +193,20 @@ fn against_trivial(analysis: &Analysis) -> Option<Claim> {
     let (rule, rival) = best_rival(row)?;
     let (judge, theirs) = (analysis.data.metrics.accuracy?, rival.accuracy?);
     let figure = with_interval(theirs, rival.accuracy_ci95);
-    let apart = match (analysis.data.metrics.accuracy_ci95, rival.accuracy_ci95) {
-        (Some(ours), Some(theirs)) => ours[0] > theirs[1],
-        _ => false,
-    };
-    match (apart, judge > theirs) {
-        (true, _) => {
+    if judge <= theirs {
+        let how = if judge < theirs { "better" } else { "as well" };
+        return cannot(format!("<b>Beat a trivial rule.</b> On these pairs, {rule} does {how}: {figure}."));
+    }
+    match (analysis.data.metrics.accuracy_ci95, rival.accuracy_ci95) {
+        (Some([low, _]), Some([_, high])) if low > high => {
             can(format!("<b>Beat every rule that needs no judgement.</b> The best of them, {rule}, reaches {figure}."))
         }
-        (false, true) => cannot(format!(
+        (Some(_), Some(_)) => cannot(format!(
             "<b>Be shown to beat a trivial rule.</b> It is above {rule} ({figure}), but the intervals overlap."
         )),
-        (false, false) => cannot(format!("<b>Beat a trivial rule.</b> On these pairs, {rule} does as well: {figure}.")),
+        _ => cannot(format!(
+            "<b>Be shown to beat a trivial rule.</b> It is above {rule} ({figure}), but one prompt is too few to say so."
+        )),
     }
 }
 
@@ -210,7 +222,7 @@ fn past_length(analysis: &Analysis) -> Option<Claim> {
             "<b>See past length.</b> Where people prefer the shorter response, it is right in only {figure}: there it follows length."
         )),
         () => cannot(format!(
-            "<b>Be relied on where the shorter response is better:</b> {figure} is no better than a coin."
+            "<b>Be relied on where the shorter response is better:</b> {figure} cannot be told from a coin."
         )),
     }
 }
