@@ -6,7 +6,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::activation::{self, Activation};
 use kernels::attention::{self, Layout, Saved, bf16, first};
-use kernels::bf16::{Bf16, Element, has_low_precision};
+use kernels::bf16::{Bf16, Element};
 use kernels::gemm::{
     InputGradient, Int8Weight, Linear, NarrowWeight, PackedWeight, QuantizedRows, Scratch, Store, WeightGradient,
     Width, linear, linear_input_gradient, linear_weight_gradient, quantize_rows,
@@ -81,7 +81,7 @@ fn products_narrow(c: &mut Criterion) {
 }
 
 fn products_low_precision(c: &mut Criterion) {
-    if !has_low_precision() {
+    if !(kernels::has_bf16_products() && kernels::has_int8_products()) {
         println!("skipped: this processor has no AVX-512 BF16 and VNNI");
         return;
     }
@@ -138,7 +138,7 @@ fn attentions(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("f32 backward", &shape), |b| {
             b.iter(|| attention::bidirectional_backward(&mut d_qkv, &d_out, saved, layout));
         });
-        if !has_low_precision() {
+        if !kernels::has_bf16_products() {
             continue;
         }
         let (qkv_words, d_words) = (halves(tokens * 3 * width), halves(tokens * width));

@@ -26,4 +26,6 @@ pub mod parallel;
 pub mod reduce;
 pub mod rotary;
 
-pub use simd::{Isa, isa};
+pub use simd::{
+    Isa, UnknownIsa, check_isa, description, emulate_missing_products, has_bf16_products, has_int8_products, isa,
+};

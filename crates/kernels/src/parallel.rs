@@ -22,11 +22,17 @@ pub fn threads() -> usize {
 
 /// Runs `work` with its own pool of `threads` threads: how tests compare thread counts in one process.
 pub fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .expect("a thread pool of a few threads can be built")
-        .install(work)
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.expect("a thread pool of a few threads can be built");
+    #[cfg(test)]
+    let work = {
+        let emulated = crate::simd::EMULATED.get();
+        move || {
+            crate::simd::EMULATED.set(emulated);
+            work()
+        }
+    };
+    pool.install(work)
 }
 
 /// Rows handed to one task at a time: enough work to pay for the hand-over.

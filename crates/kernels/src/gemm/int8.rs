@@ -7,7 +7,7 @@
 
 use super::bf16::{Finish, Linear, tiles};
 use super::panels::{COLUMNS, Lines, panels};
-use super::tile::{self, IntegerTile, Left, Tile};
+use super::tile::{Int8Products, IntegerTile, Left, Tile};
 use crate::bf16::{Bf16, Element};
 use crate::parallel::{Shared, for_each};
 
@@ -189,18 +189,17 @@ dispatch! {
 impl Linear<'_> {
     /// Computes the layer in int8.
     pub fn run_int8(self, w: &Int8Weight, quantized: &mut QuantizedRows) {
-        assert!(crate::bf16::has_low_precision(), "int8 products need AVX-512 VNNI");
+        let products = Int8Products::required();
         let (rows, outputs) = (self.x.len() / w.inputs, w.outputs());
         assert!(self.y.len() == rows * outputs && self.bias.len() == outputs && self.z.is_none());
         quantized.fill(self.x, w.inputs);
         let finish = Finish::new(self);
         let (units, right, steps) = (quantized.units.as_words(), w.right.as_words(), w.inputs / 4);
         tiles([rows, outputs], w.inputs, |tile, [row, rows], panel| {
-            let left = Left { data: units[row * steps..].as_ptr(), row_stride: steps, step_stride: 1 };
+            let left = Left { words: &units[row * steps..], row_stride: steps, step_stride: 1 };
             let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
             let mut sums: IntegerTile = [[0; COLUMNS]; 12];
-            // SAFETY: `left` has `rows` rows of `steps` words, `right` is a panel, the processor was checked.
-            unsafe { tile::int8(&mut sums, left, right.as_ptr(), steps, rows) };
+            products.tile(&mut sums, left, right, rows);
             let column = panel * COLUMNS;
             let columns = COLUMNS.min(outputs - column);
             let scales = &w.scales[column..column + columns];
@@ -245,6 +244,7 @@ mod tests {
     use super::*;
     use crate::gemm::linear_reference;
     use crate::parallel::with_threads;
+    use crate::simd::tests::{on_both, on_twins_and_instructions};
     use proptest::prelude::*;
 
     /// Sums of three, twice as wide: closer to what activations look like than uniform ones.
@@ -258,14 +258,6 @@ mod tests {
             let word = self.right.as_words()[(panel * (self.inputs / 4) + input / 4) * COLUMNS + column];
             word.to_le_bytes()[input % 4] as i8
         }
-    }
-
-    fn skipped() -> bool {
-        let skip = !crate::bf16::has_low_precision();
-        if skip {
-            eprintln!("skipped: this processor has no AVX-512 VNNI");
-        }
-        skip
     }
 
     /// x as the kernels see it: rounded to bf16, on a word boundary.
@@ -294,53 +286,53 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn a_layer_is_close_to_f32_with_and_without_outliers(rows in 1usize..40, quads in 16usize..80, half_out in 8usize..70, seed in any::<u64>(), outliers in 0usize..4) {
-            if skipped() { return Ok(()) }
-            let (inputs, outputs) = (4 * quads, 2 * half_out);
-            let (mut x, w, weight) = case(rows, inputs, outputs, seed);
-            for row in x.chunks_exact_mut(inputs) {
-                for i in 0..outliers { row[i * 13] = 300.0 * (1.0 - 2.0 * (i % 2) as f32); }
-            }
-            let found = run(&x, &weight, &vec![0.0; outputs]);
-            let rounded: Vec<f32> = x.iter().map(|v| Bf16::narrow(*v).widen()).collect();
-            // The outliers' own contribution, from the weights as they were rounded, is left out of the comparison.
-            let rest: Vec<f32> = rounded.iter().map(|v| if v.abs() > 100.0 { 0.0 } else { *v }).collect();
-            let mut expected = vec![0.0; rows * outputs];
-            linear_reference(&mut expected, &rest, &w, rows, inputs, outputs);
-            let only: Vec<f32> = rounded.iter().map(|v| if v.abs() > 100.0 { *v } else { 0.0 }).collect();
-            let dequantized: Vec<f32> = (0..w.len()).map(|i| f32::from(weight.unit(i / inputs, i % inputs)) * weight.scales[i / inputs]).collect();
-            let mut loud = vec![0.0; rows * outputs];
-            linear_reference(&mut loud, &only, &dequantized, rows, inputs, outputs);
-            let found: Vec<f32> = found.iter().zip(&loud).map(|(f, l)| f - l).collect();
-            if outliers == 0 {
-                prop_assert!(relative_error(&found, &expected) < 0.02, "{}", relative_error(&found, &expected));
-            } else {
-                // bf16 outputs of magnitude 1000 round by 4; without the cut the error would be as large as the values.
-                prop_assert!(relative_error(&found, &expected) < 0.4, "{}", relative_error(&found, &expected));
-            }
+            on_twins_and_instructions(|| {
+                let (inputs, outputs) = (4 * quads, 2 * half_out);
+                let (mut x, w, weight) = case(rows, inputs, outputs, seed);
+                for row in x.chunks_exact_mut(inputs) {
+                    for i in 0..outliers { row[i * 13] = 300.0 * (1.0 - 2.0 * (i % 2) as f32); }
+                }
+                let found = run(&x, &weight, &vec![0.0; outputs]);
+                let rounded: Vec<f32> = x.iter().map(|v| Bf16::narrow(*v).widen()).collect();
+                // The outliers' own contribution, from the weights as they were rounded, is left out of the comparison.
+                let rest: Vec<f32> = rounded.iter().map(|v| if v.abs() > 100.0 { 0.0 } else { *v }).collect();
+                let mut expected = vec![0.0; rows * outputs];
+                linear_reference(&mut expected, &rest, &w, rows, inputs, outputs);
+                let only: Vec<f32> = rounded.iter().map(|v| if v.abs() > 100.0 { *v } else { 0.0 }).collect();
+                let dequantized: Vec<f32> = (0..w.len()).map(|i| f32::from(weight.unit(i / inputs, i % inputs)) * weight.scales[i / inputs]).collect();
+                let mut loud = vec![0.0; rows * outputs];
+                linear_reference(&mut loud, &only, &dequantized, rows, inputs, outputs);
+                let found: Vec<f32> = found.iter().zip(&loud).map(|(f, l)| f - l).collect();
+                if outliers == 0 {
+                    prop_assert!(relative_error(&found, &expected) < 0.02, "{}", relative_error(&found, &expected));
+                } else {
+                    // bf16 outputs of magnitude 1000 round by 4; without the cut the error would be as large as the values.
+                    prop_assert!(relative_error(&found, &expected) < 0.4, "{}", relative_error(&found, &expected));
+                }
+                Ok(())
+            })?;
         }
     }
 
     #[test]
     fn a_row_has_the_same_bits_in_any_batch_and_with_any_threads() {
-        if skipped() {
-            return;
-        }
-        let (x, _, weight) = case(150, 384, 1152, 5);
-        let bias = vec![0.5; 1152];
-        let all = run(&x, &weight, &bias);
-        for rows in [1, 2, 11, 12, 13, 97] {
-            let own = with_threads(1 + rows % 3, || run(&x[..rows * 384], &weight, &bias));
-            assert!(own == all[..rows * 1152], "{rows} rows");
-        }
+        on_both(|| {
+            let (x, _, weight) = case(150, 384, 1152, 5);
+            let bias = vec![0.5; 1152];
+            let all = run(&x, &weight, &bias);
+            for rows in [1, 2, 11, 12, 13, 97] {
+                let own = with_threads(1 + rows % 3, || run(&x[..rows * 384], &weight, &bias));
+                assert!(own == all[..rows * 1152], "{rows} rows");
+            }
+        });
     }
 
     #[test]
     fn zero_rows_and_zero_weights_stay_zero() {
-        if skipped() {
-            return;
-        }
-        let (units, scales) = quantize_rows(&[0.0; 16 * 16], 16);
-        let weight = Int8Weight::new(&units, scales, 16);
-        assert!(run(&[0.0; 32], &weight, &[0.0; 16]).iter().all(|v| *v == 0.0));
+        on_both(|| {
+            let (units, scales) = quantize_rows(&[0.0; 16 * 16], 16);
+            let weight = Int8Weight::new(&units, scales, 16);
+            assert!(run(&[0.0; 32], &weight, &[0.0; 16]).iter().all(|v| *v == 0.0));
+        });
     }
 }
