@@ -16,6 +16,8 @@ mod simd;
 pub mod activation;
 pub mod attention;
 pub mod bf16;
+#[cfg(test)]
+mod dispatch_rule;
 pub mod embed;
 pub mod gemm;
 pub mod limit;

@@ -51,6 +51,11 @@ pub(crate) fn for_row_blocks(data: &mut [f32], width: usize, task: impl Fn(usize
     data.par_chunks_mut(ROWS * width).enumerate().for_each(|(block, rows)| task(block * ROWS, rows));
 }
 
+/// `rows · columns`: a shape that overflows must not pass for a small one.
+pub(crate) fn area(rows: usize, columns: usize) -> usize {
+    rows.checked_mul(columns).unwrap_or_else(|| panic!("{rows}×{columns} values do not fit into memory"))
+}
+
 /// A slice that several tasks write at once, each its own elements.
 ///
 /// This is the one place where the borrow checker is overruled for strided outputs (a column block,
@@ -85,14 +90,14 @@ impl<'a, T> Shared<'a, T> {
     /// No two tasks may hold overlapping elements at once.
     #[allow(clippy::mut_from_ref)] // Disjointness is the caller's promise, above.
     pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
-        assert!(start + len <= self.len, "{start}+{len} lies outside {} values", self.len);
+        assert!(start <= self.len && len <= self.len - start, "{len} values from {start} lie outside {}", self.len);
         // SAFETY: in bounds by the assertion, disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
     }
 
     /// Pointer to element `start`, for a strided kernel that stays inside the slice.
     pub(crate) fn pointer(&self, start: usize) -> *mut T {
-        assert!(start <= self.len);
+        assert!(start <= self.len, "{start} lies outside {} values", self.len);
         self.data.wrapping_add(start)
     }
 }

@@ -37,7 +37,7 @@ pub fn bidirectional(out: &mut [Bf16], log_sums: &mut [f32], qkv: &[Bf16], layou
     let tokens = layout.tokens();
     let products = Bf16Products::required();
     check(layout, &[(out.len(), 1), (qkv.len(), 3)]);
-    assert_eq!(log_sums.len(), tokens * layout.heads);
+    assert_eq!(log_sums.len(), tokens * layout.heads, "a log-sum for each head of each token");
     let (out, log_sums) = (Shared::new(out), Shared::new(log_sums));
     for_each(layout.tasks(), |task| {
         let head = layout.head(task);
@@ -50,7 +50,7 @@ pub fn bidirectional(out: &mut [Bf16], log_sums: &mut [f32], qkv: &[Bf16], layou
 fn check(layout: Layout, buffers: &[(usize, usize)]) {
     assert!(fits(layout.head_dim), "a head of {} columns is odd", layout.head_dim);
     for (len, widths) in buffers {
-        assert_eq!(*len, widths * layout.tokens() * layout.width());
+        assert_eq!(*len, layout.len(*widths, layout.tokens()), "buffers and layout disagree");
     }
 }
 
@@ -86,7 +86,7 @@ dispatch! {
 }
 
 /// Rows `first..first + rows` of a head's columns as the left side.
-fn rows_of(view: View<Bf16>, first: usize) -> Left {
+fn rows_of(view: View<'_, Bf16>, first: usize) -> Left<'_> {
     Left { words: bytemuck::cast_slice(&view.data[first * view.stride..]), row_stride: view.stride / 2, step_stride: 1 }
 }
 
@@ -133,7 +133,7 @@ fn halves(lines: &mut Lines, len: usize) -> &mut [Bf16] {
 }
 
 /// Rows of bf16 scores as the left side, the reduction along them.
-fn score_rows(halves: &[Bf16], width: usize) -> Left {
+fn score_rows(halves: &[Bf16], width: usize) -> Left<'_> {
     Left { words: bytemuck::cast_slice(halves), row_stride: width / 2, step_stride: 1 }
 }
 
@@ -144,6 +144,9 @@ fn forward_head(
     (out, log_sums): (Shared<Bf16>, &mut [f32]),
     scratch: &mut Scratch,
 ) {
+    if head.len == 0 {
+        return;
+    }
     let width = padded(head.len);
     by_column(&mut scratch.by_column[0], part(qkv, Part::Key, head));
     by_row(&mut scratch.by_row[0], part(qkv, Part::Value, head));
@@ -217,6 +220,7 @@ pub fn bidirectional_backward(d_qkv: &mut [Bf16], d_out: &[Bf16], saved: Saved, 
     let products = Bf16Products::required();
     check(layout, &[(d_qkv.len(), 3), (saved.qkv.len(), 3), (d_out.len(), 1), (saved.out.len(), 1)]);
     let (d_qkv, tokens) = (Shared::new(d_qkv), layout.tokens());
+    assert_eq!(saved.log_sums.len(), tokens * layout.heads, "a log-sum for each head of each token");
     for_each(layout.tasks(), |task| {
         let head = layout.head(task);
         let log_sums = &saved.log_sums[head.head * tokens + head.start..][..head.len];
@@ -231,6 +235,9 @@ fn backward_head(
     (saved, log_sums): (Saved, &[f32]),
     scratch: &mut Scratch,
 ) {
+    if head.len == 0 {
+        return;
+    }
     let (width, steps) = (padded(head.len), head.len.div_ceil(2));
     let d_rows = columns(d_out, head.out(0), head.width, head);
     let [queries, keys, values] = [Part::Query, Part::Key, Part::Value].map(|p| part(saved.qkv, p, head));
@@ -323,7 +330,7 @@ dispatch! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::tests::{offsets, values};
+    use crate::attention::tests::{offsets, refusal, values};
     use crate::parallel::with_threads;
     use crate::simd::tests::{on_both, on_twins_and_instructions};
     use proptest::prelude::*;
@@ -358,7 +365,7 @@ mod tests {
         fn forward_and_backward_match_f32(lengths in proptest::collection::vec(1usize..100, 1..4), heads in 1usize..4, half_dim in 1usize..36, seed in any::<u64>()) {
             on_twins_and_instructions(|| {
                 let offsets = offsets(&lengths);
-                let layout = Layout { offsets: &offsets, heads, head_dim: 2 * half_dim };
+                let layout = Layout::new(&offsets, heads, 2 * half_dim);
                 let len = layout.tokens() * layout.width();
                 let ((qkv, wide), (d_out, d_wide)) = (aligned(3 * len, seed), aligned(len, seed ^ 5));
                 let (out, d_qkv) = run(&qkv, &d_out, layout);
@@ -379,17 +386,40 @@ mod tests {
         on_both(|| {
             let lengths = [6, 130, 1, 64, 65];
             let offsets = offsets(&lengths);
-            let layout = Layout { offsets: &offsets, heads: 3, head_dim: 16 };
+            let layout = Layout::new(&offsets, 3, 16);
             let width = layout.width();
             let (qkv, d_out) = (aligned(3 * width * layout.tokens(), 1).0, aligned(width * layout.tokens(), 2).0);
             let (out, d_qkv) = with_threads(2, || run(&qkv, &d_out, layout));
             for (i, len) in lengths.into_iter().enumerate() {
                 let (start, end) = (offsets[i] * width, offsets[i + 1] * width);
-                let alone = Layout { offsets: &[0, len], ..layout };
+                let ends = [0, len];
+                let alone = Layout::new(&ends, layout.heads, layout.head_dim);
                 let (own, d_own) =
                     with_threads(3, || run(&qkv[3 * start / 2..3 * end / 2], &d_out[start / 2..end / 2], alone));
                 assert!(own == out[start..end] && d_own == d_qkv[3 * start..3 * end], "sequence {i}");
             }
+        });
+    }
+
+    #[test]
+    fn c3_buffers_that_do_not_have_the_layouts_tokens_are_refused() {
+        let layout = Layout::new(&[0, 2, 3], 2, 4);
+        on_both(|| {
+            for (out, sums, qkv) in [(16, 6, 72), (24, 5, 72), (24, 6, 70), (32, 8, 96)] {
+                let (mut out, mut sums, qkv) = (vec![Bf16(0); out], vec![0.0; sums], vec![Bf16(0); qkv]);
+                let work = std::panic::AssertUnwindSafe(|| bidirectional(&mut out, &mut sums, &qkv, layout));
+                let found = refusal(work);
+                assert!(found.contains("disagree") || found.contains("log-sum"), "{found}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_sequence_without_tokens_leaves_its_neighbours_alone() {
+        on_both(|| {
+            let (with, without) = (Layout::new(&[0, 0, 3, 3], 2, 4), Layout::new(&[0, 3], 2, 4));
+            let (qkv, d_out) = (aligned(72, 3).0, aligned(24, 4).0);
+            assert!(run(&qkv, &d_out, with) == run(&qkv, &d_out, without));
         });
     }
 }

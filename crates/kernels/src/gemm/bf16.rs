@@ -8,7 +8,7 @@ use super::panels::{COLUMNS, Lines, ROWS, View, pack_left, pack_straight, pack_t
 use super::tile::{Bf16Products, Left, Tile};
 use crate::activation::{Activation, apply};
 use crate::bf16::{Bf16, Element};
-use crate::parallel::{Shared, for_each};
+use crate::parallel::{Shared, area, for_each};
 use std::cell::RefCell;
 
 /// Bytes of A that one task keeps in its second-level cache while the panels of B pass by.
@@ -33,7 +33,7 @@ impl PackedWeight {
 
     /// Packs `weight: [outputs, inputs]` for `y = x·wᵀ`, and with `backward` for `dx = dy·w` too. Memory is reused.
     pub fn pack(&mut self, weight: &[f32], inputs: usize, outputs: usize, backward: bool) {
-        assert!(weight.len() == inputs * outputs && Self::fits(inputs, outputs));
+        assert!(weight.len() == area(inputs, outputs) && Self::fits(inputs, outputs));
         (self.inputs, self.outputs) = (inputs, outputs);
         let view = View::new(weight, outputs, inputs);
         pack_all(&mut self.forward, panels(outputs), inputs / 2, |words, panel| transposed_panel(words, view, panel));
@@ -89,7 +89,10 @@ impl Product<'_> {
     /// Computes every tile and hands it to `write(tile, [first row, rows], [first column, columns])`.
     fn run(&self, write: impl Fn(&mut Tile, [usize; 2], [usize; 2]) + Sync + Send) {
         let products = Bf16Products::required();
-        assert_eq!(self.left.len(), self.rows * self.inner);
+        assert_eq!(self.left.len(), area(self.rows, self.inner), "the left side has whole rows");
+        if self.rows == 0 {
+            return;
+        }
         let (steps, words) = (self.inner / 2, bytemuck::cast_slice(self.left));
         tiles([self.rows, self.columns], 2 * self.inner, |tile, [row, rows], panel| {
             let right = &self.right[panel * steps * COLUMNS..][..steps * COLUMNS];
@@ -215,11 +218,16 @@ pub struct Linear<'a> {
 }
 
 impl Linear<'_> {
+    /// Refuses slices that do not have the shape's lengths.
+    pub(super) fn check(&self, rows: usize, inputs: usize, outputs: usize) {
+        assert!(self.x.len() == area(rows, inputs) && self.y.len() == area(rows, outputs));
+        assert!(self.bias.len() == outputs && self.z.as_ref().is_none_or(|z| z.len() == self.y.len()));
+    }
+
     /// Computes the layer in bf16.
     pub fn run(self, w: &PackedWeight) {
         let rows = self.x.len() / w.inputs;
-        assert!(self.y.len() == rows * w.outputs && self.bias.len() == w.outputs);
-        assert!(self.z.as_ref().is_none_or(|z| z.len() == self.y.len()));
+        self.check(rows, w.inputs, w.outputs);
         let right = w.forward.as_words();
         let product = Product { left: self.x, right, rows, columns: w.outputs, inner: w.inputs };
         let finish = Finish::new(self);
@@ -243,12 +251,12 @@ impl InputGradient<'_> {
         let product = Product { left: dy, right, rows, columns: w.inputs, inner: w.outputs };
         match self {
             InputGradient::Bf16(dx) => {
-                assert_eq!(dx.len(), rows * w.inputs);
+                assert_eq!(dx.len(), area(rows, w.inputs));
                 let dx = Shared::new(dx);
                 product.run(|tile, rows, columns| write_bf16(dx, w.inputs, tile, rows, columns));
             }
             InputGradient::F32(dx, store) => {
-                assert_eq!(dx.len(), rows * w.inputs);
+                assert_eq!(dx.len(), area(rows, w.inputs));
                 let dx = Shared::new(dx);
                 product.run(|tile, rows, columns| write_f32(dx, store, w.inputs, tile, rows, columns));
             }
@@ -288,7 +296,15 @@ impl WeightGradient<'_> {
         let products = Bf16Products::required();
         let (outputs, inputs) = (self.db.len(), self.dw.len() / self.db.len());
         let rows = self.dy.len() / outputs;
-        assert!(self.dy.len() == rows * outputs && self.x.len() == rows * inputs);
+        assert_eq!(self.dw.len(), inputs * outputs, "dw has a row for each of db");
+        assert!(self.dy.len() == rows * outputs && self.x.len() == area(rows, inputs));
+        if rows == 0 {
+            if self.store == Store::Replace {
+                self.dw.fill(0.0);
+                self.db.fill(0.0);
+            }
+            return;
+        }
         let (steps, x) = (rows.div_ceil(2), View::new(self.x, rows, inputs));
         pack_all(&mut scratch.0, panels(inputs), steps, |words, panel| straight_panel(words, x, panel));
         if self.store == Store::Replace {

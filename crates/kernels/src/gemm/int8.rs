@@ -9,7 +9,7 @@ use super::bf16::{Finish, Linear, tiles};
 use super::panels::{COLUMNS, Lines, panels};
 use super::tile::{Int8Products, IntegerTile, Left, Tile};
 use crate::bf16::{Bf16, Element};
-use crate::parallel::{Shared, for_each};
+use crate::parallel::{Shared, area, for_each};
 
 /// A weight `[outputs, inputs]` in 8 bits.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +32,7 @@ impl Int8Weight {
     /// Packs `units: [outputs, inputs]` with `scales: [outputs]`.
     pub fn new(units: &[i8], scales: Vec<f32>, inputs: usize) -> Self {
         let outputs = scales.len();
-        assert!(units.len() == inputs * outputs && Self::fits(inputs, outputs));
+        assert!(units.len() == area(inputs, outputs) && Self::fits(inputs, outputs));
         let mut right = Lines::default();
         let steps = inputs / 4;
         let words = Shared::new(right.words(panels(outputs) * steps * COLUMNS));
@@ -60,6 +60,7 @@ impl Int8Weight {
 /// Rounds each row of `[rows, columns]` to units of its largest magnitude / 127; returns the units and the scales.
 pub fn quantize_rows(values: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
     let rows = values.len() / columns;
+    assert_eq!(values.len(), rows * columns, "whole rows of {columns} values");
     let (mut units, mut scales) = (vec![0i8; values.len()], vec![0.0f32; rows]);
     let (shared_units, shared_scales) = (Shared::new(&mut units), Shared::new(&mut scales));
     for_each(rows, |row| {
@@ -72,7 +73,9 @@ pub fn quantize_rows(values: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
 
 dispatch! {
     fn quantize_row(units: &mut [i8], values: &[f32]) -> f32 {
+        // Units cannot hold a NaN: the scale becomes one, and with it all that the row is multiplied with.
         let largest = values.iter().fold(0.0f32, |m, v| if v.abs() > m { v.abs() } else { m });
+        let largest = if values.iter().any(|v| v.is_nan()) { f32::NAN } else { largest };
         let scale = largest / 127.0;
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         for (unit, value) in units.iter_mut().zip(values) {
@@ -139,7 +142,8 @@ fn quantize_token(units: &mut [u8], outliers: &mut Vec<(u32, f32)>, x: &[Bf16]) 
         }
         (low, high) = (low.max(-limit), high.min(limit));
     }
-    let unit = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
+    // Units of 8 bits cannot hold what is not finite: the whole row becomes NaN, as its sums would in f32.
+    let unit = if magnitudes.is_finite() { ((high - low) / 255.0).max(f32::MIN_POSITIVE) } else { f32::NAN };
     let zero = (-low / unit).round_ties_even();
     round_token(units, x, [1.0 / unit, zero]);
     [unit, zero]
@@ -191,7 +195,11 @@ impl Linear<'_> {
     pub fn run_int8(self, w: &Int8Weight, quantized: &mut QuantizedRows) {
         let products = Int8Products::required();
         let (rows, outputs) = (self.x.len() / w.inputs, w.outputs());
-        assert!(self.y.len() == rows * outputs && self.bias.len() == outputs && self.z.is_none());
+        self.check(rows, w.inputs, outputs);
+        assert!(self.z.is_none(), "int8 is for scoring only");
+        if rows == 0 {
+            return;
+        }
         quantized.fill(self.x, w.inputs);
         let finish = Finish::new(self);
         let (units, right, steps) = (quantized.units.as_words(), w.right.as_words(), w.inputs / 4);
@@ -325,6 +333,32 @@ mod tests {
                 assert!(own == all[..rows * 1152], "{rows} rows");
             }
         });
+    }
+
+    /// One NaN among 64 inputs gave 32 finite outputs.
+    #[test]
+    fn c4_values_that_are_not_finite_make_their_row_nan_and_no_other() {
+        let (x, w, weight) = case(3, 64, 32, 5);
+        let expected = |y: &[f32], what: f32| {
+            assert!(y[..32].iter().chain(&y[64..]).all(|v| v.is_finite()), "{what}: {y:?}");
+            assert!(y[32..64].iter().all(|v| v.is_nan()), "{what}: {y:?}");
+        };
+        for (at, bad) in [(64, f32::NAN), (127, f32::NAN), (100, f32::INFINITY), (65, f32::NEG_INFINITY)] {
+            let mut x = x.clone();
+            x[at] = bad;
+            on_both(|| expected(&run(&x, &weight, &[0.5; 32]), bad));
+        }
+        // Weights with a NaN make their output NaN, in encoders and in decoders.
+        let mut w = w.clone();
+        w[3 * 64 + 7] = f32::NAN;
+        let (units, scales) = quantize_rows(&w, 64);
+        let damaged = Int8Weight::new(&units, scales, 64);
+        let nans = |y: &[f32]| (0..32).filter(|j| y[*j].is_nan()).collect::<Vec<_>>();
+        on_both(|| assert_eq!(nans(&run(&x, &damaged, &[0.0; 32])), [3]));
+        let narrow = crate::gemm::NarrowWeight::pack(&w, 64, 32, crate::gemm::Width::Int8);
+        let mut y = vec![0.0; 3 * 32];
+        narrow.run(&mut y, &x, &[]);
+        assert_eq!(nans(&y), [3]);
     }
 
     #[test]
