@@ -15,7 +15,7 @@ pub use bf16::{InputGradient, Linear, PackedWeight, Scratch, WeightGradient};
 pub use int8::{Int8Weight, QuantizedRows, quantize_rows};
 pub use narrow::{NarrowWeight, Width};
 
-use crate::parallel::{for_row_blocks, threads};
+use crate::parallel::{area, for_row_blocks, threads};
 use crate::reduce::dot;
 use gemm_common::Parallelism;
 
@@ -35,7 +35,7 @@ fn is_large(outer: usize, inner: usize) -> bool {
 
 /// `y = x · wᵀ`: `x: [rows, inputs]`, `w: [outputs, inputs]`, `y: [rows, outputs]`.
 pub fn linear(y: &mut [f32], x: &[f32], w: &[f32], rows: usize, inputs: usize, outputs: usize) {
-    check(y.len(), rows * outputs, x.len(), rows * inputs, w.len(), outputs * inputs);
+    check([y.len(), x.len(), w.len()], [[rows, outputs], [rows, inputs], [outputs, inputs]]);
     let w = Matrix { data: w, rows: outputs, columns: inputs };
     if !is_large(outputs, inputs) {
         return small_linear(y, x, w);
@@ -53,7 +53,7 @@ pub fn linear_input_gradient(
     inputs: usize,
     outputs: usize,
 ) {
-    check(dx.len(), rows * inputs, dy.len(), rows * outputs, w.len(), outputs * inputs);
+    check([dx.len(), dy.len(), w.len()], [[rows, inputs], [rows, outputs], [outputs, inputs]]);
     if !is_large(inputs, outputs) {
         return small_input_gradient(dx, store, dy, Matrix { data: w, rows: outputs, columns: inputs });
     }
@@ -70,7 +70,7 @@ pub fn linear_weight_gradient(
     inputs: usize,
     outputs: usize,
 ) {
-    check(dw.len(), outputs * inputs, dy.len(), rows * outputs, x.len(), rows * inputs);
+    check([dw.len(), dy.len(), x.len()], [[outputs, inputs], [rows, outputs], [rows, inputs]]);
     if outputs < 16 || inputs < 16 {
         if store == Store::Replace {
             dw.fill(0.0);
@@ -80,8 +80,9 @@ pub fn linear_weight_gradient(
     product(dw, store, Operand::columns(dy, outputs), Operand::rows(x, inputs), [outputs, inputs, rows]);
 }
 
-fn check(y: usize, y_expected: usize, x: usize, x_expected: usize, w: usize, w_expected: usize) {
-    assert_eq!((y, x, w), (y_expected, x_expected, w_expected), "slices do not have the shape's lengths");
+fn check(lens: [usize; 3], shapes: [[usize; 2]; 3]) {
+    let expected = shapes.map(|[rows, columns]| area(rows, columns));
+    assert_eq!(lens, expected, "slices do not have the shape's lengths");
 }
 
 #[derive(Clone, Copy)]

@@ -272,7 +272,7 @@ impl Model {
         };
         let fits = self.packed_layers().iter().all(fits)
             && kernels::attention::bf16::fits(self.config.hidden / self.config.heads);
-        if fits && kernels::bf16::has_low_precision() { asked } else { Precision::F32 }
+        if fits && asked.runs_here() { asked } else { Precision::F32 }
     }
 
     /// Packs the weights for training in a precision that [`Self::precision`] allows; for f32 there is nothing to pack.

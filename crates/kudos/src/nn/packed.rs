@@ -23,7 +23,16 @@ pub enum Precision {
 impl Precision {
     /// The fastest arithmetic this processor has for training.
     pub fn best() -> Self {
-        if kernels::bf16::has_low_precision() { Precision::Bf16 } else { Precision::F32 }
+        if Precision::Bf16.runs_here() { Precision::Bf16 } else { Precision::F32 }
+    }
+
+    /// Whether this processor has the products that an encoder needs in this precision. In int8, attention is bf16's.
+    pub fn runs_here(self) -> bool {
+        match self {
+            Precision::F32 => true,
+            Precision::Bf16 => kernels::has_bf16_products(),
+            Precision::Int8 => kernels::has_int8_products() && kernels::has_bf16_products(),
+        }
     }
 }
 

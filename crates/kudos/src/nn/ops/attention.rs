@@ -51,7 +51,7 @@ impl Attention {
     }
 
     fn layout<'a>(&self, batch: &'a Batch) -> Layout<'a> {
-        Layout { offsets: &batch.offsets, heads: self.heads, head_dim: self.head_dim }
+        Layout::new(&batch.offsets, self.heads, self.head_dim)
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {
@@ -101,7 +101,7 @@ impl FirstAttention {
     }
 
     fn layout<'a>(&self, batch: &'a Batch) -> Layout<'a> {
-        Layout { offsets: &batch.offsets, heads: self.heads, head_dim: self.head_dim }
+        Layout::new(&batch.offsets, self.heads, self.head_dim)
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {
