@@ -40,7 +40,18 @@ const GROUPS: [(&str, &[&str]); 8] = [
     (OUT, &["allow-training-data", "analysis", "by", "calibrate", "json", "k", "min-score", "n", "output"]),
     (
         OUT,
-        &["overwrite", "print-settings", "quiet", "report", "restart", "resume", "save-every", "show", "top-percent"],
+        &[
+            "overwrite",
+            "prefix",
+            "print-settings",
+            "quiet",
+            "report",
+            "restart",
+            "resume",
+            "save-every",
+            "show",
+            "top-percent",
+        ],
     ),
     (
         LEARNING,

@@ -214,9 +214,9 @@ impl Args {
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     attributes::check_flags(&args.attributes, args.recipe)?;
+    prepare_output(args)?;
     let asked = args.asked();
     asked.check()?;
-    prepare_output(args)?;
     let data = Data::load(args, &asked, global)?;
     let base = resolve(&args.base)?;
     let seed = asked.seed.unwrap_or(42);

@@ -195,7 +195,7 @@ impl Extent {
 
 /// A setting that makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq)]
-#[error("--{flag} {found}: expected {expected}")]
+#[error("--{flag} is {found}, expected {expected}")]
 pub struct SettingsError {
     flag: &'static str,
     found: String,
@@ -401,16 +401,19 @@ mod tests {
     #[test]
     fn nonsense_is_refused_by_flag() {
         let cases = [
-            (Asked { batch_size: Some(0), ..Asked::default() }, "--batch-size 0: expected 1 or more"),
-            (Asked { group_size: Some(1), ..Asked::default() }, "--group-size 1: expected 2 or more"),
+            (Asked { batch_size: Some(0), ..Asked::default() }, "--batch-size is 0, expected 1 or more"),
+            (Asked { group_size: Some(1), ..Asked::default() }, "--group-size is 1, expected 2 or more"),
             (
                 Asked { learning_rate: Some(f64::NAN), ..Asked::default() },
-                "--learning-rate NaN: expected a number above 0",
+                "--learning-rate is NaN, expected a number above 0",
             ),
-            (Asked { epochs: Some(-1.0), ..Asked::default() }, "--epochs -1: expected"),
+            (Asked { epochs: Some(-1.0), ..Asked::default() }, "--epochs is -1, expected"),
             (Asked { weight_decay: Some(-0.1), ..Asked::default() }, "--weight-decay"),
-            (Asked { eval_fraction: Some(1.0), ..Asked::default() }, "--eval-fraction 1: expected from 0 to 0.9"),
-            (Asked { precision: Some(Precision::Int8), ..Asked::default() }, "--precision int8: expected bf16 or f32"),
+            (Asked { eval_fraction: Some(1.0), ..Asked::default() }, "--eval-fraction is 1, expected from 0 to 0.9"),
+            (
+                Asked { precision: Some(Precision::Int8), ..Asked::default() },
+                "--precision is int8, expected bf16 or f32",
+            ),
         ];
         for (asked, expected) in cases {
             let message = asked.decide(extent(10)).unwrap_err().to_string();
