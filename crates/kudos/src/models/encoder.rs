@@ -6,7 +6,7 @@
 use super::config::{Config, Family};
 use crate::nn::weights::WeightError;
 use crate::nn::{
-    Activation, Batch, Initial, LinearSpec, NormSpec, Packed, Parameters, Precision, Span, State, Tape, Var,
+    Activation, Batch, Initial, LinearSpec, NormSpec, Packed, Parameters, Place, Precision, Span, State, Tape, Var,
 };
 use kernels::gemm::{Int8Weight, PackedWeight};
 use std::collections::HashMap;
@@ -97,19 +97,23 @@ pub enum Opened {
 struct Declare<'a> {
     config: &'a Config,
     parameters: Parameters,
+    /// Where the matrices of the layers are kept.
+    layers: Place,
 }
 
 impl Declare<'_> {
-    fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Span, WeightError> {
-        self.parameters.declare(format!("{name}.weight"), shape, Initial::Normal(self.config.initial_deviation))
+    fn weight(&mut self, place: Place, name: &str, shape: &[usize]) -> Result<Span, WeightError> {
+        let initial = Initial::Normal(self.config.initial_deviation);
+        self.parameters.declare_at(place, format!("{name}.weight"), shape, initial)
     }
 
     fn bias(&mut self, name: &str, len: usize) -> Result<Span, WeightError> {
         self.parameters.declare(format!("{name}.bias"), &[len], Initial::Zero)
     }
 
-    fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<LinearSpec, WeightError> {
-        let weight = self.weight(name, &[outputs, inputs])?;
+    fn linear(&mut self, place: Place, name: &str, shape: [usize; 2]) -> Result<LinearSpec, WeightError> {
+        let [outputs, inputs] = shape;
+        let weight = self.weight(place, name, &shape)?;
         Ok(LinearSpec { weight, bias: self.bias(name, outputs)?, inputs, outputs })
     }
 
@@ -119,7 +123,7 @@ impl Declare<'_> {
         let mut weights = [Span { start: 0, len: 0 }; 3];
         let mut biases = weights;
         for (span, name) in weights.iter_mut().zip(&names) {
-            *span = self.weight(name, &[width, width])?;
+            *span = self.weight(self.layers, name, &[width, width])?;
         }
         for (span, name) in biases.iter_mut().zip(&names) {
             *span = self.bias(name, width)?;
@@ -135,13 +139,13 @@ impl Declare<'_> {
 
     fn layer(&mut self, prefix: &str, names: &Names) -> Result<Layer, WeightError> {
         let name = |part: &str| format!("{prefix}.{part}");
-        let (hidden, intermediate) = (self.config.hidden, self.config.intermediate);
+        let (hidden, intermediate, place) = (self.config.hidden, self.config.intermediate, self.layers);
         Ok(Layer {
             qkv: self.joined([names.query, names.key, names.value].map(name))?,
-            attention_out: self.linear(&name(names.attention_out), hidden, hidden)?,
+            attention_out: self.linear(place, &name(names.attention_out), [hidden, hidden])?,
             attention_norm: self.norm(&name(names.attention_norm))?,
-            up: self.linear(&name(names.up), hidden, intermediate)?,
-            down: self.linear(&name(names.down), intermediate, hidden)?,
+            up: self.linear(place, &name(names.up), [intermediate, hidden])?,
+            down: self.linear(place, &name(names.down), [hidden, intermediate])?,
             out_norm: self.norm(&name(names.out_norm))?,
         })
     }
@@ -155,18 +159,18 @@ impl Declare<'_> {
                 &[vocabulary, hidden],
                 Initial::Normal(self.config.initial_deviation),
             )?,
-            positions: self.weight(&table("position_embeddings"), &[positions, hidden])?,
+            positions: self.weight(Place::Flat, &table("position_embeddings"), &[positions, hidden])?,
             types: match types {
                 0 => None,
-                types => Some(self.weight(&table("token_type_embeddings"), &[types, hidden])?),
+                types => Some(self.weight(Place::Flat, &table("token_type_embeddings"), &[types, hidden])?),
             },
             embedding_norm: self.norm(&table("LayerNorm"))?,
             layers: (0..layers)
                 .map(|i| self.layer(&format!("{}{}.{i}", names.prefix, names.layers), names))
                 .collect::<Result<_, _>>()?,
-            head_dense: self.linear(names.head_dense, hidden, hidden)?,
+            head_dense: self.linear(Place::Flat, names.head_dense, [hidden, hidden])?,
             head_activation: names.head_activation,
-            head_out: self.linear(names.head_out, hidden, labels)?,
+            head_out: self.linear(Place::Flat, names.head_out, [labels, hidden])?,
         })
     }
 }
@@ -177,7 +181,12 @@ impl Model {
     /// # Errors
     /// [`WeightError::TooLarge`] for impossible sizes.
     pub fn declare(config: Config) -> Result<Self, WeightError> {
-        let mut declare = Declare { config: &config, parameters: Parameters::default() };
+        Self::declare_with(config, Place::Flat)
+    }
+
+    /// As [`Self::declare`], with the matrices of the layers in the flat buffer or packed.
+    pub(super) fn declare_with(config: Config, layers: Place) -> Result<Self, WeightError> {
+        let mut declare = Declare { config: &config, parameters: Parameters::default(), layers };
         let wiring = declare.wiring(names(config.family))?;
         let parameters = declare.parameters;
         Ok(Self { config, parameters, wiring })

@@ -58,6 +58,14 @@ pub enum PackedLayer {
 }
 
 impl PackedLayer {
+    /// How the values that it reads and writes are stored.
+    fn storage(&self) -> Storage {
+        match self {
+            PackedLayer::Bf16(_) | PackedLayer::Int8(_) => Storage::Bf16,
+            PackedLayer::Narrow(_) => Storage::F32,
+        }
+    }
+
     /// A decoder's weight, kept as the precision says.
     pub fn for_decoding(weight: &[f32], inputs: usize, outputs: usize, precision: Precision) -> Self {
         let width = match precision {
@@ -88,6 +96,8 @@ impl PackedLayer {
 /// Packed weights of a model's linear layers; none of them in f32, where weights are read in place.
 #[derive(Clone, Debug, Default)]
 pub struct Packed {
+    /// How values flow between the layers: all of them read and write values of one kind.
+    storage: Storage,
     layers: Vec<(LinearSpec, PackedLayer)>,
 }
 
@@ -101,9 +111,14 @@ impl Packed {
     }
 
     /// Layers that were packed one by one.
+    ///
+    /// # Panics
+    /// When some of them read f32 values and others bf16 ones.
     pub fn new(mut layers: Vec<(LinearSpec, PackedLayer)>) -> Self {
         layers.sort_by_key(|(spec, _)| spec.weight.start);
-        Self { layers }
+        let storage = layers.first().map_or(Storage::F32, |(_, layer)| layer.storage());
+        assert!(layers.iter().all(|(_, layer)| layer.storage() == storage), "all layers read values of one kind");
+        Self { storage, layers }
     }
 
     /// Packs all layers again, after their weights have moved.
@@ -129,10 +144,12 @@ impl Packed {
 
     /// How values flow between the layers.
     pub fn storage(&self) -> Storage {
-        match self.layers.first() {
-            None | Some((_, PackedLayer::Narrow(_))) => Storage::F32,
-            Some(_) => Storage::Bf16,
-        }
+        self.storage
+    }
+
+    /// Whether a backward pass can run on these layers.
+    pub(super) fn is_trainable(&self) -> bool {
+        self.layers.iter().all(|(_, layer)| matches!(layer, PackedLayer::Bf16(_)))
     }
 
     /// The narrow weight that is multiplied in f32, if this one is.

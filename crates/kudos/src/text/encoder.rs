@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{
     Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
 };
@@ -14,6 +15,7 @@ use tokenizers::{
 use super::chat::ChatTemplate;
 use super::rebuild::{Rebuilt, rebuild};
 use super::render::{self, Rendered};
+use super::tokenizer_class::TokenizerClass;
 use super::tokenizer_config::{TokenizerConfig, malformed, read_if_exists};
 use super::{EncodeSettings, Rendering, TextError, Truncation, tokenizer_failed};
 use crate::data::Content;
@@ -39,7 +41,8 @@ pub const TOKENIZER_FILES: [&str; 12] = [
 pub struct Encoded {
     /// Token ids, special tokens included; at most `max_length` of them.
     pub ids: Vec<u32>,
-    /// Which sequence each token belongs to, 0 or 1; all 0 where transformers gives the model no type ids.
+    /// The segment that the model reads for each token, 0 or 1; all 0 where transformers gives the model no type ids,
+    /// and for a model without segments.
     pub type_ids: Vec<u32>,
     /// Whether tokens were cut to stay within `max_length`.
     pub truncated: bool,
@@ -68,6 +71,7 @@ pub struct Encoder {
     rebuilt: Rebuilt,
     template: Option<ChatTemplate>,
     model_vocab_size: Option<u64>,
+    model_segments: Option<u64>,
 }
 
 impl Encoder {
@@ -76,19 +80,36 @@ impl Encoder {
     /// # Errors
     /// A missing or malformed file, a chat rendering without a template, a `max_length` without room for text.
     pub fn load(dir: &Path, settings: EncodeSettings) -> Result<Self, TextError> {
-        let Opened { tokenizer, side, rebuilt, template, model_vocab_size } = open_tokenizer(dir)?;
+        let Opened { tokenizer, side, rebuilt, template, model_vocab_size, model_segments } = open_tokenizer(dir)?;
         let count = |pair| tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(pair));
         let encoder = Self {
             special_counts: [count(false), count(true)],
             template,
             model_vocab_size,
+            model_segments,
             dir: dir.into(),
             settings,
             tokenizer,
             side,
             rebuilt,
         };
-        encoder.check_settings().map(|()| encoder)
+        encoder.check_settings()?;
+        encoder.check_segments()?;
+        Ok(encoder)
+    }
+
+    /// A segment that the model has no vector for is an error, as it is in transformers: with zeros instead, the judge
+    /// would work here and nowhere else.
+    fn check_segments(&self) -> Result<(), TextError> {
+        let Some(segments) = self.model_segments.filter(|_| self.rebuilt.type_ids) else {
+            return Ok(());
+        };
+        let pair = self.settings.render == Rendering::Pair;
+        let largest = if pair { self.encode_pair("a", "a")?.type_ids.into_iter().max() } else { Some(0) };
+        match largest.filter(|largest| u64::from(*largest) >= segments) {
+            None => Ok(()),
+            Some(largest) => Err(TextError::Segments { dir: self.dir.clone(), segments, largest }),
+        }
     }
 
     fn check_settings(&self) -> Result<(), TextError> {
@@ -296,19 +317,39 @@ pub(super) struct Opened {
     pub(super) rebuilt: Rebuilt,
     pub(super) template: Option<ChatTemplate>,
     model_vocab_size: Option<u64>,
+    model_segments: Option<u64>,
 }
 
 /// Reads the tokenizer of a model directory and makes of it the one that transformers would use.
 pub(super) fn open_tokenizer(dir: &Path) -> Result<Opened, TextError> {
     let path = dir.join("tokenizer.json");
-    let bytes = read_if_exists(&path)?.ok_or_else(|| TextError::MissingTokenizer { dir: dir.into() })?;
-    let mut tokenizer = Tokenizer::from_bytes(bytes)
-        .map_err(|error| malformed(&path, "a tokenizer of the Hugging Face kind", &error))?;
     let config = TokenizerConfig::read(dir)?;
+    let (mut tokenizer, is_whole) = match read_if_exists(&path)? {
+        Some(bytes) => {
+            let parsed = Tokenizer::from_bytes(bytes);
+            (parsed.map_err(|error| malformed(&path, "a tokenizer of the Hugging Face kind", &error))?, true)
+        }
+        None => (from_vocabulary(dir, &config)?, false),
+    };
     let side = truncation_side(&config, &tokenizer);
-    let rebuilt = rebuild(&path, &mut tokenizer, &config)?;
+    let mut rebuilt = rebuild(&path, &mut tokenizer, &config)?;
+    if !is_whole {
+        rebuilt.notes.clear(); // There was no tokenizer.json for the class to replace.
+    }
     let template = chat_template(dir, &config, &rebuilt)?;
-    Ok(Opened { tokenizer, side, rebuilt, template, model_vocab_size: config.model_vocab_size })
+    let TokenizerConfig { model_vocab_size, model_segments, .. } = config;
+    Ok(Opened { tokenizer, side, rebuilt, template, model_vocab_size, model_segments })
+}
+
+/// The tokenizer of an old BERT or DistilBERT, which has its words alone: the class gives all the rest.
+fn from_vocabulary(dir: &Path, config: &TokenizerConfig) -> Result<Tokenizer, TextError> {
+    let path = dir.join("vocab.txt");
+    let missing = || TextError::MissingTokenizer { dir: dir.into() };
+    let name = path.to_str().filter(|_| path.exists()).ok_or_else(missing)?;
+    let words = WordPiece::from_file(name).build().map_err(|error| malformed(&path, "a word a line", &error))?;
+    let tokenizer = Tokenizer::new(words);
+    let class = TokenizerClass::choose(config, &tokenizer);
+    if matches!(class, TokenizerClass::Bert | TokenizerClass::DistilBert) { Ok(tokenizer) } else { Err(missing()) }
 }
 
 /// Drops tokens from the start as far as they are the prompt's, and only then from the end.

@@ -23,8 +23,12 @@ struct Sums {
 }
 
 impl Trainer {
-    /// Does the next step and returns its metrics (all but the seconds).
+    /// Does the next step and returns its metrics (all but the seconds). It runs on a thread of the pool, whoever calls.
     pub(super) fn step(&mut self) -> Result<StepMetrics, TrainError> {
+        kernels::parallel::inside(|| self.step_inside())
+    }
+
+    fn step_inside(&mut self) -> Result<StepMetrics, TrainError> {
         let (visits, epoch) = self.next_visits();
         self.gradients.start();
         let mut sums = Sums::default();
