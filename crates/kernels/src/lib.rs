@@ -16,6 +16,7 @@ mod simd;
 pub mod activation;
 pub mod attention;
 pub mod bf16;
+pub mod dots;
 pub mod embed;
 pub mod gemm;
 pub mod limit;

@@ -11,6 +11,7 @@ use crate::nn::{Batch, Mode, Packed, Precision, Sequence, Tape, Var, Weights};
 use crate::text::{EncodeSettings, Encoded, Encoder, Rendering, TextError, Truncation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::borrow::Borrow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,6 +67,8 @@ pub enum JudgeError {
     NotFinite {
         /// The score.
         score: f32,
+        /// Place of its text among those that were scored, from 0.
+        text: usize,
     },
 }
 
@@ -391,8 +394,8 @@ pub fn check_length(path: &Path, encode: &EncodeSettings, config: &Config) -> Re
 /// [`JudgeError::Vocabulary`] and [`JudgeError::NotFinite`].
 pub fn score_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspace) -> Result<Vec<f32>, JudgeError> {
     let scores = outputs(model, encoded, workspace, Model::build)?;
-    match scores.iter().find(|s| !s.is_finite()) {
-        Some(score) => Err(JudgeError::NotFinite { score: *score }),
+    match scores.iter().position(|s| !s.is_finite()) {
+        Some(at) => Err(JudgeError::NotFinite { score: scores[at], text: at / model.config.labels }),
         None => Ok(scores),
     }
 }
@@ -401,28 +404,34 @@ pub fn score_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspa
 ///
 /// # Errors
 /// [`JudgeError::Vocabulary`].
-pub fn features_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspace) -> Result<Vec<f32>, JudgeError> {
+pub fn features_encoded<E: Borrow<Encoded>>(
+    model: &Model,
+    encoded: &[E],
+    workspace: &mut Workspace,
+) -> Result<Vec<f32>, JudgeError> {
     outputs(model, encoded, workspace, Model::features)
 }
 
 /// Packs sequences of similar length together and runs what `build` pushes; one row of its output a text, in the order
 /// given.
-fn outputs(
+fn outputs<E: Borrow<Encoded>>(
     model: &Model,
-    encoded: &[Encoded],
+    encoded: &[E],
     workspace: &mut Workspace,
     build: fn(&Model, &mut Tape, &Batch) -> Var,
 ) -> Result<Vec<f32>, JudgeError> {
     let mut order: Vec<usize> = (0..encoded.len()).collect();
-    order.sort_by_key(|i| encoded[*i].ids.len());
+    order.sort_by_key(|i| encoded[*i].borrow().ids.len());
     let mut rows = Vec::new();
     let mut rest = order.as_slice();
     while !rest.is_empty() {
         let batch = &mut workspace.batch;
         batch.clear();
         let mut taken = 0;
-        while taken < rest.len() && (taken == 0 || batch.tokens() + encoded[rest[taken]].ids.len() <= SCORING_TOKENS) {
-            push(model, &encoded[rest[taken]], batch)?;
+        while taken < rest.len()
+            && (taken == 0 || batch.tokens() + encoded[rest[taken]].borrow().ids.len() <= SCORING_TOKENS)
+        {
+            push(model, encoded[rest[taken]].borrow(), batch)?;
             taken += 1;
         }
         let output = workspace.run(model, Mode::Score, build);
