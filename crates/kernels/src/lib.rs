@@ -18,6 +18,7 @@ pub mod attention;
 pub mod bf16;
 #[cfg(test)]
 mod dispatch_rule;
+pub mod dots;
 pub mod embed;
 pub mod gemm;
 pub mod limit;

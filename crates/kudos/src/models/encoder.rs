@@ -8,7 +8,8 @@ use crate::nn::weights::WeightError;
 use crate::nn::{
     Activation, Batch, Initial, LinearSpec, NormSpec, Packed, Parameters, Place, Precision, Span, State, Tape, Var,
 };
-use kernels::gemm::{Int8Weight, PackedWeight};
+use kernels::activation;
+use kernels::gemm::{self, Int8Weight, PackedWeight};
 use std::collections::HashMap;
 
 /// Checkpoint names of one family. A layer's names follow its prefix.
@@ -211,6 +212,17 @@ impl Model {
         let mixed = tape.attention_first(q, kv, self.config.heads);
         let state = self.finish_layer(tape, last, mixed, first);
         tape.linear(state.full, self.wiring.head_dense, Some(self.wiring.head_activation))
+    }
+
+    /// The logits `[texts, labels]` of features `[texts, hidden]`: what [`Self::build`] does after [`Self::features`], to
+    /// the bit.
+    pub fn logits(&self, features: &[f32]) -> Vec<f32> {
+        let LinearSpec { weight, bias, inputs, outputs } = self.wiring.head_out;
+        let rows = features.len() / inputs;
+        let mut logits = vec![0.0; rows * outputs];
+        gemm::linear(&mut logits, features, &self.parameters.values[weight.range()], rows, inputs, outputs);
+        activation::add_bias(&mut logits, &mut [], &self.parameters.values[bias.range()], None);
+        logits
     }
 
     /// Pushes the encoder: packed batch → states of all tokens, `[tokens, hidden]`.

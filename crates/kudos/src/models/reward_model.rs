@@ -12,6 +12,7 @@ use crate::text::{EncodeSettings, Encoded, Encoder, Rendering, TextError, Trunca
 use kernels::parallel::inside;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::borrow::Borrow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -91,6 +92,8 @@ pub enum JudgeError {
     NotFinite {
         /// The score.
         score: f32,
+        /// Place of its text among those that were scored, from 0.
+        text: usize,
     },
 }
 
@@ -416,8 +419,8 @@ pub fn check_length(path: &Path, encode: &EncodeSettings, config: &Config) -> Re
 /// As [`push`], and [`JudgeError::NotFinite`].
 pub fn score_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspace) -> Result<Vec<f32>, JudgeError> {
     let scores = outputs(model, encoded, workspace, Model::build)?;
-    match scores.iter().find(|s| !s.is_finite()) {
-        Some(score) => Err(JudgeError::NotFinite { score: *score }),
+    match scores.iter().position(|s| !s.is_finite()) {
+        Some(at) => Err(JudgeError::NotFinite { score: scores[at], text: at / model.config.labels }),
         None => Ok(scores),
     }
 }
@@ -426,7 +429,11 @@ pub fn score_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspa
 ///
 /// # Errors
 /// As [`push`].
-pub fn features_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspace) -> Result<Vec<f32>, JudgeError> {
+pub fn features_encoded<E: Borrow<Encoded> + Sync>(
+    model: &Model,
+    encoded: &[E],
+    workspace: &mut Workspace,
+) -> Result<Vec<f32>, JudgeError> {
     outputs(model, encoded, workspace, Model::features)
 }
 
@@ -435,31 +442,33 @@ type Build = fn(&Model, &mut Tape, &Batch) -> Var;
 
 /// Packs sequences of similar length together and runs what `build` pushes; one row of its output a text, in the order
 /// given. All of it runs on a thread of the pool: from any other, each parallel loop would wake and await one.
-fn outputs(
+fn outputs<E: Borrow<Encoded> + Sync>(
     model: &Model,
-    encoded: &[Encoded],
+    encoded: &[E],
     workspace: &mut Workspace,
     build: Build,
 ) -> Result<Vec<f32>, JudgeError> {
     inside(|| outputs_inside(model, encoded, workspace, build))
 }
 
-fn outputs_inside(
+fn outputs_inside<E: Borrow<Encoded>>(
     model: &Model,
-    encoded: &[Encoded],
+    encoded: &[E],
     workspace: &mut Workspace,
     build: Build,
 ) -> Result<Vec<f32>, JudgeError> {
     let mut order: Vec<usize> = (0..encoded.len()).collect();
-    order.sort_by_key(|i| encoded[*i].ids.len());
+    order.sort_by_key(|i| encoded[*i].borrow().ids.len());
     let mut rows = Vec::new();
     let mut rest = order.as_slice();
     while !rest.is_empty() {
         let batch = &mut workspace.batch;
         batch.clear();
         let mut taken = 0;
-        while taken < rest.len() && (taken == 0 || batch.tokens() + encoded[rest[taken]].ids.len() <= SCORING_TOKENS) {
-            push(model, &encoded[rest[taken]], batch)?;
+        while taken < rest.len()
+            && (taken == 0 || batch.tokens() + encoded[rest[taken]].borrow().ids.len() <= SCORING_TOKENS)
+        {
+            push(model, encoded[rest[taken]].borrow(), batch)?;
             taken += 1;
         }
         let output = workspace.run(model, Mode::Score, build);

@@ -349,6 +349,14 @@ fn no_safetensors(dir: &Path) -> WeightError {
 }
 
 fn shard_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, WeightError> {
+    Ok(shard_names(index)?.iter().map(|name| dir.join(name)).collect())
+}
+
+/// Names of the files that an index of shards lists, each once.
+///
+/// # Errors
+/// [`WeightError::Io`]; [`WeightError::Header`] for an index of another form, or a name that leaves the directory.
+pub fn shard_names(index: &Path) -> Result<Vec<String>, WeightError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
@@ -362,7 +370,7 @@ fn shard_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, WeightError> {
     if let Some(name) = names.iter().find(|n| n.contains(['/', '\\']) || n.contains("..")) {
         return Err(bad(format!("shard name `{name}` leaves the directory")));
     }
-    Ok(names.iter().map(|name| dir.join(name)).collect())
+    Ok(names)
 }
 
 /// Tensors and metadata of one file's header, every range checked.

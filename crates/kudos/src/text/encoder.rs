@@ -4,6 +4,7 @@
 //! tokens, as the engine of transformers does; doing the steps apart is what lets `keep_response` exist
 //! and lets a caller know how many tokens were lost. Nothing is ever padded.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -302,6 +303,73 @@ impl Encoder {
         let read = |name| Ok(read_if_exists(&self.dir.join(name))?.map(|bytes| TokenizerFile { name, bytes }));
         TOKENIZER_FILES.into_iter().filter_map(|name| read(name).transpose()).collect()
     }
+
+    /// The tokenizer's files for a new judge: as [`Self::files`], but for `model_max_length` in `tokenizer_config.json`, which
+    /// is the token limit. `AutoTokenizer(judge)(prompt, response, truncation=True)` then cuts where Kudos does.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn judge_files(&self) -> Result<Vec<TokenizerFile>, TextError> {
+        let mut files = self.files()?;
+        if !files.iter().any(|file| file.name == TOKENIZER_CONFIG) {
+            files.push(TokenizerFile { name: TOKENIZER_CONFIG, bytes: Vec::new() });
+        }
+        for file in files.iter_mut().filter(|file| file.name == TOKENIZER_CONFIG) {
+            let path = self.dir.join(file.name);
+            file.bytes = with_max_length(&file.bytes, self.settings.max_length)
+                .map_err(|reason| malformed(&path, "a JSON object", &reason))?;
+        }
+        Ok(files)
+    }
+}
+
+/// `tokenizer_config.json`: what others read the token limit from.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// A `tokenizer_config.json` with this `model_max_length`; every other byte stays as it is. An empty file gets a whole one.
+///
+/// # Errors
+/// For bytes that are no JSON object, the reason.
+pub fn with_max_length(bytes: &[u8], max_length: usize) -> Result<Vec<u8>, String> {
+    const NAME: &str = "model_max_length";
+    if bytes.is_empty() {
+        return Ok(format!("{{\n  \"{NAME}\": {max_length}\n}}\n").into_bytes());
+    }
+    let (found, start, is_empty) = value_of(bytes, NAME).map_err(|error| error.to_string())?;
+    let (range, text) = match found {
+        Some(range) => (range, max_length.to_string()),
+        None if is_empty => (start..start, format!("\"{NAME}\": {max_length}")),
+        None => (start..start, format!("\n  \"{NAME}\": {max_length},")),
+    };
+    Ok([&bytes[..range.start], text.as_bytes(), &bytes[range.end..]].concat())
+}
+
+/// Where the value of a key stands in a JSON object (the last of that name, as readers take it), where the object's first
+/// key would begin, and whether it has none.
+fn value_of(bytes: &[u8], name: &str) -> Result<(Option<Range<usize>>, usize, bool), serde_json::Error> {
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(bytes)?; // Now every step below finds what it expects.
+    let from = |at: usize, wanted: u8| at + bytes[at..].iter().position(|byte| *byte == wanted).unwrap_or(0) + 1;
+    let first = from(0, b'{');
+    let (mut at, mut found, mut keys) = (first, None, 0);
+    loop {
+        let mut key = serde_json::Deserializer::from_slice(&bytes[at..]).into_iter::<String>();
+        let Some(Ok(text)) = key.next() else { return Ok((found, first, keys == 0)) };
+        let start = from(at + key.byte_offset(), b':');
+        let start = start + bytes[start..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let mut value = serde_json::Deserializer::from_slice(&bytes[start..]).into_iter::<serde::de::IgnoredAny>();
+        value.next().transpose()?;
+        let end = start + value.byte_offset();
+        if text == name {
+            found = Some(start..end);
+        }
+        keys += 1;
+        let Some(comma) = bytes[end..].iter().position(|byte| matches!(byte, b',' | b'}')) else { break };
+        at = end + comma + 1;
+        if bytes[end + comma] == b'}' {
+            break;
+        }
+    }
+    Ok((found, first, keys == 0))
 }
 
 impl std::fmt::Debug for Encoder {
