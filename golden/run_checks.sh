@@ -10,8 +10,8 @@ judge=$1 kudos=$2
 shift 2
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 wanted=$here/requirements-check.txt
-cmp -s "$wanted" "$venv/installed.txt" || {
+cmp -s "$wanted" "$venv/${wanted##*/}" || {
     "$venv/bin/python" -m pip install --quiet ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -r "$wanted"
-    cp "$wanted" "$venv/installed.txt"
+    cp "$wanted" "$venv/"
 }
 exec "$venv/bin/python" "$here/check_transformers.py" "$judge" --kudos "$kudos" "$@"

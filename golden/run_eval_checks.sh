@@ -7,8 +7,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 venv=${VENV:-$here/.venv-eval}
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 wanted=$here/requirements-eval.txt
-cmp -s "$wanted" "$venv/installed.txt" || {
+cmp -s "$wanted" "$venv/${wanted##*/}" || {
     "$venv/bin/python" -m pip install --quiet -r "$wanted"
-    cp "$wanted" "$venv/installed.txt"
+    cp "$wanted" "$venv/"
 }
 exec "$venv/bin/python" "$here/check_eval.py" "$@"

@@ -111,6 +111,9 @@ fn run() -> anyhow::Result<()> {
     let arguments = defaults::with_settings_file(&command, typed)?;
     let matches = command.get_matches_from(arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Err(error) = kernels::check_isa() {
+        Cli::command().error(clap::error::ErrorKind::InvalidValue, error).exit();
+    }
     if cli.print_settings {
         out!("{}", defaults::describe(&matches));
         return Ok(());

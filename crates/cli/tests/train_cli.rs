@@ -523,14 +523,23 @@ fn every_precision_scores_and_the_one_used_is_printed() {
     let full = score(&["--judge", "judge", "--precision", "f32"]);
     let small = score(&["--judge", "small"]);
     assert!((full - small).abs() < 0.05 * (1.0 + full.abs()), "{full} and {small}");
-    if kernels::bf16::has_low_precision() {
+    let here = kernels::has_bf16_products() && kernels::has_int8_products();
+    let own = std::env::var("KUDOS_ISA").unwrap_or_default();
+    for isa in [here.then_some(own.as_str()), Some("emulated")].into_iter().flatten() {
+        let run = |args: &[&str]| {
+            let output = kudos(dir.path()).env("KUDOS_ISA", isa).args(args).output().unwrap();
+            let message = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{isa}: {message}");
+            (String::from_utf8(output.stdout).unwrap(), message)
+        };
         for precision in ["bf16", "int8"] {
-            let found = score(&["--judge", "judge", "--precision", precision]);
-            assert!((full - found).abs() < 0.05 * (1.0 + full.abs()), "{precision}: {full} and {found}");
+            let asked = ["score", "--judge", "judge", "--precision", precision];
+            let found: f32 = run(&[&asked[..], &texts].concat()).0.trim().parse().unwrap();
+            assert!((full - found).abs() < 0.05 * (1.0 + full.abs()), "{isa}, {precision}: {full} and {found}");
         }
-        let output = run(dir.path(), &["score", &pairs(), "--judge", "small", "-o", "out.jsonl"]);
-        let message = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && message.contains("scoring in int8"), "{message}");
+        let out = format!("out-{isa}.jsonl");
+        let (_, message) = run(&["score", &pairs(), "--judge", "small", "-o", &out]);
+        assert!(message.contains("scoring in int8"), "{isa}: {message}");
     }
     let base = golden().display().to_string();
     let message = error(dir.path(), &train_args(&pairs(), &base, "other", &["--precision", "int8"]));
@@ -539,6 +548,20 @@ fn every_precision_scores_and_the_one_used_is_printed() {
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && message.contains("stored in 8 bits"), "{message}");
     assert!(dir.path().join("other/model.safetensors").exists(), "a trained judge is stored in full");
+}
+
+/// Misspelt, it would test the wrong code in silence.
+#[test]
+fn c10_an_unknown_instruction_set_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for isa in ["AVX2", "sse"] {
+        let output = kudos(dir.path()).env("KUDOS_ISA", isa).args(["check", &pairs()]).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(isa) && message.contains("avx512, avx2, baseline, emulated"), "{message}");
+        assert!(!message.contains("panicked"), "{message}");
+    }
+    assert!(kudos(dir.path()).env("KUDOS_ISA", "").args(["check", &pairs()]).status().unwrap().success());
 }
 
 /// The same run on a processor without AVX-512: f32, and told so.

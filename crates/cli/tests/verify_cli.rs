@@ -89,11 +89,29 @@ fn a_sound_judge_passes_and_training_says_so() {
     assert_eq!(json["failed"], 0);
     assert_eq!(json["checks"].as_array().unwrap().len(), lines.lines().count());
     let named = |name: &str| json["checks"].as_array().unwrap().iter().find(|c| c["name"] == name).unwrap().clone();
-    let low = if kernels::bf16::has_low_precision() { "ok" } else { "skipped" };
+    let low = if kernels::has_bf16_products() && kernels::has_int8_products() { "ok" } else { "skipped" };
     assert_eq!(
         (named("precision bf16")["verdict"].as_str(), named("precision int8")["verdict"].as_str()),
         (Some(low), Some(low))
     );
+}
+
+/// bf16 and int8 on any processor.
+fn emulated(dir: &Path, args: &[&str]) -> Output {
+    Command::new(cargo_bin("kudos")).current_dir(dir).env("KUDOS_ISA", "emulated").args(args).output().unwrap()
+}
+
+#[test]
+fn t1_emulated_products_pass_the_self_test_in_every_precision() {
+    let dir = tempfile::tempdir().unwrap();
+    judge(dir.path());
+    assert!(run(dir.path(), &["quantize", "--judge", "judge", "-o", "small"]).status.success());
+    for judge in ["judge", "small"] {
+        let output = emulated(dir.path(), &["verify", "--judge", judge]);
+        let lines = text(&output.stdout);
+        assert!(output.status.success(), "{judge}: {lines}{}", text(&output.stderr));
+        assert!(!lines.contains("skipped"), "{judge}: {lines}");
+    }
 }
 
 #[test]

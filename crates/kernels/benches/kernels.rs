@@ -6,13 +6,13 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::activation::{self, Activation};
 use kernels::attention::{self, Layout, Saved, bf16, first};
-use kernels::bf16::{Bf16, Element, has_low_precision};
+use kernels::bf16::{Bf16, Element};
 use kernels::gemm::{
     InputGradient, Int8Weight, Linear, NarrowWeight, PackedWeight, QuantizedRows, Scratch, Store, WeightGradient,
     Width, linear, linear_input_gradient, linear_weight_gradient, quantize_rows,
 };
 use kernels::limit::{Arithmetic, peak};
-use kernels::norm::{Into, LayerNorm, NormOutputs, NormSaved, layer_norm, layer_norm_backward};
+use kernels::norm::{GradientOf, LayerNorm, NormOutputs, NormSaved, layer_norm, layer_norm_backward};
 use kernels::optimizer::{AdamW, Tensor, adamw};
 use std::hint::black_box;
 
@@ -81,7 +81,7 @@ fn products_narrow(c: &mut Criterion) {
 }
 
 fn products_low_precision(c: &mut Criterion) {
-    if !has_low_precision() {
+    if !(kernels::has_bf16_products() && kernels::has_int8_products()) {
         println!("skipped: this processor has no AVX-512 BF16 and VNNI");
         return;
     }
@@ -123,7 +123,7 @@ fn attentions(c: &mut Criterion) {
     let mut group = c.benchmark_group("attention");
     for (sequences, length) in [(8, 512), (32, 128)] {
         let offsets: Vec<usize> = (0..=sequences).map(|i| i * length).collect();
-        let layout = Layout { offsets: &offsets, heads: 12, head_dim: 64 };
+        let layout = Layout::new(&offsets, 12, 64);
         let (tokens, width) = (sequences * length, 768);
         let (qkv, d_out) = (floats(tokens * 3 * width), floats(tokens * width));
         let (mut out, mut sums, mut d_qkv) = (d_out.clone(), vec![0.0; 12 * tokens], qkv.clone());
@@ -138,7 +138,7 @@ fn attentions(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("f32 backward", &shape), |b| {
             b.iter(|| attention::bidirectional_backward(&mut d_qkv, &d_out, saved, layout));
         });
-        if !has_low_precision() {
+        if !kernels::has_bf16_products() {
             continue;
         }
         let (qkv_words, d_words) = (halves(tokens * 3 * width), halves(tokens * width));
@@ -181,8 +181,8 @@ fn passes(c: &mut Criterion) {
     let saved = NormSaved { sum: &sum, stats: &stats, gamma: &gamma };
     group.bench_function("layer norm backward", |b| {
         b.iter(|| {
-            let d_x = Into { gradient: dx.as_mut_slice(), add: false };
-            layer_norm_backward(d_x, Into { gradient: &mut d_residual, add: false }, &x, saved);
+            let d_x = GradientOf { gradient: dx.as_mut_slice(), add: false };
+            layer_norm_backward(d_x, GradientOf { gradient: &mut d_residual, add: false }, &x, saved);
         });
     });
     group.throughput(Throughput::Bytes(12 * n as u64));

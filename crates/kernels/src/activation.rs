@@ -25,6 +25,7 @@ pub enum Activation {
 /// `z[i, j] += bias[j]` for `z: [rows, bias.len()]`, then `y = act(z)`; with an empty y, z itself is activated.
 pub fn add_bias(z: &mut [f32], y: &mut [f32], bias: &[f32], act: Option<Activation>) {
     assert!(y.is_empty() || y.len() == z.len());
+    assert!(z.len().is_multiple_of(bias.len()), "rows of {} values, found {}", bias.len(), z.len());
     let (width, y_len, y) = (bias.len(), y.len(), Shared::new(y));
     for_row_blocks(z, width, |row, z| {
         bias_rows(z, bias);
@@ -69,7 +70,7 @@ pub fn activate(act: Activation, values: &mut [f32], width: usize) {
 
 /// `y = act(gate) · up` for rows `[gate, up]` of twice the width (Shazeer 2020, GLU variants): `y: [rows, width]`.
 pub fn gated(y: &mut [f32], gate_up: &[f32], width: usize, act: Activation) {
-    assert_eq!(gate_up.len(), 2 * y.len());
+    assert!(gate_up.len() == 2 * y.len() && y.len().is_multiple_of(width));
     for_row_blocks(y, width, |first, y| {
         for (y, gate_up) in y.chunks_exact_mut(width).zip(gate_up[2 * first * width..].chunks_exact(2 * width)) {
             let (gate, up) = gate_up.split_at(width);
@@ -111,9 +112,9 @@ pub fn backward<T: Element>(act: Activation, gradient: &mut [T], z: &[T]) {
     gradient.par_chunks_mut(chunk).zip(z.par_chunks(chunk)).for_each(|(gradient, z)| match act {
         Activation::Relu => relu_backward(gradient, z),
         Activation::Gelu => gelu_backward(gradient, z),
-        Activation::GeluTanh => scale_by(gradient, z, gelu_tanh_slope),
-        Activation::Tanh => scale_by(gradient, z, |z| 1.0 - z.tanh() * z.tanh()),
-        Activation::Silu => scale_by(gradient, z, silu_slope),
+        Activation::GeluTanh => gelu_tanh_backward(gradient, z),
+        Activation::Tanh => tanh_backward(gradient, z),
+        Activation::Silu => silu_backward(gradient, z),
     });
 }
 
@@ -128,7 +129,8 @@ pub fn bias_backward(bias_gradient: &mut [f32], store: Store, dz: &[f32]) {
 dispatch! {
     fn relu(values: &mut [f32]) {
         for v in values {
-            *v = v.max(0.0);
+            // Not `max`, which hides a NaN.
+            *v = if *v < 0.0 { 0.0 } else { *v };
         }
     }
 }
@@ -163,20 +165,42 @@ dispatch! {
 
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 
-fn silu_slope(z: f32) -> f32 {
-    let sigmoid = 1.0 / (1.0 + exp(-z));
-    sigmoid * (1.0 + z * (1.0 - sigmoid))
-}
-
-fn gelu_tanh_slope(z: f32) -> f32 {
-    let tanh = (SQRT_2_OVER_PI * (z + 0.044_715 * z * z * z)).tanh();
-    let inner = SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * z * z);
-    0.5 * (1.0 + tanh) + 0.5 * z * (1.0 - tanh * tanh) * inner
-}
-
+/// Multiplies each gradient by the slope at its z. Inlined into what `dispatch!` compiles: a fused multiply-add in a
+/// slope would else be a call.
+#[inline(always)]
 fn scale_by<T: Element>(gradient: &mut [T], z: &[T], slope: impl Fn(f32) -> f32) {
     for (gradient, z) in gradient.iter_mut().zip(z) {
         *gradient = T::narrow(gradient.widen() * slope(z.widen()));
+    }
+}
+
+dispatch! {
+    fn silu_backward[T: Element](gradient: &mut [T], z: &[T]) {
+        scale_by(gradient, z, |z| {
+            let sigmoid = 1.0 / (1.0 + exp(-z));
+            sigmoid * (1.0 + z * (1.0 - sigmoid))
+        });
+    }
+}
+
+dispatch! {
+    /// With σ(2u) for 0.5·(1 + tanh u), as on the way forward: 1 − tanh² u is 4·σ(2u)·σ(−2u).
+    fn gelu_tanh_backward[T: Element](gradient: &mut [T], z: &[T]) {
+        scale_by(gradient, z, |z| {
+            let sigmoid = 1.0 / (1.0 + exp(-2.0 * SQRT_2_OVER_PI * (z + 0.044_715 * z * z * z)));
+            let inner = SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * z * z);
+            sigmoid * (1.0 + 2.0 * z * (1.0 - sigmoid) * inner)
+        });
+    }
+}
+
+dispatch! {
+    /// 1 − tanh² z by the exponential of −2·|z|, which neither overflows nor cancels.
+    fn tanh_backward[T: Element](gradient: &mut [T], z: &[T]) {
+        scale_by(gradient, z, |z| {
+            let small = exp(-2.0 * z.abs());
+            4.0 * small / ((1.0 + small) * (1.0 + small))
+        });
     }
 }
 
@@ -231,6 +255,42 @@ mod tests {
             apply(act, &mut y);
             backward(act, &mut dz, &[1e4, -1e4]);
             assert!(y.iter().chain(&dz).all(|v| v.is_finite()), "{act:?} at ±1e4: {y:?} {dz:?}");
+        }
+    }
+
+    #[test]
+    fn a_nan_stays_one() {
+        for act in ALL {
+            let (mut y, mut dz) = ([f32::NAN], [1.0f32]);
+            apply(act, &mut y);
+            assert!(y[0].is_nan(), "{act:?}");
+            backward(act, &mut dz, &[f32::NAN]);
+            assert!(dz[0].is_nan() || act == Activation::Relu, "{act:?}");
+        }
+    }
+
+    /// Each slope beside its definition in f64, over all z that occur.
+    #[test]
+    fn slopes_are_their_definitions() {
+        let sigmoid = |z: f64| 1.0 / (1.0 + (-z).exp());
+        let tanh_slope = |z: f64| 1.0 / z.cosh().powi(2);
+        let definition = |act: Activation, z: f64| match act {
+            Activation::Silu => sigmoid(z) * (1.0 + z * (1.0 - sigmoid(z))),
+            Activation::Tanh => tanh_slope(z),
+            _ => {
+                let c = f64::from(SQRT_2_OVER_PI);
+                let u = c * (z + 0.044_715 * z.powi(3));
+                0.5 * (1.0 + u.tanh()) + 0.5 * z * tanh_slope(u) * c * (1.0 + 3.0 * 0.044_715 * z * z)
+            }
+        };
+        let z: Vec<f32> = (-1200..=1200).map(|i| i as f32 / 100.0).collect();
+        for act in [Activation::Silu, Activation::GeluTanh, Activation::Tanh] {
+            let mut slopes = vec![1.0f32; z.len()];
+            backward(act, &mut slopes, &z);
+            for (slope, z) in slopes.iter().zip(&z) {
+                let expected = definition(act, f64::from(*z));
+                assert!((f64::from(*slope) - expected).abs() < 2e-6, "{act:?} at {z}: {slope} for {expected}");
+            }
         }
     }
 }

@@ -47,21 +47,6 @@ impl Element for Bf16 {
     }
 }
 
-/// Whether this processor multiplies bf16 pairs (`vdpbf16ps`) and int8 quads (`vpdpbusd`), and `KUDOS_ISA` does not
-/// forbid it. The bf16 and int8 kernels need it; without it everything runs in f32.
-pub fn has_low_precision() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        crate::isa() == crate::Isa::Avx512
-            && is_x86_feature_detected!("avx512bf16")
-            && is_x86_feature_detected!("avx512vnni")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

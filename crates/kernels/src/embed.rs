@@ -1,6 +1,6 @@
 //! Embedding tables: rows added up per token, and gradients scattered back.
 
-use crate::parallel::{ROWS, Shared, for_each};
+use crate::parallel::{ROWS, Shared, area, for_each};
 use rayon::prelude::*;
 
 /// One table and the row each token takes from it.
@@ -17,6 +17,8 @@ pub struct Lookup<'a> {
 /// # Panics
 /// When a row lies outside its table.
 pub fn embed(out: &mut [f32], width: usize, lookups: &[Lookup]) {
+    let fits = |lookup: &Lookup| area(lookup.rows.len(), width) == out.len();
+    assert!(lookups.iter().all(fits), "each table gives each of {} tokens a row", out.len() / width);
     out.par_chunks_mut(ROWS * width).enumerate().for_each(|(block, out)| {
         for (i, out) in out.chunks_exact_mut(width).enumerate() {
             out.fill(0.0);
@@ -32,8 +34,12 @@ pub fn embed(out: &mut [f32], width: usize, lookups: &[Lookup]) {
 const COLUMN_BLOCK: usize = 64;
 
 /// `d_table[rows[t]] += d_out[t]`, tokens in order: a task owns a block of columns.
+///
+/// # Panics
+/// When a row lies outside the table.
 pub fn embed_backward(d_table: &mut [f32], rows: &[u32], d_out: &[f32], width: usize) {
-    assert_eq!(d_out.len(), rows.len() * width);
+    assert_eq!(d_out.len(), area(rows.len(), width), "a gradient for each token");
+    assert!(d_table.len().is_multiple_of(width), "rows of {width} values, found {}", d_table.len());
     let shared = Shared::new(d_table);
     for_each(width.div_ceil(COLUMN_BLOCK), |block| {
         let start = block * COLUMN_BLOCK;

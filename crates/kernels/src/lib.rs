@@ -16,6 +16,9 @@ mod simd;
 pub mod activation;
 pub mod attention;
 pub mod bf16;
+#[cfg(test)]
+mod dispatch_rule;
+pub mod dots;
 pub mod embed;
 pub mod gemm;
 pub mod limit;
@@ -26,4 +29,6 @@ pub mod parallel;
 pub mod reduce;
 pub mod rotary;
 
-pub use simd::{Isa, isa};
+pub use simd::{
+    Isa, UnknownIsa, check_isa, description, emulate_missing_products, has_bf16_products, has_int8_products, isa,
+};

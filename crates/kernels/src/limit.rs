@@ -18,7 +18,8 @@ pub fn peak(arithmetic: Arithmetic, threads: usize) -> Option<f64> {
     {
         let ready = match arithmetic {
             Arithmetic::F32 => crate::isa() == crate::Isa::Avx512,
-            Arithmetic::Bf16 | Arithmetic::Int8 => crate::bf16::has_low_precision(),
+            Arithmetic::Bf16 => crate::simd::processor_has_bf16(),
+            Arithmetic::Int8 => crate::simd::processor_has_vnni(),
         };
         ready.then(|| x86::peak(arithmetic, threads))
     }

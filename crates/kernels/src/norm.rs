@@ -48,9 +48,10 @@ unsafe fn part<'a, T>(whole: &'a Shared<T>, len: usize, start: usize, count: usi
 pub fn layer_norm<T: Element>(out: NormOutputs, x: &[T], residual: &[f32], norm: LayerNorm) {
     let width = norm.gamma.len();
     let fits = |len: usize, full: usize| len == 0 || len == full;
-    assert!(out.y.len() == x.len() && fits(residual.len(), x.len()) && fits(out.half.len(), x.len()));
-    assert!(fits(out.sum.len(), x.len()) && fits(out.stats.len() * width, 2 * x.len()));
     let rows = x.len() / width;
+    assert!(x.len() == rows * width && norm.beta.len() == width, "rows, γ and β have one width");
+    assert!(out.y.len() == x.len() && fits(residual.len(), x.len()) && fits(out.half.len(), x.len()));
+    assert!(fits(out.sum.len(), x.len()) && fits(out.stats.len(), 2 * rows));
     let lens = [out.half.len(), out.sum.len(), out.stats.len()];
     let (y, half) = (Shared::new(out.y), Shared::new(out.half));
     let (sum, stats) = (Shared::new(out.sum), Shared::new(out.stats));
@@ -105,8 +106,8 @@ dispatch! {
 pub fn rms_norm(y: &mut [f32], sum: &mut [f32], x: &[f32], residual: &[f32], gamma: &[f32], epsilon: f32) {
     let width = gamma.len();
     let fits = |len: usize| len == 0 || len == x.len();
-    assert!(y.len() == x.len() && fits(sum.len()) && fits(residual.len()));
     let rows = x.len() / width;
+    assert!(x.len() == rows * width && y.len() == x.len() && fits(sum.len()) && fits(residual.len()));
     let (sum_len, y, sum) = (sum.len(), Shared::new(y), Shared::new(sum));
     for_each(rows.div_ceil(ROWS), |block| {
         let range = block * ROWS * width..((block + 1) * ROWS).min(rows) * width;
@@ -147,7 +148,7 @@ pub struct NormSaved<'a> {
 }
 
 /// A gradient that is written, or added to.
-pub struct Into<'a, T> {
+pub struct GradientOf<'a, T> {
     /// `[rows, width]`; may be empty: not wanted.
     pub gradient: &'a mut [T],
     /// Whether to add.
@@ -155,10 +156,15 @@ pub struct Into<'a, T> {
 }
 
 /// The gradient of x + residual from `dy`, into that of x and that of the residual.
-pub fn layer_norm_backward<T: Element>(d_x: Into<T>, d_residual: Into<f32>, dy: &[f32], saved: NormSaved) {
+pub fn layer_norm_backward<T: Element>(d_x: GradientOf<T>, d_residual: GradientOf<f32>, dy: &[f32], saved: NormSaved) {
     let width = saved.gamma.len();
     let rows = dy.len() / width;
-    assert!(d_x.gradient.len() == dy.len() && saved.sum.len() == dy.len() && saved.stats.len() == 2 * rows);
+    assert!(
+        dy.len() == rows * width
+            && d_x.gradient.len() == dy.len()
+            && saved.sum.len() == dy.len()
+            && saved.stats.len() == 2 * rows
+    );
     assert!(d_residual.gradient.is_empty() || d_residual.gradient.len() == dy.len());
     let residual_len = d_residual.gradient.len();
     let adds = [d_x.add, d_residual.add];
@@ -219,6 +225,8 @@ pub fn layer_norm_parameter_gradients(
         d_beta.fill(0.0);
     }
     let width = d_gamma.len();
+    let rows = dy.len() / width.max(1);
+    assert!(d_beta.len() == width && dy.len() == rows * width && sum.len() == dy.len() && stats.len() == 2 * rows);
     let (d_gamma, d_beta) = (Shared::new(d_gamma), Shared::new(d_beta));
     for_each(width.div_ceil(COLUMN_BLOCK), |block| {
         let start = block * COLUMN_BLOCK;
@@ -300,7 +308,7 @@ mod tests {
             prop_assert_eq!(&sum, &x);
             let (mut ds, mut d_residual) = (vec![1.0f32; x.len()], vec![5.0; x.len()]);
             let saved = NormSaved { sum: &sum, stats: &stats, gamma: &gamma };
-            layer_norm_backward(Into { gradient: &mut ds, add: true }, Into { gradient: &mut d_residual, add: false }, &dy, saved);
+            layer_norm_backward(GradientOf { gradient: &mut ds, add: true }, GradientOf { gradient: &mut d_residual, add: false }, &dy, saved);
             for (a, b) in ds.iter().zip(&d_residual) { prop_assert!((a - 1.0 - b).abs() < 1e-5 * (1.0 + b.abs())); }
             let (mut d_gamma, mut d_beta) = (vec![0.0; width], vec![0.0; width]);
             layer_norm_parameter_gradients([&mut d_gamma, &mut d_beta], Store::Add, &dy, &sum, &stats);

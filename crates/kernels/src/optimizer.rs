@@ -1,6 +1,6 @@
 //! AdamW in one pass over a tensor (Loshchilov and Hutter 2019; the update of `torch.optim.AdamW`).
 
-use crate::parallel::{ROWS, Shared, for_each};
+use crate::parallel::{ROWS, area};
 use rayon::prelude::*;
 
 /// What one step of one tensor needs to know.
@@ -36,36 +36,48 @@ pub struct Tensor<'a> {
 
 const CHUNK: usize = 1 << 13;
 
+impl Tensor<'_> {
+    fn check(&self) {
+        let lens = [self.values.len(), self.first.len(), self.second.len(), self.gradient.len()];
+        assert!(lens.iter().all(|len| *len == lens[0]), "the arrays of a tensor have the lengths {lens:?}");
+    }
+}
+
 /// One step over one tensor.
 pub fn adamw(tensor: Tensor, adam: AdamW) {
+    tensor.check();
     let chunks = tensor.values.par_chunks_mut(CHUNK).zip(tensor.first.par_chunks_mut(CHUNK));
     let chunks = chunks.zip(tensor.second.par_chunks_mut(CHUNK).zip(tensor.gradient.par_chunks(CHUNK)));
     chunks.for_each(|((values, first), (second, gradient))| update(values, first, second, gradient, adam));
 }
 
-/// One step over the given distinct rows of a tensor `[.., width]`.
-pub fn adamw_rows(tensor: Tensor, adam: AdamW, width: usize, rows: &[u32]) {
-    let Tensor { values, first, second, gradient } = tensor;
-    let (values, first, second) = (Shared::new(values), Shared::new(first), Shared::new(second));
-    for_each(rows.len().div_ceil(ROWS), |block| {
-        for row in &rows[block * ROWS..rows.len().min((block + 1) * ROWS)] {
-            let start = *row as usize * width;
-            // SAFETY: the rows are distinct, and a task owns its own.
-            let [values, first, second] = unsafe { [&values, &first, &second].map(|all| all.slice(start, width)) };
-            update(values, first, second, &gradient[start..start + width], adam);
+/// One step over a table `[lives.len(), width]` of which most rows never had a gradient. The rows that `lives` names
+/// take it as in [`adamw`]. The others have no gradient and no moments: weight decay alone moves them.
+pub fn adamw_rows(tensor: Tensor, adam: AdamW, width: usize, lives: &[bool]) {
+    tensor.check();
+    assert_eq!(tensor.values.len(), area(lives.len(), width), "{} rows of {width} values", lives.len());
+    let chunk = ROWS * width;
+    let chunks = tensor.values.par_chunks_mut(chunk).zip(tensor.first.par_chunks_mut(chunk));
+    let chunks = chunks.zip(tensor.second.par_chunks_mut(chunk).zip(tensor.gradient.par_chunks(chunk)));
+    chunks.zip(lives.par_chunks(ROWS)).for_each(|(((values, first), (second, gradient)), lives)| {
+        let rows = values.chunks_exact_mut(width).zip(first.chunks_exact_mut(width));
+        let rows = rows.zip(second.chunks_exact_mut(width).zip(gradient.chunks_exact(width)));
+        for (((values, first), (second, gradient)), lives) in rows.zip(lives) {
+            if *lives {
+                update(values, first, second, gradient, adam);
+            } else {
+                decay(values, adam);
+            }
         }
     });
 }
 
-/// What a step does to the rows of `[.., width]` whose gradient and moments are zero: weight decay alone. `lives`
-/// names the others, which stay as they are.
-pub fn decay_rows(values: &mut [f32], adam: AdamW, width: usize, lives: &[bool]) {
-    let keep = 1.0 - adam.learning_rate * adam.weight_decay;
-    values.par_chunks_mut(width).zip(lives).for_each(|(row, lives)| {
-        if !lives {
-            row.iter_mut().for_each(|v| *v *= keep);
-        }
-    });
+/// What [`update`] does to weights without a gradient and moments.
+fn decay(values: &mut [f32], adam: AdamW) {
+    if adam.weight_decay > 0.0 {
+        let keep = 1.0 - adam.learning_rate * adam.weight_decay;
+        values.iter_mut().for_each(|value| *value *= keep);
+    }
 }
 
 dispatch! {

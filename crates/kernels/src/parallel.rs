@@ -22,11 +22,17 @@ pub fn threads() -> usize {
 
 /// Runs `work` with its own pool of `threads` threads: how tests compare thread counts in one process.
 pub fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .expect("a thread pool of a few threads can be built")
-        .install(work)
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.expect("a thread pool of a few threads can be built");
+    #[cfg(test)]
+    let work = {
+        let emulated = crate::simd::EMULATED.get();
+        move || {
+            crate::simd::EMULATED.set(emulated);
+            work()
+        }
+    };
+    pool.install(work)
 }
 
 /// Rows handed to one task at a time: enough work to pay for the hand-over.
@@ -43,6 +49,11 @@ pub(crate) fn for_each(tasks: usize, task: impl Fn(usize) + Sync + Send) {
 /// Runs `task(first_row, block)` over blocks of [`ROWS`] rows of `width` values.
 pub(crate) fn for_row_blocks(data: &mut [f32], width: usize, task: impl Fn(usize, &mut [f32]) + Sync + Send) {
     data.par_chunks_mut(ROWS * width).enumerate().for_each(|(block, rows)| task(block * ROWS, rows));
+}
+
+/// `rows · columns`: a shape that overflows must not pass for a small one.
+pub(crate) fn area(rows: usize, columns: usize) -> usize {
+    rows.checked_mul(columns).unwrap_or_else(|| panic!("{rows}×{columns} values do not fit into memory"))
 }
 
 /// A slice that several tasks write at once, each its own elements.
@@ -79,14 +90,14 @@ impl<'a, T> Shared<'a, T> {
     /// No two tasks may hold overlapping elements at once.
     #[allow(clippy::mut_from_ref)] // Disjointness is the caller's promise, above.
     pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
-        assert!(start + len <= self.len, "{start}+{len} lies outside {} values", self.len);
+        assert!(start <= self.len && len <= self.len - start, "{len} values from {start} lie outside {}", self.len);
         // SAFETY: in bounds by the assertion, disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
     }
 
     /// Pointer to element `start`, for a strided kernel that stays inside the slice.
     pub(crate) fn pointer(&self, start: usize) -> *mut T {
-        assert!(start <= self.len);
+        assert!(start <= self.len, "{start} lies outside {} values", self.len);
         self.data.wrapping_add(start)
     }
 }

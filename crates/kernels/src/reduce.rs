@@ -58,6 +58,7 @@ const COLUMN_BLOCK: usize = 64;
 /// `sums[j] += Σ_i rows[i, j]` for `rows: [n, width]`, rows in order (bias gradients).
 pub fn add_column_sums(sums: &mut [f32], rows: &[f32]) {
     let width = sums.len();
+    assert!(rows.len().is_multiple_of(width), "rows of {width} values, found {}", rows.len());
     let shared = Shared::new(sums);
     for_each(width.div_ceil(COLUMN_BLOCK), |block| {
         let start = block * COLUMN_BLOCK;

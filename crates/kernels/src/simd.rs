@@ -1,6 +1,9 @@
 //! Run-time choice of the instruction set: one body per kernel, compiled three times.
+//!
+//! `KUDOS_ISA` lowers the choice, so that one machine tests the code of others.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The instruction sets a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,17 +16,137 @@ pub enum Isa {
     Avx512,
 }
 
-/// The best instruction set of this processor; `KUDOS_ISA=avx2|baseline` lowers it.
-pub fn isa() -> Isa {
-    static ISA: OnceLock<Isa> = OnceLock::new();
-    *ISA.get_or_init(|| detect().min(wanted()))
+/// What `KUDOS_ISA` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Choice {
+    highest: Isa,
+    /// The bf16 and int8 products are computed by their plain twins.
+    emulated: bool,
 }
 
-fn wanted() -> Isa {
-    match std::env::var("KUDOS_ISA").as_deref() {
-        Ok("baseline") => Isa::Baseline,
-        Ok("avx2") => Isa::Avx2,
-        _ => Isa::Avx512,
+/// The accepted values of `KUDOS_ISA`.
+const CHOICES: [(&str, Choice); 4] = [
+    ("avx512", Choice { highest: Isa::Avx512, emulated: false }),
+    ("avx2", Choice { highest: Isa::Avx2, emulated: false }),
+    ("baseline", Choice { highest: Isa::Baseline, emulated: false }),
+    ("emulated", Choice { highest: Isa::Avx512, emulated: true }),
+];
+
+/// `KUDOS_ISA` holds a value that names no instruction set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownIsa(String);
+
+impl std::fmt::Display for UnknownIsa {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let names = CHOICES.map(|(name, _)| name).join(", ");
+        write!(f, "KUDOS_ISA is `{}`, expected one of {names}; unset it to use all that the processor has", self.0)
+    }
+}
+
+impl std::error::Error for UnknownIsa {}
+
+fn parse(value: &str) -> Result<Choice, UnknownIsa> {
+    let known = |name: &str| CHOICES.iter().find(|(known, _)| *known == name).map(|(_, choice)| *choice);
+    let name = if value.is_empty() { "avx512" } else { value };
+    known(name).ok_or_else(|| UnknownIsa(value.into()))
+}
+
+fn asked() -> Result<Choice, UnknownIsa> {
+    parse(&std::env::var_os("KUDOS_ISA").unwrap_or_default().to_string_lossy())
+}
+
+fn choice() -> Choice {
+    static CHOICE: OnceLock<Choice> = OnceLock::new();
+    *CHOICE.get_or_init(|| asked().unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// Refuses an unknown value of `KUDOS_ISA`. Programs ask this when they start: the first kernel would panic.
+///
+/// # Errors
+/// Names the value and the accepted ones.
+pub fn check_isa() -> Result<(), UnknownIsa> {
+    asked().map(drop)
+}
+
+/// The best instruction set of this processor; `KUDOS_ISA=avx512|avx2|baseline` is the highest that is used.
+///
+/// # Panics
+/// When `KUDOS_ISA` has an unknown value, see [`check_isa`].
+pub fn isa() -> Isa {
+    static ISA: OnceLock<Isa> = OnceLock::new();
+    *ISA.get_or_init(|| detect().min(choice().highest))
+}
+
+/// Whether the bf16 kernels run here: on AVX-512 BF16 (`vdpbf16ps`), or emulated. Without it everything runs in f32.
+pub fn has_bf16_products() -> bool {
+    crate::gemm::tile::Bf16Products::here().is_some()
+}
+
+/// Whether the int8 kernels run here: on AVX-512 VNNI (`vpdpbusd`), or emulated.
+pub fn has_int8_products() -> bool {
+    crate::gemm::tile::Int8Products::here().is_some()
+}
+
+static MISSING_IS_EMULATED: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process emulates the bf16 and int8 products that its processor lacks, as `KUDOS_ISA=emulated`
+/// does with all. Tests use it, so that none has to be skipped. It is slower than f32.
+pub fn emulate_missing_products() {
+    MISSING_IS_EMULATED.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn missing_is_emulated() -> bool {
+    MISSING_IS_EMULATED.load(Ordering::Relaxed)
+}
+
+/// What multiplies in this process, one line each: what a summary of tests says about the instructions they ran on.
+pub fn description() -> String {
+    let products = |instruction: &str, has: bool| match (emulated(), has) {
+        (true, _) => format!("emulated (KUDOS_ISA), not {instruction}"),
+        (false, true) => instruction.to_string(),
+        (false, false) => format!("no {instruction} here: nothing ran on it, its twin was tested"),
+    };
+    let bf16 = products("AVX-512 BF16", processor_has_bf16());
+    let int8 = products("AVX-512 VNNI", processor_has_vnni());
+    format!("instruction set: {:?}\nbf16 products: {bf16}\nint8 products: {int8}", isa())
+}
+
+#[cfg(test)]
+thread_local! {
+    /// This thread's kernels take the twins.
+    pub(crate) static EMULATED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether the twins of the bf16 and int8 products take the place of the instructions.
+pub(crate) fn emulated() -> bool {
+    #[cfg(test)]
+    if EMULATED.get() {
+        return true;
+    }
+    choice().emulated
+}
+
+/// Whether kernels may use `vdpbf16ps`.
+pub(crate) fn processor_has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// Whether kernels may use `vpdpbusd` on registers of 512 bits.
+pub(crate) fn processor_has_vnni() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        isa() == Isa::Avx512 && is_x86_feature_detected!("avx512vnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
     }
 }
 
@@ -72,4 +195,37 @@ macro_rules! dispatch {
             body($($arg),*)
         }
     };
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Runs a test of a bf16 or int8 kernel on the plain twins, then on the instructions where the processor has them.
+    pub(crate) fn on_twins_and_instructions<E>(test: impl Fn() -> Result<(), E>) -> Result<(), E> {
+        EMULATED.set(true);
+        let found = test();
+        EMULATED.set(false);
+        found?;
+        emulate_missing_products();
+        let instructions = !emulated() && (processor_has_bf16() || processor_has_vnni());
+        if instructions { test() } else { Ok(()) }
+    }
+
+    /// As [`on_twins_and_instructions`], for tests that panic.
+    pub(crate) fn on_both(test: impl Fn()) {
+        let Ok(()) = on_twins_and_instructions(|| Ok::<(), std::convert::Infallible>(test()));
+    }
+
+    #[test]
+    fn c10_unknown_instruction_sets_are_refused() {
+        for (name, choice) in CHOICES {
+            assert_eq!(parse(name), Ok(choice));
+        }
+        assert_eq!(parse(""), parse("avx512"));
+        for value in ["AVX2", "sse", " avx2", "avx512f"] {
+            let message = parse(value).unwrap_err().to_string();
+            assert!(message.contains(value) && message.contains("avx512, avx2, baseline, emulated"), "{message}");
+        }
+    }
 }

@@ -56,19 +56,20 @@ fn run(model: &Decoder, tape: &mut Tape, cache: &mut KvCache, prompt: &[u32], wo
     match work {
         Work::Prefill(tokens) => {
             let ids: Vec<u32> = prompt.iter().copied().cycle().take(tokens).collect();
-            batch.push_cached(&ids, 0, 0);
+            batch.push_cached(&ids, 0, 0).expect("one slot");
             let start = Instant::now();
             model.logits(tape, &batch, cache, Wanted::Last);
             1e3 * start.elapsed().as_secs_f64()
         }
         Work::Decode { sequences, tokens } => {
-            batch.push_cached(&prompt[..PROMPT], 0, 0);
+            batch.push_cached(&prompt[..PROMPT], 0, 0).expect("one slot");
             let mut next = vec![best(model.logits(tape, &batch, cache, Wanted::Last)); sequences];
             (1..sequences).for_each(|slot| cache.copy(0, slot, PROMPT));
             let start = Instant::now();
             for step in 0..tokens {
                 batch.clear();
-                next.iter().enumerate().for_each(|(slot, id)| batch.push_cached(&[*id], slot, PROMPT + step));
+                let mut push = |(slot, id): (usize, &u32)| batch.push_cached(&[*id], slot, PROMPT + step);
+                next.iter().enumerate().try_for_each(&mut push).expect("a slot for each");
                 let logits = model.logits(tape, &batch, cache, Wanted::Last);
                 let width = logits.len() / sequences;
                 next.iter_mut().zip(logits.chunks_exact(width)).for_each(|(next, logits)| *next = best(logits));

@@ -37,7 +37,7 @@ fn measure(path: &Path, precision: Precision, text: &str, context: usize) {
     let (mut sum, mut tokens) = (0.0f64, 0);
     for window in ids.chunks(context) {
         let mut batch = Batch::default();
-        batch.push_cached(window, 0, 0);
+        batch.push_cached(window, 0, 0).expect("a window of tokens");
         let logits = model.logits(&mut tape, &batch, &mut cache, Wanted::All);
         let width = logits.len() / window.len();
         for (next, logits) in window[1..].iter().zip(logits.chunks_exact(width)) {

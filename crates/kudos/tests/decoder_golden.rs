@@ -57,7 +57,7 @@ impl Expected {
 fn packed(prompts: &[Vec<u32>]) -> Batch {
     let mut batch = Batch::default();
     for (slot, prompt) in prompts.iter().enumerate() {
-        batch.push_cached(prompt, slot, 0);
+        batch.push_cached(prompt, slot, 0).unwrap();
     }
     batch
 }
@@ -104,7 +104,7 @@ fn sixty_four_greedy_tokens_are_transformers() {
             written.iter_mut().zip(logits.chunks_exact(width)).for_each(|(own, logits)| own.push(best(logits)));
             batch.clear();
             for (slot, own) in written.iter().enumerate() {
-                batch.push_cached(&own[own.len() - 1..], slot, prompts[slot].len() + own.len() - 1);
+                batch.push_cached(&own[own.len() - 1..], slot, prompts[slot].len() + own.len() - 1).unwrap();
             }
         }
         assert_eq!(written.concat(), expected.ids("greedy"), "{name}");
@@ -166,11 +166,11 @@ fn a_text_has_the_same_bits_in_any_batch() {
         let run = |model: &mut Decoder, order: &[usize], shift: usize| {
             let (mut cache, mut tape) = (model.cache(6, 64), Tape::default());
             let mut batch = Batch::default();
-            order.iter().for_each(|i| batch.push_cached(&prompts[*i], i + shift, 0));
+            order.iter().for_each(|i| batch.push_cached(&prompts[*i], i + shift, 0).unwrap());
             model.logits(&mut tape, &batch, &mut cache, Wanted::Last);
             order.iter().for_each(|i| cache.copy(i + shift, (i + shift + 3) % 6, prompts[*i].len()));
             batch.clear();
-            order.iter().for_each(|i| batch.push_cached(&[7], (i + shift + 3) % 6, prompts[*i].len()));
+            order.iter().for_each(|i| batch.push_cached(&[7], (i + shift + 3) % 6, prompts[*i].len()).unwrap());
             let logits = model.logits(&mut tape, &batch, &mut cache, Wanted::Last);
             let width = logits.len() / order.len();
             logits.chunks_exact(width).map(<[f32]>::to_vec).collect::<Vec<_>>()
@@ -194,7 +194,7 @@ fn a_gguf_of_each_family_loads_and_runs() {
                 Decoder::load(&path, DecoderHead::Words, precision).unwrap_or_else(|e| panic!("{name}: {e}"));
             let (mut cache, mut tape) = (model.cache(1, 8), Tape::default());
             let mut batch = Batch::default();
-            batch.push_cached(&[1, 3, 2], 0, 0);
+            batch.push_cached(&[1, 3, 2], 0, 0).unwrap();
             let logits = model.logits(&mut tape, &batch, &mut cache, Wanted::All);
             assert!(logits.len() == 3 * model.config.vocabulary && logits.iter().all(|l| l.is_finite()), "{name}");
         }

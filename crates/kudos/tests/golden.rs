@@ -366,6 +366,8 @@ fn pairs(expected: &Expected) -> Vec<Example> {
         sequences: vec![chosen, rejected],
         comparisons: vec![Comparison { first: 0, second: 1, target: 1.0, margin, weight: 1.0 }],
         ranks: vec![None; 2],
+        prompt: String::new(),
+        location: Location { file: "t".into(), line: 1 },
     };
     chosen.into_iter().zip(rejected).zip(margins).map(example).collect()
 }

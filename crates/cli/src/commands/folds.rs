@@ -7,16 +7,20 @@ use crate::interrupt;
 use anyhow::Context;
 use kudos::data::{OutputFormat, Writer};
 use kudos::eval::Rate;
-use kudos::train::{Chosen, Event, Finished, FoldOptions, FoldResult, Folds, Labelled, Trainer, run_ensemble};
+use kudos::train::{
+    Chosen, Event, FOLD_FILES, Features, Finished, FoldOptions, FoldResult, Folds, Labelled, Trainer, run_ensemble,
+};
 use serde_json::{Map, Value};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// Files of a run of folds, within `run/`.
-pub const FILES: [&str; 3] = ["folds.json", "out_of_fold.jsonl", "suspects.jsonl"];
-
 /// Trains the judges of all folds, writes what they say, and says it. `judge_steps` are those of the judge itself.
-pub fn run(options: FoldOptions, judge_steps: u64, global: &Global) -> anyhow::Result<FoldResult> {
+pub fn run(
+    options: FoldOptions,
+    judge_steps: u64,
+    features: &mut Features,
+    global: &Global,
+) -> anyhow::Result<FoldResult> {
     let (labelled, dir, count) = (options.labelled, options.dir, options.folds);
     let folds = Folds::plan(options)?;
     let (trainings, steps) = (folds.trainings(), folds.steps());
@@ -29,7 +33,7 @@ pub fn run(options: FoldOptions, judge_steps: u64, global: &Global) -> anyhow::R
         ),
     );
     let mut progress = Progress::new(Some(steps), "steps", global.quiet);
-    let result = folds.run(&mut |at| {
+    let result = folds.run(features, &mut |at| {
         progress.set(at.steps, &format!("training {} of {trainings}", at.training));
         interrupt::flow()
     });
@@ -41,7 +45,7 @@ pub fn run(options: FoldOptions, judge_steps: u64, global: &Global) -> anyhow::R
 }
 
 fn write(dir: &Path, result: &FoldResult, labelled: &Labelled) -> anyhow::Result<()> {
-    let [summary, scores, suspects] = FILES.map(|file| dir.join("run").join(file));
+    let [summary, scores, suspects] = FOLD_FILES.map(|file| dir.join("run").join(file));
     rows(&scores, &result.score_rows(labelled))?;
     rows(&suspects, &result.suspect_rows(labelled))?;
     let text = format!("{:#}\n", result.summary(labelled));
@@ -63,9 +67,9 @@ fn report(result: &FoldResult, dir: &Path, global: &Global) {
     let run = dir.join("run");
     let doubted = match result.suspects.len() {
         0 => "no label looks wrong".to_owned(),
-        n => format!("{n} pairs whose label looks wrong: {}", run.join(FILES[2]).display()),
+        n => format!("{n} pairs whose label looks wrong: {}", run.join(FOLD_FILES[2]).display()),
     };
-    note(global, &format!("{doubted}; all figures: {}", run.join(FILES[0]).display()));
+    note(global, &format!("{doubted}; all figures: {}", run.join(FOLD_FILES[0]).display()));
 }
 
 fn rate(rate: &Rate) -> String {

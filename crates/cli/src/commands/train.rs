@@ -22,8 +22,8 @@ use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::Encoder;
 use kudos::train::{
-    Asked, Example, Extent, FoldOptions, FoldResult, JudgeFiles, Recipe, Settings, Start, Starts, Trainer,
-    compare_starts, write_judge,
+    Asked, Example, Extent, FOLD_FILES, Features, FoldOptions, FoldResult, JudgeFiles, Recipe, Settings, Start, Starts,
+    Trainer, clear_judge, compare_starts, holds_judge, resumed_settings, write_judge,
 };
 use outcome::{conclude, print_json, write_report};
 use progress::{announce, watch};
@@ -214,11 +214,12 @@ impl Args {
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     attributes::check_flags(&args.attributes, args.recipe)?;
-    prepare_output(args)?;
+    check_output(args)?;
     let asked = args.asked();
     asked.check()?;
     let data = Data::load(args, &asked, global)?;
     let base = resolve(&args.base)?;
+    keep_base(args, &base)?;
     let seed = asked.seed.unwrap_or(42);
     let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
     let (model, head) = load_base(args, &base, rated.as_ref(), seed, global)?;
@@ -229,10 +230,14 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         None => Example::encode(&data.train, &encoder)?,
         Some(rated) => Example::encode_rated(&data.train, rated, &encoder)?,
     };
+    if examples.is_empty() {
+        return Err(data.nothing_to_learn(&asked).into());
+    }
+    let mut features = Features::default();
     let own = Start { new_head: head == ClassifierSource::New, reopened: false, width: model.config.hidden };
     let extent = Extent::of(&examples, asked.group_size_or_default(), data.held_out_from(&held_out), own);
     let start = match rated {
-        None => choose_start(&asked, extent, &model, &examples, global)?,
+        None => choose_start(args, (&asked, extent), (&model, &examples), &mut features, global)?,
         Some(_) => own,
     };
     let extent = Extent { start, ..extent };
@@ -245,8 +250,12 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     };
     check_layers(&settings, &model)?;
     let fingerprint = fingerprint(&data, args, &encoder);
-    let folds = train_folds(args, (&asked, start, settings.max_steps), &data, &encoder, global)?;
+    if args.overwrite {
+        clear_judge(&args.output)?; // Not before all that was asked for is known to make sense.
+    }
+    let folds = train_folds(args, (&asked, start, settings.max_steps), (&data, &encoder), &mut features, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
+    trainer.lend_features(features);
     check_precision(&asked, &trainer)?;
     announce(&trainer, &data, global);
     if args.resume && args.ensemble.is_none() {
@@ -291,12 +300,13 @@ fn load_base(
     loaded.with_context(|| format!("cannot start from {}", args.base))
 }
 
-/// A judge as a base is tried with its own head and with a new one over its lower layers, where the head comes first.
+/// A judge as a base is tried with its own head and with a new one over its lower layers, where the head comes first. A run
+/// that is continued has chosen.
 fn choose_start(
-    asked: &Asked,
-    extent: Extent,
-    model: &Model,
-    examples: &[Example],
+    args: &Args,
+    (asked, extent): (&Asked, Extent),
+    (model, examples): (&Model, &[Example]),
+    features: &mut Features,
     global: &Global,
 ) -> anyhow::Result<Start> {
     let settings = asked.decide(extent)?;
@@ -304,7 +314,10 @@ fn choose_start(
     if own.new_head || !settings.head_first || settings.recipe != Recipe::Default {
         return Ok(own);
     }
-    let Some(starts) = compare_starts(model, &settings, examples)? else { return Ok(own) };
+    if let Some(Settings { new_head, reopened, .. }) = args.resume.then(|| resumed_settings(&args.output)).flatten() {
+        return Ok(Start { new_head, reopened, ..own });
+    }
+    let Some(starts) = compare_starts(model, &settings, examples, features)? else { return Ok(own) };
     let Starts { own: loss, reopened, kept } = starts;
     let chosen = if starts.reopens() { "the new one" } else { "its own" };
     note(
@@ -344,12 +357,12 @@ fn check_layers(settings: &Settings, model: &Model) -> anyhow::Result<()> {
 fn train_folds(
     args: &Args,
     (asked, start, judge_steps): (&Asked, Start, u64),
-    data: &Data,
-    encoder: &Encoder,
+    (data, encoder): (&Data, &Encoder),
+    features: &mut Features,
     global: &Global,
 ) -> anyhow::Result<Option<FoldResult>> {
     let Some((count, labelled)) = args.folds.zip(data.labelled.as_ref()) else { return Ok(None) };
-    if args.resume && args.output.join("run").join(folds::FILES[0]).exists() {
+    if args.resume && args.output.join("run").join(FOLD_FILES[0]).exists() {
         note(global, "the folds are finished and are not trained again");
         return Ok(None);
     }
@@ -357,7 +370,7 @@ fn train_folds(
     let eval = (!args.eval.is_empty()).then_some(data.eval.as_slice());
     let (base, dir) = (base.as_path(), args.output.as_path());
     let options = FoldOptions { labelled, eval, encoder, asked, base, start, folds: count.into(), dir };
-    folds::run(options, judge_steps, global).map(Some)
+    folds::run(options, judge_steps, features, global).map(Some)
 }
 
 pub(super) fn note(global: &Global, line: &str) {
@@ -367,28 +380,21 @@ pub(super) fn note(global: &Global, line: &str) {
 }
 
 /// Refuses to write over a judge, unless told so.
-fn prepare_output(args: &Args) -> anyhow::Result<()> {
-    let run = args.output.join("run");
-    let members = run.join("ensemble");
-    let used = [args.output.join("model.safetensors"), run.join("checkpoint.safetensors"), members.clone()];
-    let used = used.iter().any(|path| path.exists());
-    if args.resume || !used {
-        return Ok(());
-    }
-    if !args.overwrite {
+fn check_output(args: &Args) -> anyhow::Result<()> {
+    if !args.resume && !args.overwrite && holds_judge(&args.output) {
         bail!(
             "{}: it already holds a judge or a run; --resume continues it, --overwrite replaces it, -o names another",
             args.output.display()
         );
     }
-    let judge = ["model.safetensors", "config.json", "reward.json", "training_args.json", "README.md", "report.html"];
-    let files = judge.iter().map(|f| args.output.join(f));
-    let run_files = ["metrics.jsonl", "checkpoint.safetensors"].iter().chain(&folds::FILES).map(|f| run.join(f));
-    for file in files.chain(run_files).filter(|f| f.exists()) {
-        std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
-    }
-    if members.exists() {
-        std::fs::remove_dir_all(&members).with_context(|| members.display().to_string())?;
+    Ok(())
+}
+
+/// Refuses to replace the base by the judge that is trained from it: a run that fails would leave neither.
+fn keep_base(args: &Args, base: &Path) -> anyhow::Result<()> {
+    let same = |output: PathBuf| base.canonicalize().is_ok_and(|base| base == output);
+    if args.output.canonicalize().is_ok_and(same) {
+        bail!("{}: it is the base, which training does not replace; -o names another directory", args.output.display());
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 use super::{Head, Layout, Part};
 use crate::bf16::{Bf16, Element};
 use crate::gemm::panels::{COLUMNS, Lines, ROWS, View, pack_left, pack_straight, pack_transposed, panels};
-use crate::gemm::tile::{self, Left, Tile};
+use crate::gemm::tile::{Bf16Products, Left, Tile};
 use crate::math::exp;
 use crate::parallel::{Shared, for_each};
 use crate::reduce::sum_by;
@@ -35,22 +35,22 @@ pub fn fits(head_dim: usize) -> bool {
 /// `out = softmax(q·kᵀ/√d)·v` as [`super::bidirectional`], on bf16.
 pub fn bidirectional(out: &mut [Bf16], log_sums: &mut [f32], qkv: &[Bf16], layout: Layout) {
     let tokens = layout.tokens();
-    check(layout, &[(out.len(), 1), (qkv.len(), 3)], qkv);
-    assert_eq!(log_sums.len(), tokens * layout.heads);
+    let products = Bf16Products::required();
+    check(layout, &[(out.len(), 1), (qkv.len(), 3)]);
+    assert_eq!(log_sums.len(), tokens * layout.heads, "a log-sum for each head of each token");
     let (out, log_sums) = (Shared::new(out), Shared::new(log_sums));
     for_each(layout.tasks(), |task| {
         let head = layout.head(task);
         // SAFETY: a task owns the rows of its own head and sequence.
         let log_sums = unsafe { log_sums.slice(head.head * tokens + head.start, head.len) };
-        SCRATCH.with_borrow_mut(|scratch| forward_head(head, qkv, out, log_sums, scratch));
+        SCRATCH.with_borrow_mut(|scratch| forward_head(products, head, qkv, (out, log_sums), scratch));
     });
 }
 
-fn check(layout: Layout, buffers: &[(usize, usize)], words: &[Bf16]) {
-    assert!(crate::bf16::has_low_precision(), "bf16 products need AVX-512 BF16");
-    assert!(fits(layout.head_dim) && words.as_ptr().addr().is_multiple_of(4));
+fn check(layout: Layout, buffers: &[(usize, usize)]) {
+    assert!(fits(layout.head_dim), "a head of {} columns is odd", layout.head_dim);
     for (len, widths) in buffers {
-        assert_eq!(*len, widths * layout.tokens() * layout.width());
+        assert_eq!(*len, layout.len(*widths, layout.tokens()), "buffers and layout disagree");
     }
 }
 
@@ -86,8 +86,8 @@ dispatch! {
 }
 
 /// Rows `first..first + rows` of a head's columns as the left side.
-fn rows_of(view: View<Bf16>, first: usize) -> Left {
-    Left { data: view.data[first * view.stride..].as_ptr().cast(), row_stride: view.stride / 2, step_stride: 1 }
+fn rows_of(view: View<'_, Bf16>, first: usize) -> Left<'_> {
+    Left { words: bytemuck::cast_slice(&view.data[first * view.stride..]), row_stride: view.stride / 2, step_stride: 1 }
 }
 
 /// A row of scores: padded to whole panels.
@@ -95,17 +95,33 @@ fn padded(len: usize) -> usize {
     panels(len) * COLUMNS
 }
 
-/// `strip[..rows] = left · right`, `strip: [12, padded]`.
-fn strip_product(strip: &mut [f32], width: usize, left: Left, right: &[u32], steps: usize, rows: usize) {
-    let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
-    for panel in 0..width / COLUMNS {
-        let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
-        // SAFETY: `left` has `rows` rows of `steps` words and `right` is a panel; `check` saw the processor.
-        unsafe { tile::bf16(&mut tile, left, right.as_ptr(), steps, rows) };
-        for (row, values) in tile[..rows].iter().enumerate() {
-            strip[row * width + panel * COLUMNS..][..COLUMNS].copy_from_slice(values);
+/// The right side of products: panels of `steps` steps.
+#[derive(Clone, Copy)]
+struct Right<'a> {
+    products: Bf16Products,
+    panels: &'a [u32],
+    steps: usize,
+}
+
+impl Right<'_> {
+    /// Computes `left · right` for `rows` rows (1 to 12) and the first `panels` panels, and hands each tile's rows to
+    /// `write(first column, rows)`.
+    fn times(&self, left: Left, rows: usize, panels: usize, mut write: impl FnMut(usize, &[[f32; COLUMNS]])) {
+        let (words, mut tile): (_, Tile) = (self.steps * COLUMNS, [[0.0; COLUMNS]; ROWS]);
+        for panel in 0..panels {
+            self.products.tile(&mut tile, left, &self.panels[panel * words..][..words], rows);
+            write(panel * COLUMNS, &tile[..rows]);
         }
     }
+}
+
+/// `strip[..rows] = left · right`, `strip: [12, width]`.
+fn strip_product(strip: &mut [f32], width: usize, left: Left, right: Right, rows: usize) {
+    right.times(left, rows, width / COLUMNS, |column, tile| {
+        for (row, values) in strip.chunks_exact_mut(width).zip(tile) {
+            row[column..column + COLUMNS].copy_from_slice(values);
+        }
+    });
 }
 
 fn floats(lines: &mut Lines, len: usize) -> &mut [f32] {
@@ -117,41 +133,40 @@ fn halves(lines: &mut Lines, len: usize) -> &mut [Bf16] {
 }
 
 /// Rows of bf16 scores as the left side, the reduction along them.
-fn score_rows(halves: &[Bf16], width: usize) -> Left {
-    Left { data: halves.as_ptr().cast(), row_stride: width / 2, step_stride: 1 }
+fn score_rows(halves: &[Bf16], width: usize) -> Left<'_> {
+    Left { words: bytemuck::cast_slice(halves), row_stride: width / 2, step_stride: 1 }
 }
 
-fn forward_head(head: Head, qkv: &[Bf16], out: Shared<Bf16>, log_sums: &mut [f32], scratch: &mut Scratch) {
+fn forward_head(
+    products: Bf16Products,
+    head: Head,
+    qkv: &[Bf16],
+    (out, log_sums): (Shared<Bf16>, &mut [f32]),
+    scratch: &mut Scratch,
+) {
+    if head.len == 0 {
+        return;
+    }
     let width = padded(head.len);
     by_column(&mut scratch.by_column[0], part(qkv, Part::Key, head));
     by_row(&mut scratch.by_row[0], part(qkv, Part::Value, head));
-    let (keys, values) = (scratch.by_column[0].as_words(), scratch.by_row[0].as_words());
+    let keys = Right { products, panels: scratch.by_column[0].as_words(), steps: head.dim / 2 };
+    let values = Right { products, panels: scratch.by_row[0].as_words(), steps: head.len.div_ceil(2) };
     let queries = part(qkv, Part::Query, head);
     let strip = floats(&mut scratch.strips[0], ROWS * width);
     let weights = halves(&mut scratch.halves[0], ROWS * width);
     for first in (0..head.len).step_by(ROWS) {
         let rows = ROWS.min(head.len - first);
-        strip_product(strip, width, rows_of(queries, first), keys, head.dim / 2, rows);
+        strip_product(strip, width, rows_of(queries, first), keys, rows);
         let mut scales = [0.0; ROWS];
         softmax_rows(weights, strip, &mut scales, &mut log_sums[first..first + rows], head.len, head.scale());
-        weighted_values(head, out, first, score_rows(weights, width), values, &scales[..rows]);
-    }
-}
-
-/// `out[first..] = weights · values · scale`, a row each.
-fn weighted_values(head: Head, out: Shared<Bf16>, first: usize, weights: Left, values: &[u32], scales: &[f32]) {
-    let steps = head.len.div_ceil(2);
-    let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
-    for panel in 0..panels(head.dim) {
-        let right = &values[panel * steps * COLUMNS..][..steps * COLUMNS];
-        // SAFETY: as in `strip_product`; a row of weights is padded beyond `steps` words.
-        unsafe { tile::bf16(&mut tile, weights, right.as_ptr(), steps, scales.len()) };
-        let columns = COLUMNS.min(head.dim - panel * COLUMNS);
-        for (row, scale) in scales.iter().enumerate() {
-            // SAFETY: a task owns the columns of its head over its sequence.
-            let out = unsafe { out.slice(head.out(first + row) + panel * COLUMNS, columns) };
-            scale_row(out, &tile[row], *scale);
-        }
+        values.times(score_rows(weights, width), rows, panels(head.dim), |column, tile| {
+            for (row, (values, scale)) in tile.iter().zip(scales).enumerate() {
+                // SAFETY: a task owns the columns of its head over its sequence.
+                let out = unsafe { out.slice(head.out(first + row) + column, COLUMNS.min(head.dim - column)) };
+                scale_row(out, values, scale);
+            }
+        });
     }
 }
 
@@ -202,60 +217,59 @@ pub struct Saved<'a> {
 
 /// Gradient of [`bidirectional`]: writes all of `d_qkv: [tokens, 3·width]` from `d_out: [tokens, width]`.
 pub fn bidirectional_backward(d_qkv: &mut [Bf16], d_out: &[Bf16], saved: Saved, layout: Layout) {
-    check(layout, &[(d_qkv.len(), 3), (saved.qkv.len(), 3), (d_out.len(), 1), (saved.out.len(), 1)], saved.qkv);
-    assert!(d_out.as_ptr().addr().is_multiple_of(4));
+    let products = Bf16Products::required();
+    check(layout, &[(d_qkv.len(), 3), (saved.qkv.len(), 3), (d_out.len(), 1), (saved.out.len(), 1)]);
     let (d_qkv, tokens) = (Shared::new(d_qkv), layout.tokens());
+    assert_eq!(saved.log_sums.len(), tokens * layout.heads, "a log-sum for each head of each token");
     for_each(layout.tasks(), |task| {
         let head = layout.head(task);
         let log_sums = &saved.log_sums[head.head * tokens + head.start..][..head.len];
-        SCRATCH.with_borrow_mut(|scratch| backward_head(head, d_qkv, d_out, saved, log_sums, scratch));
+        SCRATCH.with_borrow_mut(|scratch| backward_head(products, head, (d_qkv, d_out), (saved, log_sums), scratch));
     });
 }
 
 fn backward_head(
+    products: Bf16Products,
     head: Head,
-    d_qkv: Shared<Bf16>,
-    d_out: &[Bf16],
-    saved: Saved,
-    log_sums: &[f32],
+    (d_qkv, d_out): (Shared<Bf16>, &[Bf16]),
+    (saved, log_sums): (Saved, &[f32]),
     scratch: &mut Scratch,
 ) {
+    if head.len == 0 {
+        return;
+    }
     let (width, steps) = (padded(head.len), head.len.div_ceil(2));
     let d_rows = columns(d_out, head.out(0), head.width, head);
     let [queries, keys, values] = [Part::Query, Part::Key, Part::Value].map(|p| part(saved.qkv, p, head));
-    let Scratch { by_column: [queries_by_column, d_by_column], by_row: rows, strips, halves: strip_halves, left } =
-        scratch;
-    by_column(queries_by_column, queries);
-    by_column(d_by_column, d_rows);
-    [d_rows, queries, keys].into_iter().zip(rows.iter_mut()).for_each(|(view, lines)| by_row(lines, view));
-    let [d_by_row, queries_by_row, keys_by_row] = rows.each_ref().map(Lines::as_words);
+    let Scratch { by_column: columns_of, by_row: rows_of_all, strips, halves: strip_halves, left } = scratch;
+    [queries, d_rows].into_iter().zip(columns_of.iter_mut()).for_each(|(view, lines)| by_column(lines, view));
+    [d_rows, queries, keys].into_iter().zip(rows_of_all.iter_mut()).for_each(|(view, lines)| by_row(lines, view));
+    let right = |panels, steps| Right { products, panels, steps };
+    let [queries_by_column, d_by_column] = columns_of.each_ref().map(|lines| right(lines.as_words(), head.dim / 2));
+    let [d_by_row, queries_by_row, keys_by_row] = rows_of_all.each_ref().map(|lines| right(lines.as_words(), steps));
 
     let [scores, d_scores] = strips;
     let sums = row_sums(d_rows, columns(saved.out, head.out(0), head.width, head));
     let (scores, d_weights) = (floats(scores, ROWS * width), floats(d_scores, ROWS * width));
     let [weights, gradients] = strip_halves;
     let weights = halves(weights, ROWS * width);
-    let gradients = halves(gradients, head.len.next_multiple_of(2) * width);
-    if head.len % 2 == 1 {
-        gradients[head.len * width..].fill(Bf16::default());
-    }
+    let gradients = halves(gradients, head.len * width);
     for first in (0..head.len).step_by(ROWS) {
         let count = ROWS.min(head.len - first);
-        strip_product(scores, width, rows_of(keys, first), queries_by_column.as_words(), head.dim / 2, count);
-        strip_product(d_weights, width, rows_of(values, first), d_by_column.as_words(), head.dim / 2, count);
+        strip_product(scores, width, rows_of(keys, first), queries_by_column, count);
+        strip_product(d_weights, width, rows_of(values, first), d_by_column, count);
         let own = &mut gradients[first * width..(first + count) * width];
         softmax_gradient(weights, own, scores, d_weights, [log_sums, &sums], head.scale());
         let into = |part| (d_qkv, head.at(part, first));
-        store_rows(head, into(Part::Value), score_rows(weights, width), d_by_row, steps, count);
-        store_rows(head, into(Part::Key), score_rows(own, width), queries_by_row, steps, count);
+        store_rows(head, into(Part::Value), score_rows(weights, width), d_by_row, count);
+        store_rows(head, into(Part::Key), score_rows(own, width), queries_by_row, count);
     }
     let transposed = View { data: gradients, stride: width, rows: head.len, columns: head.len };
     for first in (0..head.len).step_by(ROWS) {
         let words = &mut left.words(ROWS * steps)[..ROWS * steps];
         left_panel(words, transposed, first);
-        let left = Left { data: words.as_ptr(), row_stride: 1, step_stride: ROWS };
-        let into = (d_qkv, head.at(Part::Query, first));
-        store_rows(head, into, left, keys_by_row, steps, ROWS.min(head.len - first));
+        let left = Left { words, row_stride: 1, step_stride: ROWS };
+        store_rows(head, (d_qkv, head.at(Part::Query, first)), left, keys_by_row, ROWS.min(head.len - first));
     }
 }
 
@@ -266,19 +280,15 @@ dispatch! {
 }
 
 /// `d_qkv[at..] = left · right`, `rows` rows of a head's columns.
-fn store_rows(head: Head, (d_qkv, at): (Shared<Bf16>, usize), left: Left, right: &[u32], steps: usize, rows: usize) {
-    let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
-    for panel in 0..panels(head.dim) {
-        let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
-        // SAFETY: as in `strip_product`.
-        unsafe { tile::bf16(&mut tile, left, right.as_ptr(), steps, rows) };
-        let columns = COLUMNS.min(head.dim - panel * COLUMNS);
-        for (row, values) in tile[..rows].iter().enumerate() {
+fn store_rows(head: Head, (d_qkv, at): (Shared<Bf16>, usize), left: Left, right: Right, rows: usize) {
+    right.times(left, rows, panels(head.dim), |column, tile| {
+        for (row, values) in tile.iter().enumerate() {
+            let start = at + row * 3 * head.width + column;
             // SAFETY: a task owns its head's columns of `d_qkv` over its sequence.
-            let out = unsafe { d_qkv.slice(at + row * 3 * head.width + panel * COLUMNS, columns) };
+            let out = unsafe { d_qkv.slice(start, COLUMNS.min(head.dim - column)) };
             scale_row(out, values, 1.0);
         }
-    }
+    });
 }
 
 /// Σ_j dO·O of each query: the softmax's correction term.
@@ -320,8 +330,9 @@ dispatch! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::tests::{offsets, values};
+    use crate::attention::tests::{offsets, refusal, values};
     use crate::parallel::with_threads;
+    use crate::simd::tests::{on_both, on_twins_and_instructions};
     use proptest::prelude::*;
 
     fn aligned(len: usize, seed: u64) -> (Vec<u32>, Vec<f32>) {
@@ -342,14 +353,6 @@ mod tests {
         (out, d_qkv)
     }
 
-    fn skipped() -> bool {
-        let skip = !crate::bf16::has_low_precision();
-        if skip {
-            eprintln!("skipped: this processor has no AVX-512 BF16");
-        }
-        skip
-    }
-
     /// Mean of |found − expected| over the mean of |expected|.
     fn relative_error(found: &[Bf16], expected: &[f32]) -> f32 {
         let error: f32 = found.iter().zip(expected).map(|(f, e)| (f.widen() - e).abs()).sum();
@@ -360,39 +363,63 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn forward_and_backward_match_f32(lengths in proptest::collection::vec(1usize..100, 1..4), heads in 1usize..4, half_dim in 1usize..36, seed in any::<u64>()) {
-            if skipped() { return Ok(()) }
-            let offsets = offsets(&lengths);
-            let layout = Layout { offsets: &offsets, heads, head_dim: 2 * half_dim };
-            let len = layout.tokens() * layout.width();
-            let ((qkv, wide), (d_out, d_wide)) = (aligned(3 * len, seed), aligned(len, seed ^ 5));
-            let (out, d_qkv) = run(&qkv, &d_out, layout);
-            let (mut expected, mut log_sums) = (vec![0.0; len], vec![0.0; layout.tokens() * heads]);
-            super::super::bidirectional(&mut expected, &mut log_sums, &wide, layout);
-            prop_assert!(relative_error(&out, &expected) < 0.01);
-            let mut d_expected = vec![0.0; 3 * len];
-            let saved = super::super::Saved { qkv: &wide, out: &expected, log_sums: &log_sums };
-            super::super::bidirectional_backward(&mut d_expected, &d_wide, saved, layout);
-            prop_assert!(relative_error(&d_qkv, &d_expected) < 0.02, "{}", relative_error(&d_qkv, &d_expected));
+            on_twins_and_instructions(|| {
+                let offsets = offsets(&lengths);
+                let layout = Layout::new(&offsets, heads, 2 * half_dim);
+                let len = layout.tokens() * layout.width();
+                let ((qkv, wide), (d_out, d_wide)) = (aligned(3 * len, seed), aligned(len, seed ^ 5));
+                let (out, d_qkv) = run(&qkv, &d_out, layout);
+                let (mut expected, mut log_sums) = (vec![0.0; len], vec![0.0; layout.tokens() * heads]);
+                super::super::bidirectional(&mut expected, &mut log_sums, &wide, layout);
+                prop_assert!(relative_error(&out, &expected) < 0.01);
+                let mut d_expected = vec![0.0; 3 * len];
+                let saved = super::super::Saved { qkv: &wide, out: &expected, log_sums: &log_sums };
+                super::super::bidirectional_backward(&mut d_expected, &d_wide, saved, layout);
+                prop_assert!(relative_error(&d_qkv, &d_expected) < 0.02, "{}", relative_error(&d_qkv, &d_expected));
+                Ok(())
+            })?;
         }
     }
 
     #[test]
     fn a_sequence_has_the_same_bits_alone_and_in_a_batch() {
-        if skipped() {
-            return;
-        }
-        let lengths = [6, 130, 1, 64, 65];
-        let offsets = offsets(&lengths);
-        let layout = Layout { offsets: &offsets, heads: 3, head_dim: 16 };
-        let width = layout.width();
-        let (qkv, d_out) = (aligned(3 * width * layout.tokens(), 1).0, aligned(width * layout.tokens(), 2).0);
-        let (out, d_qkv) = with_threads(2, || run(&qkv, &d_out, layout));
-        for (i, len) in lengths.into_iter().enumerate() {
-            let (start, end) = (offsets[i] * width, offsets[i + 1] * width);
-            let alone = Layout { offsets: &[0, len], ..layout };
-            let (own, d_own) =
-                with_threads(3, || run(&qkv[3 * start / 2..3 * end / 2], &d_out[start / 2..end / 2], alone));
-            assert!(own == out[start..end] && d_own == d_qkv[3 * start..3 * end], "sequence {i}");
-        }
+        on_both(|| {
+            let lengths = [6, 130, 1, 64, 65];
+            let offsets = offsets(&lengths);
+            let layout = Layout::new(&offsets, 3, 16);
+            let width = layout.width();
+            let (qkv, d_out) = (aligned(3 * width * layout.tokens(), 1).0, aligned(width * layout.tokens(), 2).0);
+            let (out, d_qkv) = with_threads(2, || run(&qkv, &d_out, layout));
+            for (i, len) in lengths.into_iter().enumerate() {
+                let (start, end) = (offsets[i] * width, offsets[i + 1] * width);
+                let ends = [0, len];
+                let alone = Layout::new(&ends, layout.heads, layout.head_dim);
+                let (own, d_own) =
+                    with_threads(3, || run(&qkv[3 * start / 2..3 * end / 2], &d_out[start / 2..end / 2], alone));
+                assert!(own == out[start..end] && d_own == d_qkv[3 * start..3 * end], "sequence {i}");
+            }
+        });
+    }
+
+    #[test]
+    fn c3_buffers_that_do_not_have_the_layouts_tokens_are_refused() {
+        let layout = Layout::new(&[0, 2, 3], 2, 4);
+        on_both(|| {
+            for (out, sums, qkv) in [(16, 6, 72), (24, 5, 72), (24, 6, 70), (32, 8, 96)] {
+                let (mut out, mut sums, qkv) = (vec![Bf16(0); out], vec![0.0; sums], vec![Bf16(0); qkv]);
+                let work = std::panic::AssertUnwindSafe(|| bidirectional(&mut out, &mut sums, &qkv, layout));
+                let found = refusal(work);
+                assert!(found.contains("disagree") || found.contains("log-sum"), "{found}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_sequence_without_tokens_leaves_its_neighbours_alone() {
+        on_both(|| {
+            let (with, without) = (Layout::new(&[0, 0, 3, 3], 2, 4), Layout::new(&[0, 3], 2, 4));
+            let (qkv, d_out) = (aligned(72, 3).0, aligned(24, 4).0);
+            assert!(run(&qkv, &d_out, with) == run(&qkv, &d_out, without));
+        });
     }
 }

@@ -8,7 +8,7 @@
 use super::{BLOCK, block_product, softmax, transposed};
 use crate::bf16::Element;
 use crate::gemm::{Operand, Store};
-use crate::parallel::{Shared, for_each};
+use crate::parallel::{Shared, area, for_each};
 use crate::reduce::sum_by;
 use crate::rotary::RotaryTable;
 use std::cell::RefCell;
@@ -35,6 +35,33 @@ impl CacheShape {
     /// Elements of one slot.
     pub fn slot_len(&self) -> usize {
         self.kv_heads * self.capacity * self.head_dim
+    }
+
+    /// Rows of `q: [rows, heads·head_dim]`, after all that tasks rely on was checked: they write without a lock.
+    ///
+    /// # Panics
+    /// When the heads do not fit together, the cache holds no whole slots, or a piece lies outside of the cache or of
+    /// the rows, or begins before its predecessor's end.
+    fn check(&self, q: usize, [keys, values]: [usize; 2], pieces: &[Piece]) -> usize {
+        let CacheShape { heads, kv_heads, head_dim, capacity } = *self;
+        assert!(kv_heads > 0 && head_dim > 0 && heads > 0 && heads.is_multiple_of(kv_heads), "{self:?} has no heads");
+        let slot_len = area(area(kv_heads, capacity), head_dim);
+        let slots = keys / slot_len.max(1);
+        assert!(
+            keys == values && keys == slots * slot_len,
+            "{keys} keys and {values} values are no slots of {slot_len}"
+        );
+        let (width, mut end) = (area(heads, head_dim), 0);
+        let rows = q / width;
+        assert_eq!(q, rows * width, "queries are no whole rows");
+        for piece in pieces {
+            assert!(piece.row >= end, "{piece:?} begins inside the rows before it, which end at {end}");
+            assert!(piece.row <= rows && piece.rows <= rows - piece.row, "{piece:?} lies outside of {rows} rows");
+            let fits = piece.position <= capacity && piece.rows <= capacity - piece.position;
+            assert!(piece.slot < slots && fits, "{piece:?} lies outside of {slots} slots of {capacity} positions");
+            end = piece.row + piece.rows;
+        }
+        rows
     }
 
     fn start(&self, slot: usize, kv_head: usize) -> usize {
@@ -69,13 +96,19 @@ pub struct Preparation<'a> {
 impl Preparation<'_> {
     fn apply(&self, head: &mut [f32], part: usize, position: usize) {
         if let Some(norms) = self.norms {
-            let mean = sum_by(head.len(), |j| head[j] * head[j]) / head.len() as f32;
-            let inverse = 1.0 / (mean + self.epsilon).sqrt();
-            head.iter_mut().zip(norms[part]).for_each(|(v, gamma)| *v = *v * inverse * gamma);
+            norm_head(head, norms[part], self.epsilon);
         }
         if let Some(rotary) = self.rotary {
             rotary.rotate(head, position);
         }
+    }
+}
+
+dispatch! {
+    fn norm_head(head: &mut [f32], gamma: &[f32], epsilon: f32) {
+        let mean = sum_by(head.len(), |j| head[j] * head[j]) / head.len() as f32;
+        let inverse = 1.0 / (mean + epsilon).sqrt();
+        head.iter_mut().zip(gamma).for_each(|(v, gamma)| *v = *v * inverse * gamma);
     }
 }
 
@@ -89,13 +122,16 @@ pub fn prepare<T: Element>(
     preparation: Preparation,
 ) {
     let (width, dim) = (shape.qkv_width(), shape.head_dim);
-    assert!(qkv.len() / width * shape.heads * dim == q.len() && keys.len() == values.len());
+    let rows = shape.check(q.len(), [keys.len(), values.len()], pieces);
+    assert_eq!(qkv.len(), area(rows, width), "a row of queries, keys and values for each of q");
+    assert_disjoint(pieces);
+    let norms = preparation.norms.into_iter().flatten();
+    norms.for_each(|gamma| assert_eq!(gamma.len(), dim, "a norm has a scale for each column of a head"));
     let (q, keys, values) = (Shared::new(q), Shared::new(keys), Shared::new(values));
     let rows: Vec<(usize, usize, usize)> =
         pieces.iter().flat_map(|p| (0..p.rows).map(|i| (p.row + i, p.slot, p.position + i))).collect();
     for_each(rows.len(), |index| {
         let (row, slot, position) = rows[index];
-        assert!(position < shape.capacity, "position {position} lies beyond the cache's {}", shape.capacity);
         let qkv = &qkv[row * width..(row + 1) * width];
         let (own_q, kv) = qkv.split_at(shape.heads * dim);
         let (own_k, own_v) = kv.split_at(shape.kv_heads * dim);
@@ -116,6 +152,16 @@ pub fn prepare<T: Element>(
     });
 }
 
+/// Refuses pieces that would store into the same positions of a slot.
+fn assert_disjoint(pieces: &[Piece]) {
+    let mut places: Vec<&Piece> = pieces.iter().filter(|piece| piece.rows > 0).collect();
+    places.sort_unstable_by_key(|piece| (piece.slot, piece.position));
+    for pair in places.windows(2) {
+        let apart = pair[0].slot != pair[1].slot || pair[0].position + pair[0].rows <= pair[1].position;
+        assert!(apart, "{:?} and {:?} share positions of a slot", pair[0], pair[1]);
+    }
+}
+
 /// How scores are taken.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scores {
@@ -134,7 +180,9 @@ pub fn attend<T: Element>(
     shape: CacheShape,
     scores: Scores,
 ) {
-    assert!(out.len() == q.len() && keys.len() == values.len());
+    assert_eq!(out.len(), q.len(), "an output for each query");
+    shape.check(q.len(), [keys.len(), values.len()], pieces);
+    assert!(scores.window != Some(0), "a window of no tokens");
     let work = Attend { q, keys, values, shape, scores, out: Shared::new(out) };
     let tasks: Vec<Task> = pieces.iter().flat_map(|piece| work.tasks(*piece)).collect();
     for_each(tasks.len(), |task| match tasks[task] {
@@ -304,15 +352,22 @@ fn products<T: Element>(scores: &mut [f32], q: &[f32], keys: &[T], dim: usize) {
             }
         };
     }
-    let seen = keys.len() / dim;
-    for (head, q) in q.chunks_exact(dim).enumerate() {
-        for (t, key) in keys.chunks_exact(dim).enumerate() {
-            let mut lanes = [0.0f32; LANES];
-            for (i, (q, key)) in q.iter().zip(key).enumerate() {
-                lanes[i % LANES] = q.mul_add(key.widen(), lanes[i % LANES]);
+    products_reference(scores, q, keys, dim);
+}
+
+dispatch! {
+    /// Plain twin of the products in registers, with the same bits; for heads of any size.
+    fn products_reference[T: Element](scores: &mut [f32], q: &[f32], keys: &[T], dim: usize) {
+        let seen = keys.len() / dim;
+        for (head, q) in q.chunks_exact(dim).enumerate() {
+            for (t, key) in keys.chunks_exact(dim).enumerate() {
+                let mut lanes = [0.0f32; LANES];
+                for (i, (q, key)) in q.iter().zip(key).enumerate() {
+                    lanes[i % LANES] = q.mul_add(key.widen(), lanes[i % LANES]);
+                }
+                let fours = [0, 1, 2, 3].map(|l| lanes[l] + lanes[l + 4]);
+                scores[head * seen + t] = (fours[0] + fours[2]) + (fours[1] + fours[3]);
             }
-            let fours = [0, 1, 2, 3].map(|l| lanes[l] + lanes[l + 4]);
-            scores[head * seen + t] = (fours[0] + fours[2]) + (fours[1] + fours[3]);
         }
     }
 }
@@ -330,11 +385,18 @@ fn mix<T: Element>(out: &mut [f32], scores: &[f32], values: &[T], dim: usize) {
             }
         };
     }
-    let seen = values.len() / dim;
-    for (out, scores) in out.chunks_exact_mut(dim).zip(scores.chunks_exact(seen)) {
-        out.fill(0.0);
-        for (p, value) in scores.iter().zip(values.chunks_exact(dim)) {
-            out.iter_mut().zip(value).for_each(|(out, value)| *out = p.mul_add(value.widen(), *out));
+    mix_reference(out, scores, values, dim);
+}
+
+dispatch! {
+    /// Plain twin of the mixture in registers, with the same bits; for heads of any size.
+    fn mix_reference[T: Element](out: &mut [f32], scores: &[f32], values: &[T], dim: usize) {
+        let seen = values.len() / dim;
+        for (out, scores) in out.chunks_exact_mut(dim).zip(scores.chunks_exact(seen)) {
+            out.fill(0.0);
+            for (p, value) in scores.iter().zip(values.chunks_exact(dim)) {
+                out.iter_mut().zip(value).for_each(|(out, value)| *out = p.mul_add(value.widen(), *out));
+            }
         }
     }
 }
@@ -476,7 +538,7 @@ pub fn attend_reference<T: Element>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::values;
+    use super::super::tests::{refusal, values};
     use super::*;
     use crate::bf16::Bf16;
     use crate::parallel::with_threads;
@@ -581,5 +643,37 @@ mod tests {
         }
         assert_eq!(&values[20..24], &qkv[12..16]);
         assert!(keys[..20].iter().chain(&values[..20]).all(|v| *v == 0.0));
+    }
+
+    /// A piece with more rows than the queries wrote 64 values beyond its output; pieces on the same rows or positions
+    /// were written by two tasks at once.
+    #[test]
+    fn c3_pieces_outside_of_rows_or_cache_and_overlapping_ones_are_refused() {
+        let shape = CacheShape { heads: 2, kv_heads: 1, head_dim: 4, capacity: 5 };
+        let piece = |slot, position, row, rows| Piece { slot, position, row, rows };
+        let cases: [(&[Piece], &str); 7] = [
+            (&[piece(0, 0, 0, 4)], "outside of 3 rows"),
+            (&[piece(0, 0, 4, 0)], "outside of 3 rows"),
+            (&[piece(0, 0, usize::MAX, 2)], "outside of 3 rows"),
+            (&[piece(0, 3, 0, 3)], "5 positions"),
+            (&[piece(2, 0, 0, 1)], "2 slots"),
+            (&[piece(0, 0, 0, 2), piece(1, 0, 1, 1)], "begins inside"),
+            (&[piece(0, 0, 0, 2), piece(0, 1, 2, 1)], "share positions"),
+        ];
+        let cache = vec![0.5f32; 2 * shape.slot_len()];
+        let (q, qkv) = (vec![0.5; 3 * 8], vec![0.5; 3 * shape.qkv_width()]);
+        for (pieces, said) in cases {
+            if said != "share positions" {
+                let scores = Scores { scale: 1.0, window: None };
+                let found = refusal(|| attend(&mut vec![0.0; q.len()], &q, [&cache, &cache], pieces, shape, scores));
+                assert!(found.contains(said), "{pieces:?}: {found}");
+            }
+            let found = refusal(|| {
+                let preparation = Preparation { norms: None, epsilon: 0.0, rotary: None };
+                let (mut q, mut keys, mut values) = (vec![0.0; q.len()], cache.clone(), cache.clone());
+                prepare(&mut q, [&mut keys, &mut values], &qkv, pieces, shape, preparation);
+            });
+            assert!(found.contains(said), "{pieces:?}: {found}");
+        }
     }
 }

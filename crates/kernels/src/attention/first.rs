@@ -25,10 +25,11 @@ pub fn attend<T: Element>(out: &mut [T], weights: &mut [f32], q: &[T], kv: &[T],
 }
 
 fn check<T>(q: &[T], kv: &[T], weights: usize, layout: Layout) -> usize {
-    let width = layout.width();
-    assert_eq!(q.len(), (layout.offsets.len() - 1) * width);
-    assert_eq!((kv.len(), weights), (2 * width * layout.tokens(), layout.heads * layout.tokens()));
-    width
+    let tokens = layout.tokens();
+    assert!(layout.head_dim <= MAX_HEAD, "a head has at most {MAX_HEAD} columns, not {}", layout.head_dim);
+    assert_eq!(q.len(), layout.len(1, layout.offsets.len() - 1), "a query for each sequence");
+    assert_eq!((kv.len(), weights), (layout.len(2, tokens), layout.heads * tokens), "buffers and layout disagree");
+    layout.width()
 }
 
 dispatch! {
@@ -146,7 +147,7 @@ dispatch! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::tests::{offsets, values};
+    use crate::attention::tests::{offsets, refusal, values};
     use crate::attention::{bidirectional, bidirectional_backward};
     use crate::bf16::Bf16;
     use proptest::prelude::*;
@@ -164,7 +165,7 @@ mod tests {
         #[test]
         fn the_first_rows_of_full_attention(lengths in proptest::collection::vec(1usize..60, 1..4), heads in 1usize..4, head_dim in 1usize..40, seed in any::<u64>()) {
             let offsets = offsets(&lengths);
-            let layout = Layout { offsets: &offsets, heads, head_dim };
+            let layout = Layout::new(&offsets, heads, head_dim);
             let (tokens, width) = (layout.tokens(), layout.width());
             let qkv = values(tokens * 3 * width, seed);
             let (mut full, mut log_sums) = (vec![0.0; tokens * width], vec![0.0; tokens * heads]);
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn bf16_is_close_to_f32() {
-        let layout = Layout { offsets: &[0, 9, 40], heads: 2, head_dim: 32 };
+        let layout = Layout::new(&[0, 9, 40], 2, 32);
         let narrow = |v: &[f32]| v.iter().map(|v| Bf16::narrow(*v)).collect::<Vec<_>>();
         let wide = |v: &[Bf16]| v.iter().map(|v| v.widen()).collect::<Vec<_>>();
         let (q, kv) = (narrow(&values(2 * 64, 1)), narrow(&values(40 * 128, 2)));
@@ -203,5 +204,18 @@ mod tests {
         attend(&mut out, &mut weights, &q, &kv, layout);
         attend(&mut expected, &mut weights, &wide(&q), &wide(&kv), layout);
         assert!(wide(&out).iter().zip(&expected).all(|(a, b)| (a - b).abs() < 0.01 * (b.abs() + 0.1)));
+    }
+
+    #[test]
+    fn c3_buffers_that_do_not_have_the_layouts_tokens_are_refused() {
+        let layout = Layout::new(&[0, 2, 3], 2, 4);
+        for (out, weights, q, kv) in [(8, 6, 16, 48), (16, 5, 16, 48), (16, 6, 8, 48), (16, 6, 16, 47)] {
+            let (q, kv) = (vec![0.0f32; q], vec![0.0; kv]);
+            refusal(|| attend(&mut vec![0.0; out], &mut vec![0.0; weights], &q, &kv, layout));
+        }
+        let wide = Layout::new(&[0, 1], 1, MAX_HEAD + 1);
+        let (q, kv) = (vec![0.0f32; MAX_HEAD + 1], vec![0.0; 2 * MAX_HEAD + 2]);
+        let found = refusal(|| attend(&mut vec![0.0; MAX_HEAD + 1], &mut [0.0], &q, &kv, wide));
+        assert!(found.contains("at most 512 columns"), "{found}");
     }
 }

@@ -12,25 +12,42 @@ pub mod first;
 
 use crate::gemm::{Operand, Store, raw};
 use crate::math::exp;
-use crate::parallel::{Shared, for_each};
+use crate::parallel::{Shared, area, for_each};
 use crate::reduce::{dot, sum_by};
+use gemm_common::Parallelism;
 use std::cell::RefCell;
 
 /// Queries handled at a time.
 const BLOCK: usize = 64;
 
 /// Where the sequences lie and how the width is cut into heads.
-#[derive(Clone, Copy)]
+///
+/// Tasks write the rows of their own sequence without a lock, so the fields are closed: no two sequences overlap.
+#[derive(Clone, Copy, Debug)]
 pub struct Layout<'a> {
-    /// Sequence `i` is the tokens `offsets[i]..offsets[i + 1]`.
-    pub offsets: &'a [usize],
-    /// Number of heads.
-    pub heads: usize,
-    /// Columns of one head.
-    pub head_dim: usize,
+    offsets: &'a [usize],
+    heads: usize,
+    head_dim: usize,
 }
 
-impl Layout<'_> {
+impl<'a> Layout<'a> {
+    /// Sequence `i` is the tokens `offsets[i]..offsets[i + 1]`; each row has `heads` heads of `head_dim` columns.
+    ///
+    /// # Panics
+    /// Unless the offsets start with 0 and ascend, and there are heads of at least one column.
+    pub fn new(offsets: &'a [usize], heads: usize, head_dim: usize) -> Self {
+        assert_eq!(offsets.first(), Some(&0), "the offsets of sequences start with 0");
+        let falls = offsets.windows(2).find(|pair| pair[1] < pair[0]);
+        assert!(falls.is_none(), "the offsets of sequences ascend, found {falls:?}");
+        assert!(heads > 0 && head_dim > 0, "{heads} heads of {head_dim} columns");
+        Self { offsets, heads, head_dim }
+    }
+
+    /// Values of `rows` rows that are `widths` times as wide as all heads.
+    fn len(&self, widths: usize, rows: usize) -> usize {
+        area(area(self.heads, self.head_dim), area(widths, rows))
+    }
+
     fn width(&self) -> usize {
         self.heads * self.head_dim
     }
@@ -118,8 +135,8 @@ fn with_scratch(len: usize, work: impl FnOnce(&mut [f32], &mut [f32])) {
 /// `out: [tokens, width]`; `log_sums: [heads, tokens]` receives each row's log-sum-exp.
 pub fn bidirectional(out: &mut [f32], log_sums: &mut [f32], qkv: &[f32], layout: Layout) {
     let tokens = layout.tokens();
-    assert!(out.len() == tokens * layout.width() && qkv.len() == 3 * out.len());
-    assert_eq!(log_sums.len(), tokens * layout.heads);
+    assert_eq!([out.len(), qkv.len()], [1, 3].map(|widths| layout.len(widths, tokens)), "buffers and layout disagree");
+    assert_eq!(log_sums.len(), tokens * layout.heads, "a log-sum for each head of each token");
     let (out, log_sums) = (Shared::new(out), Shared::new(log_sums));
     for_each(layout.tasks(), |task| {
         let head = layout.head(task);
@@ -161,7 +178,7 @@ fn query_key(head: Head, scores: &mut [f32], qkv: &[f32], first: usize, rows: us
 /// As [`raw`].
 unsafe fn block_product(out: *mut f32, stride: usize, store: Store, a: Operand, b: Operand, shape: [usize; 3]) {
     // SAFETY: the caller's promise.
-    unsafe { raw(out, stride as isize, store, a, b, shape, gemm::Parallelism::None) };
+    unsafe { raw(out, stride as isize, store, a, b, shape, Parallelism::None) };
 }
 
 dispatch! {
@@ -209,9 +226,13 @@ pub struct Saved<'a> {
 
 /// Gradient of [`bidirectional`]: writes all of `d_qkv: [tokens, 3·width]` from `d_out: [tokens, width]`.
 pub fn bidirectional_backward(d_qkv: &mut [f32], d_out: &[f32], saved: Saved, layout: Layout) {
-    assert!(d_qkv.len() == saved.qkv.len() && d_out.len() == saved.out.len() && d_qkv.len() == 3 * d_out.len());
+    let tokens = layout.tokens();
+    let [one, three] = [1, 3].map(|widths| layout.len(widths, tokens));
+    assert_eq!([d_qkv.len(), saved.qkv.len()], [three; 2], "buffers and layout disagree");
+    assert_eq!([d_out.len(), saved.out.len()], [one; 2], "buffers and layout disagree");
+    assert_eq!(saved.log_sums.len(), tokens * layout.heads, "a log-sum for each head of each token");
     let d_qkv = Shared::new(d_qkv);
-    for_each(layout.tasks(), |task| backward_head(layout.head(task), d_qkv, d_out, saved, layout.tokens()));
+    for_each(layout.tasks(), |task| backward_head(layout.head(task), d_qkv, d_out, saved, tokens));
 }
 
 fn backward_head(head: Head, d_qkv: Shared<f32>, d_out: &[f32], saved: Saved, tokens: usize) {
@@ -227,21 +248,23 @@ fn backward_head(head: Head, d_qkv: Shared<f32>, d_out: &[f32], saved: Saved, to
             unsafe {
                 block_product(ds.as_mut_ptr(), head.len, Store::Replace, d_rows, values, [rows, head.len, head.dim])
             };
-            let row_sums = row_sums(head, d_out, saved.out, first, rows);
-            softmax_gradient(p, ds, &log_sums[first..], &row_sums, [head.len, rows], head.scale());
+            let (mut sums, own) = ([0.0; BLOCK], head.out(first)..);
+            row_sums(&mut sums[..rows], &d_out[own.clone()], &saved.out[own], [head.dim, head.width]);
+            softmax_gradient(p, ds, &log_sums[first..], &sums, [head.len, rows], head.scale());
             accumulate(head, d_qkv, d_rows, saved.qkv, [p, ds], first);
         }
     });
 }
 
-/// Σ_j dO·O of each query row: the softmax's correction term.
-fn row_sums(head: Head, d_out: &[f32], out: &[f32], first: usize, rows: usize) -> [f32; BLOCK] {
-    let mut sums = [0.0; BLOCK];
-    for (i, sum) in sums[..rows].iter_mut().enumerate() {
-        let at = head.out(first + i);
-        *sum = dot(&d_out[at..at + head.dim], &out[at..at + head.dim]);
+dispatch! {
+    /// Σ_j dO·O over the first `dim` columns of each query's row: the softmax's correction term.
+    fn row_sums(sums: &mut [f32], d_out: &[f32], out: &[f32], columns: [usize; 2]) {
+        let [dim, width] = columns;
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let own = i * width..i * width + dim;
+            *sum = dot(&d_out[own.clone()], &out[own]);
+        }
     }
-    sums
 }
 
 dispatch! {
@@ -335,7 +358,7 @@ mod tests {
         #[test]
         fn forward_and_backward_match(lengths in proptest::collection::vec(1usize..150, 1..4), heads in 1usize..4, head_dim in 1usize..40, seed in any::<u64>()) {
             let offsets = offsets(&lengths);
-            let layout = Layout { offsets: &offsets, heads, head_dim };
+            let layout = Layout::new(&offsets, heads, head_dim);
             let qkv = values(layout.tokens() * 3 * layout.width(), seed);
             let (out, _) = run(&qkv, layout);
             let mut expected = vec![0.0; out.len()];
@@ -362,14 +385,15 @@ mod tests {
     fn a_sequence_has_the_same_bits_alone_and_in_a_batch() {
         let lengths = [5, 130, 1, 64, 65];
         let offsets = offsets(&lengths);
-        let layout = Layout { offsets: &offsets, heads: 3, head_dim: 16 };
+        let layout = Layout::new(&offsets, 3, 16);
         let qkv = values(layout.tokens() * 3 * layout.width(), 1);
         let d_out = values(layout.tokens() * layout.width(), 2);
         let (out, _) = with_threads(2, || run(&qkv, layout));
         let d_qkv = with_threads(3, || gradient(&qkv, &d_out, layout));
         for (i, len) in lengths.into_iter().enumerate() {
             let (start, end, width) = (offsets[i], offsets[i + 1], layout.width());
-            let alone = Layout { offsets: &[0, len], ..layout };
+            let ends = [0, len];
+            let alone = Layout::new(&ends, layout.heads, layout.head_dim);
             let part = &qkv[start * 3 * width..end * 3 * width];
             let (out_alone, _) = with_threads(1, || run(part, alone));
             assert!(out_alone == out[start * width..end * width]);
@@ -378,9 +402,53 @@ mod tests {
         }
     }
 
+    fn message(refused: Box<dyn std::any::Any + Send>) -> String {
+        refused.downcast_ref::<String>().cloned().or(refused.downcast_ref().map(|m: &&str| (*m).into())).unwrap()
+    }
+
+    /// What `work` panics with.
+    pub(super) fn refusal(work: impl FnOnce() + std::panic::UnwindSafe) -> String {
+        message(std::panic::catch_unwind(work).expect_err("inconsistent slices were accepted"))
+    }
+
+    /// The second of these wrote 128 values beyond its output.
+    #[test]
+    fn c3_offsets_that_do_not_ascend_from_zero_are_refused() {
+        for (offsets, said) in [(&[][..], "start with 0"), (&[0, 5, 1], "ascend"), (&[1, 2], "start with 0")] {
+            let found = refusal(|| _ = Layout::new(offsets, 2, 64));
+            assert!(found.contains(said), "{offsets:?}: {found}");
+        }
+        assert!(refusal(|| _ = Layout::new(&[0, 1], 0, 64)).contains("0 heads"));
+    }
+
+    #[test]
+    fn c3_buffers_that_do_not_have_the_layouts_tokens_are_refused() {
+        let layout = Layout::new(&[0, 2, 3], 2, 4);
+        for (out, sums, qkv) in [(16, 6, 72), (24, 5, 72), (24, 6, 71), (32, 8, 96)] {
+            let found = refusal(|| bidirectional(&mut vec![0.0; out], &mut vec![0.0; sums], &vec![0.0; qkv], layout));
+            assert!(found.contains("disagree") || found.contains("log-sum"), "{found}");
+        }
+        for [d_qkv, d_out, qkv, out, sums] in
+            [[24, 8, 24, 8, 2], [72, 8, 72, 8, 6], [72, 24, 72, 24, 4], [96, 32, 96, 32, 8]]
+        {
+            let (qkv, out, log_sums) = (vec![0.0; qkv], vec![0.0; out], vec![0.0; sums]);
+            let saved = Saved { qkv: &qkv, out: &out, log_sums: &log_sums };
+            let found = refusal(|| bidirectional_backward(&mut vec![0.0; d_qkv], &vec![0.0; d_out], saved, layout));
+            assert!(found.contains("disagree") || found.contains("log-sum"), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_without_tokens_leaves_its_neighbours_alone() {
+        let (with, without) = (Layout::new(&[0, 0, 3, 3], 2, 4), Layout::new(&[0, 3], 2, 4));
+        let (qkv, d_out) = (values(72, 3), values(24, 4));
+        assert_eq!(run(&qkv, with), run(&qkv, without));
+        assert_eq!(gradient(&qkv, &d_out, with), gradient(&qkv, &d_out, without));
+    }
+
     #[test]
     fn large_scores_stay_finite() {
-        let layout = Layout { offsets: &[0, 3], heads: 1, head_dim: 2 };
+        let layout = Layout::new(&[0, 3], 1, 2);
         let qkv: Vec<f32> = values(18, 4).iter().map(|v| v * 1e4).collect();
         let (out, sums) = run(&qkv, layout);
         assert!(out.iter().chain(&sums).chain(&gradient(&qkv, &out, layout)).all(|v| v.is_finite()));

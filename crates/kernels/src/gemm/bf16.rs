@@ -5,10 +5,10 @@
 
 use super::Store;
 use super::panels::{COLUMNS, Lines, ROWS, View, pack_left, pack_straight, pack_transposed, panels};
-use super::tile::{self, Left, Tile};
+use super::tile::{Bf16Products, Left, Tile};
 use crate::activation::{Activation, apply};
 use crate::bf16::{Bf16, Element};
-use crate::parallel::{Shared, for_each};
+use crate::parallel::{Shared, area, for_each};
 use std::cell::RefCell;
 
 /// Bytes of A that one task keeps in its second-level cache while the panels of B pass by.
@@ -33,7 +33,7 @@ impl PackedWeight {
 
     /// Packs `weight: [outputs, inputs]` for `y = x·wᵀ`, and with `backward` for `dx = dy·w` too. Memory is reused.
     pub fn pack(&mut self, weight: &[f32], inputs: usize, outputs: usize, backward: bool) {
-        assert!(weight.len() == inputs * outputs && Self::fits(inputs, outputs));
+        assert!(weight.len() == area(inputs, outputs) && Self::fits(inputs, outputs));
         (self.inputs, self.outputs) = (inputs, outputs);
         let view = View::new(weight, outputs, inputs);
         pack_all(&mut self.forward, panels(outputs), inputs / 2, |words, panel| transposed_panel(words, view, panel));
@@ -88,16 +88,16 @@ struct Product<'a> {
 impl Product<'_> {
     /// Computes every tile and hands it to `write(tile, [first row, rows], [first column, columns])`.
     fn run(&self, write: impl Fn(&mut Tile, [usize; 2], [usize; 2]) + Sync + Send) {
-        assert!(crate::bf16::has_low_precision(), "bf16 products need AVX-512 BF16");
-        assert!(self.left.len() == self.rows * self.inner && self.left.as_ptr().addr().is_multiple_of(4));
-        let steps = self.inner / 2;
-        assert!(self.right.len() >= panels(self.columns) * steps * COLUMNS);
+        let products = Bf16Products::required();
+        assert_eq!(self.left.len(), area(self.rows, self.inner), "the left side has whole rows");
+        if self.rows == 0 {
+            return;
+        }
+        let (steps, words) = (self.inner / 2, bytemuck::cast_slice(self.left));
         tiles([self.rows, self.columns], 2 * self.inner, |tile, [row, rows], panel| {
             let right = &self.right[panel * steps * COLUMNS..][..steps * COLUMNS];
-            let data = self.left[row * self.inner..].as_ptr().cast();
-            let left = Left { data, row_stride: steps, step_stride: 1 };
-            // SAFETY: `left` has `rows` rows of `steps` words, `right` is a panel, the processor was checked.
-            unsafe { tile::bf16(tile, left, right.as_ptr(), steps, rows) };
+            let left = Left { words: &words[row * steps..], row_stride: steps, step_stride: 1 };
+            products.tile(tile, left, right, rows);
             write(tile, [row, rows], [panel * COLUMNS, COLUMNS.min(self.columns - panel * COLUMNS)]);
         });
     }
@@ -218,11 +218,16 @@ pub struct Linear<'a> {
 }
 
 impl Linear<'_> {
+    /// Refuses slices that do not have the shape's lengths.
+    pub(super) fn check(&self, rows: usize, inputs: usize, outputs: usize) {
+        assert!(self.x.len() == area(rows, inputs) && self.y.len() == area(rows, outputs));
+        assert!(self.bias.len() == outputs && self.z.as_ref().is_none_or(|z| z.len() == self.y.len()));
+    }
+
     /// Computes the layer in bf16.
     pub fn run(self, w: &PackedWeight) {
         let rows = self.x.len() / w.inputs;
-        assert!(self.y.len() == rows * w.outputs && self.bias.len() == w.outputs);
-        assert!(self.z.as_ref().is_none_or(|z| z.len() == self.y.len()));
+        self.check(rows, w.inputs, w.outputs);
         let right = w.forward.as_words();
         let product = Product { left: self.x, right, rows, columns: w.outputs, inner: w.inputs };
         let finish = Finish::new(self);
@@ -246,12 +251,12 @@ impl InputGradient<'_> {
         let product = Product { left: dy, right, rows, columns: w.inputs, inner: w.outputs };
         match self {
             InputGradient::Bf16(dx) => {
-                assert_eq!(dx.len(), rows * w.inputs);
+                assert_eq!(dx.len(), area(rows, w.inputs));
                 let dx = Shared::new(dx);
                 product.run(|tile, rows, columns| write_bf16(dx, w.inputs, tile, rows, columns));
             }
             InputGradient::F32(dx, store) => {
-                assert_eq!(dx.len(), rows * w.inputs);
+                assert_eq!(dx.len(), area(rows, w.inputs));
                 let dx = Shared::new(dx);
                 product.run(|tile, rows, columns| write_f32(dx, store, w.inputs, tile, rows, columns));
             }
@@ -288,10 +293,18 @@ const GRADIENT_ROWS: usize = 4 * ROWS;
 impl WeightGradient<'_> {
     /// Computes both gradients.
     pub fn run(self, scratch: &mut Scratch) {
-        assert!(crate::bf16::has_low_precision(), "bf16 products need AVX-512 BF16");
+        let products = Bf16Products::required();
         let (outputs, inputs) = (self.db.len(), self.dw.len() / self.db.len());
         let rows = self.dy.len() / outputs;
-        assert!(self.dy.len() == rows * outputs && self.x.len() == rows * inputs);
+        assert_eq!(self.dw.len(), inputs * outputs, "dw has a row for each of db");
+        assert!(self.dy.len() == rows * outputs && self.x.len() == area(rows, inputs));
+        if rows == 0 {
+            if self.store == Store::Replace {
+                self.dw.fill(0.0);
+                self.db.fill(0.0);
+            }
+            return;
+        }
         let (steps, x) = (rows.div_ceil(2), View::new(self.x, rows, inputs));
         pack_all(&mut scratch.0, panels(inputs), steps, |words, panel| straight_panel(words, x, panel));
         if self.store == Store::Replace {
@@ -306,9 +319,9 @@ impl WeightGradient<'_> {
             // SAFETY: a task owns its rows of dw and db.
             let (dw, db) = unsafe { (dw.slice(first * inputs, count * inputs), db.slice(first, count)) };
             LEFT.with_borrow_mut(|left| {
-                let left = left.words(GRADIENT_ROWS * steps);
+                let left = &mut left.words(GRADIENT_ROWS * steps)[..GRADIENT_ROWS * steps];
                 pack_gradient(left, db, dy, first);
-                gradient_rows(dw, store, inputs, left, right, steps);
+                gradient_rows(products, dw, store, inputs, [left, right]);
             });
         });
     }
@@ -335,17 +348,16 @@ dispatch! {
 }
 
 /// A task's rows of `dw`.
-fn gradient_rows(dw: &mut [f32], store: Store, inputs: usize, left: &[u32], right: &[u32], steps: usize) {
-    let count = dw.len() / inputs;
+fn gradient_rows(products: Bf16Products, dw: &mut [f32], store: Store, inputs: usize, [left, right]: [&[u32]; 2]) {
+    let (count, steps) = (dw.len() / inputs, left.len() / GRADIENT_ROWS);
     let out = Shared::new(dw);
     let mut tile = [[0.0; COLUMNS]; ROWS];
     for panel in 0..panels(inputs) {
         let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
         for row in (0..count).step_by(ROWS) {
             let rows = ROWS.min(count - row);
-            let left = Left { data: left[row * steps..].as_ptr(), row_stride: 1, step_stride: ROWS };
-            // SAFETY: `left` is a panel of 12 rows, `right` one of 32 columns; the caller checked the processor.
-            unsafe { tile::bf16(&mut tile, left, right.as_ptr(), steps, rows) };
+            let left = Left { words: &left[row * steps..], row_stride: 1, step_stride: ROWS };
+            products.tile(&mut tile, left, right, rows);
             let columns = COLUMNS.min(inputs - panel * COLUMNS);
             write_f32(out, store, inputs, &tile, [row, rows], [panel * COLUMNS, columns]);
         }
@@ -357,6 +369,7 @@ mod tests {
     use super::*;
     use crate::gemm::linear_reference;
     use crate::parallel::with_threads;
+    use crate::simd::tests::{on_both, on_twins_and_instructions};
     use proptest::prelude::*;
 
     fn values(n: usize, seed: u64) -> Vec<Bf16> {
@@ -386,79 +399,72 @@ mod tests {
         found.iter().zip(expected).all(|(a, b)| (a - b).abs() <= tolerance * (1.0 + b.abs()))
     }
 
-    fn skipped() -> bool {
-        let skip = !crate::bf16::has_low_precision();
-        if skip {
-            eprintln!("skipped: this processor has no AVX-512 BF16");
-        }
-        skip
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn all_three_products_match_the_reference(rows in 1usize..110, half_in in 8usize..90, half_out in 8usize..90, seed in any::<u64>()) {
-            if skipped() { return Ok(()) }
-            let (inputs, outputs) = (2 * half_in, 2 * half_out);
-            let (x, w, dy) = (values(rows * inputs, seed), values(outputs * inputs, seed ^ 1), values(rows * outputs, seed ^ 2));
-            let (x_words, dy_words) = (aligned(&x), aligned(&dy));
-            let (x, dy) = (view(&x_words, x.len()), view(&dy_words, dy.len()));
-            let mut packed = PackedWeight::default();
-            packed.pack(&wide(&w), inputs, outputs, true);
-            let bias: Vec<f32> = (0..outputs).map(|i| i as f32 * 0.01).collect();
-            let (mut y, mut z) = (vec![Bf16(7); rows * outputs], vec![Bf16(9); rows * outputs]);
-            Linear { y: &mut y, z: Some(&mut z), x, bias: &bias, act: Some(Activation::Relu) }.run(&packed);
-            let mut expected = vec![0.0; rows * outputs];
-            linear_reference(&mut expected, &wide(x), &wide(&w), rows, inputs, outputs);
-            for (i, e) in expected.iter_mut().enumerate() { *e += bias[i % outputs]; }
-            prop_assert!(close(&wide(&z), &expected, 0.005));
-            expected.iter_mut().for_each(|e| *e = e.max(0.0));
-            prop_assert!(close(&wide(&y), &expected, 0.005));
+            on_twins_and_instructions(|| {
+                let (inputs, outputs) = (2 * half_in, 2 * half_out);
+                let (x, w, dy) = (values(rows * inputs, seed), values(outputs * inputs, seed ^ 1), values(rows * outputs, seed ^ 2));
+                let (x_words, dy_words) = (aligned(&x), aligned(&dy));
+                let (x, dy) = (view(&x_words, x.len()), view(&dy_words, dy.len()));
+                let mut packed = PackedWeight::default();
+                packed.pack(&wide(&w), inputs, outputs, true);
+                let bias: Vec<f32> = (0..outputs).map(|i| i as f32 * 0.01).collect();
+                let (mut y, mut z) = (vec![Bf16(7); rows * outputs], vec![Bf16(9); rows * outputs]);
+                Linear { y: &mut y, z: Some(&mut z), x, bias: &bias, act: Some(Activation::Relu) }.run(&packed);
+                let mut expected = vec![0.0; rows * outputs];
+                linear_reference(&mut expected, &wide(x), &wide(&w), rows, inputs, outputs);
+                for (i, e) in expected.iter_mut().enumerate() { *e += bias[i % outputs]; }
+                prop_assert!(close(&wide(&z), &expected, 0.005));
+                expected.iter_mut().for_each(|e| *e = e.max(0.0));
+                prop_assert!(close(&wide(&y), &expected, 0.005));
 
-            let mut expected = vec![0.0; rows * inputs];
-            linear_reference(&mut expected, &wide(dy), &transpose(&wide(&w), outputs, inputs), rows, outputs, inputs);
-            let (mut dx, mut dx16) = (vec![1.0; rows * inputs], vec![Bf16(5); rows * inputs]);
-            InputGradient::F32(&mut dx, Store::Add).run(dy, &packed);
-            InputGradient::Bf16(&mut dx16).run(dy, &packed);
-            prop_assert!(close(&wide(&dx16), &expected, 0.005));
-            expected.iter_mut().for_each(|e| *e += 1.0);
-            prop_assert!(close(&dx, &expected, 1e-4));
+                let mut expected = vec![0.0; rows * inputs];
+                linear_reference(&mut expected, &wide(dy), &transpose(&wide(&w), outputs, inputs), rows, outputs, inputs);
+                let (mut dx, mut dx16) = (vec![1.0; rows * inputs], vec![Bf16(5); rows * inputs]);
+                InputGradient::F32(&mut dx, Store::Add).run(dy, &packed);
+                InputGradient::Bf16(&mut dx16).run(dy, &packed);
+                prop_assert!(close(&wide(&dx16), &expected, 0.005));
+                expected.iter_mut().for_each(|e| *e += 1.0);
+                prop_assert!(close(&dx, &expected, 1e-4));
 
-            let (mut dw, mut db) = (vec![0.5; outputs * inputs], vec![0.5; outputs]);
-            WeightGradient { dw: &mut dw, db: &mut db, store: Store::Add, dy, x }.run(&mut Scratch::default());
-            let mut expected = vec![0.0; outputs * inputs];
-            linear_reference(&mut expected, &transpose(&wide(dy), rows, outputs), &transpose(&wide(x), rows, inputs), outputs, rows, inputs);
-            expected.iter_mut().for_each(|e| *e += 0.5);
-            prop_assert!(close(&dw, &expected, 1e-4));
-            for (j, db) in db.iter().enumerate() {
-                let sum: f32 = wide(dy).iter().skip(j).step_by(outputs).sum();
-                prop_assert!((db - 0.5 - sum).abs() < 1e-4);
-            }
+                let (mut dw, mut db) = (vec![0.5; outputs * inputs], vec![0.5; outputs]);
+                WeightGradient { dw: &mut dw, db: &mut db, store: Store::Add, dy, x }.run(&mut Scratch::default());
+                let mut expected = vec![0.0; outputs * inputs];
+                linear_reference(&mut expected, &transpose(&wide(dy), rows, outputs), &transpose(&wide(x), rows, inputs), outputs, rows, inputs);
+                expected.iter_mut().for_each(|e| *e += 0.5);
+                prop_assert!(close(&dw, &expected, 1e-4));
+                for (j, db) in db.iter().enumerate() {
+                    let sum: f32 = wide(dy).iter().skip(j).step_by(outputs).sum();
+                    prop_assert!((db - 0.5 - sum).abs() < 1e-4);
+                }
+                Ok(())
+            })?;
         }
     }
 
     #[test]
     fn a_row_has_the_same_bits_in_any_batch_and_with_any_threads() {
-        if skipped() {
-            return;
-        }
-        for (inputs, outputs) in [(768, 3072), (384, 1152), (64, 50)] {
-            let x = aligned(&values(300 * inputs, 3));
-            let mut packed = PackedWeight::default();
-            packed.pack(&wide(&values(inputs * outputs, 4)), inputs, outputs, false);
-            let bias = vec![0.25; outputs];
-            let run = |rows: usize, threads| {
-                let mut y = vec![Bf16(0); rows * outputs];
-                let x = view(&x, rows * inputs);
-                with_threads(threads, || {
-                    Linear { y: &mut y, z: None, x, bias: &bias, act: Some(Activation::Gelu) }.run(&packed);
-                });
-                y
-            };
-            let all = run(300, 2);
-            for rows in [1, 2, 11, 12, 13, 96, 97, 200] {
-                assert!(all[..rows * outputs] == run(rows, 1 + rows % 3)[..], "{inputs}×{outputs}, {rows} rows");
+        on_both(|| {
+            for (inputs, outputs) in [(768, 3072), (384, 1152), (64, 50)] {
+                let x = aligned(&values(300 * inputs, 3));
+                let mut packed = PackedWeight::default();
+                packed.pack(&wide(&values(inputs * outputs, 4)), inputs, outputs, false);
+                let bias = vec![0.25; outputs];
+                let run = |rows: usize, threads| {
+                    let mut y = vec![Bf16(0); rows * outputs];
+                    let x = view(&x, rows * inputs);
+                    with_threads(threads, || {
+                        Linear { y: &mut y, z: None, x, bias: &bias, act: Some(Activation::Gelu) }.run(&packed);
+                    });
+                    y
+                };
+                let all = run(300, 2);
+                for rows in [1, 2, 11, 12, 13, 96, 97, 200] {
+                    assert!(all[..rows * outputs] == run(rows, 1 + rows % 3)[..], "{inputs}×{outputs}, {rows} rows");
+                }
             }
-        }
+        });
     }
 }

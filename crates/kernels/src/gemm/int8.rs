@@ -7,9 +7,9 @@
 
 use super::bf16::{Finish, Linear, tiles};
 use super::panels::{COLUMNS, Lines, panels};
-use super::tile::{self, IntegerTile, Left, Tile};
+use super::tile::{Int8Products, IntegerTile, Left, Tile};
 use crate::bf16::{Bf16, Element};
-use crate::parallel::{Shared, for_each};
+use crate::parallel::{Shared, area, for_each};
 
 /// A weight `[outputs, inputs]` in 8 bits.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +32,7 @@ impl Int8Weight {
     /// Packs `units: [outputs, inputs]` with `scales: [outputs]`.
     pub fn new(units: &[i8], scales: Vec<f32>, inputs: usize) -> Self {
         let outputs = scales.len();
-        assert!(units.len() == inputs * outputs && Self::fits(inputs, outputs));
+        assert!(units.len() == area(inputs, outputs) && Self::fits(inputs, outputs));
         let mut right = Lines::default();
         let steps = inputs / 4;
         let words = Shared::new(right.words(panels(outputs) * steps * COLUMNS));
@@ -60,6 +60,7 @@ impl Int8Weight {
 /// Rounds each row of `[rows, columns]` to units of its largest magnitude / 127; returns the units and the scales.
 pub fn quantize_rows(values: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
     let rows = values.len() / columns;
+    assert_eq!(values.len(), rows * columns, "whole rows of {columns} values");
     let (mut units, mut scales) = (vec![0i8; values.len()], vec![0.0f32; rows]);
     let (shared_units, shared_scales) = (Shared::new(&mut units), Shared::new(&mut scales));
     for_each(rows, |row| {
@@ -72,7 +73,9 @@ pub fn quantize_rows(values: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
 
 dispatch! {
     fn quantize_row(units: &mut [i8], values: &[f32]) -> f32 {
+        // Units cannot hold a NaN: the scale becomes one, and with it all that the row is multiplied with.
         let largest = values.iter().fold(0.0f32, |m, v| if v.abs() > m { v.abs() } else { m });
+        let largest = if values.iter().any(|v| v.is_nan()) { f32::NAN } else { largest };
         let scale = largest / 127.0;
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         for (unit, value) in units.iter_mut().zip(values) {
@@ -139,7 +142,8 @@ fn quantize_token(units: &mut [u8], outliers: &mut Vec<(u32, f32)>, x: &[Bf16]) 
         }
         (low, high) = (low.max(-limit), high.min(limit));
     }
-    let unit = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
+    // Units of 8 bits cannot hold what is not finite: the whole row becomes NaN, as its sums would in f32.
+    let unit = if magnitudes.is_finite() { ((high - low) / 255.0).max(f32::MIN_POSITIVE) } else { f32::NAN };
     let zero = (-low / unit).round_ties_even();
     round_token(units, x, [1.0 / unit, zero]);
     [unit, zero]
@@ -189,18 +193,21 @@ dispatch! {
 impl Linear<'_> {
     /// Computes the layer in int8.
     pub fn run_int8(self, w: &Int8Weight, quantized: &mut QuantizedRows) {
-        assert!(crate::bf16::has_low_precision(), "int8 products need AVX-512 VNNI");
+        let products = Int8Products::required();
         let (rows, outputs) = (self.x.len() / w.inputs, w.outputs());
-        assert!(self.y.len() == rows * outputs && self.bias.len() == outputs && self.z.is_none());
+        self.check(rows, w.inputs, outputs);
+        assert!(self.z.is_none(), "int8 is for scoring only");
+        if rows == 0 {
+            return;
+        }
         quantized.fill(self.x, w.inputs);
         let finish = Finish::new(self);
         let (units, right, steps) = (quantized.units.as_words(), w.right.as_words(), w.inputs / 4);
         tiles([rows, outputs], w.inputs, |tile, [row, rows], panel| {
-            let left = Left { data: units[row * steps..].as_ptr(), row_stride: steps, step_stride: 1 };
+            let left = Left { words: &units[row * steps..], row_stride: steps, step_stride: 1 };
             let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
             let mut sums: IntegerTile = [[0; COLUMNS]; 12];
-            // SAFETY: `left` has `rows` rows of `steps` words, `right` is a panel, the processor was checked.
-            unsafe { tile::int8(&mut sums, left, right.as_ptr(), steps, rows) };
+            products.tile(&mut sums, left, right, rows);
             let column = panel * COLUMNS;
             let columns = COLUMNS.min(outputs - column);
             let scales = &w.scales[column..column + columns];
@@ -245,6 +252,7 @@ mod tests {
     use super::*;
     use crate::gemm::linear_reference;
     use crate::parallel::with_threads;
+    use crate::simd::tests::{on_both, on_twins_and_instructions};
     use proptest::prelude::*;
 
     /// Sums of three, twice as wide: closer to what activations look like than uniform ones.
@@ -258,14 +266,6 @@ mod tests {
             let word = self.right.as_words()[(panel * (self.inputs / 4) + input / 4) * COLUMNS + column];
             word.to_le_bytes()[input % 4] as i8
         }
-    }
-
-    fn skipped() -> bool {
-        let skip = !crate::bf16::has_low_precision();
-        if skip {
-            eprintln!("skipped: this processor has no AVX-512 VNNI");
-        }
-        skip
     }
 
     /// x as the kernels see it: rounded to bf16, on a word boundary.
@@ -294,53 +294,79 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn a_layer_is_close_to_f32_with_and_without_outliers(rows in 1usize..40, quads in 16usize..80, half_out in 8usize..70, seed in any::<u64>(), outliers in 0usize..4) {
-            if skipped() { return Ok(()) }
-            let (inputs, outputs) = (4 * quads, 2 * half_out);
-            let (mut x, w, weight) = case(rows, inputs, outputs, seed);
-            for row in x.chunks_exact_mut(inputs) {
-                for i in 0..outliers { row[i * 13] = 300.0 * (1.0 - 2.0 * (i % 2) as f32); }
-            }
-            let found = run(&x, &weight, &vec![0.0; outputs]);
-            let rounded: Vec<f32> = x.iter().map(|v| Bf16::narrow(*v).widen()).collect();
-            // The outliers' own contribution, from the weights as they were rounded, is left out of the comparison.
-            let rest: Vec<f32> = rounded.iter().map(|v| if v.abs() > 100.0 { 0.0 } else { *v }).collect();
-            let mut expected = vec![0.0; rows * outputs];
-            linear_reference(&mut expected, &rest, &w, rows, inputs, outputs);
-            let only: Vec<f32> = rounded.iter().map(|v| if v.abs() > 100.0 { *v } else { 0.0 }).collect();
-            let dequantized: Vec<f32> = (0..w.len()).map(|i| f32::from(weight.unit(i / inputs, i % inputs)) * weight.scales[i / inputs]).collect();
-            let mut loud = vec![0.0; rows * outputs];
-            linear_reference(&mut loud, &only, &dequantized, rows, inputs, outputs);
-            let found: Vec<f32> = found.iter().zip(&loud).map(|(f, l)| f - l).collect();
-            if outliers == 0 {
-                prop_assert!(relative_error(&found, &expected) < 0.02, "{}", relative_error(&found, &expected));
-            } else {
-                // bf16 outputs of magnitude 1000 round by 4; without the cut the error would be as large as the values.
-                prop_assert!(relative_error(&found, &expected) < 0.4, "{}", relative_error(&found, &expected));
-            }
+            on_twins_and_instructions(|| {
+                let (inputs, outputs) = (4 * quads, 2 * half_out);
+                let (mut x, w, weight) = case(rows, inputs, outputs, seed);
+                for row in x.chunks_exact_mut(inputs) {
+                    for i in 0..outliers { row[i * 13] = 300.0 * (1.0 - 2.0 * (i % 2) as f32); }
+                }
+                let found = run(&x, &weight, &vec![0.0; outputs]);
+                let rounded: Vec<f32> = x.iter().map(|v| Bf16::narrow(*v).widen()).collect();
+                // The outliers' own contribution, from the weights as they were rounded, is left out of the comparison.
+                let rest: Vec<f32> = rounded.iter().map(|v| if v.abs() > 100.0 { 0.0 } else { *v }).collect();
+                let mut expected = vec![0.0; rows * outputs];
+                linear_reference(&mut expected, &rest, &w, rows, inputs, outputs);
+                let only: Vec<f32> = rounded.iter().map(|v| if v.abs() > 100.0 { *v } else { 0.0 }).collect();
+                let dequantized: Vec<f32> = (0..w.len()).map(|i| f32::from(weight.unit(i / inputs, i % inputs)) * weight.scales[i / inputs]).collect();
+                let mut loud = vec![0.0; rows * outputs];
+                linear_reference(&mut loud, &only, &dequantized, rows, inputs, outputs);
+                let found: Vec<f32> = found.iter().zip(&loud).map(|(f, l)| f - l).collect();
+                if outliers == 0 {
+                    prop_assert!(relative_error(&found, &expected) < 0.02, "{}", relative_error(&found, &expected));
+                } else {
+                    // bf16 outputs of magnitude 1000 round by 4; without the cut the error would be as large as the values.
+                    prop_assert!(relative_error(&found, &expected) < 0.4, "{}", relative_error(&found, &expected));
+                }
+                Ok(())
+            })?;
         }
     }
 
     #[test]
     fn a_row_has_the_same_bits_in_any_batch_and_with_any_threads() {
-        if skipped() {
-            return;
+        on_both(|| {
+            let (x, _, weight) = case(150, 384, 1152, 5);
+            let bias = vec![0.5; 1152];
+            let all = run(&x, &weight, &bias);
+            for rows in [1, 2, 11, 12, 13, 97] {
+                let own = with_threads(1 + rows % 3, || run(&x[..rows * 384], &weight, &bias));
+                assert!(own == all[..rows * 1152], "{rows} rows");
+            }
+        });
+    }
+
+    /// One NaN among 64 inputs gave 32 finite outputs.
+    #[test]
+    fn c4_values_that_are_not_finite_make_their_row_nan_and_no_other() {
+        let (x, w, weight) = case(3, 64, 32, 5);
+        let expected = |y: &[f32], what: f32| {
+            assert!(y[..32].iter().chain(&y[64..]).all(|v| v.is_finite()), "{what}: {y:?}");
+            assert!(y[32..64].iter().all(|v| v.is_nan()), "{what}: {y:?}");
+        };
+        for (at, bad) in [(64, f32::NAN), (127, f32::NAN), (100, f32::INFINITY), (65, f32::NEG_INFINITY)] {
+            let mut x = x.clone();
+            x[at] = bad;
+            on_both(|| expected(&run(&x, &weight, &[0.5; 32]), bad));
         }
-        let (x, _, weight) = case(150, 384, 1152, 5);
-        let bias = vec![0.5; 1152];
-        let all = run(&x, &weight, &bias);
-        for rows in [1, 2, 11, 12, 13, 97] {
-            let own = with_threads(1 + rows % 3, || run(&x[..rows * 384], &weight, &bias));
-            assert!(own == all[..rows * 1152], "{rows} rows");
-        }
+        // Weights with a NaN make their output NaN, in encoders and in decoders.
+        let mut w = w.clone();
+        w[3 * 64 + 7] = f32::NAN;
+        let (units, scales) = quantize_rows(&w, 64);
+        let damaged = Int8Weight::new(&units, scales, 64);
+        let nans = |y: &[f32]| (0..32).filter(|j| y[*j].is_nan()).collect::<Vec<_>>();
+        on_both(|| assert_eq!(nans(&run(&x, &damaged, &[0.0; 32])), [3]));
+        let narrow = crate::gemm::NarrowWeight::pack(&w, 64, 32, crate::gemm::Width::Int8);
+        let mut y = vec![0.0; 3 * 32];
+        narrow.run(&mut y, &x, &[]);
+        assert_eq!(nans(&y), [3]);
     }
 
     #[test]
     fn zero_rows_and_zero_weights_stay_zero() {
-        if skipped() {
-            return;
-        }
-        let (units, scales) = quantize_rows(&[0.0; 16 * 16], 16);
-        let weight = Int8Weight::new(&units, scales, 16);
-        assert!(run(&[0.0; 32], &weight, &[0.0; 16]).iter().all(|v| *v == 0.0));
+        on_both(|| {
+            let (units, scales) = quantize_rows(&[0.0; 16 * 16], 16);
+            let weight = Int8Weight::new(&units, scales, 16);
+            assert!(run(&[0.0; 32], &weight, &[0.0; 16]).iter().all(|v| *v == 0.0));
+        });
     }
 }

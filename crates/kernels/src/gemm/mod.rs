@@ -15,8 +15,9 @@ pub use bf16::{InputGradient, Linear, PackedWeight, Scratch, WeightGradient};
 pub use int8::{Int8Weight, QuantizedRows, quantize_rows};
 pub use narrow::{NarrowWeight, Width};
 
-use crate::parallel::{for_row_blocks, threads};
+use crate::parallel::{area, for_row_blocks, threads};
 use crate::reduce::dot;
+use gemm_common::Parallelism;
 
 /// What happens to the destination's old content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ fn is_large(outer: usize, inner: usize) -> bool {
 
 /// `y = x · wᵀ`: `x: [rows, inputs]`, `w: [outputs, inputs]`, `y: [rows, outputs]`.
 pub fn linear(y: &mut [f32], x: &[f32], w: &[f32], rows: usize, inputs: usize, outputs: usize) {
-    check(y.len(), rows * outputs, x.len(), rows * inputs, w.len(), outputs * inputs);
+    check([y.len(), x.len(), w.len()], [[rows, outputs], [rows, inputs], [outputs, inputs]]);
     let w = Matrix { data: w, rows: outputs, columns: inputs };
     if !is_large(outputs, inputs) {
         return small_linear(y, x, w);
@@ -52,7 +53,7 @@ pub fn linear_input_gradient(
     inputs: usize,
     outputs: usize,
 ) {
-    check(dx.len(), rows * inputs, dy.len(), rows * outputs, w.len(), outputs * inputs);
+    check([dx.len(), dy.len(), w.len()], [[rows, inputs], [rows, outputs], [outputs, inputs]]);
     if !is_large(inputs, outputs) {
         return small_input_gradient(dx, store, dy, Matrix { data: w, rows: outputs, columns: inputs });
     }
@@ -69,7 +70,7 @@ pub fn linear_weight_gradient(
     inputs: usize,
     outputs: usize,
 ) {
-    check(dw.len(), outputs * inputs, dy.len(), rows * outputs, x.len(), rows * inputs);
+    check([dw.len(), dy.len(), x.len()], [[outputs, inputs], [rows, outputs], [rows, inputs]]);
     if outputs < 16 || inputs < 16 {
         if store == Store::Replace {
             dw.fill(0.0);
@@ -79,8 +80,9 @@ pub fn linear_weight_gradient(
     product(dw, store, Operand::columns(dy, outputs), Operand::rows(x, inputs), [outputs, inputs, rows]);
 }
 
-fn check(y: usize, y_expected: usize, x: usize, x_expected: usize, w: usize, w_expected: usize) {
-    assert_eq!((y, x, w), (y_expected, x_expected, w_expected), "slices do not have the shape's lengths");
+fn check(lens: [usize; 3], shapes: [[usize; 2]; 3]) {
+    let expected = shapes.map(|[rows, columns]| area(rows, columns));
+    assert_eq!(lens, expected, "slices do not have the shape's lengths");
 }
 
 #[derive(Clone, Copy)]
@@ -116,8 +118,8 @@ fn product(out: &mut [f32], store: Store, a: Operand, b: Operand, [m, n, k]: [us
         return single_row(out, store, a, b, n, k);
     }
     let parallelism = match threads() {
-        1 => gemm::Parallelism::None,
-        n => gemm::Parallelism::Rayon(n),
+        1 => Parallelism::None,
+        n => Parallelism::Rayon(n),
     };
     // SAFETY: the public functions checked the slices against the shape, and `out` is borrowed mutably.
     unsafe { raw(out.as_mut_ptr(), n as isize, store, a, b, [m, n, k], parallelism) };
@@ -133,10 +135,10 @@ fn single_row(out: &mut [f32], store: Store, a: Operand, b: Operand, n: usize, k
     }
 }
 
-/// The `gemm` crate's product, `out` row-major with `stride` values a row.
+/// The product of the `gemm` crate's f32 half, `out` row-major with `stride` values a row.
 ///
 /// # Safety
-/// The pointers and strides must address valid, non-overlapping memory for the shape.
+/// The pointers and strides must address valid, non-overlapping memory for the shape; no stride is negative.
 pub(crate) unsafe fn raw(
     out: *mut f32,
     stride: isize,
@@ -144,29 +146,36 @@ pub(crate) unsafe fn raw(
     a: Operand,
     b: Operand,
     [m, n, k]: [usize; 3],
-    parallelism: gemm::Parallelism,
+    parallelism: Parallelism,
 ) {
+    // The kernel wants columns that lie apart, so it computes outᵀ = bᵀ · aᵀ; a single column already lies so.
+    let a = (a.data, a.column_stride, a.row_stride);
+    let b = (b.data, b.column_stride, b.row_stride);
+    let transposed = |(data, column_stride, row_stride)| (data, row_stride, column_stride);
+    let ((m, n), (out_columns, out_rows), left, right) =
+        if stride > 1 { ((n, m), (stride, 1), transposed(b), transposed(a)) } else { ((m, n), (1, stride), a, b) };
+    let (keep, conjugate) = (store == Store::Add, false);
     // SAFETY: the caller's promise.
     unsafe {
-        gemm::gemm(
+        gemm_f32::gemm::f32::get_gemm_fn()(
             m,
             n,
             k,
             out,
-            1,
-            stride,
-            store == Store::Add,
-            a.data,
-            a.column_stride,
-            a.row_stride,
-            b.data,
-            b.column_stride,
-            b.row_stride,
-            1.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
+            out_columns,
+            out_rows,
+            keep,
+            left.0,
+            left.1,
+            left.2,
+            right.0,
+            right.1,
+            right.2,
+            1.0,
+            1.0,
+            conjugate,
+            conjugate,
+            conjugate,
             parallelism,
         );
     }

@@ -8,7 +8,7 @@
 use super::int8::quantize_rows;
 use super::panels::{COLUMNS, Lines};
 use crate::bf16::{Bf16, Element};
-use crate::parallel::{Shared, for_each, threads};
+use crate::parallel::{Shared, area, for_each, threads};
 use std::cell::RefCell;
 
 /// How the values of a weight are kept.
@@ -39,7 +39,7 @@ const FEW: usize = 6;
 impl NarrowWeight {
     /// Packs `weight: [outputs, inputs]`.
     pub fn pack(weight: &[f32], inputs: usize, outputs: usize, width: Width) -> Self {
-        assert!(weight.len() == inputs * outputs && inputs > 0 && outputs > 0);
+        assert!(weight.len() == area(inputs, outputs) && inputs > 0 && outputs > 0);
         let panels = outputs.div_ceil(COLUMNS);
         let mut packed = Self { width, panels: Lines::default(), scales: vec![1.0; panels * COLUMNS], inputs, outputs };
         let words = panels * COLUMNS * inputs * packed.element_bytes() / 4;
@@ -85,8 +85,11 @@ impl NarrowWeight {
     /// `y = x·wᵀ + bias`: `x: [rows, inputs]`, `y: [rows, outputs]`; an empty bias is none.
     pub fn run(&self, y: &mut [f32], x: &[f32], bias: &[f32]) {
         let rows = x.len() / self.inputs;
-        assert!(x.len() == rows * self.inputs && y.len() == rows * self.outputs);
+        assert!(x.len() == rows * self.inputs && y.len() == area(rows, self.outputs));
         assert!(bias.is_empty() || bias.len() == self.outputs);
+        if rows == 0 {
+            return;
+        }
         let panels = self.outputs.div_ceil(COLUMNS);
         let group = if rows <= FEW { group_of(panels) } else { 1 };
         let product = Product { weight: self, y: Shared::new(y), x, bias, rows };
@@ -332,15 +335,17 @@ macro_rules! by_rows {
     (@call $tile:ident $n:literal ($($argument:expr),*)) => { $tile::<$n, 2>($($argument),*) };
 }
 
-/// Plain twin of the tiles.
-fn tile_reference<T: Narrow>(sums: &mut [f32], x: &[f32], panels: &[T], inputs: usize) {
-    let count = panels.len() / (COLUMNS * inputs);
-    for (row, x) in x.chunks_exact(inputs).enumerate() {
-        for (panel, values) in panels.chunks_exact(COLUMNS * inputs).enumerate() {
-            let own = &mut sums[(row * count + panel) * COLUMNS..][..COLUMNS];
-            own.fill(0.0);
-            for (x, values) in x.iter().zip(values.chunks_exact(COLUMNS)) {
-                own.iter_mut().zip(values).for_each(|(sum, value)| *sum = x.mul_add(value.to_f32(), *sum));
+dispatch! {
+    /// Plain twin of the tiles.
+    fn tile_reference[T: Narrow](sums: &mut [f32], x: &[f32], panels: &[T], inputs: usize) {
+        let count = panels.len() / (COLUMNS * inputs);
+        for (row, x) in x.chunks_exact(inputs).enumerate() {
+            for (panel, values) in panels.chunks_exact(COLUMNS * inputs).enumerate() {
+                let own = &mut sums[(row * count + panel) * COLUMNS..][..COLUMNS];
+                own.fill(0.0);
+                for (x, values) in x.iter().zip(values.chunks_exact(COLUMNS)) {
+                    own.iter_mut().zip(values).for_each(|(sum, value)| *sum = x.mul_add(value.to_f32(), *sum));
+                }
             }
         }
     }

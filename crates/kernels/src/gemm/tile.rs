@@ -2,21 +2,180 @@
 //!
 //! Each step loads 32 columns of B (two registers) and broadcasts one word of A per row. The sum of an
 //! element runs over the steps in order, so its bits depend on its own row and column alone.
+//!
+//! Both products have a plain twin. Under `KUDOS_ISA=emulated` it takes the place of the instruction, so that all
+//! code around the products runs on any processor.
 
 use super::panels::{COLUMNS, ROWS};
+use crate::simd;
 
-/// A's words: that of `row` at `step` is `data[row · row_stride + step · step_stride]`.
+/// A's words: that of `row` at `step` is `words[row · row_stride + step · step_stride]`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Left {
-    pub(crate) data: *const u32,
+pub(crate) struct Left<'a> {
+    pub(crate) words: &'a [u32],
     pub(crate) row_stride: usize,
     pub(crate) step_stride: usize,
+}
+
+impl Left<'_> {
+    /// Refuses a left side that is shorter than `rows` rows of `steps` words.
+    fn check(&self, rows: usize, steps: usize) {
+        assert!((1..=ROWS).contains(&rows), "a tile has 1 to {ROWS} rows, not {rows}");
+        if let Some(last) = steps.checked_sub(1) {
+            let end = (rows - 1) * self.row_stride + last * self.step_stride;
+            assert!(end < self.words.len(), "the left side ends before row {rows} of {steps} steps");
+        }
+    }
+
+    #[inline(always)]
+    fn word(&self, row: usize, step: usize) -> u32 {
+        self.words[row * self.row_stride + step * self.step_stride]
+    }
 }
 
 /// A result tile in f32; rows beyond the asked ones keep their content.
 pub(crate) type Tile = [[f32; COLUMNS]; ROWS];
 /// A result tile of integer products.
 pub(crate) type IntegerTile = [[i32; COLUMNS]; ROWS];
+
+/// What multiplies pairs of bf16 here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bf16Products {
+    /// `vdpbf16ps` on registers of 512 bits. Only [`Self::here`] makes this value, after it saw the processor.
+    Avx512Bf16,
+    /// [`bf16_reference`].
+    Emulated,
+}
+
+impl Bf16Products {
+    /// The products of this process, if it has any.
+    pub(crate) fn here() -> Option<Self> {
+        match (simd::emulated(), simd::processor_has_bf16()) {
+            (false, true) => Some(Self::Avx512Bf16),
+            (false, false) => simd::missing_is_emulated().then_some(Self::Emulated),
+            (true, _) => Some(Self::Emulated),
+        }
+    }
+
+    /// As [`Self::here`], for a kernel that cannot do without.
+    pub(crate) fn required() -> Self {
+        Self::here().expect("bf16 products need AVX-512 BF16, or KUDOS_ISA=emulated")
+    }
+
+    /// `tile[..rows] = left · right` over pairs of bf16: `rows` is 1 to 12, `right` is one panel of `[steps][32]`.
+    #[inline]
+    pub(crate) fn tile(self, tile: &mut Tile, left: Left, right: &[u32], rows: usize) {
+        left.check(rows, right.len() / COLUMNS);
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the left side was checked, the steps are those of `right`, and `here` saw the processor.
+            Self::Avx512Bf16 => unsafe { x86::bf16(tile, left, right, rows) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512Bf16 => unreachable!("AVX-512 exists on x86-64 alone"),
+            Self::Emulated => bf16_reference(tile, left, right, rows),
+        }
+    }
+}
+
+/// What multiplies quads of int8 here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Int8Products {
+    /// `vpdpbusd` on registers of 512 bits. Only [`Self::here`] makes this value, after it saw the processor.
+    Avx512Vnni,
+    /// [`int8_reference`].
+    Emulated,
+}
+
+impl Int8Products {
+    /// The products of this process, if it has any.
+    pub(crate) fn here() -> Option<Self> {
+        match (simd::emulated(), simd::processor_has_vnni()) {
+            (false, true) => Some(Self::Avx512Vnni),
+            (false, false) => simd::missing_is_emulated().then_some(Self::Emulated),
+            (true, _) => Some(Self::Emulated),
+        }
+    }
+
+    /// As [`Self::here`], for a kernel that cannot do without.
+    pub(crate) fn required() -> Self {
+        Self::here().expect("int8 products need AVX-512 VNNI, or KUDOS_ISA=emulated")
+    }
+
+    /// `tile[..rows] = left · right` over quads, unsigned on the left and signed on the right: `rows` is 1 to 12,
+    /// `right` is one panel of `[steps][32]`.
+    #[inline]
+    pub(crate) fn tile(self, tile: &mut IntegerTile, left: Left, right: &[u32], rows: usize) {
+        left.check(rows, right.len() / COLUMNS);
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the left side was checked, the steps are those of `right`, and `here` saw the processor.
+            Self::Avx512Vnni => unsafe { x86::int8(tile, left, right, rows) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512Vnni => unreachable!("AVX-512 exists on x86-64 alone"),
+            Self::Emulated => int8_reference(tile, left, right, rows),
+        }
+    }
+}
+
+dispatch! {
+    /// Plain twin of the bf16 products.
+    ///
+    /// `vdpbf16ps` adds the product of the upper halves to the sum, then that of the lower halves. It rounds to the
+    /// nearest even after each, and takes denormal inputs and results as zero. A product of two bf16 has at most 16
+    /// significant bits, so it is exact in f32 and a fused multiply-add is not needed. The twin differs only where a
+    /// product alone leaves f32's range: the instruction keeps it until it was added.
+    fn bf16_reference(tile: &mut Tile, left: Left<'_>, right: &[u32], rows: usize) {
+        for (row, sums) in tile[..rows].iter_mut().enumerate() {
+            let mut sum = [0.0f32; COLUMNS];
+            for (step, words) in right.chunks_exact(COLUMNS).enumerate() {
+                let a = left.word(row, step);
+                for (sum, b) in sum.iter_mut().zip(words) {
+                    *sum = flushed(*sum + upper(a) * upper(*b));
+                    *sum = flushed(*sum + lower(a) * lower(*b));
+                }
+            }
+            *sums = sum;
+        }
+    }
+}
+
+/// The upper of two bf16 as f32, denormals as zero.
+#[inline(always)]
+fn upper(word: u32) -> f32 {
+    flushed(f32::from_bits(word & 0xffff_0000))
+}
+
+/// The lower of two bf16 as f32, denormals as zero.
+#[inline(always)]
+fn lower(word: u32) -> f32 {
+    flushed(f32::from_bits(word << 16))
+}
+
+/// Denormals become a zero of their sign.
+#[inline(always)]
+fn flushed(value: f32) -> f32 {
+    if value.abs() < f32::MIN_POSITIVE { 0.0f32.copysign(value) } else { value }
+}
+
+dispatch! {
+    /// Plain twin of the int8 products: `vpdpbusd` adds four products of u8 and i8 to an i32, without saturation.
+    fn int8_reference(tile: &mut IntegerTile, left: Left<'_>, right: &[u32], rows: usize) {
+        for (row, sums) in tile[..rows].iter_mut().enumerate() {
+            let mut sum = [0i32; COLUMNS];
+            for (step, words) in right.chunks_exact(COLUMNS).enumerate() {
+                let a = left.word(row, step);
+                for (sum, b) in sum.iter_mut().zip(words) {
+                    for byte in 0..4 {
+                        let unsigned = (a >> (8 * byte) & 0xff) as i32;
+                        let signed = (b << (24 - 8 * byte)) as i32 >> 24;
+                        *sum = sum.wrapping_add(unsigned * signed);
+                    }
+                }
+            }
+            *sums = sum;
+        }
+    }
+}
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -26,18 +185,19 @@ mod x86 {
     macro_rules! tile_kernel {
         ($name:ident, $features:literal, $register:ty, $zero:ident, $step:expr, $store:ident, $tile:ty) => {
             #[target_feature(enable = $features)]
-            unsafe fn $name<const R: usize>(tile: &mut $tile, left: Left, right: *const u32, steps: usize) {
+            unsafe fn $name<const R: usize>(tile: &mut $tile, left: Left, right: &[u32]) {
+                let (steps, a, b) = (right.len() / COLUMNS, left.words.as_ptr(), right.as_ptr());
                 let mut sums: [[$register; 2]; R] = [[$zero(); 2]; R];
                 for step in 0..steps {
-                    // SAFETY: the caller promises `steps` steps of 32 words on the right and of R words on the left.
+                    // SAFETY: the right side has `steps` steps of 32 words; the caller checked R words a step on the left.
                     unsafe {
-                        let b0 = _mm512_loadu_si512(right.add(step * COLUMNS).cast());
-                        let b1 = _mm512_loadu_si512(right.add(step * COLUMNS + 16).cast());
+                        let b0 = _mm512_loadu_si512(b.add(step * COLUMNS).cast());
+                        let b1 = _mm512_loadu_si512(b.add(step * COLUMNS + 16).cast());
                         for row in 0..R {
-                            let word = *left.data.add(row * left.row_stride + step * left.step_stride);
-                            let a = _mm512_set1_epi32(word as i32);
-                            sums[row][0] = $step(sums[row][0], a, b0);
-                            sums[row][1] = $step(sums[row][1], a, b1);
+                            let word = *a.add(row * left.row_stride + step * left.step_stride);
+                            let word = _mm512_set1_epi32(word as i32);
+                            sums[row][0] = $step(sums[row][0], word, b0);
+                            sums[row][1] = $step(sums[row][1], word, b1);
                         }
                     }
                 }
@@ -86,57 +246,142 @@ mod x86 {
     );
 
     macro_rules! by_rows {
-        ($kernel:ident, $tile:expr, $left:expr, $right:expr, $steps:expr, $rows:expr; $($n:literal)*) => {
+        ($kernel:ident, $tile:expr, $left:expr, $right:expr, $rows:expr; $($n:literal)*) => {
             match $rows {
                 // SAFETY: the caller's promise.
-                $($n => unsafe { $kernel::<$n>($tile, $left, $right, $steps) },)*
+                $($n => unsafe { $kernel::<$n>($tile, $left, $right) },)*
                 other => unreachable!("a tile has 1 to 12 rows, not {other}"),
             }
         };
     }
 
     /// # Safety
-    /// As [`super::bf16`].
+    /// `left` passed its check for `rows` rows, and the processor has AVX-512 BF16.
     #[inline]
-    pub(crate) unsafe fn bf16(tile: &mut Tile, left: Left, right: *const u32, steps: usize, rows: usize) {
-        by_rows!(bf16_rows, tile, left, right, steps, rows; 1 2 3 4 5 6 7 8 9 10 11 12)
+    pub(crate) unsafe fn bf16(tile: &mut Tile, left: Left, right: &[u32], rows: usize) {
+        by_rows!(bf16_rows, tile, left, right, rows; 1 2 3 4 5 6 7 8 9 10 11 12)
     }
 
     /// # Safety
-    /// As [`super::int8`].
+    /// `left` passed its check for `rows` rows, and the processor has AVX-512 VNNI.
     #[inline]
-    pub(crate) unsafe fn int8(tile: &mut IntegerTile, left: Left, right: *const u32, steps: usize, rows: usize) {
-        by_rows!(int8_rows, tile, left, right, steps, rows; 1 2 3 4 5 6 7 8 9 10 11 12)
+    pub(crate) unsafe fn int8(tile: &mut IntegerTile, left: Left, right: &[u32], rows: usize) {
+        by_rows!(int8_rows, tile, left, right, rows; 1 2 3 4 5 6 7 8 9 10 11 12)
     }
 }
 
-/// `tile[..rows] = left · right` over `steps` pairs of bf16.
-///
-/// # Safety
-/// `left` must hold `rows` (1 to 12) rows and `right` a panel of `steps` steps, and
-/// [`crate::bf16::has_low_precision`] must be true.
-#[inline]
-pub(crate) unsafe fn bf16(tile: &mut Tile, left: Left, right: *const u32, steps: usize, rows: usize) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: the caller's promise.
-    unsafe {
-        x86::bf16(tile, left, right, steps, rows)
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("bf16 products need AVX-512: {tile:p} {left:?} {right:p} {steps} {rows}")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bf16::{Bf16, Element};
+    use proptest::prelude::*;
 
-/// `tile[..rows] = left · right` over `steps` quads, unsigned on the left and signed on the right.
-///
-/// # Safety
-/// As [`bf16`].
-#[inline]
-pub(crate) unsafe fn int8(tile: &mut IntegerTile, left: Left, right: *const u32, steps: usize, rows: usize) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: the caller's promise.
-    unsafe {
-        x86::int8(tile, left, right, steps, rows)
+    fn words(n: usize, seed: u64, word: impl Fn(u64) -> u32) -> Vec<u32> {
+        let mut state = seed;
+        (0..n)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                word(state >> 16)
+            })
+            .collect()
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("int8 products need AVX-512: {tile:p} {left:?} {right:p} {steps} {rows}")
+
+    /// Two bf16 in [−1, 1).
+    fn pair(random: u64) -> u32 {
+        let half = |bits: u64| u32::from(Bf16::narrow((bits & 0xffff) as f32 / 32768.0 - 1.0).0);
+        half(random) | half(random >> 16) << 16
+    }
+
+    /// Rows of `steps` words one after the other, or steps of 12 words.
+    fn left(words: &[u32], steps: usize, straight: bool) -> Left<'_> {
+        let (row_stride, step_stride) = if straight { (steps, 1) } else { (1, ROWS) };
+        Left { words, row_stride, step_stride }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        /// Each addition rounds once: the twin is as far from exact as two roundings a step allow, and so is the instruction.
+        #[test]
+        fn bf16_products_are_their_twins(rows in 1usize..=12, steps in 0usize..200, straight: bool, seed: u64) {
+            let (a, b) = (words(ROWS * steps, seed, pair), words(COLUMNS * steps, !seed, pair));
+            let left = left(&a, steps, straight);
+            let (mut twin, mut found) = ([[7.0; COLUMNS]; ROWS], [[7.0; COLUMNS]; ROWS]);
+            Bf16Products::Emulated.tile(&mut twin, left, &b, rows);
+            Bf16Products::here().unwrap_or(Bf16Products::Emulated).tile(&mut found, left, &b, rows);
+            for (row, column) in (0..ROWS).flat_map(|r| (0..COLUMNS).map(move |c| (r, c))) {
+                let pairs = |step: usize| [16, 0].map(|shift| {
+                    let value = |word: u32| f64::from(f32::from_bits(word >> shift << 16));
+                    value(left.word(row, step)) * value(b[step * COLUMNS + column])
+                });
+                let products = || (0..steps).flat_map(pairs);
+                let bound = 2.0 * steps as f64 * f64::from(f32::EPSILON / 2.0) * products().map(f64::abs).sum::<f64>();
+                for value in [twin[row][column], found[row][column]] {
+                    if row >= rows {
+                        prop_assert_eq!(value, 7.0, "rows beyond the asked ones keep their content");
+                    } else {
+                        let error = (f64::from(value) - products().sum::<f64>()).abs();
+                        prop_assert!(error <= bound, "row {} column {}: error {} above {}", row, column, error, bound);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn int8_products_are_their_twins(rows in 1usize..=12, steps in 0usize..200, straight: bool, seed: u64) {
+            let any = |random: u64| random as u32;
+            let (a, b) = (words(ROWS * steps, seed, any), words(COLUMNS * steps, !seed, any));
+            let left = left(&a, steps, straight);
+            let (mut twin, mut found) = ([[7; COLUMNS]; ROWS], [[7; COLUMNS]; ROWS]);
+            Int8Products::Emulated.tile(&mut twin, left, &b, rows);
+            Int8Products::here().unwrap_or(Int8Products::Emulated).tile(&mut found, left, &b, rows);
+            for (row, column) in (0..ROWS).flat_map(|r| (0..COLUMNS).map(move |c| (r, c))) {
+                let quad = |step: usize| {
+                    let (a, b) = (left.word(row, step).to_le_bytes(), b[step * COLUMNS + column].to_le_bytes());
+                    (0..4).map(|i| i32::from(a[i]) * i32::from(b[i] as i8)).sum::<i32>()
+                };
+                let expected = if row < rows { (0..steps).map(quad).sum() } else { 7 };
+                prop_assert_eq!([twin[row][column], found[row][column]], [expected; 2], "row {}, column {}", row, column);
+            }
+        }
+    }
+
+    /// One step of one pair in every lane.
+    fn one(products: Bf16Products, a: [f32; 2], b: [f32; 2]) -> f32 {
+        let word = |[low, high]: [f32; 2]| u32::from(Bf16::narrow(low).0) | u32::from(Bf16::narrow(high).0) << 16;
+        let (a, right) = ([word(a)], [word(b); COLUMNS]);
+        let mut tile = [[7.0; COLUMNS]; ROWS];
+        products.tile(&mut tile, Left { words: &a, row_stride: 1, step_stride: 1 }, &right, 1);
+        tile[0][COLUMNS - 1]
+    }
+
+    #[test]
+    fn edges_of_bf16_products() {
+        let tiny = f32::MIN_POSITIVE;
+        let denormal = Bf16(0x0001).widen();
+        let cases = [
+            ([denormal, 0.0], [1e30, 1.0], 0.0),          // A denormal operand counts as zero.
+            ([tiny, 0.0], [0.5, 0.0], 0.0),               // So does a denormal result.
+            ([1.0, 256.0], [1.0, 65536.0], 16_777_216.0), // Ties to even, after the upper halves came first.
+            ([f32::INFINITY, 1.0], [1.0, 1.0], f32::INFINITY),
+            ([f32::NEG_INFINITY, 1.0], [1.0, 1.0], f32::NEG_INFINITY),
+        ];
+        for products in Bf16Products::here().into_iter().chain([Bf16Products::Emulated]) {
+            for (a, b, expected) in cases {
+                assert_eq!(one(products, a, b), expected, "{products:?}: {a:?} · {b:?}");
+            }
+            assert!(one(products, [f32::NAN, 1.0], [1.0, 1.0]).is_nan());
+            assert!(one(products, [f32::INFINITY, 1.0], [0.0, 1.0]).is_nan());
+        }
+    }
+
+    #[test]
+    fn c3_a_left_side_that_is_too_short_is_refused() {
+        let short = vec![0; 2 * 8 - 1];
+        let right = vec![0; 8 * COLUMNS];
+        let tile = || {
+            let left = Left { words: &short, row_stride: 8, step_stride: 1 };
+            Bf16Products::Emulated.tile(&mut [[0.0; COLUMNS]; ROWS], left, &right, 2);
+        };
+        assert!(std::panic::catch_unwind(tile).is_err());
+    }
 }

@@ -49,14 +49,14 @@ pub struct Comparison {
     pub target: f32,
     /// How much better the better one is, where the file says; 0 otherwise (TRL's `margin`).
     pub margin: f32,
-    /// Weight of this judgement; 1 unless the file says.
+    /// Weight of this judgement; 1 unless the file says. One of weight 0 is none: see [`Comparison::counts`].
     pub weight: f32,
 }
 
 impl Group {
     /// Every preference as `(chosen, rejected, margin)`, indices into [`Group::responses`]; ties make none.
     pub fn pairs(&self) -> impl Iterator<Item = (usize, usize, f32)> + '_ {
-        self.comparisons.iter().filter_map(|comparison| {
+        self.counted().filter_map(|comparison| {
             let (chosen, rejected) = comparison.better_worse()?;
             Some((chosen, rejected, comparison.margin))
         })
@@ -79,9 +79,14 @@ impl Group {
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
+    /// The comparisons that count: those of weight 0 are left out. [`load_groups`](super::load_groups) makes no others.
+    pub fn counted(&self) -> impl Iterator<Item = &Comparison> + Clone {
+        self.comparisons.iter().filter(|comparison| comparison.counts())
+    }
+
     /// Comparisons that prefer neither side.
     pub fn ties(&self) -> usize {
-        self.comparisons.iter().filter(|comparison| comparison.is_tie()).count()
+        self.counted().filter(|comparison| comparison.is_tie()).count()
     }
 }
 
@@ -96,6 +101,11 @@ fn plain(content: &Content) -> String {
 }
 
 impl Comparison {
+    /// False for a weight of 0: such a judgement is no comparison, neither to learn from nor to be measured with.
+    pub fn counts(&self) -> bool {
+        self.weight > 0.0
+    }
+
     /// True when neither side is preferred.
     pub fn is_tie(&self) -> bool {
         self.target == 0.5

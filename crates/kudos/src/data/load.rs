@@ -77,6 +77,8 @@ pub struct FileInfo {
     pub pairs: usize,
     /// Comparisons that are ties.
     pub ties: usize,
+    /// Comparisons of weight 0, which are none: their responses are read, their order is not.
+    pub weightless: usize,
 }
 
 /// Reads files and groups their rows.
@@ -125,6 +127,11 @@ impl Loaded {
     /// Comparisons that are ties.
     pub fn ties(&self) -> usize {
         self.files.iter().map(|file| file.ties).sum()
+    }
+
+    /// Comparisons of weight 0, which are in no group.
+    pub fn weightless(&self) -> usize {
+        self.files.iter().map(|file| file.weightless).sum()
     }
 
     /// The row that comparison `c` of group `g` stands in (in a ranking: the row of its second response).
@@ -209,6 +216,10 @@ impl Grouping {
     fn add_judgement(&mut self, prompt: Option<Content>, sides: [Content; 2], verdict: Comparison, row: Judged) {
         let g = self.group_of(Family::Judgements, prompt, row.clone());
         let [first, second] = sides.map(|side| self.response_of(g, side, &row.location));
+        if !verdict.counts() {
+            self.info.weightless += 1;
+            return;
+        }
         self.groups[g].comparisons.push(Comparison { first, second, ..verdict });
         self.origins[g].judged.push(row);
     }

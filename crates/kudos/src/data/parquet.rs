@@ -5,10 +5,11 @@
 
 use super::error::ProblemKind;
 use super::jsonl::RawRow;
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, UInt64Type};
-use arrow::error::ArrowError;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_cast::cast;
+use arrow_schema::{ArrowError, DataType, Field};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde_json::{Map, Value};
 use std::cell::Cell;
@@ -37,7 +38,7 @@ impl Parquet {
             let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
             builder.with_batch_size(BATCH_ROWS).build()
         })?;
-        let schema = arrow::array::RecordBatchReader::schema(&batches);
+        let schema = arrow_array::RecordBatchReader::schema(&batches);
         let names = schema.fields().iter().map(|field| field.name().clone()).collect();
         Ok(Parquet { batches, names, columns: Vec::new(), next: 0, length: 0, row: 0 })
     }
@@ -181,8 +182,8 @@ impl ProblemKind {
 mod tests {
     use super::*;
     use crate::data::{DataError, Options, Reader};
-    use arrow::array::*;
-    use arrow::datatypes::{Float16Type, Int32Type};
+    use arrow_array::types::{Float16Type, Int32Type};
+    use arrow_array::*;
     use parquet::arrow::ArrowWriter;
     use serde_json::json;
 

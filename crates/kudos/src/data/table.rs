@@ -3,12 +3,11 @@
 //! A Parquet column has one type; JSON says its types row by row. The type of a column is the union of
 //! what its first rows hold; a later value outside it is refused, never bent.
 
-use arrow::array::{
+use arrow_array::{
     ArrayRef, BooleanArray, Float64Array, Int64Array, LargeStringArray, ListArray, NullArray, StructArray,
 };
-use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, Field, Fields};
-use arrow::error::ArrowError;
+use arrow_buffer::{NullBuffer, OffsetBuffer};
+use arrow_schema::{ArrowError, DataType, Field, Fields};
 use serde_json::Value;
 use std::sync::Arc;
 

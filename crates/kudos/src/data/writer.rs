@@ -8,8 +8,8 @@ use super::columns::describe;
 use super::error::DataError;
 use super::sink::{Compression, Sink};
 use super::table::{CellType, Conflict, present};
-use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
+use arrow_array::RecordBatch;
+use arrow_schema::{ArrowError, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -114,8 +114,8 @@ impl From<ParquetError> for Fault {
     }
 }
 
-impl From<arrow::error::ArrowError> for Fault {
-    fn from(error: arrow::error::ArrowError) -> Self {
+impl From<ArrowError> for Fault {
+    fn from(error: ArrowError) -> Self {
         Fault::Io(io::Error::other(error))
     }
 }

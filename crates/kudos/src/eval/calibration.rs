@@ -33,7 +33,7 @@ pub struct Bin {
 pub(super) fn forecasts(data: &[Scored], temperature: f32) -> Vec<Forecast> {
     let of_group = |scored: &Scored| -> Vec<Forecast> {
         let score = |index: usize| f64::from(scored.scores[index]);
-        let comparisons = scored.group.comparisons.iter();
+        let comparisons = scored.group.counted();
         comparisons
             .map(|c| Forecast {
                 logit: (score(c.first) - score(c.second)) / f64::from(temperature),

@@ -24,7 +24,7 @@ pub(super) fn characters(content: &Content) -> usize {
 /// or lengths everywhere, or people's order decides one of them fully.
 pub(super) fn partial_correlation(data: &[Scored]) -> Option<f64> {
     let (mut s, mut l, mut q) = (Vec::new(), Vec::new(), Vec::new());
-    for scored in data.iter().filter(|d| !d.group.comparisons.is_empty()) {
+    for scored in data.iter().filter(|d| d.group.counted().next().is_some()) {
         let responses = scored.group.responses.iter();
         s.extend(centred(scored.scores.iter().map(|&v| f64::from(v))));
         l.extend(centred(responses.map(|r| (characters(&r.content) as f64).ln_1p())));
@@ -39,7 +39,7 @@ pub(super) fn partial_correlation(data: &[Scored]) -> Option<f64> {
 /// Votes won minus votes lost, of each response.
 fn net_wins(group: &Group) -> Vec<f64> {
     let mut wins = vec![0.0; group.responses.len()];
-    for comparison in &group.comparisons {
+    for comparison in group.counted() {
         let won = 2.0 * f64::from(comparison.target) - 1.0;
         wins[comparison.first] += won;
         wins[comparison.second] -= won;

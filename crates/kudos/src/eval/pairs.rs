@@ -3,7 +3,7 @@
 //! A pair is a comparison with a preferred side; a soft target counts for the side with the
 //! majority. Ties are no pairs: no order of the scores could be right or wrong about them. All
 //! pairs weigh the same here, whatever
-//! `weight` says: weights are for training, and an accuracy must be countable by hand.
+//! `weight` says: weights are for training, and an accuracy must be countable by hand. A comparison of weight 0 is none.
 
 use super::{Scored, length};
 
@@ -54,7 +54,7 @@ pub(super) fn halves(better_against_worse: Option<std::cmp::Ordering>) -> Halves
 /// All pairs, in the order of the file.
 pub(super) fn of<'a>(data: &[Scored<'a>]) -> Vec<Pair<'a>> {
     let of_group = |&scored: &Scored<'a>| {
-        let comparisons = scored.group.comparisons.iter();
+        let comparisons = scored.group.counted();
         comparisons.filter_map(|c| c.better_worse()).map(move |(better, worse)| Pair { scored, better, worse })
     };
     data.iter().flat_map(of_group).collect()
@@ -71,7 +71,7 @@ pub(super) fn accuracy<'a>(pairs: &[Pair<'a>], rule: impl Fn(&Pair<'a>) -> Halve
 pub(super) fn chosen_first(data: &[Scored]) -> bool {
     data.iter().all(|scored| {
         let unranked = scored.group.responses.iter().all(|r| r.rank.is_none());
-        unranked && scored.group.comparisons.iter().all(|c| c.target == 1.0)
+        unranked && scored.group.counted().all(|c| c.target == 1.0)
     })
 }
 

@@ -194,7 +194,7 @@ const DOUBT_PROMPTS: f64 = 4.0;
 pub fn first_temperature(groups: &[Group], scores: &[Vec<f32>]) -> Result<f32, EvalError> {
     let matched = matched(groups, scores)?;
     let forecasts = calibration::forecasts(&matched, 1.0);
-    let compared = matched.iter().filter(|scored| !scored.group.comparisons.is_empty());
+    let compared = matched.iter().filter(|scored| scored.group.counted().next().is_some());
     let prompts = compared.map(|scored| scored.prompt).collect::<HashSet<_>>().len();
     let doubt = DOUBT_PROMPTS * forecasts.len() as f64 / prompts.max(1) as f64;
     Ok(calibration::best_temperature(&forecasts, doubt).unwrap_or(1.0))

@@ -131,7 +131,8 @@ impl<'m, 'a> Engine<'m, 'a> {
         let mut logits = Vec::new();
         for (piece, ids) in prompt.chunks(PIECE).enumerate() {
             self.batch.clear();
-            self.batch.push_cached(ids, self.prompt_slot(), piece * PIECE);
+            let pushed = self.batch.push_cached(ids, self.prompt_slot(), piece * PIECE);
+            pushed.expect("a piece of a prompt has tokens");
             logits = self.model.logits(&mut self.tape, &self.batch, &mut self.cache, Wanted::Last).to_vec();
         }
         self.ready = Some(Ready { prompt: Arc::clone(prompt), logits });
@@ -146,7 +147,8 @@ impl<'m, 'a> Engine<'m, 'a> {
         self.batch.clear();
         for text in &going {
             let last = *text.ids.last().expect("a started text has a token");
-            self.batch.push_cached(&[last], text.slot, text.draw.prompt.len() + text.ids.len() - 1);
+            let pushed = self.batch.push_cached(&[last], text.slot, text.draw.prompt.len() + text.ids.len() - 1);
+            pushed.expect("each text has a slot of its own");
         }
         let logits = self.model.logits(&mut self.tape, &self.batch, &mut self.cache, Wanted::Last);
         let (width, capacity, drawn) = (logits.len() / going.len(), self.capacity, going.len());

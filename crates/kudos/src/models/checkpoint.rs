@@ -3,7 +3,7 @@
 use super::config::{Config, ConfigError};
 use super::encoder::Model;
 use crate::nn::weights::{Checkpoint, INT8_FILE, Raw, SCALE_SUFFIX, WeightError, write_raw};
-use crate::nn::{LinearSpec, Packed, PackedLayer, Precision, Span};
+use crate::nn::{LinearSpec, Packed, PackedLayer, Place, Precision, Span};
 use kernels::gemm::{Int8Weight, quantize_rows};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -129,7 +129,7 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(Model, ClassifierSource
 }
 
 /// Loads a judge to score with. Weights that are packed for the precision are read tensor by tensor, packed and dropped,
-/// so they are never in memory twice; their part of the parameters stays zero (and takes no memory).
+/// so they are never in memory twice and have no place in the flat buffer.
 ///
 /// # Errors
 /// As [`load`].
@@ -137,11 +137,14 @@ pub(super) fn load_for_scoring(dir: &Path, asked: Option<Precision>) -> Result<(
     let config = Config::read(dir)?;
     let checkpoint = Checkpoint::open(dir)?;
     let source = head_source(&config, &checkpoint, LoadOptions::Judge)?;
-    let mut model = Model::declare(config)?;
+    let mut model = Model::declare(config.clone())?;
     let sources = match_tensors(&model, &checkpoint, source)?;
     let stored_int8 = sources.iter().flatten().any(|name| checkpoint.is_int8(name));
     let precision = asked.unwrap_or(if stored_int8 { Precision::Int8 } else { Precision::best() });
     let precision = model.precision(precision);
+    if precision != Precision::F32 {
+        model = Model::declare_with(config, Place::Packed)?;
+    }
     model.parameters.allocate();
     let mut parts: Vec<(Span, &str)> = Vec::new();
     for (spec, source) in model.parameters.specs().iter().zip(&sources) {

@@ -1,6 +1,7 @@
 //! `config.json`: which family, and how large; everything checked before anything is allocated.
 
 use kernels::activation::Activation;
+use kernels::attention::first::MAX_HEAD;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -193,6 +194,16 @@ impl Config {
             let expected = format!("a divisor of the width {}", config.hidden);
             return Err(fields.error(config.heads_field(), expected));
         }
+        let head = config.hidden / config.heads;
+        if head > MAX_HEAD {
+            let least = config.hidden.div_ceil(MAX_HEAD);
+            let expected = format!("at least {least}, so that a head has at most {MAX_HEAD} columns and not {head}");
+            return Err(fields.error(config.heads_field(), expected));
+        }
+        if config.max_tokens() == 0 {
+            let expected = "more positions than pad_token_id + 1, from which the first is counted";
+            return Err(fields.error("max_position_embeddings", expected));
+        }
         config.labels = labels(&fields)?;
         config.json = json;
         Ok(config)
@@ -247,6 +258,7 @@ mod tests {
             ("num_hidden_layers", json!(1_000_000_000_000u64), "from 1 to 1000"),
             ("vocab_size", json!("many"), "`vocab_size` is \"many\""),
             ("num_attention_heads", json!(3), "divisor of the width 8"),
+            ("hidden_size", json!(2048), "`num_attention_heads` is 2, expected at least 4"),
             ("hidden_act", json!("mish"), "gelu"),
             ("position_embedding_type", json!("relative_key"), "absolute"),
             ("is_decoder", json!(true), "false"),
@@ -260,6 +272,29 @@ mod tests {
             let message = check(config).unwrap_err();
             assert!(message.contains(expected), "{field}: {message}");
         }
+    }
+
+    /// One query's attention keeps a head's sums on the stack.
+    #[test]
+    fn c7_heads_that_are_too_wide_are_refused_by_field() {
+        let with = |width: usize, heads: usize| {
+            let mut config = bert();
+            (config["hidden_size"], config["num_attention_heads"]) = (json!(width), json!(heads));
+            check(config)
+        };
+        assert!(with(MAX_HEAD, 1).is_ok());
+        let message = with(768, 1).unwrap_err();
+        assert!(message.contains("`num_attention_heads` is 1, expected at least 2"), "{message}");
+        let distilbert = json!({"model_type": "distilbert", "dim": 768, "n_layers": 1, "n_heads": 1, "hidden_dim": 8,
+                                "vocab_size": 10, "max_position_embeddings": 12});
+        assert!(check(distilbert).unwrap_err().contains("`n_heads` is 1, expected at least 2"));
+    }
+
+    #[test]
+    fn positions_that_padding_uses_up_are_refused() {
+        let mut config = bert();
+        (config["model_type"], config["pad_token_id"]) = (json!("roberta"), json!(11));
+        assert!(check(config).unwrap_err().contains("`max_position_embeddings` is 12"));
     }
 
     #[test]

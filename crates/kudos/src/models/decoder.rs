@@ -10,10 +10,11 @@ use super::gguf::{self, GgufModelError};
 use crate::nn::gguf::Gguf;
 use crate::nn::weights::{Checkpoint, WeightError};
 use crate::nn::{
-    AttendSpec, Batch, Initial, KvCache, LinearSpec, Packed, PackedLayer, Parameters, PreNormSpec, Precision, Span,
-    Storage, Tape, Var, Weights,
+    AttendSpec, Batch, Initial, KvCache, LinearSpec, Packed, PackedLayer, Parameters, Place, PreNormSpec, Precision,
+    Span, Storage, Tape, Var, Weights,
 };
 use kernels::attention::cached::CacheShape;
+use kernels::parallel::inside;
 use kernels::rotary::RotaryTable;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -157,7 +158,7 @@ pub struct Decoder {
 struct Declare<'a> {
     config: &'a DecoderConfig,
     parameters: Parameters,
-    /// Matrices, to be packed.
+    /// Matrices: they are packed as they are read, and have no place in the flat buffer.
     layered: Vec<Layered>,
     /// Vectors and tables that are read as they are, by their position in the parameters.
     plain: Vec<usize>,
@@ -168,6 +169,10 @@ impl Declare<'_> {
         let span = self.parameters.declare(name, shape, Initial::Zero)?;
         self.plain.push(self.parameters.specs().len() - 1);
         Ok(span)
+    }
+
+    fn matrix(&mut self, name: &str, shape: &[usize; 2]) -> Result<Span, WeightError> {
+        self.parameters.declare_at(Place::Packed, format!("{name}.weight"), shape, Initial::Zero)
     }
 
     /// One layer of several tensors, whose outputs stand side by side.
@@ -182,7 +187,7 @@ impl Declare<'_> {
         let mut spans = Vec::new();
         for (name, outputs) in names.iter().zip(outputs) {
             let shape = if transposed { [inputs, *outputs] } else { [*outputs, inputs] };
-            spans.push(self.parameters.declare(format!("{name}.weight"), &shape, Initial::Zero)?);
+            spans.push(self.matrix(name, &shape)?);
         }
         let mut biases = Vec::new();
         for (name, outputs) in names.iter().zip(outputs).filter(|_| bias) {
@@ -199,7 +204,7 @@ impl Declare<'_> {
     /// A table of words or a head: never stored transposed.
     fn table(&mut self, name: &str, rows: usize, bias: bool) -> Result<LinearSpec, WeightError> {
         let width = self.config.hidden;
-        let weight = self.parameters.declare(format!("{name}.weight"), &[rows, width], Initial::Zero)?;
+        let weight = self.matrix(name, &[rows, width])?;
         let none = Span { start: 0, len: 0 };
         let bias = if bias { self.vector(&format!("{name}.bias"), &[rows])? } else { none };
         let spec = LinearSpec { weight, bias, inputs: width, outputs: rows };
@@ -302,7 +307,7 @@ impl Decoder {
         let mut declare =
             Declare { config: &config, parameters: Parameters::default(), layered: Vec::new(), plain: Vec::new() };
         let wiring = declare.wiring(head)?;
-        let Declare { parameters, layered, plain, .. } = declare;
+        let Declare { parameters, mut layered, plain, .. } = declare;
         let mut decoder =
             Self { config, parameters, packed: Packed::default(), wiring, rotaries: Vec::new(), precision };
         let names = decoder.match_tensors(source, head)?;
@@ -314,6 +319,8 @@ impl Decoder {
         if decoder.config.norm == NormKind::RmsPlusOne {
             decoder.add_one_to_norms();
         }
+        // The largest first: a matrix takes four bytes a value until it is packed, and there is most room at the start.
+        layered.sort_by_key(|layer| std::cmp::Reverse(layer.spec.inputs * layer.spec.outputs));
         let mut packed = Vec::new();
         for layer in &layered {
             packed.push((layer.spec, decoder.read_layer(source, layer, &names)?));
@@ -397,34 +404,74 @@ impl Decoder {
                 |rotary: &super::decoder_config::Rotary| Arc::new(RotaryTable::new(&rotary.frequencies, 1.0, capacity));
             self.rotaries = config.rotaries.iter().map(table).collect();
         }
-        let (heads, kv_heads, head_dim) = (config.heads, config.kv_heads, config.head_dim);
         let storage = if self.precision == Precision::F32 { Storage::F32 } else { Storage::Bf16 };
-        KvCache::new(config.layers, slots, CacheShape { heads, kv_heads, head_dim, capacity }, storage)
+        KvCache::new(config.layers, slots, self.cache_shape(capacity), storage)
     }
 
-    /// The logits (or scores) of new tokens, `[rows, outputs]`: the tape's memory is read until its next program.
+    /// The logits (or scores) of new tokens, `[rows, outputs]`: the tape's memory is read until its next program. An
+    /// empty batch has none.
+    ///
+    /// # Panics
+    /// When the cache is not one that [`Self::cache`] made, or a piece of the batch lies outside it.
     pub fn logits<'a>(&self, tape: &'a mut Tape, batch: &Batch, cache: &mut KvCache, wanted: Wanted) -> &'a mut [f32] {
-        tape.start(Default::default(), Storage::F32);
-        let states = self.hidden_states(tape, batch);
-        let states = match wanted {
-            Wanted::All => states,
-            Wanted::Last => tape.rows(states, batch.offsets[1..].iter().map(|end| end - 1).collect()),
-        };
-        let logits = tape.linear(states, self.wiring.head, None);
-        self.run(tape, logits, batch, cache)
+        self.run(tape, batch, cache, |tape| {
+            let states = self.hidden_states(tape, batch);
+            let states = match wanted {
+                Wanted::All => states,
+                Wanted::Last => tape.rows(states, batch.offsets()[1..].iter().map(|end| end - 1).collect()),
+            };
+            tape.linear(states, self.wiring.head, None)
+        })
     }
 
     /// The states after the final norm, `[tokens, hidden]`.
+    ///
+    /// # Panics
+    /// As [`Self::logits`].
     pub fn states<'a>(&self, tape: &'a mut Tape, batch: &Batch, cache: &mut KvCache) -> &'a [f32] {
-        tape.start(Default::default(), Storage::F32);
-        let states = self.hidden_states(tape, batch);
-        self.run(tape, states, batch, cache)
+        self.run(tape, batch, cache, |tape| self.hidden_states(tape, batch))
     }
 
-    fn run<'a>(&self, tape: &'a mut Tape, result: Var, batch: &Batch, cache: &mut KvCache) -> &'a mut [f32] {
-        let weights = Weights { values: &self.parameters.values, packed: &self.packed };
-        tape.forward_cached(result, weights, batch, cache);
-        tape.value_mut(result)
+    /// Runs what `build` pushes, on a thread of the pool.
+    fn run<'a>(
+        &self,
+        tape: &'a mut Tape,
+        batch: &Batch,
+        cache: &mut KvCache,
+        build: impl FnOnce(&mut Tape) -> Var + Send,
+    ) -> &'a mut [f32] {
+        if batch.tokens() == 0 {
+            return &mut [];
+        }
+        self.check(batch, cache);
+        inside(|| {
+            tape.start(Default::default(), Storage::F32);
+            let result = build(tape);
+            let weights = Weights { values: &self.parameters.values, packed: &self.packed };
+            tape.forward_cached(result, weights, batch, cache);
+            tape.value_mut(result)
+        })
+    }
+
+    /// The cache is this model's, its turns are prepared, and every piece of the batch lies inside it.
+    fn check(&self, batch: &Batch, cache: &KvCache) {
+        let (slots, shape) = cache.shape();
+        assert_eq!(shape, self.cache_shape(shape.capacity), "the cache is another model's");
+        let tables = self.config.rotaries.iter().zip(&self.rotaries);
+        let mut prepared = tables.map(|(own, table)| own.frequencies.is_empty() || table.positions() >= shape.capacity);
+        let has_all = self.rotaries.len() == self.config.rotaries.len();
+        assert!(
+            prepared.all(|is| is) && has_all,
+            "make the cache with this decoder's `cache`, which prepares its turns"
+        );
+        let ends = batch.offsets()[1..].iter().map(|end| batch.positions()[end - 1] as usize);
+        let fits = batch.slots().iter().zip(ends).all(|(slot, last)| *slot < slots && last < shape.capacity);
+        assert!(fits, "a piece lies outside the cache of {slots} slots of {} tokens", shape.capacity);
+    }
+
+    fn cache_shape(&self, capacity: usize) -> CacheShape {
+        let DecoderConfig { heads, kv_heads, head_dim, .. } = self.config;
+        CacheShape { heads, kv_heads, head_dim, capacity }
     }
 
     /// Pushes the decoder: new tokens → states after the final norm, `[tokens, hidden]`.

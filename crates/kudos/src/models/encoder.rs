@@ -6,9 +6,10 @@
 use super::config::{Config, Family};
 use crate::nn::weights::WeightError;
 use crate::nn::{
-    Activation, Batch, Initial, LinearSpec, NormSpec, Packed, Parameters, Precision, Span, State, Tape, Var,
+    Activation, Batch, Initial, LinearSpec, NormSpec, Packed, Parameters, Place, Precision, Span, State, Tape, Var,
 };
-use kernels::gemm::{Int8Weight, PackedWeight};
+use kernels::activation;
+use kernels::gemm::{self, Int8Weight, PackedWeight};
 use std::collections::HashMap;
 
 /// Checkpoint names of one family. A layer's names follow its prefix.
@@ -97,19 +98,23 @@ pub enum Opened {
 struct Declare<'a> {
     config: &'a Config,
     parameters: Parameters,
+    /// Where the matrices of the layers are kept.
+    layers: Place,
 }
 
 impl Declare<'_> {
-    fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Span, WeightError> {
-        self.parameters.declare(format!("{name}.weight"), shape, Initial::Normal(self.config.initial_deviation))
+    fn weight(&mut self, place: Place, name: &str, shape: &[usize]) -> Result<Span, WeightError> {
+        let initial = Initial::Normal(self.config.initial_deviation);
+        self.parameters.declare_at(place, format!("{name}.weight"), shape, initial)
     }
 
     fn bias(&mut self, name: &str, len: usize) -> Result<Span, WeightError> {
         self.parameters.declare(format!("{name}.bias"), &[len], Initial::Zero)
     }
 
-    fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<LinearSpec, WeightError> {
-        let weight = self.weight(name, &[outputs, inputs])?;
+    fn linear(&mut self, place: Place, name: &str, shape: [usize; 2]) -> Result<LinearSpec, WeightError> {
+        let [outputs, inputs] = shape;
+        let weight = self.weight(place, name, &shape)?;
         Ok(LinearSpec { weight, bias: self.bias(name, outputs)?, inputs, outputs })
     }
 
@@ -119,7 +124,7 @@ impl Declare<'_> {
         let mut weights = [Span { start: 0, len: 0 }; 3];
         let mut biases = weights;
         for (span, name) in weights.iter_mut().zip(&names) {
-            *span = self.weight(name, &[width, width])?;
+            *span = self.weight(self.layers, name, &[width, width])?;
         }
         for (span, name) in biases.iter_mut().zip(&names) {
             *span = self.bias(name, width)?;
@@ -135,13 +140,13 @@ impl Declare<'_> {
 
     fn layer(&mut self, prefix: &str, names: &Names) -> Result<Layer, WeightError> {
         let name = |part: &str| format!("{prefix}.{part}");
-        let (hidden, intermediate) = (self.config.hidden, self.config.intermediate);
+        let (hidden, intermediate, place) = (self.config.hidden, self.config.intermediate, self.layers);
         Ok(Layer {
             qkv: self.joined([names.query, names.key, names.value].map(name))?,
-            attention_out: self.linear(&name(names.attention_out), hidden, hidden)?,
+            attention_out: self.linear(place, &name(names.attention_out), [hidden, hidden])?,
             attention_norm: self.norm(&name(names.attention_norm))?,
-            up: self.linear(&name(names.up), hidden, intermediate)?,
-            down: self.linear(&name(names.down), intermediate, hidden)?,
+            up: self.linear(place, &name(names.up), [intermediate, hidden])?,
+            down: self.linear(place, &name(names.down), [hidden, intermediate])?,
             out_norm: self.norm(&name(names.out_norm))?,
         })
     }
@@ -155,18 +160,18 @@ impl Declare<'_> {
                 &[vocabulary, hidden],
                 Initial::Normal(self.config.initial_deviation),
             )?,
-            positions: self.weight(&table("position_embeddings"), &[positions, hidden])?,
+            positions: self.weight(Place::Flat, &table("position_embeddings"), &[positions, hidden])?,
             types: match types {
                 0 => None,
-                types => Some(self.weight(&table("token_type_embeddings"), &[types, hidden])?),
+                types => Some(self.weight(Place::Flat, &table("token_type_embeddings"), &[types, hidden])?),
             },
             embedding_norm: self.norm(&table("LayerNorm"))?,
             layers: (0..layers)
                 .map(|i| self.layer(&format!("{}{}.{i}", names.prefix, names.layers), names))
                 .collect::<Result<_, _>>()?,
-            head_dense: self.linear(names.head_dense, hidden, hidden)?,
+            head_dense: self.linear(Place::Flat, names.head_dense, [hidden, hidden])?,
             head_activation: names.head_activation,
-            head_out: self.linear(names.head_out, hidden, labels)?,
+            head_out: self.linear(Place::Flat, names.head_out, [labels, hidden])?,
         })
     }
 }
@@ -177,7 +182,12 @@ impl Model {
     /// # Errors
     /// [`WeightError::TooLarge`] for impossible sizes.
     pub fn declare(config: Config) -> Result<Self, WeightError> {
-        let mut declare = Declare { config: &config, parameters: Parameters::default() };
+        Self::declare_with(config, Place::Flat)
+    }
+
+    /// As [`Self::declare`], with the matrices of the layers in the flat buffer or packed.
+    pub(super) fn declare_with(config: Config, layers: Place) -> Result<Self, WeightError> {
+        let mut declare = Declare { config: &config, parameters: Parameters::default(), layers };
         let wiring = declare.wiring(names(config.family))?;
         let parameters = declare.parameters;
         Ok(Self { config, parameters, wiring })
@@ -202,6 +212,17 @@ impl Model {
         let mixed = tape.attention_first(q, kv, self.config.heads);
         let state = self.finish_layer(tape, last, mixed, first);
         tape.linear(state.full, self.wiring.head_dense, Some(self.wiring.head_activation))
+    }
+
+    /// The logits `[texts, labels]` of features `[texts, hidden]`: what [`Self::build`] does after [`Self::features`], to
+    /// the bit.
+    pub fn logits(&self, features: &[f32]) -> Vec<f32> {
+        let LinearSpec { weight, bias, inputs, outputs } = self.wiring.head_out;
+        let rows = features.len() / inputs;
+        let mut logits = vec![0.0; rows * outputs];
+        gemm::linear(&mut logits, features, &self.parameters.values[weight.range()], rows, inputs, outputs);
+        activation::add_bias(&mut logits, &mut [], &self.parameters.values[bias.range()], None);
+        logits
     }
 
     /// Pushes the encoder: packed batch → states of all tokens, `[tokens, hidden]`.
@@ -272,7 +293,7 @@ impl Model {
         };
         let fits = self.packed_layers().iter().all(fits)
             && kernels::attention::bf16::fits(self.config.hidden / self.config.heads);
-        if fits && kernels::bf16::has_low_precision() { asked } else { Precision::F32 }
+        if fits && asked.runs_here() { asked } else { Precision::F32 }
     }
 
     /// Packs the weights for training in a precision that [`Self::precision`] allows; for f32 there is nothing to pack.

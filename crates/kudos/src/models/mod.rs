@@ -1,7 +1,9 @@
 //! Model families, their checkpoints, and the reward model.
 //!
-//! A family's file states its config, its wiring and its checkpoint names; the wiring is built from
-//! the post-norm encoder of `encoder.rs`. This module must not know training or metrics.
+//! A family's file states its config and its checkpoint names. Its wiring is that of the encoder (`encoder.rs`: norms
+//! after each block, trained and scored over packed batches) or of the decoder (`decoder.rs`: norms before each block, run
+//! forward over a cache). This module must not know the training loop or metrics; what a new head asks of a base, the
+//! encoder does ([`Model::open_head`], [`Model::renew_top_layers`]).
 
 mod attributes;
 mod bert;

@@ -7,10 +7,12 @@ use super::checkpoint::{LoadError, load_for_scoring};
 use super::config::Config;
 use super::encoder::Model;
 use crate::data::Content;
-use crate::nn::{Batch, Mode, Packed, Precision, Sequence, Tape, Var, Weights};
+use crate::nn::{Batch, BatchError, Mode, Packed, Precision, Sequence, Tape, Var, Weights};
 use crate::text::{EncodeSettings, Encoded, Encoder, Rendering, TextError, Truncation};
+use kernels::parallel::inside;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::borrow::Borrow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,11 +63,37 @@ pub enum JudgeError {
         /// Rows of the table.
         vocabulary: usize,
     },
+    /// The tokenizer gives segments that the model has no vectors for.
+    #[error(
+        "a token has segment {segment}, but config.json gives the model a `type_vocab_size` of {segments}: \
+         the tokenizer files belong to another model"
+    )]
+    Segment {
+        /// Largest segment met.
+        segment: u32,
+        /// Rows of the table.
+        segments: usize,
+    },
+    /// A text has more tokens than the model has positions.
+    #[error(
+        "a text has {tokens} tokens, the model has {limit} positions: encode it with a `max_length` of at most {limit}"
+    )]
+    Tokens {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Positions of the model.
+        limit: usize,
+    },
+    /// A text that cannot be scored: mostly one without tokens.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
     /// The score is not a number.
     #[error("the judge gave the score {score}: its weights are broken or its training diverged")]
     NotFinite {
         /// The score.
         score: f32,
+        /// Place of its text among those that were scored, from 0.
+        text: usize,
     },
 }
 
@@ -279,7 +307,7 @@ impl Workspace {
         self.run(model, mode, Model::build)
     }
 
-    fn run(&mut self, model: &Model, mode: Mode, build: fn(&Model, &mut Tape, &Batch) -> Var) -> Var {
+    fn run(&mut self, model: &Model, mode: Mode, build: Build) -> Var {
         self.tape.start(mode, self.packed.storage());
         let output = build(model, &mut self.tape, &self.batch);
         self.tape.forward(output, Weights { values: &model.parameters.values, packed: &self.packed }, &self.batch);
@@ -388,11 +416,11 @@ pub fn check_length(path: &Path, encode: &EncodeSettings, config: &Config) -> Re
 /// Packs sequences of similar length together and runs the model; outputs `[sequences, labels]` in the order given.
 ///
 /// # Errors
-/// [`JudgeError::Vocabulary`] and [`JudgeError::NotFinite`].
+/// As [`push`], and [`JudgeError::NotFinite`].
 pub fn score_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspace) -> Result<Vec<f32>, JudgeError> {
     let scores = outputs(model, encoded, workspace, Model::build)?;
-    match scores.iter().find(|s| !s.is_finite()) {
-        Some(score) => Err(JudgeError::NotFinite { score: *score }),
+    match scores.iter().position(|s| !s.is_finite()) {
+        Some(at) => Err(JudgeError::NotFinite { score: scores[at], text: at / model.config.labels }),
         None => Ok(scores),
     }
 }
@@ -400,29 +428,47 @@ pub fn score_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspa
 /// What the head's last layer reads of each text, `[encoded, hidden]`, in the order given.
 ///
 /// # Errors
-/// [`JudgeError::Vocabulary`].
-pub fn features_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspace) -> Result<Vec<f32>, JudgeError> {
+/// As [`push`].
+pub fn features_encoded<E: Borrow<Encoded> + Sync>(
+    model: &Model,
+    encoded: &[E],
+    workspace: &mut Workspace,
+) -> Result<Vec<f32>, JudgeError> {
     outputs(model, encoded, workspace, Model::features)
 }
 
+/// What one row a text is computed by.
+type Build = fn(&Model, &mut Tape, &Batch) -> Var;
+
 /// Packs sequences of similar length together and runs what `build` pushes; one row of its output a text, in the order
-/// given.
-fn outputs(
+/// given. All of it runs on a thread of the pool: from any other, each parallel loop would wake and await one.
+fn outputs<E: Borrow<Encoded> + Sync>(
     model: &Model,
-    encoded: &[Encoded],
+    encoded: &[E],
     workspace: &mut Workspace,
-    build: fn(&Model, &mut Tape, &Batch) -> Var,
+    build: Build,
+) -> Result<Vec<f32>, JudgeError> {
+    inside(|| outputs_inside(model, encoded, workspace, build))
+}
+
+fn outputs_inside<E: Borrow<Encoded>>(
+    model: &Model,
+    encoded: &[E],
+    workspace: &mut Workspace,
+    build: Build,
 ) -> Result<Vec<f32>, JudgeError> {
     let mut order: Vec<usize> = (0..encoded.len()).collect();
-    order.sort_by_key(|i| encoded[*i].ids.len());
+    order.sort_by_key(|i| encoded[*i].borrow().ids.len());
     let mut rows = Vec::new();
     let mut rest = order.as_slice();
     while !rest.is_empty() {
         let batch = &mut workspace.batch;
         batch.clear();
         let mut taken = 0;
-        while taken < rest.len() && (taken == 0 || batch.tokens() + encoded[rest[taken]].ids.len() <= SCORING_TOKENS) {
-            push(model, &encoded[rest[taken]], batch)?;
+        while taken < rest.len()
+            && (taken == 0 || batch.tokens() + encoded[rest[taken]].borrow().ids.len() <= SCORING_TOKENS)
+        {
+            push(model, encoded[rest[taken]].borrow(), batch)?;
             taken += 1;
         }
         let output = workspace.run(model, Mode::Score, build);
@@ -437,17 +483,26 @@ fn outputs(
     Ok(rows)
 }
 
-/// Appends one encoded text to a batch, as the model's family counts positions.
+/// Appends one encoded text to a batch, as the model's family counts positions. Every id, segment and position is one
+/// that the model has a vector for.
 ///
 /// # Errors
-/// [`JudgeError::Vocabulary`].
+/// [`JudgeError::Vocabulary`], [`JudgeError::Segment`], [`JudgeError::Tokens`], and [`JudgeError::Batch`] for a text
+/// without tokens.
 pub fn push(model: &Model, encoded: &Encoded, batch: &mut Batch) -> Result<(), JudgeError> {
-    let vocabulary = model.config.vocabulary;
+    let Config { vocabulary, types: segments, padding, .. } = model.config;
     if let Some(id) = encoded.ids.iter().copied().find(|id| *id as usize >= vocabulary) {
         return Err(JudgeError::Vocabulary { id, vocabulary });
     }
-    batch.push(Sequence { ids: &encoded.ids, type_ids: &encoded.type_ids }, model.config.padding);
-    Ok(())
+    // A family without segments reads none, whatever stands there.
+    if let Some(segment) = encoded.type_ids.iter().copied().find(|s| segments > 0 && *s as usize >= segments) {
+        return Err(JudgeError::Segment { segment, segments });
+    }
+    let (tokens, limit) = (encoded.ids.len(), model.config.max_tokens());
+    if tokens > limit {
+        return Err(JudgeError::Tokens { tokens, limit });
+    }
+    Ok(batch.push(Sequence { ids: &encoded.ids, type_ids: &encoded.type_ids }, padding)?)
 }
 
 #[cfg(test)]

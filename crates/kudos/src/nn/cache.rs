@@ -20,8 +20,9 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// A cache of `slots` texts with up to `shape.capacity` tokens each.
-    pub fn new(layers: usize, slots: usize, shape: CacheShape, storage: Storage) -> Self {
+    /// A cache of `slots` texts with up to `shape.capacity` tokens each. A decoder makes its own, because it has to
+    /// prepare its turns for that capacity.
+    pub(crate) fn new(layers: usize, slots: usize, shape: CacheShape, storage: Storage) -> Self {
         let len = slots * shape.slot_len();
         let layer = |_| match storage {
             Storage::F32 => Layer::F32([vec![0.0; len], vec![0.0; len]]),
@@ -40,8 +41,13 @@ impl KvCache {
     }
 
     /// Gives slot `to` the first `tokens` tokens of slot `from`: responses to one prompt share its computation.
+    ///
+    /// # Panics
+    /// When a slot does not exist or holds fewer tokens.
     pub fn copy(&mut self, from: usize, to: usize, tokens: usize) {
         let shape = self.shape;
+        assert!(from.max(to) < self.slots, "slots {from} and {to} of {}", self.slots);
+        assert!(tokens <= shape.capacity, "{tokens} tokens, a slot has {}", shape.capacity);
         for layer in &mut self.layers {
             match layer {
                 Layer::F32(parts) => parts.iter_mut().for_each(|part| copy_slot(part, shape, from, to, tokens)),
@@ -62,6 +68,14 @@ fn copy_slot<T: Copy>(part: &mut [T], shape: CacheShape, from: usize, to: usize,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// More tokens than a slot has would be those of the next head.
+    #[test]
+    #[should_panic(expected = "5 tokens, a slot has 4")]
+    fn c10_a_copy_stays_within_its_slot() {
+        let shape = CacheShape { heads: 2, kv_heads: 2, head_dim: 3, capacity: 4 };
+        KvCache::new(1, 2, shape, Storage::F32).copy(0, 1, 5);
+    }
 
     #[test]
     fn a_copied_slot_has_the_first_tokens_of_the_other() {

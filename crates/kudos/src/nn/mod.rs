@@ -3,6 +3,7 @@
 //! A model pushes ops on a [`Tape`]; the tape plans where every value lives, runs the ops forward and,
 //! for training, backward. It knows tensors by shape and must not know model families or text.
 
+mod batch;
 mod cache;
 pub mod gguf;
 mod gradients;
@@ -14,10 +15,11 @@ mod plan;
 mod tape;
 pub mod weights;
 
+pub use batch::{Batch, BatchError, Sequence};
 pub use cache::KvCache;
 pub use gradients::Gradients;
 pub use kernels::activation::Activation;
 pub use ops::{AttendSpec, LinearSpec, NormSpec, PreNormSpec};
 pub use packed::{Packed, PackedLayer, Precision};
-pub use parameters::{Initial, ParameterSpec, Parameters, Span};
-pub use tape::{Batch, Mode, Sequence, State, Storage, Tape, Var, Weights};
+pub use parameters::{Initial, ParameterSpec, Parameters, Place, Span};
+pub use tape::{Mode, State, Storage, Tape, Var, Weights};

@@ -23,7 +23,16 @@ pub enum Precision {
 impl Precision {
     /// The fastest arithmetic this processor has for training.
     pub fn best() -> Self {
-        if kernels::bf16::has_low_precision() { Precision::Bf16 } else { Precision::F32 }
+        if Precision::Bf16.runs_here() { Precision::Bf16 } else { Precision::F32 }
+    }
+
+    /// Whether this processor has the products that an encoder needs in this precision. In int8, attention is bf16's.
+    pub fn runs_here(self) -> bool {
+        match self {
+            Precision::F32 => true,
+            Precision::Bf16 => kernels::has_bf16_products(),
+            Precision::Int8 => kernels::has_int8_products() && kernels::has_bf16_products(),
+        }
     }
 }
 
@@ -49,6 +58,14 @@ pub enum PackedLayer {
 }
 
 impl PackedLayer {
+    /// How the values that it reads and writes are stored.
+    fn storage(&self) -> Storage {
+        match self {
+            PackedLayer::Bf16(_) | PackedLayer::Int8(_) => Storage::Bf16,
+            PackedLayer::Narrow(_) => Storage::F32,
+        }
+    }
+
     /// A decoder's weight, kept as the precision says.
     pub fn for_decoding(weight: &[f32], inputs: usize, outputs: usize, precision: Precision) -> Self {
         let width = match precision {
@@ -79,6 +96,8 @@ impl PackedLayer {
 /// Packed weights of a model's linear layers; none of them in f32, where weights are read in place.
 #[derive(Clone, Debug, Default)]
 pub struct Packed {
+    /// How values flow between the layers: all of them read and write values of one kind.
+    storage: Storage,
     layers: Vec<(LinearSpec, PackedLayer)>,
 }
 
@@ -92,9 +111,14 @@ impl Packed {
     }
 
     /// Layers that were packed one by one.
+    ///
+    /// # Panics
+    /// When some of them read f32 values and others bf16 ones.
     pub fn new(mut layers: Vec<(LinearSpec, PackedLayer)>) -> Self {
         layers.sort_by_key(|(spec, _)| spec.weight.start);
-        Self { layers }
+        let storage = layers.first().map_or(Storage::F32, |(_, layer)| layer.storage());
+        assert!(layers.iter().all(|(_, layer)| layer.storage() == storage), "all layers read values of one kind");
+        Self { storage, layers }
     }
 
     /// Packs all layers again, after their weights have moved.
@@ -120,10 +144,12 @@ impl Packed {
 
     /// How values flow between the layers.
     pub fn storage(&self) -> Storage {
-        match self.layers.first() {
-            None | Some((_, PackedLayer::Narrow(_))) => Storage::F32,
-            Some(_) => Storage::Bf16,
-        }
+        self.storage
+    }
+
+    /// Whether a backward pass can run on these layers.
+    pub(super) fn is_trainable(&self) -> bool {
+        self.layers.iter().all(|(_, layer)| matches!(layer, PackedLayer::Bf16(_)))
     }
 
     /// The narrow weight that is multiplied in f32, if this one is.

@@ -2,6 +2,9 @@
 //!
 //! Parameters declared one after the other lie side by side: the query, key and value weights of a
 //! layer are three checkpoint tensors and one matrix.
+//!
+//! A weight that is only kept packed has no place in the buffer. Its span counts from [`PACKED`] on, so it still names
+//! the tensor and joins with its neighbours; reading the buffer there panics instead of giving zeros.
 
 use crate::nn::weights::WeightError;
 
@@ -32,6 +35,19 @@ impl Span {
     }
 }
 
+/// Where the spans of packed weights begin: behind any buffer, which has fewer than 2^40 values.
+const PACKED: usize = 1 << 41;
+
+/// Where the values of a parameter are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// In the flat buffer.
+    #[default]
+    Flat,
+    /// Packed for the kernels, and nowhere else.
+    Packed,
+}
+
 /// How a parameter starts when no checkpoint has it (transformers' `_init_weights`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Initial {
@@ -50,7 +66,7 @@ pub struct ParameterSpec {
     pub name: String,
     /// Dimensions.
     pub shape: Vec<usize>,
-    /// Where its values lie.
+    /// Where its values lie; of a packed weight, a place behind any buffer.
     pub span: Span,
     /// How it starts without a checkpoint.
     pub initial: Initial,
@@ -65,7 +81,8 @@ pub struct ParameterSpec {
 pub struct Parameters {
     specs: Vec<ParameterSpec>,
     len: usize,
-    /// The values of all specs, end to end; empty until allocated.
+    packed: usize,
+    /// The values of all specs but the packed ones, end to end; empty until allocated.
     pub values: Vec<f32>,
 }
 
@@ -75,16 +92,34 @@ impl Parameters {
     /// # Errors
     /// [`WeightError::TooLarge`] when the element count overflows.
     pub fn declare(&mut self, name: impl Into<String>, shape: &[usize], initial: Initial) -> Result<Span, WeightError> {
+        self.declare_at(Place::Flat, name, shape, initial)
+    }
+
+    /// As [`Self::declare`], for a tensor that may be kept elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::declare`].
+    pub fn declare_at(
+        &mut self,
+        place: Place,
+        name: impl Into<String>,
+        shape: &[usize],
+        initial: Initial,
+    ) -> Result<Span, WeightError> {
         let name = name.into();
         let len = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-        let total = len.and_then(|len| self.len.checked_add(len)).filter(|total| *total < 1 << 40);
-        let (Some(len), Some(total)) = (len, total) else {
+        let total = len.and_then(|len| self.count().checked_add(len)).filter(|total| *total < 1 << 40);
+        let (Some(len), Some(_)) = (len, total) else {
             return Err(WeightError::TooLarge { name, shape: shape.to_vec() });
         };
-        let span = Span { start: self.len, len };
+        let (start, end) = match place {
+            Place::Flat => (self.len, &mut self.len),
+            Place::Packed => (PACKED + self.packed, &mut self.packed),
+        };
+        *end += len;
+        let span = Span { start, len };
         let decay = matches!(initial, Initial::Normal(_));
         self.specs.push(ParameterSpec { name, shape: shape.to_vec(), span, initial, decay, sparse: false });
-        self.len = total;
         Ok(span)
     }
 
@@ -108,17 +143,22 @@ impl Parameters {
         &self.specs
     }
 
-    /// Number of elements declared.
+    /// Length of the flat buffer: the elements of all tensors but the packed ones.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// True before the first declaration.
+    /// Number of elements of all tensors, wherever they are kept.
+    pub fn count(&self) -> usize {
+        self.len + self.packed
+    }
+
+    /// True when nothing has a place in the flat buffer.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Allocates the values, all zero. Call once every shape is known to be right.
+    /// Allocates the values of the flat buffer, all zero. Call once every shape is known to be right.
     pub fn allocate(&mut self) {
         self.values = vec![0.0; self.len];
     }
@@ -135,5 +175,26 @@ impl Parameters {
                 values.iter_mut().for_each(|v| *v = deviation * random.normal() as f32);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is kept packed takes nothing of the buffer, and whoever looks for it there is stopped.
+    #[test]
+    fn c2_a_packed_weight_has_no_place_in_the_buffer() {
+        let mut parameters = Parameters::default();
+        let mut declare = |place, name: &str| parameters.declare_at(place, name, &[3, 4], Initial::Zero).unwrap();
+        let flat = declare(Place::Flat, "a");
+        let packed = [declare(Place::Packed, "b"), declare(Place::Packed, "c")];
+        let after = declare(Place::Flat, "d");
+        assert_eq!((flat.range(), after.range()), (0..12, 12..24));
+        assert_eq!(Span::join(&packed).len, 24, "packed neighbours join");
+        assert_eq!((parameters.len(), parameters.count()), (24, 48));
+        parameters.allocate();
+        assert_eq!(parameters.values.len(), 24);
+        assert!(packed.iter().all(|span| parameters.values.get(span.range()).is_none()));
     }
 }

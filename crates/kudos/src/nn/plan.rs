@@ -13,7 +13,7 @@ pub(super) struct Life {
     pub(super) death: usize,
 }
 
-/// Start of a buffer is a multiple of this many elements (a cache line of f32).
+/// Start of a buffer is a multiple of this many elements: a cache line of f32, as the arena starts on one.
 const ALIGNMENT: usize = 16;
 
 /// Offsets of all buffers; `None` for those never alive. Largest first, each at the lowest free place.

@@ -5,12 +5,12 @@
 //! training until the backward op that needs it), places all buffers in one arena, and then runs.
 //! [`Tape::backward`] walks the list in reverse. Arena and lists are reused from step to step.
 
+use super::batch::Batch;
 use super::cache::KvCache;
 use super::gradients::Gradients;
 use super::ops::Op;
 use super::packed::Packed;
 use super::plan::{Life, Planner};
-use kernels::attention::cached::Piece;
 use kernels::bf16::Bf16;
 use kernels::gemm::{QuantizedRows, Scratch};
 
@@ -54,95 +54,6 @@ pub enum Mode {
     Train,
 }
 
-/// The token ids of one encoded text.
-#[derive(Clone, Copy, Debug)]
-pub struct Sequence<'a> {
-    /// Token ids.
-    pub ids: &'a [u32],
-    /// Segment of each token; all zero for families without segments.
-    pub type_ids: &'a [u32],
-}
-
-/// Sequences laid end to end: the one batch form of Kudos.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// Token ids, `[tokens]`.
-    pub ids: Vec<u32>,
-    /// Segments, `[tokens]`.
-    pub type_ids: Vec<u32>,
-    /// Row of the position table, `[tokens]`.
-    pub positions: Vec<u32>,
-    /// Sequence `i` is the tokens `offsets[i]..offsets[i + 1]`; `[sequences + 1]`.
-    pub offsets: Vec<usize>,
-    /// Slot of the cache that each sequence goes to; empty without a cache.
-    pub slots: Vec<usize>,
-}
-
-impl Batch {
-    /// Empties the batch and keeps its memory.
-    pub fn clear(&mut self) {
-        self.ids.clear();
-        self.type_ids.clear();
-        self.positions.clear();
-        self.offsets.clear();
-        self.offsets.push(0);
-        self.slots.clear();
-    }
-
-    /// Appends new tokens of a slot, the first at `position`: they see the slot's tokens before them.
-    pub fn push_cached(&mut self, ids: &[u32], slot: usize, position: usize) {
-        if self.offsets.is_empty() {
-            self.offsets.push(0);
-        }
-        self.ids.extend_from_slice(ids);
-        self.positions.extend((position..position + ids.len()).map(|p| p as u32));
-        self.offsets.push(self.ids.len());
-        self.slots.push(slot);
-    }
-
-    /// The sequences as attention over a cache wants them.
-    pub(super) fn pieces(&self) -> Vec<Piece> {
-        assert_eq!(self.slots.len(), self.sequences(), "every sequence has a slot");
-        let pieces = self.offsets.windows(2).zip(&self.slots);
-        let piece = |(bounds, slot): (&[usize], &usize)| {
-            let (row, rows) = (bounds[0], bounds[1] - bounds[0]);
-            Piece { slot: *slot, position: self.positions[row] as usize, row, rows }
-        };
-        pieces.map(piece).collect()
-    }
-
-    /// Appends one sequence. With `padding`, positions count as in RoBERTa: from `padding + 1`, and a
-    /// token that is the padding token itself stays at `padding`.
-    pub fn push(&mut self, sequence: Sequence, padding: Option<u32>) {
-        if self.offsets.is_empty() {
-            self.offsets.push(0);
-        }
-        self.ids.extend_from_slice(sequence.ids);
-        self.type_ids.extend_from_slice(sequence.type_ids);
-        match padding {
-            None => self.positions.extend(0..sequence.ids.len() as u32),
-            Some(padding) => {
-                let counted = sequence.ids.iter().scan(padding, |position, id| {
-                    *position += u32::from(*id != padding);
-                    Some(if *id == padding { padding } else { *position })
-                });
-                self.positions.extend(counted);
-            }
-        }
-        self.offsets.push(self.ids.len());
-    }
-
-    /// Number of tokens.
-    pub fn tokens(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Number of sequences.
-    pub fn sequences(&self) -> usize {
-        self.offsets.len().saturating_sub(1)
-    }
-}
-
 /// Which of a variable's two buffers.
 #[derive(Clone, Copy)]
 pub(super) enum Buffer {
@@ -163,23 +74,44 @@ impl Buffer {
 #[derive(Default)]
 pub(super) struct Arena {
     memory: Vec<f32>,
+    /// The first element of `memory` that lies on a cache line: the plan counts from there.
+    start: usize,
     planner: Planner,
 }
 
+/// Bytes of a cache line. The plan places buffers at multiples of one.
+const CACHE_LINE: usize = 64;
+
 impl Arena {
+    /// Makes room for `len` elements from the first cache line on. New memory is neither copied into nor touched; a
+    /// quarter more than before is taken at least, so that batches that grow do not each take new memory.
+    fn reserve(&mut self, len: usize) {
+        if self.memory.len() < self.start + len {
+            let len = len.max(self.memory.len() / 4 * 5);
+            self.memory = Vec::new();
+            self.memory = vec![0.0; len + CACHE_LINE / size_of::<f32>()];
+            self.start = self.memory.as_ptr().align_offset(CACHE_LINE);
+        }
+    }
+
+    /// What the plan counts in.
+    fn lines(&mut self) -> &mut [f32] {
+        &mut self.memory[self.start..]
+    }
+
     /// The named buffers, all at once.
     ///
     /// # Panics
     /// When two of them overlap, which the plan rules out for buffers an op declared.
     pub(super) fn buffers<const N: usize>(&mut self, names: [Buffer; N]) -> [&mut [f32]; N] {
         let ranges = names.map(|name| self.planner.range(name.index()));
-        self.memory.get_disjoint_mut(ranges).expect("an op's buffers live at once, so the plan keeps them apart")
+        self.lines().get_disjoint_mut(ranges).expect("an op's buffers live at once, so the plan keeps them apart")
     }
 
     /// As [`Self::buffers`]; a name left away is an empty buffer.
     pub(super) fn optional<const N: usize>(&mut self, names: [Option<Buffer>; N]) -> [&mut [f32]; N] {
         let ranges = names.map(|name| name.map_or(0..0, |name| self.planner.range(name.index())));
-        self.memory.get_disjoint_mut(ranges).expect("an op's buffers live at once, so the plan keeps them apart")
+        self.lines().get_disjoint_mut(ranges).expect("an op's buffers live at once, so the plan keeps them apart")
     }
 }
 
@@ -316,6 +248,8 @@ impl Tape {
     }
 
     fn run(&mut self, result: Var, weights: Weights, batch: &Batch, cache: Option<&mut KvCache>) {
+        let trainable = self.mode == Mode::Score || weights.packed.is_trainable();
+        assert!(trainable, "these weights are packed for scoring: train on what `Packed::for_training` gives");
         self.plan(result);
         let (arena, quantized) = (&mut self.arena, &mut self.quantized);
         let mut pass = Forward { arena, weights, batch, quantized, cache };
@@ -336,13 +270,23 @@ impl Tape {
     }
 
     /// Adds the parameter gradients of Σ `seed`·`result` to `gradients`, which the caller started. Needs [`Mode::Train`].
+    ///
+    /// # Panics
+    /// When the program was started in another mode.
     pub fn backward(&mut self, result: Var, seed: &[f32], weights: Weights, gradients: &mut Gradients, batch: &Batch) {
+        assert!(self.mode == Mode::Train, "a program to score has no way back");
         self.written.clear();
         self.written.resize(self.shapes.len(), false);
         let [gradient] = self.arena.buffers([Buffer::Gradient(result)]);
         gradient.copy_from_slice(seed);
         self.written[result.0] = true;
         for op in self.ops.iter().rev() {
+            let output = op.uses().output;
+            if !self.written[output.0] {
+                // Nobody reads this value, so no op wrote its gradient, which is zero.
+                let [gradient] = self.arena.buffers([Buffer::Gradient(output)]);
+                gradient.fill(0.0);
+            }
             op.backward(&mut Backward {
                 arena: &mut self.arena,
                 weights,
@@ -369,9 +313,7 @@ impl Tape {
             }
         }
         let total = self.arena.planner.place(&self.lives);
-        if self.arena.memory.len() < total {
-            self.arena.memory.resize(total, 0.0);
-        }
+        self.arena.reserve(total);
     }
 
     fn live_forward(&mut self, tick: usize) {
@@ -408,14 +350,59 @@ impl Tape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::ops::check;
+    use crate::nn::{LinearSpec, PackedLayer, Span};
+
+    const CACHE_LINE: usize = 64;
+
+    fn linear(start: usize, outputs: usize) -> LinearSpec {
+        let weight = Span { start, len: 3 * outputs };
+        LinearSpec { weight, bias: Span { start: start + weight.len, len: outputs }, inputs: 3, outputs }
+    }
+
+    fn states(tape: &mut Tape, batch: &Batch) -> Var {
+        let table = |start, rows: usize| Span { start, len: rows * 3 };
+        tape.embed(batch, 3, table(0, 7), table(21, 5), None)
+    }
+
+    /// The gradient buffer of a value that no op reads holds whatever lay there before: its producer must take zeros.
+    #[test]
+    fn c10_a_value_that_nobody_reads_has_no_gradient() {
+        check::gradients(36 + 12 + 20, |tape, batch| {
+            let x = states(tape, batch);
+            let read = tape.linear(x, linear(36, 3), None);
+            tape.linear(x, linear(48, 5), Some(kernels::activation::Activation::Gelu));
+            read
+        });
+    }
 
     #[test]
-    fn positions_follow_each_familys_rule() {
-        let ids = [0, 5, 1, 7];
-        let mut batch = Batch::default();
-        batch.push(Sequence { ids: &ids, type_ids: &[0; 4] }, None);
-        batch.push(Sequence { ids: &ids, type_ids: &[0; 4] }, Some(1));
-        assert_eq!(batch.positions, [0, 1, 2, 3, 2, 3, 1, 4]);
-        assert_eq!((batch.offsets.as_slice(), batch.tokens(), batch.sequences()), ([0, 4, 8].as_slice(), 8, 2));
+    #[should_panic(expected = "packed for scoring")]
+    fn c10_weights_that_were_packed_for_scoring_are_refused_in_training() {
+        let (batch, values) = (check::batch(), vec![0.5; 48]);
+        let spec = linear(36, 3);
+        let layer = PackedLayer::for_decoding(&values[spec.weight.range()], 3, 3, crate::nn::Precision::F32);
+        let packed = Packed::new(vec![(spec, layer)]);
+        let mut tape = Tape::default();
+        tape.start(Mode::Train, Storage::F32);
+        let x = states(&mut tape, &batch);
+        let y = tape.linear(x, spec, None);
+        tape.forward(y, Weights { values: &values, packed: &packed }, &batch);
+    }
+
+    #[test]
+    fn p9_every_value_starts_on_a_cache_line() {
+        let (batch, values) = (check::batch(), vec![0.5; 48]);
+        let mut tape = Tape::default();
+        for mode in [Mode::Score, Mode::Train, Mode::Score] {
+            tape.start(mode, Storage::F32);
+            let x = states(&mut tape, &batch);
+            let y = tape.linear(x, linear(36, 3), None);
+            tape.forward(y, Weights { values: &values, packed: &Packed::default() }, &batch);
+            for var in [x, y] {
+                let [value] = tape.arena.buffers([Buffer::Value(var)]);
+                assert!((value.as_ptr() as usize).is_multiple_of(CACHE_LINE));
+            }
+        }
     }
 }

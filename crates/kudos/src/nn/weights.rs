@@ -23,6 +23,25 @@ pub enum WeightError {
         /// Cause.
         source: std::io::Error,
     },
+    /// A directory whose weights are in a format of PyTorch's own.
+    #[error(
+        "{dir}: no model.safetensors here, but {found}, which can run code when it is opened and is not read; convert it \
+         once, in that directory: python -c \"import glob, torch, safetensors.torch as s; s.save_file({{k: \
+         v.clone().contiguous() for f in glob.glob('pytorch_model*.bin') for k, v in torch.load(f, \
+         map_location='cpu', weights_only=True).items()}}, 'model.safetensors', {{'format': 'pt'}})\""
+    )]
+    Pickled {
+        /// Directory.
+        dir: PathBuf,
+        /// The file that is there.
+        found: String,
+    },
+    /// A directory without weights.
+    #[error("{dir}: no weights here; expected model.safetensors, model.safetensors.index.json or {}", INT8_FILE)]
+    NoWeights {
+        /// Directory.
+        dir: PathBuf,
+    },
     /// The header is no safetensors header.
     #[error("{path}: not a usable safetensors file: {reason}; download or save it again")]
     Header {
@@ -150,7 +169,10 @@ impl Checkpoint {
         let index = dir.join("model.safetensors.index.json");
         let (whole, int8) = (dir.join("model.safetensors"), dir.join(INT8_FILE));
         if !index.exists() {
-            return Self::open_file(if int8.exists() && !whole.exists() { &int8 } else { &whole });
+            return match [&whole, &int8].into_iter().find(|path| path.exists()) {
+                Some(path) => Self::open_file(path),
+                None => Err(no_safetensors(dir)),
+            };
         }
         let mut tensors = BTreeMap::new();
         for file in &shard_files(dir, &index)? {
@@ -316,7 +338,25 @@ fn element_bytes(dtype: &str) -> Option<usize> {
     }
 }
 
+/// What a directory without safetensors holds instead.
+fn no_safetensors(dir: &Path) -> WeightError {
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|file| file.file_name());
+    let pickled = |name: &String| name.ends_with(".bin") && name.starts_with("pytorch_model");
+    match names.filter_map(|name| name.into_string().ok()).filter(pickled).min() {
+        Some(found) => WeightError::Pickled { dir: dir.into(), found },
+        None => WeightError::NoWeights { dir: dir.into() },
+    }
+}
+
 fn shard_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, WeightError> {
+    Ok(shard_names(index)?.iter().map(|name| dir.join(name)).collect())
+}
+
+/// Names of the files that an index of shards lists, each once.
+///
+/// # Errors
+/// [`WeightError::Io`]; [`WeightError::Header`] for an index of another form, or a name that leaves the directory.
+pub fn shard_names(index: &Path) -> Result<Vec<String>, WeightError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
@@ -330,7 +370,7 @@ fn shard_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, WeightError> {
     if let Some(name) = names.iter().find(|n| n.contains(['/', '\\']) || n.contains("..")) {
         return Err(bad(format!("shard name `{name}` leaves the directory")));
     }
-    Ok(names.iter().map(|name| dir.join(name)).collect())
+    Ok(names)
 }
 
 /// Tensors and metadata of one file's header, every range checked.
@@ -541,6 +581,19 @@ mod tests {
             let message = message(header, data);
             assert!(message.contains(expected), "{header}: {message}");
         }
+    }
+
+    #[test]
+    fn without_safetensors_the_error_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let message = || Checkpoint::open(dir.path()).unwrap_err().to_string();
+        assert!(message().contains("no weights here; expected model.safetensors"), "{}", message());
+        std::fs::write(dir.path().join("training_args.bin"), "").unwrap();
+        assert!(message().contains("no weights here"));
+        std::fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
+        let message = message();
+        assert!(message.contains("but pytorch_model.bin, which") && message.contains("{k: v.clone()"), "{message}");
+        assert!(!message.contains('\n'), "one line: {message}");
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! tokens, as the engine of transformers does; doing the steps apart is what lets `keep_response` exist
 //! and lets a caller know how many tokens were lost. Nothing is ever padded.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{
     Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
 };
@@ -14,6 +16,7 @@ use tokenizers::{
 use super::chat::ChatTemplate;
 use super::rebuild::{Rebuilt, rebuild};
 use super::render::{self, Rendered};
+use super::tokenizer_class::TokenizerClass;
 use super::tokenizer_config::{TokenizerConfig, malformed, read_if_exists};
 use super::{EncodeSettings, Rendering, TextError, Truncation, tokenizer_failed};
 use crate::data::Content;
@@ -39,7 +42,8 @@ pub const TOKENIZER_FILES: [&str; 12] = [
 pub struct Encoded {
     /// Token ids, special tokens included; at most `max_length` of them.
     pub ids: Vec<u32>,
-    /// Which sequence each token belongs to, 0 or 1; all 0 where transformers gives the model no type ids.
+    /// The segment that the model reads for each token, 0 or 1; all 0 where transformers gives the model no type ids,
+    /// and for a model without segments.
     pub type_ids: Vec<u32>,
     /// Whether tokens were cut to stay within `max_length`.
     pub truncated: bool,
@@ -68,6 +72,7 @@ pub struct Encoder {
     rebuilt: Rebuilt,
     template: Option<ChatTemplate>,
     model_vocab_size: Option<u64>,
+    model_segments: Option<u64>,
 }
 
 impl Encoder {
@@ -76,19 +81,36 @@ impl Encoder {
     /// # Errors
     /// A missing or malformed file, a chat rendering without a template, a `max_length` without room for text.
     pub fn load(dir: &Path, settings: EncodeSettings) -> Result<Self, TextError> {
-        let Opened { tokenizer, side, rebuilt, template, model_vocab_size } = open_tokenizer(dir)?;
+        let Opened { tokenizer, side, rebuilt, template, model_vocab_size, model_segments } = open_tokenizer(dir)?;
         let count = |pair| tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(pair));
         let encoder = Self {
             special_counts: [count(false), count(true)],
             template,
             model_vocab_size,
+            model_segments,
             dir: dir.into(),
             settings,
             tokenizer,
             side,
             rebuilt,
         };
-        encoder.check_settings().map(|()| encoder)
+        encoder.check_settings()?;
+        encoder.check_segments()?;
+        Ok(encoder)
+    }
+
+    /// A segment that the model has no vector for is an error, as it is in transformers: with zeros instead, the judge
+    /// would work here and nowhere else.
+    fn check_segments(&self) -> Result<(), TextError> {
+        let Some(segments) = self.model_segments.filter(|_| self.rebuilt.type_ids) else {
+            return Ok(());
+        };
+        let pair = self.settings.render == Rendering::Pair;
+        let largest = if pair { self.encode_pair("a", "a")?.type_ids.into_iter().max() } else { Some(0) };
+        match largest.filter(|largest| u64::from(*largest) >= segments) {
+            None => Ok(()),
+            Some(largest) => Err(TextError::Segments { dir: self.dir.clone(), segments, largest }),
+        }
     }
 
     fn check_settings(&self) -> Result<(), TextError> {
@@ -281,6 +303,73 @@ impl Encoder {
         let read = |name| Ok(read_if_exists(&self.dir.join(name))?.map(|bytes| TokenizerFile { name, bytes }));
         TOKENIZER_FILES.into_iter().filter_map(|name| read(name).transpose()).collect()
     }
+
+    /// The tokenizer's files for a new judge: as [`Self::files`], but for `model_max_length` in `tokenizer_config.json`, which
+    /// is the token limit. `AutoTokenizer(judge)(prompt, response, truncation=True)` then cuts where Kudos does.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn judge_files(&self) -> Result<Vec<TokenizerFile>, TextError> {
+        let mut files = self.files()?;
+        if !files.iter().any(|file| file.name == TOKENIZER_CONFIG) {
+            files.push(TokenizerFile { name: TOKENIZER_CONFIG, bytes: Vec::new() });
+        }
+        for file in files.iter_mut().filter(|file| file.name == TOKENIZER_CONFIG) {
+            let path = self.dir.join(file.name);
+            file.bytes = with_max_length(&file.bytes, self.settings.max_length)
+                .map_err(|reason| malformed(&path, "a JSON object", &reason))?;
+        }
+        Ok(files)
+    }
+}
+
+/// `tokenizer_config.json`: what others read the token limit from.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// A `tokenizer_config.json` with this `model_max_length`; every other byte stays as it is. An empty file gets a whole one.
+///
+/// # Errors
+/// For bytes that are no JSON object, the reason.
+pub fn with_max_length(bytes: &[u8], max_length: usize) -> Result<Vec<u8>, String> {
+    const NAME: &str = "model_max_length";
+    if bytes.is_empty() {
+        return Ok(format!("{{\n  \"{NAME}\": {max_length}\n}}\n").into_bytes());
+    }
+    let (found, start, is_empty) = value_of(bytes, NAME).map_err(|error| error.to_string())?;
+    let (range, text) = match found {
+        Some(range) => (range, max_length.to_string()),
+        None if is_empty => (start..start, format!("\"{NAME}\": {max_length}")),
+        None => (start..start, format!("\n  \"{NAME}\": {max_length},")),
+    };
+    Ok([&bytes[..range.start], text.as_bytes(), &bytes[range.end..]].concat())
+}
+
+/// Where the value of a key stands in a JSON object (the last of that name, as readers take it), where the object's first
+/// key would begin, and whether it has none.
+fn value_of(bytes: &[u8], name: &str) -> Result<(Option<Range<usize>>, usize, bool), serde_json::Error> {
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(bytes)?; // Now every step below finds what it expects.
+    let from = |at: usize, wanted: u8| at + bytes[at..].iter().position(|byte| *byte == wanted).unwrap_or(0) + 1;
+    let first = from(0, b'{');
+    let (mut at, mut found, mut keys) = (first, None, 0);
+    loop {
+        let mut key = serde_json::Deserializer::from_slice(&bytes[at..]).into_iter::<String>();
+        let Some(Ok(text)) = key.next() else { return Ok((found, first, keys == 0)) };
+        let start = from(at + key.byte_offset(), b':');
+        let start = start + bytes[start..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let mut value = serde_json::Deserializer::from_slice(&bytes[start..]).into_iter::<serde::de::IgnoredAny>();
+        value.next().transpose()?;
+        let end = start + value.byte_offset();
+        if text == name {
+            found = Some(start..end);
+        }
+        keys += 1;
+        let Some(comma) = bytes[end..].iter().position(|byte| matches!(byte, b',' | b'}')) else { break };
+        at = end + comma + 1;
+        if bytes[end + comma] == b'}' {
+            break;
+        }
+    }
+    Ok((found, first, keys == 0))
 }
 
 impl std::fmt::Debug for Encoder {
@@ -296,19 +385,39 @@ pub(super) struct Opened {
     pub(super) rebuilt: Rebuilt,
     pub(super) template: Option<ChatTemplate>,
     model_vocab_size: Option<u64>,
+    model_segments: Option<u64>,
 }
 
 /// Reads the tokenizer of a model directory and makes of it the one that transformers would use.
 pub(super) fn open_tokenizer(dir: &Path) -> Result<Opened, TextError> {
     let path = dir.join("tokenizer.json");
-    let bytes = read_if_exists(&path)?.ok_or_else(|| TextError::MissingTokenizer { dir: dir.into() })?;
-    let mut tokenizer = Tokenizer::from_bytes(bytes)
-        .map_err(|error| malformed(&path, "a tokenizer of the Hugging Face kind", &error))?;
     let config = TokenizerConfig::read(dir)?;
+    let (mut tokenizer, is_whole) = match read_if_exists(&path)? {
+        Some(bytes) => {
+            let parsed = Tokenizer::from_bytes(bytes);
+            (parsed.map_err(|error| malformed(&path, "a tokenizer of the Hugging Face kind", &error))?, true)
+        }
+        None => (from_vocabulary(dir, &config)?, false),
+    };
     let side = truncation_side(&config, &tokenizer);
-    let rebuilt = rebuild(&path, &mut tokenizer, &config)?;
+    let mut rebuilt = rebuild(&path, &mut tokenizer, &config)?;
+    if !is_whole {
+        rebuilt.notes.clear(); // There was no tokenizer.json for the class to replace.
+    }
     let template = chat_template(dir, &config, &rebuilt)?;
-    Ok(Opened { tokenizer, side, rebuilt, template, model_vocab_size: config.model_vocab_size })
+    let TokenizerConfig { model_vocab_size, model_segments, .. } = config;
+    Ok(Opened { tokenizer, side, rebuilt, template, model_vocab_size, model_segments })
+}
+
+/// The tokenizer of an old BERT or DistilBERT, which has its words alone: the class gives all the rest.
+fn from_vocabulary(dir: &Path, config: &TokenizerConfig) -> Result<Tokenizer, TextError> {
+    let path = dir.join("vocab.txt");
+    let missing = || TextError::MissingTokenizer { dir: dir.into() };
+    let name = path.to_str().filter(|_| path.exists()).ok_or_else(missing)?;
+    let words = WordPiece::from_file(name).build().map_err(|error| malformed(&path, "a word a line", &error))?;
+    let tokenizer = Tokenizer::new(words);
+    let class = TokenizerClass::choose(config, &tokenizer);
+    if matches!(class, TokenizerClass::Bert | TokenizerClass::DistilBert) { Ok(tokenizer) } else { Err(missing()) }
 }
 
 /// Drops tokens from the start as far as they are the prompt's, and only then from the end.

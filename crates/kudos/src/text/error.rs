@@ -47,6 +47,20 @@ pub enum TextError {
         /// What is there.
         found: String,
     },
+    /// The tokenizer gives segments that the model has no vectors for.
+    #[error(
+        "{}: `type_vocab_size` is {segments}, but this tokenizer gives the response segment {largest}; \
+         add \"model_input_names\": [\"input_ids\", \"attention_mask\"] to tokenizer_config.json beside it, \
+         so that the model gets none", .dir.join("config.json").display()
+    )]
+    Segments {
+        /// The model's directory.
+        dir: PathBuf,
+        /// Segments of the model.
+        segments: u64,
+        /// The largest segment that the tokenizer gives.
+        largest: u32,
+    },
     /// The token limit leaves nothing for the text.
     #[error(
         "max_length {max_length} leaves no room for text: this tokenizer adds {special_tokens} special tokens; \

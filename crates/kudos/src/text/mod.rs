@@ -31,7 +31,7 @@ mod render;
 mod tokenizer_class;
 mod tokenizer_config;
 
-pub use encoder::{Encoded, Encoder, TOKENIZER_FILES, TokenizerFile};
+pub use encoder::{Encoded, Encoder, TOKENIZER_CONFIG, TOKENIZER_FILES, TokenizerFile, with_max_length};
 pub use error::TextError;
 pub use gguf_tokenizer::GgufVocabulary;
 pub use prompter::Prompter;

@@ -23,7 +23,7 @@ use super::tokenizer_config::{NAMED_TOKENS, TokenizerConfig, malformed};
 pub(super) struct Rebuilt {
     /// Special tokens by name (`eos_token`, …).
     pub(super) special_tokens: BTreeMap<String, AddedToken>,
-    /// Whether transformers hands type ids to the model.
+    /// Whether the model reads the type ids: transformers hands them over, and the model has segments.
     pub(super) type_ids: bool,
     /// One line for each way the ids may differ from what `tokenizer.json` alone gives, or from transformers'.
     pub(super) notes: Vec<String>,
@@ -48,8 +48,11 @@ pub(super) fn rebuild(path: &Path, tokenizer: &mut Tokenizer, config: &Tokenizer
     notes.extend(
         unknown.map(|name| format!("tokenizer_class {name} is not known here: tokenizer.json is used as it is")),
     );
+    // What the tokenizer hands over is decided by `model_input_names` of the config or else of the class; a model
+    // without segments makes nothing of it.
     let names = config.list("model_input_names");
-    let type_ids = names.map_or(class.has_type_ids(), |names| names.contains(&"token_type_ids"));
+    let handed_over = names.map_or(class.has_type_ids(), |names| names.contains(&"token_type_ids"));
+    let type_ids = handed_over && config.model_segments != Some(0);
     Ok(Rebuilt { special_tokens, type_ids, notes })
 }
 

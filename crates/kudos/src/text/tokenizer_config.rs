@@ -33,9 +33,15 @@ pub(super) struct TokenizerConfig {
     pub(super) model_type: Option<String>,
     /// `vocab_size` of `config.json`: how many embeddings the model has.
     pub(super) model_vocab_size: Option<u64>,
+    /// How many segments the model tells apart, as far as `config.json` says: `type_vocab_size`, or 0 for a family
+    /// that has none.
+    pub(super) model_segments: Option<u64>,
     /// The chat template's source.
     pub(super) chat_template: Option<String>,
 }
+
+/// Families without segments, which leave `type_vocab_size` away.
+const WITHOUT_SEGMENTS: [&str; 1] = ["distilbert"];
 
 impl TokenizerConfig {
     /// Reads what exists in `dir`; a missing file is an empty one.
@@ -55,6 +61,7 @@ impl TokenizerConfig {
             declared_class: field(&settings, "tokenizer_class").or(field(&model, "tokenizer_class")),
             model_type: field(&model, "model_type"),
             model_vocab_size: model.get("vocab_size").and_then(Value::as_u64),
+            model_segments: model_segments(&model),
             chat_template: chat_template(dir, &settings)?,
             settings,
         };
@@ -112,6 +119,14 @@ impl TokenizerConfig {
         };
         file.iter().filter_map(entry).collect()
     }
+}
+
+fn model_segments(model: &Map<String, Value>) -> Option<u64> {
+    let family = model.get("model_type").and_then(Value::as_str)?;
+    if WITHOUT_SEGMENTS.contains(&family) {
+        return Some(0);
+    }
+    model.get("type_vocab_size").and_then(Value::as_u64)
 }
 
 fn is_empty(value: &Value) -> bool {

@@ -139,28 +139,30 @@ fn least_squares(groups: &[Group], head: &AttributeHead) -> Option<(Vec<f64>, f6
     Some((weights, constant))
 }
 
-/// Newton's method for −log σ of the comparisons, seen as differences of standardised ratings.
+/// Newton's method for −log σ of the comparisons, each by its weight, seen as differences of standardised ratings.
 fn logistic(groups: &[Group], head: &AttributeHead) -> Option<Vec<f64>> {
     const STEPS: usize = 50;
     let mut rows = Vec::new();
     for group in groups {
         let ratings: Vec<_> = group.responses.iter().map(|r| complete(head, &r.attributes)).collect();
-        for c in &group.comparisons {
+        for c in group.counted() {
             let (Some(first), Some(second)) = (&ratings[c.first], &ratings[c.second]) else { continue };
             let difference: Vec<f64> = first.iter().zip(second).map(|(a, b)| a - b).collect();
-            rows.push((difference, f64::from(c.target)));
+            rows.push((difference, f64::from(c.target), f64::from(c.weight)));
         }
     }
-    let informative = |(difference, target): &(Vec<f64>, f64)| *target != 0.5 && difference.iter().any(|d| *d != 0.0);
+    let informative =
+        |(difference, target, _): &(Vec<f64>, f64, f64)| *target != 0.5 && difference.iter().any(|d| *d != 0.0);
     if !rows.iter().any(informative) {
         return None;
     }
+    let total: f64 = rows.iter().map(|(.., weight)| weight).sum();
     let mut weights = vec![0.0; head.names.len()];
     for _ in 0..STEPS {
         let mut system = Normal::new(weights.len(), SEPARABLE);
-        for (difference, target) in &rows {
-            let p = sigmoid(difference.iter().zip(&weights).map(|(d, w)| d * w).sum());
-            system.add(difference, p * (1.0 - p) / rows.len() as f64, (target - p) / rows.len() as f64);
+        for (difference, target, weight) in &rows {
+            let (p, share) = (sigmoid(difference.iter().zip(&weights).map(|(d, w)| d * w).sum()), weight / total);
+            system.add(difference, share * p * (1.0 - p), share * (target - p));
         }
         system.right.iter_mut().zip(&weights).for_each(|(right, weight)| *right -= SEPARABLE * weight);
         let step = system.solve()?;

@@ -1,7 +1,7 @@
 //! Checkpoints: one file that holds everything a run needs to continue, replaced in one step.
 
 use super::log::StepMetrics;
-use super::{Optimizer, TrainError};
+use super::{Optimizer, Settings, TrainError};
 use crate::nn::weights::{self, Checkpoint, WeightError};
 use crate::nn::{ParameterSpec, Parameters};
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,8 @@ impl State {
     }
 }
 
+/// Name of the file, in `run/`.
+pub(super) const FILE: &str = "checkpoint.safetensors";
 /// Prefixes of a parameter's name in the checkpoint.
 const WEIGHTS: &str = "";
 const FIRST: &str = "adamw.first.";
@@ -118,6 +120,14 @@ pub(super) fn read(
     read_all(&checkpoint, &specs, SECOND, &mut optimizer.second)?;
     optimizer.restored(parameters, state.step);
     Ok(state)
+}
+
+/// The settings of the run whose checkpoint lies in a judge's directory, be it a single one or the first of an ensemble; `None`
+/// without a checkpoint that can be read.
+pub fn resumed_settings(dir: &Path) -> Option<Settings> {
+    let runs = [dir.join("run"), dir.join("run").join("ensemble").join("1").join("run")];
+    let path = runs.iter().map(|run| run.join(FILE)).find(|path| path.exists())?;
+    serde_json::from_str(Checkpoint::open_file(&path).ok()?.metadata.get("run")?).ok()
 }
 
 /// Reads plain weights that this run wrote.

@@ -125,6 +125,7 @@ fn add_to_mean(mean: &mut [f32], last: &[f32], count: usize) {
 /// Chooses the weights, writes them and tidies up.
 fn settle(trainer: &mut Trainer, mean: &[f32], mut runs: Vec<Finished>) -> Result<Finished, TrainError> {
     trainer.model.parameters.values.copy_from_slice(mean);
+    trainer.frozen = false;
     trainer.pack();
     let average = trainer.measure()?;
     let seed = trainer.settings.seed;
@@ -157,7 +158,7 @@ fn tidy(dir: &Path, members: usize) -> Result<(), TrainError> {
     crate::files::write(&log::path(dir), &bytes).map_err(TrainError::io(log::path(dir)))?;
     for place in 0..members {
         let member = member_dir(dir, place);
-        for file in [member.join("model.safetensors"), member.join("run").join("checkpoint.safetensors")] {
+        for file in [member.join("model.safetensors"), member.join("run").join(checkpoint::FILE)] {
             if file.exists() {
                 std::fs::remove_file(&file).map_err(TrainError::io(&file))?;
             }
@@ -182,6 +183,7 @@ impl Trainer {
         self.optimizer.restored(&self.model.parameters, 0);
         self.state = super::State::default();
         self.visits = self.epoch(0);
+        self.frozen = true;
         self.pack();
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::attributes::attribute_loss;
 use super::log::Evaluation;
 use super::loss::{Judged, group_loss};
 use super::settings::Settings;
-use crate::data::{Comparison, Group, Loaded};
+use crate::data::{Comparison, Group, Loaded, Location};
 use crate::eval::{DataReport, EvalError, EvalOptions, attribute_metrics, evaluate, first_temperature};
 use crate::models::{AttributeHead, Input};
 use crate::text::{Encoded, Encoder, TextError};
@@ -20,6 +20,10 @@ pub struct Example {
     pub ranks: Vec<Option<f64>>,
     /// Their standardised ratings, `[responses][labels]`; empty where the order alone is learnt.
     pub ratings: Vec<Vec<Option<f32>>>,
+    /// What tells its prompt from others ([`Group::prompt_key`]).
+    pub prompt: String,
+    /// First row of the group, for messages.
+    pub location: Location,
 }
 
 impl Example {
@@ -50,6 +54,8 @@ impl Example {
             comparisons: group.comparisons.clone(),
             ranks: group.responses.iter().map(|r| r.rank).collect(),
             ratings: group.responses.iter().map(|r| head.standardised(&r.attributes)).collect(),
+            prompt: group.prompt_key(),
+            location: group.location.clone(),
         };
         Ok(groups.iter().zip(sequences).map(example).collect())
     }
@@ -71,16 +77,16 @@ fn rated_part(group: &Group, head: &AttributeHead) -> Option<Group> {
         }
     }
     let moved = |c: &Comparison| Some(Comparison { first: place[c.first]?, second: place[c.second]?, ..*c });
-    part.comparisons = group.comparisons.iter().filter_map(moved).collect();
+    part.comparisons = group.counted().filter_map(moved).collect();
     (!part.responses.is_empty()).then_some(part)
 }
 
 /// Every pair as a group of its own, the chosen response first, in the order of the files: what TRL sees.
-/// Ties and votes have no place there; margins do.
+/// Ties, votes and weights have no place there; margins do. A comparison of weight 0 is none.
 pub fn each_pair_alone(loaded: &Loaded) -> Vec<Group> {
     let mut pairs = Vec::new();
     for (g, group) in loaded.groups.iter().enumerate() {
-        for (c, comparison) in group.comparisons.iter().enumerate() {
+        for (c, comparison) in group.comparisons.iter().enumerate().filter(|(_, c)| c.counts()) {
             let Some((chosen, rejected)) = comparison.better_worse() else { continue };
             let location = loaded.comparison_location(g, c).clone();
             let comparison = Comparison { first: 0, second: 1, target: 1.0, weight: 1.0, ..*comparison };
@@ -105,24 +111,25 @@ pub(super) fn encode_groups(groups: &[Group], encoder: &Encoder) -> Result<Vec<V
 
 /// The group as it is, without idle responses; `None` when nothing is compared.
 fn whole(group: &Group, sequences: Vec<Encoded>) -> Option<Example> {
-    let mut place = vec![None; sequences.len()];
-    let mut used = 0;
-    for index in 0..sequences.len() {
-        if group.comparisons.iter().any(|c| c.weight > 0.0 && (c.first == index || c.second == index)) {
-            place[index] = Some(used);
-            used += 1;
-        }
+    let compared = compared(group);
+    let mut used = 0..;
+    let place: Vec<Option<usize>> = compared.iter().map(|compared| compared.then(|| used.next()).flatten()).collect();
+    let moved = |c: &Comparison| Some(Comparison { first: place[c.first]?, second: place[c.second]?, ..*c });
+    let comparisons: Vec<_> = group.counted().filter_map(moved).collect();
+    if comparisons.is_empty() {
+        return None;
     }
-    let comparisons: Vec<_> = group
-        .comparisons
-        .iter()
-        .filter_map(|c| Some(Comparison { first: place[c.first]?, second: place[c.second]?, ..*c }))
-        .filter(|c| c.weight > 0.0)
-        .collect();
-    let kept = |i: &usize| place[*i].is_some();
-    let ranks = (0..sequences.len()).filter(kept).map(|i| group.responses[i].rank).collect();
-    let sequences = sequences.into_iter().zip(&place).filter_map(|(s, p)| p.map(|_| s)).collect();
-    (!comparisons.is_empty()).then_some(Example { sequences, comparisons, ranks, ratings: Vec::new() })
+    let ranks = group.responses.iter().zip(&compared).filter(|(_, compared)| **compared).map(|(r, _)| r.rank).collect();
+    let sequences = sequences.into_iter().zip(&compared).filter(|(_, compared)| **compared).map(|(s, _)| s).collect();
+    let (prompt, location) = (group.prompt_key(), group.location.clone());
+    Some(Example { sequences, comparisons, ranks, ratings: Vec::new(), prompt, location })
+}
+
+/// Whether each response stands in a comparison that counts.
+fn compared(group: &Group) -> Vec<bool> {
+    let mut compared = vec![false; group.responses.len()];
+    group.counted().for_each(|c| (compared[c.first], compared[c.second]) = (true, true));
+    compared
 }
 
 /// Comparisons with a preferred side.
@@ -180,6 +187,11 @@ impl HeldOut {
         self.groups.iter().filter_map(own).collect()
     }
 
+    /// The row of the response whose text is the `index`th of `sequences`.
+    pub(super) fn place(&self, index: usize) -> Option<&Location> {
+        self.groups.iter().flat_map(|group| &group.responses).nth(index).map(|response| &response.location)
+    }
+
     /// Flat scores cut into those of each group.
     pub fn grouped(&self, scores: &[f32]) -> Vec<Vec<f32>> {
         let mut scores = scores.iter().copied();
@@ -229,11 +241,13 @@ impl HeldOut {
         evaluation.eval_accuracy =
             (!accuracies.is_empty()).then(|| accuracies.iter().sum::<f64>() / accuracies.len() as f64);
         evaluation.losses.clear();
+        evaluation.places.clear();
         for (group, outputs) in self.groups.iter().zip(&grouped).filter(|(group, _)| is_rated(group, &head.names)) {
             let ratings: Vec<_> = group.responses.iter().map(|r| head.standardised(&r.attributes)).collect();
             let ratings: Vec<&[Option<f32>]> = ratings.iter().map(Vec::as_slice).collect();
             let outputs = outputs.concat();
             evaluation.losses.push(attribute_loss(&ratings, &outputs, 0.0, &mut vec![0.0; outputs.len()]));
+            evaluation.places.push(group.location.clone());
         }
         evaluation.eval_loss = mean(&evaluation.losses);
         Ok(evaluation)
@@ -247,17 +261,20 @@ impl HeldOut {
         let grouped = self.grouped(scores);
         let options = EvalOptions { bootstrap: 0, ..EvalOptions::default() };
         let metrics = evaluate(&self.name, &self.groups, &grouped, &options)?.metrics;
-        let mut losses = Vec::with_capacity(self.groups.len());
+        let (mut losses, mut places) = (Vec::with_capacity(self.groups.len()), Vec::new());
         let (mut margin, mut pairs) = (0.0, 0usize);
         for (group, scores) in self.groups.iter().zip(&grouped) {
-            if group.comparisons.is_empty() {
+            if group.counted().next().is_none() {
                 continue;
             }
-            let ranks: Vec<_> = group.responses.iter().map(|r| r.rank).collect();
+            let compared = compared(group);
+            let ranks: Vec<_> =
+                group.responses.iter().zip(compared).map(|(r, known)| r.rank.filter(|_| known)).collect();
             let judged = Judged { comparisons: &group.comparisons, ranks: &ranks };
             let center = settings.center_coefficient;
             losses.push(group_loss(settings.loss, center, judged, scores, 0.0, &mut vec![0.0; scores.len()]));
-            for (better, worse) in group.comparisons.iter().filter_map(Comparison::better_worse) {
+            places.push(group.location.clone());
+            for (better, worse) in group.counted().filter_map(Comparison::better_worse) {
                 margin += f64::from(scores[better]) - f64::from(scores[worse]);
                 pairs += 1;
             }
@@ -266,6 +283,7 @@ impl HeldOut {
             step,
             eval_loss: mean(&losses),
             losses,
+            places,
             eval_accuracy: metrics.accuracy,
             eval_margin: (pairs > 0).then(|| margin / pairs as f64),
             eval_mean_reward: metrics.score_mean,

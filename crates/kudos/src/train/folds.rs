@@ -8,7 +8,9 @@
 //! starts again: it is not resumed.
 
 use super::examples::encode_groups;
-use super::{Asked, Event, Example, Extent, HeldOut, HeldOutData, Settings, SettingsError, Start, TrainError, Trainer};
+use super::{
+    Asked, Event, Example, Extent, Features, HeldOut, HeldOutData, Settings, SettingsError, Start, TrainError, Trainer,
+};
 use crate::data::{Comparison, Group, Loaded, Location, held_out_by_prompt, prompt_folds};
 use crate::eval::{Analysis, EvalOptions, JudgedPair, LearningPoint, Rate, evaluate, excerpt, fit_temperature};
 use crate::models::{JudgeError, LoadOptions, load};
@@ -28,7 +30,7 @@ pub struct Labelled {
 impl Labelled {
     /// The labelled groups of what was loaded.
     pub fn of(loaded: &Loaded) -> Self {
-        let labelled = (0..loaded.groups.len()).filter(|g| !loaded.groups[*g].comparisons.is_empty());
+        let labelled = (0..loaded.groups.len()).filter(|g| loaded.groups[*g].counted().next().is_some());
         let rows = |g: usize| {
             let comparisons = 0..loaded.groups[g].comparisons.len();
             (loaded.groups[g].clone(), comparisons.map(|c| loaded.comparison_location(g, c).clone()).collect())
@@ -64,6 +66,8 @@ pub struct FoldOptions<'a> {
     pub dir: &'a Path,
 }
 
+/// What a run of folds leaves in `run/`: the summary, the scores, the pairs whose label looks wrong.
+pub const FOLD_FILES: [&str; 3] = ["folds.json", "out_of_fold.jsonl", "suspects.jsonl"];
 /// The parts of the training prompts that judges are trained on, as shares of four.
 const QUARTERS: [usize; 3] = [1, 2, 4];
 /// A label is doubted when the judges of the folds give it less than this probability.
@@ -173,7 +177,11 @@ impl<'a> Folds<'a> {
             None => HeldOutData::Drawn,
         };
         let extent = Extent::of(&examples, self.options.asked.group_size_or_default(), measured, self.options.start);
-        let mut settings = self.options.asked.decide(extent)?;
+        let mut asked = self.options.asked.clone();
+        if measured == HeldOutData::None {
+            asked.early_stop = None; // A part can be too small to hold a prompt out.
+        }
+        let mut settings = asked.decide(extent)?;
         settings.save_every = 0;
         Ok(Job { fold, quarters, train, held_out, settings })
     }
@@ -202,12 +210,17 @@ impl<'a> Folds<'a> {
         self.jobs.iter().map(|job| job.settings.max_steps).sum()
     }
 
-    /// Trains all judges and puts together what they say. Deterministic; `watch` may break.
+    /// Trains all judges and puts together what they say. Deterministic; `watch` may break. The base is the same for all, and
+    /// what its frozen encoder says of a text is read once, into `features`.
     ///
     /// # Errors
     /// [`FoldError::Interrupted`] when `watch` breaks, else what made a training fail. `run/folds` is removed in any case.
-    pub fn run(&self, watch: &mut dyn FnMut(FoldProgress) -> ControlFlow<()>) -> Result<FoldResult, FoldError> {
-        let scored = self.train_all(watch);
+    pub fn run(
+        &self,
+        features: &mut Features,
+        watch: &mut dyn FnMut(FoldProgress) -> ControlFlow<()>,
+    ) -> Result<FoldResult, FoldError> {
+        let scored = self.train_all(features, watch);
         let dir = self.work_dir();
         if dir.exists() {
             std::fs::remove_dir_all(&dir).map_err(TrainError::io(&dir))?;
@@ -218,13 +231,14 @@ impl<'a> Folds<'a> {
     /// Scores of each part: `[quarters][group]`.
     fn train_all(
         &self,
+        features: &mut Features,
         watch: &mut dyn FnMut(FoldProgress) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<Vec<f32>>>, FoldError> {
         let mut scores = vec![vec![Vec::new(); self.keys.len()]; QUARTERS.len()];
         let mut before = 0;
         for (number, job) in self.jobs.iter().enumerate() {
             let mut at = |steps| watch(FoldProgress { steps: before + steps, training: number + 1 });
-            let fold = self.train(job, &mut at)?;
+            let fold = self.train(job, features, &mut at)?;
             let part = QUARTERS.iter().position(|q| *q == job.quarters).expect("a job trains on one of the parts");
             fold.into_iter().for_each(|(group, own)| scores[part][group] = own);
             before += job.settings.max_steps;
@@ -241,6 +255,7 @@ impl<'a> Folds<'a> {
     fn train(
         &self,
         job: &Job,
+        features: &mut Features,
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<Vec<(usize, Vec<f32>)>, FoldError> {
         let FoldOptions { asked, start, base, .. } = self.options;
@@ -249,6 +264,7 @@ impl<'a> Folds<'a> {
         let dir = self.work_dir().join(format!("{}-{}of4", job.fold + 1, job.quarters));
         let (settings, examples) = (job.settings.clone(), self.examples(&job.train));
         let mut trainer = Trainer::new(model, settings, examples, self.held_out(job), dir.clone(), String::new())?;
+        trainer.lend_features(std::mem::take(features));
         let finished = trainer.run(&mut |event| match event {
             Event::Step(metrics) => watch(metrics.step),
             Event::Head(..) | Event::Evaluated(_) => ControlFlow::Continue(()),
@@ -260,6 +276,7 @@ impl<'a> Folds<'a> {
         let fold: Vec<usize> = (0..self.keys.len()).filter(|g| self.fold_of[*g] == job.fold).collect();
         let sequences: Vec<Encoded> = fold.iter().flat_map(|g| self.sequences[*g].iter().cloned()).collect();
         let mut scores = trainer.score(&sequences)?.into_iter();
+        *features = trainer.take_features();
         std::fs::remove_dir_all(&dir).map_err(TrainError::io(&dir))?;
         Ok(fold.into_iter().map(|g| (g, scores.by_ref().take(self.sequences[g].len()).collect())).collect())
     }
@@ -345,9 +362,9 @@ impl<'a> Folds<'a> {
     }
 }
 
-/// σ(margin of the side that people prefer / temperature); `None` for a tie.
+/// σ(margin of the side that people prefer / temperature); `None` for a tie and for a comparison of weight 0.
 fn label_probability(comparison: &Comparison, scores: &[f32], temperature: f32) -> Option<f64> {
-    let (better, worse) = comparison.better_worse()?;
+    let (better, worse) = comparison.better_worse().filter(|_| comparison.counts())?;
     let margin = (f64::from(scores[better]) - f64::from(scores[worse])) / f64::from(temperature);
     Some(1.0 / (1.0 + (-margin).exp()))
 }
@@ -386,7 +403,7 @@ pub enum FoldError {
 impl FoldResult {
     /// `run/folds.json`.
     pub fn summary(&self, labelled: &Labelled) -> Value {
-        let pairs: usize = labelled.groups.iter().map(|g| g.comparisons.len() - g.ties()).sum();
+        let pairs: usize = labelled.groups.iter().map(|g| g.pairs().count()).sum();
         let curve = self.learning_curve.iter().zip(&self.curve_by_fold).map(|(point, folds)| {
             let mut point = serde_json::to_value(point).expect("plain data");
             point["by_fold"] = json!(folds);

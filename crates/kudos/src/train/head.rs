@@ -3,23 +3,21 @@
 //! With few rankings the encoder as it is, under a well regularised linear head, is hard to beat, and a head that
 //! fits the features keeps the first steps of fine-tuning from tearing them apart (Kumar et al. 2022). The problem
 //! is convex: Bradley-Terry over the examples plus λ/2·|w − w₀|², where w₀ is the head the base came with, or zero.
-//! λ is the strongest whose loss in cross-validation over examples cannot be told from the least one (the rule of one
+//! λ is the strongest whose loss in cross-validation over prompts cannot be told from the least one (the rule of one
 //! standard error, Breiman et al. 1984, here of the difference of both on the same examples).
+//!
+//! How a fit runs is in `solve`.
 
 use super::Example;
 use super::log::is_clearly_positive;
-use super::loss::{Judged, Loss, group_loss};
-use crate::models::{JudgeError, Model, Workspace, features_encoded};
+use super::solve::{Member, Part, Problem};
 use rayon::prelude::*;
+use std::collections::HashMap;
 
 /// Strengths of the regularisation that are tried, from strong to weak, in units of the features' mean square within examples.
 const STRENGTHS: [f64; 9] = [10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001];
 /// Parts of the cross-validation.
 const FOLDS: usize = 5;
-/// Gradient steps of one fit at most.
-const ITERATIONS: usize = 200;
-/// Squared norm of the gradient, relative to that at the prior, at which a fit is done.
-const TOLERANCE: f64 = 1e-10;
 
 /// A fitted head.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,89 +32,103 @@ pub struct Head {
     pub loss: f64,
 }
 
-/// An example's features `[responses, width]`, less their mean over the example: what differences of scores depend on.
-struct Centred<'a> {
-    example: &'a Example,
-    rows: Vec<f32>,
-    /// How much it counts: its responses, 1 on average. Fine-tuning, too, reads more of a larger group.
-    share: f64,
+impl Head {
+    /// The first of its numbers that is not finite, if there is one.
+    pub(super) fn not_finite(&self) -> Option<f64> {
+        let numbers = self.weight.iter().chain([&self.bias]).map(|v| f64::from(*v)).chain([self.loss]);
+        numbers.into_iter().find(|v| !v.is_finite())
+    }
 }
 
-/// What the head reads of each example, `[responses, width]`.
-pub(super) fn frozen_features(
-    model: &Model,
-    examples: &[&Example],
-    workspace: &mut Workspace,
-) -> Result<Vec<Vec<f32>>, JudgeError> {
-    examples.iter().map(|example| features_encoded(model, &example.sequences, workspace)).collect()
-}
-
-/// Fits the head to `features`, one `[responses, width]` matrix an example, starting from `prior` (`[width]`).
+/// Fits the head to `features`, one `[responses, width]` matrix an example, starting from `prior` (`[width]`). All examples
+/// of one prompt are in the same part of the cross-validation.
 ///
 /// # Panics
 /// When the features do not have one row a response.
 pub fn fit_head(examples: &[&Example], features: &[Vec<f32>], prior: &[f32]) -> Head {
     let width = prior.len();
     let responses: usize = examples.iter().map(|e| e.sequences.len()).sum();
-    let mean = responses as f64 / examples.len().max(1) as f64;
-    let data: Vec<Centred> = examples.iter().zip(features).map(|(e, rows)| centred(e, rows, width, mean)).collect();
+    let unit = mean_square(examples, features, width);
+    let parts = parts(examples, features, width, unit);
     let prior: Vec<f64> = prior.iter().map(|v| f64::from(*v)).collect();
-    let unit = mean_square(&data);
-    let all: Vec<&Centred> = data.iter().collect();
-    let losses = cross_validated(&all, &prior, unit);
+    let losses = cross_validated(&parts, &prior, unit);
     let chosen = strongest_good(&losses);
     let strength = STRENGTHS[chosen];
     let loss = losses.iter().map(|of| of[chosen]).sum::<f64>() / losses.len().max(1) as f64;
-    let weight: Vec<f32> = fit(&all, &prior, strength * unit, &prior).iter().map(|v| *v as f32).collect();
-    let total: f64 = features.iter().flat_map(|f| f.chunks(width)).map(|row| dot(row, &weight)).sum();
+    let all: Vec<&Part> = parts.iter().collect();
+    let problem = Problem::new(&all, &prior);
+    let weight: Vec<f32> = problem.fit(strength * unit, &prior).iter().map(|v| *v as f32).collect();
+    let wide: Vec<f64> = weight.iter().map(|v| f64::from(*v)).collect();
+    let total: f64 = features.iter().map(|rows| row_dots(rows, &wide).iter().sum::<f64>()).sum();
     Head { weight, bias: -(total / responses.max(1) as f64) as f32, strength, loss }
 }
 
-fn centred<'a>(example: &'a Example, rows: &[f32], width: usize, mean_responses: f64) -> Centred<'a> {
-    assert_eq!(rows.len(), example.sequences.len() * width, "one row of features a response");
-    let mut mean = vec![0.0f64; width];
-    for row in rows.chunks(width) {
-        mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v) / example.sequences.len() as f64);
-    }
-    let rows = rows.iter().enumerate().map(|(i, v)| (f64::from(*v) - mean[i % width]) as f32).collect();
-    Centred { example, rows, share: example.sequences.len() as f64 / mean_responses }
+/// The product of each row with the vector.
+fn row_dots(rows: &[f32], vector: &[f64]) -> Vec<f64> {
+    let mut out = vec![0.0; rows.len() / vector.len().max(1)];
+    kernels::dots::row_dots(&mut out, rows, vector);
+    out
 }
 
-fn mean_square(data: &[Centred]) -> f64 {
-    let (sum, count) = data.iter().fold((0.0, 0), |(sum, count), c| {
-        (sum + c.rows.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>(), count + c.example.sequences.len())
-    });
+/// Mean square length of the features of a response, less their mean over its example.
+fn mean_square(examples: &[&Example], features: &[Vec<f32>], width: usize) -> f64 {
+    let (mut sum, mut count) = (0.0, 0);
+    for (example, rows) in examples.iter().zip(features) {
+        assert_eq!(rows.len(), example.sequences.len() * width, "one row of features a response");
+        sum += centred(rows, width).iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        count += example.sequences.len();
+    }
     (sum / count.max(1) as f64).max(1e-12)
 }
 
-/// In eight sums, which the compiler keeps in vectors.
-fn dot<T: Copy + Into<f64>>(row: &[f32], weight: &[T]) -> f64 {
-    let mut sums = [0.0f64; 8];
-    for (row, weight) in row.chunks(8).zip(weight.chunks(8)) {
-        for ((sum, a), b) in sums.iter_mut().zip(row).zip(weight) {
-            *sum += f64::from(*a) * (*b).into();
-        }
+/// Rows less their mean.
+pub(super) fn centred(rows: &[f32], width: usize) -> Vec<f32> {
+    let mut mean = vec![0.0f64; width];
+    let share = width as f64 / rows.len().max(1) as f64;
+    for row in rows.chunks_exact(width) {
+        mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v) * share);
     }
-    sums.iter().sum()
+    rows.iter().enumerate().map(|(i, v)| (f64::from(*v) - mean[i % width]) as f32).collect()
+}
+
+/// The examples by their parts: the prompts are dealt in turn, each with all of its examples.
+fn parts<'a>(examples: &[&'a Example], features: &[Vec<f32>], width: usize, unit: f64) -> Vec<Part<'a>> {
+    let (part_of, count) = dealt(examples);
+    let responses: usize = examples.iter().map(|e| e.sequences.len()).sum();
+    let mean = responses as f64 / examples.len().max(1) as f64;
+    let part = |fold: usize| {
+        let own = (0..examples.len()).filter(|e| part_of[*e] == fold);
+        let members = own.map(|e| (Member::of(examples[e], mean), features[e].as_slice()));
+        Part::new(members, width, unit)
+    };
+    (0..count).into_par_iter().map(part).collect()
+}
+
+/// The part of each example, and the number of parts.
+fn dealt(examples: &[&Example]) -> (Vec<usize>, usize) {
+    let mut numbers = HashMap::new();
+    for example in examples {
+        let next = numbers.len();
+        numbers.entry(example.prompt.as_str()).or_insert(next);
+    }
+    let parts = FOLDS.min(numbers.len());
+    (examples.iter().map(|example| numbers[example.prompt.as_str()] % parts).collect(), parts)
 }
 
 /// Loss of each example for each strength, under the head fitted to the other parts.
-fn cross_validated(data: &[&Centred], prior: &[f64], unit: f64) -> Vec<[f64; STRENGTHS.len()]> {
-    let folds = FOLDS.min(data.len());
+fn cross_validated(parts: &[Part], prior: &[f64], unit: f64) -> Vec<[f64; STRENGTHS.len()]> {
     let losses = |fold: usize| {
-        let part = |inside: bool| -> Vec<&Centred> {
-            data.iter().enumerate().filter(|(i, _)| (i % folds == fold) == inside).map(|(_, c)| *c).collect()
-        };
-        let (others, own) = (part(false), part(true));
-        let mut found = vec![[0.0; STRENGTHS.len()]; own.len()];
+        let others: Vec<&Part> = (0..parts.len()).filter(|p| *p != fold).map(|p| &parts[p]).collect();
+        let problem = Problem::new(&others, prior);
+        let mut found = vec![[0.0; STRENGTHS.len()]; parts[fold].len()];
         let mut head = prior.to_vec();
         for (place, strength) in STRENGTHS.into_iter().enumerate() {
-            head = fit(&others, prior, strength * unit, &head);
-            own.iter().zip(&mut found).for_each(|(c, of)| of[place] = example_loss(c, &head, None));
+            head = problem.fit(strength * unit, &head);
+            parts[fold].losses(&head).zip(&mut found).for_each(|(loss, of)| of[place] = loss);
         }
         found
     };
-    (0..folds).into_par_iter().flat_map(losses).collect()
+    (0..parts.len()).into_par_iter().flat_map_iter(losses).collect()
 }
 
 /// The strongest regularisation whose mean loss is within one standard error of the least, by the differences of both
@@ -128,82 +140,10 @@ fn strongest_good(losses: &[[f64; STRENGTHS.len()]]) -> usize {
     (0..least).find(|strong| !is_worse(*strong)).unwrap_or(least)
 }
 
-/// Loss of one example under the head, times its share; adds its gradient.
-fn example_loss(data: &Centred, head: &[f64], gradient: Option<&mut [f64]>) -> f64 {
-    let width = head.len();
-    let scores: Vec<f32> = data.rows.chunks(width).map(|row| dot(row, head) as f32).collect();
-    let mut slopes = vec![0.0; scores.len()];
-    let judged = Judged { comparisons: &data.example.comparisons, ranks: &data.example.ranks };
-    let loss = data.share * group_loss(Loss::BradleyTerry, 0.0, judged, &scores, 1.0, &mut slopes);
-    if let Some(gradient) = gradient {
-        for (row, slope) in data.rows.chunks(width).zip(slopes) {
-            gradient.iter_mut().zip(row).for_each(|(g, v)| *g += data.share * f64::from(slope) * f64::from(*v));
-        }
-    }
-    loss
-}
-
-/// Mean loss with the regularisation.
-fn value(data: &[&Centred], prior: &[f64], strength: f64, head: &[f64]) -> f64 {
-    let loss: f64 = data.iter().map(|c| example_loss(c, head, None)).sum();
-    loss / data.len().max(1) as f64 + penalty(prior, strength, head)
-}
-
-fn penalty(prior: &[f64], strength: f64, head: &[f64]) -> f64 {
-    0.5 * strength * head.iter().zip(prior).map(|(w, w0)| (w - w0).powi(2)).sum::<f64>()
-}
-
-/// [`value`], and its gradient.
-fn slope(data: &[&Centred], prior: &[f64], strength: f64, head: &[f64]) -> (f64, Vec<f64>) {
-    let mut gradient = vec![0.0; head.len()];
-    let share = 1.0 / data.len().max(1) as f64;
-    let loss = share * data.iter().map(|c| example_loss(c, head, Some(&mut gradient))).sum::<f64>();
-    for ((g, w), w0) in gradient.iter_mut().zip(head).zip(prior) {
-        *g = share * *g + strength * (w - w0);
-    }
-    (loss + penalty(prior, strength, head), gradient)
-}
-
-/// Nesterov's accelerated gradient from `start`, with a step that adapts and restarts when the value rises (O'Donoghue and
-/// Candès 2015): the objective is smooth and strongly convex.
-fn fit(data: &[&Centred], prior: &[f64], strength: f64, start: &[f64]) -> Vec<f64> {
-    let (mut head, mut ahead) = (start.to_vec(), start.to_vec());
-    let mut current = value(data, prior, strength, &head);
-    let tolerance = TOLERANCE * squared(&slope(data, prior, strength, prior).1);
-    let (mut rate, mut momentum) = (1.0 / strength.max(1e-6), 1.0f64);
-    for _ in 0..ITERATIONS {
-        let (at, gradient) = slope(data, prior, strength, &ahead);
-        let norm = squared(&gradient);
-        if norm <= tolerance {
-            break;
-        }
-        let (next, next_value) = loop {
-            let next: Vec<f64> = ahead.iter().zip(&gradient).map(|(w, g)| w - rate * g).collect();
-            let next_value = value(data, prior, strength, &next);
-            if next_value <= at - 0.25 * rate * norm || rate < 1e-9 {
-                break (next, next_value);
-            }
-            rate *= 0.5;
-        };
-        let rose = next_value > current;
-        let grown = 0.5 * (1.0 + (1.0 + 4.0 * momentum * momentum).sqrt());
-        let carry = if rose { 0.0 } else { (momentum - 1.0) / grown };
-        momentum = if rose { 1.0 } else { grown };
-        ahead = next.iter().zip(&head).map(|(new, old)| new + carry * (new - old)).collect();
-        (head, current) = (next, next_value);
-        rate *= 1.5;
-    }
-    head
-}
-
-fn squared(vector: &[f64]) -> f64 {
-    vector.iter().map(|v| v * v).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Comparison;
+    use crate::data::{Comparison, Location};
     use crate::random::Stream;
     use crate::text::Encoded;
 
@@ -225,6 +165,8 @@ mod tests {
                 comparisons,
                 ranks: vec![None; 3],
                 ratings: Vec::new(),
+                prompt: format!("prompt {}", examples.len()),
+                location: Location { file: "t".into(), line: 1 },
             });
             features.push(rows);
         }
@@ -244,35 +186,27 @@ mod tests {
         assert!(head.loss < 0.5, "{head:?}");
     }
 
+    /// Half of the examples ask again what the example before them asked, and were judged the same by chance.
     #[test]
-    fn the_gradient_vanishes_at_the_fit() {
-        let (examples, features) = cases(20);
-        let data: Vec<Centred> = examples.iter().zip(&features).map(|(e, f)| centred(e, f, WIDTH, 3.0)).collect();
-        let all: Vec<&Centred> = data.iter().collect();
-        let prior = [0.5, -0.5, 0.0, 0.1];
-        for strength in [0.01, 1.0] {
-            let head = fit(&all, &prior, strength, &prior);
-            let (_, gradient) = slope(&all, &prior, strength, &head);
-            assert!(gradient.iter().all(|g| g.abs() < 1e-4), "{strength}: {gradient:?}");
+    fn c10_a_prompt_is_in_one_part() {
+        let (mut examples, mut features) = cases(20);
+        for (n, example) in examples.iter_mut().enumerate() {
+            example
+                .comparisons
+                .iter_mut()
+                .enumerate()
+                .for_each(|(c, of)| of.target = f32::from((n * 7 + c * 3) % 5 < 2));
+            example.prompt = format!("prompt {}", n / 2);
         }
-    }
-
-    #[test]
-    fn the_gradient_is_the_slope_of_the_objective() {
-        let (examples, features) = cases(5);
-        let data: Vec<Centred> = examples.iter().zip(&features).map(|(e, f)| centred(e, f, WIDTH, 3.0)).collect();
-        let all: Vec<&Centred> = data.iter().collect();
-        let (prior, head) = ([0.0; WIDTH], [0.3, -0.2, 0.1, 0.0]);
-        let (_, gradient) = slope(&all, &prior, 0.1, &head);
-        for i in 0..WIDTH {
-            let moved = |by: f64| {
-                let mut head = head;
-                head[i] += by;
-                value(&all, &prior, 0.1, &head)
-            };
-            let rise = (moved(1e-2) - moved(-1e-2)) / 2e-2;
-            assert!((rise - gradient[i]).abs() < 1e-3, "{i}: {rise} {}", gradient[i]);
+        for twin in (0..20).step_by(2) {
+            examples[twin + 1].comparisons = examples[twin].comparisons.clone();
+            features[twin + 1] = features[twin].clone();
         }
+        let (part_of, parts) = dealt(&all(&examples));
+        assert_eq!(parts, 5);
+        assert!(part_of.chunks(2).all(|twins| twins[0] == twins[1]), "{part_of:?}");
+        let head = fit_head(&all(&examples), &features, &[0.0; WIDTH]);
+        assert!(head.loss > 0.69, "nothing can be known of a prompt from the others: {head:?}");
     }
 
     #[test]
@@ -293,14 +227,12 @@ mod tests {
     #[test]
     fn a_group_counts_by_its_responses() {
         let (examples, features) = cases(1);
-        let slope = |mean_responses: f64| {
-            let mut gradient = vec![0.0; WIDTH];
-            let data = centred(&examples[0], &features[0], WIDTH, mean_responses);
-            let loss = example_loss(&data, &[0.3, -0.2, 0.1, 0.0], Some(&mut gradient));
-            [vec![loss], gradient].concat()
+        let losses = |mean_responses: f64| -> Vec<f64> {
+            let member = (Member::of(&examples[0], mean_responses), features[0].as_slice());
+            Part::new([member].into_iter(), WIDTH, 1.0).losses(&[0.3, -0.2, 0.1, 0.0]).collect()
         };
-        let twice: Vec<f64> = slope(3.0).iter().map(|v| 2.0 * v).collect();
-        assert_eq!(slope(1.5), twice, "among groups of one and a half responses, three count double");
+        let twice: Vec<f64> = losses(3.0).iter().map(|v| 2.0 * v).collect();
+        assert_eq!(losses(1.5), twice, "among groups of one and a half responses, three count double");
     }
 
     #[test]

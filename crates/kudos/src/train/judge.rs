@@ -1,10 +1,11 @@
 //! The judge directory: what `AutoModelForSequenceClassification.from_pretrained` loads, and `reward.json`.
 
-use super::{Finished, FoldResult, Measured, TrainError, Trainer, card};
+use super::{FOLD_FILES, Finished, FoldResult, Measured, TrainError, Trainer, card, checkpoint};
 use crate::models::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
-use crate::text::{EncodeSettings, Encoder};
-use serde_json::{Map, Value};
-use std::path::Path;
+use crate::nn::weights::{INT8_FILE, shard_names};
+use crate::text::{EncodeSettings, Encoder, TOKENIZER_FILES};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
 
 /// What the loop does not know about a judge.
 pub struct JudgeFiles<'a> {
@@ -20,7 +21,48 @@ pub struct JudgeFiles<'a> {
     pub folds: Option<&'a FoldResult>,
 }
 
-/// Writes everything but the weights, which the run itself has written.
+/// Where the weights stand, whole, in shards or in 8 bits. Any of them makes a directory one that holds a judge.
+const WEIGHTS: [&str; 3] = ["model.safetensors", INDEX, INT8_FILE];
+/// Which shard holds which tensor.
+const INDEX: &str = "model.safetensors.index.json";
+/// The other files of a judge, beside its tokenizer.
+const OTHERS: [&str; 6] = ["config.json", "reward.json", LENGTH_FILE, "training_args.json", "README.md", "report.html"];
+/// The token limit for text-embeddings-inference, which reads it nowhere else.
+const LENGTH_FILE: &str = "sentence_bert_config.json";
+/// What a run leaves in `run/`, beside what folds found.
+const RUN: [&str; 4] = ["metrics.jsonl", checkpoint::FILE, "ensemble", "folds"];
+
+/// Whether a directory holds weights or a run: then nothing may be written over it unless that is wanted.
+pub fn holds_judge(dir: &Path) -> bool {
+    let run = ["run/checkpoint.safetensors", "run/ensemble"];
+    WEIGHTS.iter().chain(&run).any(|name| dir.join(name).exists())
+}
+
+/// Removes every file of a judge and of its run from a directory, so that nothing of it is mixed with what comes in its
+/// place. Files of other names stay.
+///
+/// # Errors
+/// A file that cannot be removed.
+pub fn clear_judge(dir: &Path) -> Result<(), TrainError> {
+    let run = dir.join("run");
+    let shards = shard_names(&dir.join(INDEX)).unwrap_or_default(); // Without an index there are none.
+    let names = shards.iter().map(String::as_str).chain(WEIGHTS).chain(OTHERS).chain(TOKENIZER_FILES);
+    let of_run = RUN.iter().chain(&FOLD_FILES).map(|name| run.join(name));
+    let files: Vec<PathBuf> = names.map(|name| dir.join(name)).chain(of_run).collect();
+    files.iter().try_for_each(|path| remove(path))
+}
+
+fn remove(path: &Path) -> Result<(), TrainError> {
+    let removed = match std::fs::symlink_metadata(path) {
+        Err(_) => Ok(()),
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+    };
+    removed.map_err(TrainError::io(path))
+}
+
+/// Writes everything but the weights, which the run itself has written. Of the tokenizer, there are its own files afterwards
+/// and no others.
 ///
 /// # Errors
 /// When the directory cannot be written.
@@ -37,9 +79,11 @@ pub fn write_judge(dir: &Path, trainer: &Trainer, finished: &Finished, files: &J
         attributes: trainer.settings().attributes.clone(),
     };
     let card = card::render(trainer, finished, files, &reward);
-    for file in files.encoder.files().map_err(crate::models::JudgeError::from)? {
-        write(dir, file.name, &file.bytes)?;
-    }
+    let tokenizer = files.encoder.judge_files().map_err(crate::models::JudgeError::from)?;
+    let strange = TOKENIZER_FILES.iter().filter(|name| tokenizer.iter().all(|file| file.name != **name));
+    strange.into_iter().try_for_each(|name| remove(&dir.join(name)))?;
+    tokenizer.iter().try_for_each(|file| write(dir, file.name, &file.bytes))?;
+    write(dir, LENGTH_FILE, &pretty(&json!({"max_seq_length": encode.max_length, "do_lower_case": false})))?;
     let names = reward.attributes.as_ref().map_or(&[][..], |head| &head.names);
     write(dir, "config.json", &pretty(&Value::Object(config_of_new_judge(&trainer.model.config, names))))?;
     write(dir, "reward.json", &pretty(&serde_json::to_value(&reward).expect("plain data")))?;

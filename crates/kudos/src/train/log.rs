@@ -2,6 +2,7 @@
 
 use super::TrainError;
 use super::checkpoint::Best;
+use crate::data::Location;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -48,6 +49,9 @@ pub struct Evaluation {
     /// The loss of each held-out group, of which `eval_loss` is the mean.
     #[serde(skip)]
     pub losses: Vec<f64>,
+    /// The first row of each of these groups.
+    #[serde(skip)]
+    pub places: Vec<Location>,
     pub eval_accuracy: Option<f64>,
     pub eval_margin: Option<f64>,
     pub eval_mean_reward: Option<f64>,
@@ -156,6 +160,7 @@ mod tests {
             eval_margin: None,
             eval_mean_reward: None,
             losses: vec![eval_loss; 4],
+            places: Vec::new(),
             eval_min_reward: 0.0,
             eval_max_reward: 0.0,
         };
@@ -172,6 +177,7 @@ mod tests {
             step: 1,
             eval_loss: losses.iter().sum::<f64>() / 4.0,
             losses: losses.to_vec(),
+            places: Vec::new(),
             eval_accuracy: None,
             eval_margin: None,
             eval_mean_reward: None,

@@ -28,29 +28,34 @@ pub struct Judged<'a> {
 
 /// Loss of one group; adds `weight` · ∂loss/∂score to `gradient`.
 ///
-/// `center` weighs the mean of (score + score)² over the comparisons (Eisenstein et al. 2023), as TRL does.
+/// `center` weighs the mean of (score + score)² over the comparisons (Eisenstein et al. 2023), as TRL does. Comparisons of
+/// weight 0 are none; a group that has no others has the loss 0.
 pub fn group_loss(loss: Loss, center: f64, judged: Judged, scores: &[f32], weight: f64, gradient: &mut [f32]) -> f64 {
     let mut slopes = vec![0.0; scores.len()];
+    let scores: Vec<f64> = scores.iter().map(|score| f64::from(*score)).collect();
+    let counts_nothing = !judged.comparisons.is_empty() && !judged.comparisons.iter().any(Comparison::counts);
     let value = match loss {
+        _ if counts_nothing => 0.0,
         Loss::PlackettLuce if judged.ranks.iter().flatten().count() >= 2 => {
-            plackett_luce(judged.ranks, scores, &mut slopes)
+            plackett_luce(judged.ranks, &scores, &mut slopes)
         }
-        _ => bradley_terry(judged.comparisons, scores, &mut slopes),
+        _ => bradley_terry(judged.comparisons, &scores, &mut slopes),
     };
-    let centring = center * centre(judged.comparisons, scores, center, &mut slopes);
+    let centring = center * centre(judged.comparisons, &scores, center, &mut slopes);
     for (gradient, slope) in gradient.iter_mut().zip(slopes) {
         *gradient += (weight * slope) as f32;
     }
     value + centring
 }
 
-fn bradley_terry(comparisons: &[Comparison], scores: &[f32], slopes: &mut [f64]) -> f64 {
+/// The weighted mean of −log σ over the comparisons; adds its slopes by the scores.
+pub(super) fn bradley_terry(comparisons: &[Comparison], scores: &[f64], slopes: &mut [f64]) -> f64 {
     let total: f64 = comparisons.iter().map(|c| f64::from(c.weight)).sum();
     let mut loss = 0.0;
-    for c in comparisons {
+    for c in comparisons.iter().filter(|c| c.counts()) {
         let share = f64::from(c.weight) / total;
         let (target, margin) = (f64::from(c.target), f64::from(c.margin));
-        let difference = f64::from(scores[c.first]) - f64::from(scores[c.second]);
+        let difference = scores[c.first] - scores[c.second];
         loss -= share * target * log_sigmoid(difference - margin);
         loss -= share * (1.0 - target) * log_sigmoid(-difference - margin);
         let slope = (1.0 - target) * sigmoid(difference + margin) - target * sigmoid(margin - difference);
@@ -61,7 +66,7 @@ fn bradley_terry(comparisons: &[Comparison], scores: &[f32], slopes: &mut [f64])
 }
 
 /// Mean over the ranked responses but one of −log P(this one is chosen next).
-fn plackett_luce(ranks: &[Option<f64>], scores: &[f32], slopes: &mut [f64]) -> f64 {
+fn plackett_luce(ranks: &[Option<f64>], scores: &[f64], slopes: &mut [f64]) -> f64 {
     let ranked: Vec<(usize, f64)> = ranks.iter().enumerate().filter_map(|(i, r)| r.map(|r| (i, r))).collect();
     let share = 1.0 / (ranked.len() - 1) as f64;
     let mut loss = 0.0;
@@ -70,22 +75,24 @@ fn plackett_luce(ranks: &[Option<f64>], scores: &[f32], slopes: &mut [f64]) -> f
         if field.clone().count() == 1 {
             continue;
         }
-        let log_total = log_sum_exp(field.clone().map(|j| f64::from(scores[j])));
-        loss += share * (log_total - f64::from(scores[i]));
+        let log_total = log_sum_exp(field.clone().map(|j| scores[j]));
+        loss += share * (log_total - scores[i]);
         slopes[i] -= share;
         for j in field {
-            slopes[j] += share * (f64::from(scores[j]) - log_total).exp();
+            slopes[j] += share * (scores[j] - log_total).exp();
         }
     }
     loss
 }
 
-fn centre(comparisons: &[Comparison], scores: &[f32], center: f64, slopes: &mut [f64]) -> f64 {
+fn centre(comparisons: &[Comparison], scores: &[f64], center: f64, slopes: &mut [f64]) -> f64 {
+    let counted = comparisons.iter().filter(|c| c.counts());
+    let count = counted.clone().count() as f64;
     let mut mean = 0.0;
-    for c in comparisons {
-        let sum = f64::from(scores[c.first]) + f64::from(scores[c.second]);
-        mean += sum * sum / comparisons.len() as f64;
-        let slope = center * 2.0 * sum / comparisons.len() as f64;
+    for c in counted {
+        let sum = scores[c.first] + scores[c.second];
+        mean += sum * sum / count;
+        let slope = center * 2.0 * sum / count;
         slopes[c.first] += slope;
         slopes[c.second] += slope;
     }
@@ -145,6 +152,22 @@ mod tests {
             assert!(gradient[0] > 0.0 && gradient[1] < 0.0, "{loss:?}: {gradient:?}");
             let value = group_loss(loss, 0.01, judged, &[1e4, -1e4], 1.0, &mut gradient);
             assert!(value.is_finite() && gradient.iter().all(|g| g.is_finite()));
+        }
+    }
+
+    #[test]
+    fn c1_a_comparison_of_weight_0_is_none() {
+        let with = [comparison(0, 1, 1.0), Comparison { weight: 0.0, ..comparison(2, 1, 1.0) }];
+        let none = with.map(|c| Comparison { weight: 0.0, ..c });
+        for loss in [Loss::BradleyTerry, Loss::PlackettLuce] {
+            let of = |comparisons: &[Comparison], ranks: &[Option<f64>]| {
+                let mut gradient = vec![0.0; 3];
+                let judged = Judged { comparisons, ranks };
+                (group_loss(loss, 0.1, judged, &[0.3, -0.2, 5.0], 1.0, &mut gradient), gradient)
+            };
+            assert_eq!(of(&none, &[Some(1.0), Some(2.0), None]), (0.0, vec![0.0; 3]), "{loss:?}");
+            let ranks = [Some(1.0), Some(2.0), None];
+            assert_eq!(of(&with, &ranks), of(&with[..1], &ranks), "{loss:?}");
         }
     }
 

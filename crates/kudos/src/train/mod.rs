@@ -9,6 +9,7 @@ mod card;
 mod checkpoint;
 mod ensemble;
 mod examples;
+mod features;
 mod folds;
 mod head;
 mod judge;
@@ -17,16 +18,18 @@ mod loss;
 mod optimizer;
 mod sampler;
 mod settings;
+mod solve;
 mod start;
 mod step;
 
 pub use attributes::{AttributeError, Weights as AttributeWeights, attribute_head, attribute_loss};
-pub use checkpoint::{Best, State};
+pub use checkpoint::{Best, State, resumed_settings};
 pub use ensemble::{Chosen, Ensemble, Figures, Member, run_ensemble};
 pub use examples::{Example, HeldOut, Measured, each_pair_alone, is_rated, preferred_pairs, truncated_share};
-pub use folds::{FoldError, FoldOptions, FoldProgress, FoldResult, Folds, Labelled, Suspect};
+pub use features::Features;
+pub use folds::{FOLD_FILES, FoldError, FoldOptions, FoldProgress, FoldResult, Folds, Labelled, Suspect};
 pub use head::{Head, fit_head};
-pub use judge::{JudgeFiles, write_judge};
+pub use judge::{JudgeFiles, clear_judge, holds_judge, write_judge};
 pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
 pub use optimizer::{Optimizer, Schedule, clip_scale};
@@ -34,12 +37,12 @@ pub use sampler::{Visit, epoch};
 pub use settings::{Asked, Extent, HeldOutData, Recipe, Settings, SettingsError, Start};
 pub use start::{Starts, compare_starts};
 
+use crate::data::Location;
 use crate::eval::EvalError;
 use crate::models::{JudgeError, Model, Opened, Workspace, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
 use crate::text::Encoded;
-use head::frozen_features;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -53,15 +56,17 @@ pub enum TrainError {
         /// What was found instead.
         reason: String,
     },
-    /// Loss or gradient is not a number.
+    /// A score, a loss, a gradient or a weight is not a number.
     #[error(
-        "step {step}: the {what} is {value}; the run diverged. The last checkpoint (step {saved}) and the best judge so \
-         far are intact in {dir}; lower --learning-rate or set --max-grad-norm"
+        "step {step}, {place}: the {what} is {value}, expected a finite number; the run diverged. The last checkpoint (step \
+         {saved}) and the best judge so far are intact in {dir}; lower --learning-rate or set --max-grad-norm"
     )]
     NotFinite {
         /// Step that failed.
         step: u64,
-        /// `loss` or `gradient norm`.
+        /// Row of the group or response, or tensor.
+        place: String,
+        /// `score`, `loss`, …
         what: &'static str,
         /// Its value.
         value: f64,
@@ -69,6 +74,26 @@ pub enum TrainError {
         saved: u64,
         /// Output directory.
         dir: PathBuf,
+    },
+    /// The base gives a text no finite features.
+    #[error(
+        "{place}: the base reads {value} in a response of this group, expected finite numbers; its weights are broken, or too \
+         large for --precision: try --precision f32 or another --base"
+    )]
+    Features {
+        /// Row of the group.
+        place: String,
+        /// The feature.
+        value: f32,
+    },
+    /// The head's fit has no finite solution.
+    #[error(
+        "the head fitted to the features of the base has a weight or loss of {value}, expected finite numbers; its own head or \
+         its features are out of all bounds: try --new-head or another --base"
+    )]
+    Head {
+        /// What is not finite.
+        value: f64,
     },
     /// Encoding or scoring.
     #[error(transparent)]
@@ -208,6 +233,9 @@ pub struct Trainer {
     state: State,
     visits: Vec<Visit>,
     workspace: Workspace,
+    features: Features,
+    /// Whether the encoder is as the run found it.
+    frozen: bool,
 }
 
 impl Trainer {
@@ -216,6 +244,7 @@ impl Trainer {
     ///
     /// # Errors
     /// When there is nothing to train on or the directory cannot be made.
+    #[allow(clippy::too_many_lines)] // One field after the other.
     pub fn new(
         mut model: Model,
         mut settings: Settings,
@@ -225,7 +254,7 @@ impl Trainer {
         fingerprint: String,
     ) -> Result<Self, TrainError> {
         if examples.is_empty() {
-            return Err(TrainError::NoPairs { reason: "every group is unlabelled, tied or held out".into() });
+            return Err(TrainError::NoPairs { reason: "no response is compared with another".into() });
         }
         let run = dir.join("run");
         std::fs::create_dir_all(&run).map_err(TrainError::io(&run))?;
@@ -259,7 +288,20 @@ impl Trainer {
             state: State::default(),
             visits,
             workspace,
+            features: Features::default(),
+            frozen: true,
         })
+    }
+
+    /// Gives the run the features that others have read, so that it does not read their texts again. Features of another
+    /// encoder are of no use to it, and do no harm.
+    pub fn lend_features(&mut self, features: Features) {
+        self.features = features;
+    }
+
+    /// Takes back what [`Self::lend_features`] gave, with what the run has read.
+    pub fn take_features(&mut self) -> Features {
+        std::mem::take(&mut self.features)
     }
 
     /// Continues from the last checkpoint of the output directory; from the start when there is none.
@@ -273,6 +315,7 @@ impl Trainer {
             let identity = self.identity();
             self.state = checkpoint::read(&path, &mut self.model.parameters, &mut self.optimizer, &identity)?;
             self.visits = self.epoch(self.state.epoch);
+            self.frozen = self.state.step == 0;
             self.pack();
         }
         log::truncate(&self.dir, self.state.step)?;
@@ -291,8 +334,8 @@ impl Trainer {
         }
         while self.state.step < self.settings.max_steps && !self.is_stale() {
             let started = Instant::now();
+            self.frozen = false;
             let mut metrics = self.step()?;
-            self.check_finite(&metrics)?;
             metrics.seconds = started.elapsed().as_secs_f64();
             self.state.remember(&metrics);
             let stop = watch(Event::Step(&metrics)).is_break();
@@ -321,18 +364,18 @@ impl Trainer {
         self.settings.early_stop > 0 && self.state.without_improvement >= self.settings.early_stop
     }
 
-    fn check_finite(&self, metrics: &StepMetrics) -> Result<(), TrainError> {
-        let values = [("loss", metrics.loss), ("gradient norm", metrics.grad_norm)];
-        match values.into_iter().find(|(_, value)| !value.is_finite()) {
-            None => Ok(()),
-            Some((what, value)) => Err(TrainError::NotFinite {
-                step: self.state.step,
-                what,
-                value,
-                saved: self.state.saved,
-                dir: self.dir.clone(),
-            }),
-        }
+    fn not_finite(&self, step: u64, place: impl ToString, what: &'static str, value: f64) -> TrainError {
+        let (place, saved, dir) = (place.to_string(), self.state.saved, self.dir.clone());
+        TrainError::NotFinite { step, place, what, value, saved, dir }
+    }
+
+    /// Refuses weights that are no numbers, which a last step can leave behind.
+    fn check_weights(&self) -> Result<(), TrainError> {
+        let parameters = &self.model.parameters;
+        let Some(at) = parameters.values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+        let tensor = parameters.specs().iter().find(|spec| spec.span.range().contains(&at));
+        let place = tensor.map_or("weights", |spec| spec.name.as_str());
+        Err(self.not_finite(self.state.step, place, "weight", f64::from(parameters.values[at])))
     }
 
     fn epoch(&self, epoch: u64) -> Vec<Visit> {
@@ -354,49 +397,90 @@ impl Trainer {
     /// Fits the head to the run's examples and these, on the features of the encoder as it is.
     fn fit_head(&mut self, more: &[Example]) -> Result<Head, TrainError> {
         let examples: Vec<&Example> = self.examples.iter().chain(more).collect();
-        let features = frozen_features(&self.model, &examples, &mut self.workspace)?;
+        let precision = self.settings.precision;
+        let features = self.features.of_examples(&self.model, precision, &examples, &mut self.workspace)?;
         let head = fit_head(&examples, &features, &self.prior);
+        if let Some(value) = head.not_finite() {
+            return Err(TrainError::Head { value });
+        }
         let layer = self.model.head_out();
         self.model.parameters.values[layer.weight.range()].copy_from_slice(&head.weight);
         self.model.parameters.values[layer.bias.range()].fill(head.bias);
         Ok(head)
     }
 
-    /// Scores the held-out data; keeps the weights when they are the best so far, and clearly better than the head on frozen features.
+    /// Scores the held-out data. An evaluation is the best so far when its loss is lower than that of the others, and clearly
+    /// lower than that of the head on frozen features; its weights are kept where the settings say so.
     fn evaluate(&mut self) -> Result<Evaluation, TrainError> {
+        let (outputs, step) = (self.held_out_outputs()?, self.state.step);
         let held_out = self.held_out.as_ref().expect("evaluation is only due with held-out data");
-        let outputs = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
         let evaluation = match &self.settings.attributes {
-            None => held_out.evaluation(&self.settings, self.state.step, &outputs)?,
-            Some(head) => held_out.attribute_evaluation(&self.settings, head, self.state.step, &outputs)?,
+            None => held_out.evaluation(&self.settings, step, &outputs)?,
+            Some(head) => held_out.attribute_evaluation(&self.settings, head, step, &outputs)?,
         };
-        if self.settings.keep_best {
-            let head = &self.state.head_losses; // Empty while the head itself is evaluated, and where there is none.
-            let earned = head.is_empty() || evaluation.clearly_beats(head);
-            if earned && self.state.best.is_none_or(|best| evaluation.beats(&best)) {
+        if let Some((loss, place)) =
+            evaluation.losses.iter().zip(&evaluation.places).find(|(loss, _)| !loss.is_finite())
+        {
+            return Err(self.not_finite(step, place, "held-out loss", *loss));
+        }
+        let head = &self.state.head_losses; // Empty while the head itself is evaluated, and where there is none.
+        let earned = head.is_empty() || evaluation.clearly_beats(head);
+        if earned && self.state.best.is_none_or(|best| evaluation.beats(&best)) {
+            if self.settings.keep_best {
                 self.write_judge_weights()?;
-                self.state.best = Some(evaluation.as_best());
-                self.state.without_improvement = 0;
-            } else {
-                self.state.without_improvement += 1;
             }
+            self.state.best = Some(evaluation.as_best());
+            self.state.without_improvement = 0;
+        } else {
+            self.state.without_improvement += 1;
         }
         Ok(evaluation)
     }
 
+    /// What the model as it is says of the held-out texts, `[texts, labels]`.
+    fn held_out_outputs(&mut self) -> Result<Vec<f32>, TrainError> {
+        let held_out = self.held_out.take().expect("only with held-out data");
+        let outputs = self.outputs(&held_out.sequences);
+        let outputs = outputs.map_err(|error| match error {
+            JudgeError::NotFinite { score, text } => {
+                let place = held_out.place(text).map_or("--eval".into(), Location::to_string);
+                self.not_finite(self.state.step, place, "held-out score", f64::from(score))
+            }
+            error => error.into(),
+        });
+        self.held_out = Some(held_out);
+        outputs
+    }
+
+    /// What the model as it is says of texts, `[texts, labels]`; from the features that were read where the encoder still is
+    /// as it was then.
+    fn outputs(&mut self, texts: &[Encoded]) -> Result<Vec<f32>, JudgeError> {
+        if !(self.frozen && self.settings.head_first) {
+            return score_encoded(&self.model, texts, &mut self.workspace);
+        }
+        let (labels, precision) = (self.model.config.labels, self.settings.precision);
+        let texts: Vec<&Encoded> = texts.iter().collect();
+        let outputs = self.model.logits(&self.features.of(&self.model, precision, &texts, &mut self.workspace)?);
+        match outputs.iter().position(|output| !output.is_finite()) {
+            Some(at) => Err(JudgeError::NotFinite { score: outputs[at], text: at / labels }),
+            None => Ok(outputs),
+        }
+    }
+
     /// Writes the weights as a judge has them: outputs of attributes are ratings there, and standardised in training.
-    fn write_judge_weights(&mut self) -> Result<(), WeightError> {
+    fn write_judge_weights(&mut self) -> Result<(), TrainError> {
+        self.check_weights()?;
         let training = self.model.output_layer();
         if let Some(head) = &self.settings.attributes {
             head.to_ratings(&mut self.model);
         }
         let written = weights::write(&self.dir.join("model.safetensors"), &self.model.parameters);
         self.model.set_output_layer(&training);
-        written
+        Ok(written?)
     }
 
     fn checkpoint_path(&self) -> PathBuf {
-        self.dir.join("run").join("checkpoint.safetensors")
+        self.dir.join("run").join(checkpoint::FILE)
     }
 
     /// What a checkpoint must agree with to be resumed.
@@ -407,6 +491,7 @@ impl Trainer {
     }
 
     fn save(&mut self) -> Result<(), TrainError> {
+        self.check_weights()?;
         self.state.saved = self.state.step;
         let path = self.checkpoint_path();
         checkpoint::write(&path, &self.model.parameters, &self.optimizer, &self.state, &self.identity())
@@ -414,21 +499,23 @@ impl Trainer {
 
     /// Settles on the best weights or the last, and says how good they are.
     fn finish(&mut self) -> Result<Finished, TrainError> {
-        if self.state.best.is_none() {
+        let best = self.state.best.filter(|_| self.settings.keep_best);
+        if best.is_none() {
             self.write_judge_weights()?;
         }
         checkpoint::read_weights(&self.dir.join("model.safetensors"), &mut self.model.parameters)?;
         self.pack();
-        let refits = self.settings.refit_head && self.state.best.is_some_and(|best| best.step == 0);
+        self.frozen = best.is_some_and(|best| best.step == 0);
+        let refits = self.settings.refit_head && self.frozen;
         let held_out = if refits { self.refit_head()? } else { self.measure()? };
         Ok(Finished {
             steps: self.state.step,
-            kept: self.state.best.map_or(self.state.step, |best| best.step),
+            kept: best.map_or(self.state.step, |best| best.step),
             held_out,
             train_accuracy: self.state.late_accuracy(),
             loss: self.state.loss_ends(),
             stopped_early: self.state.step < self.settings.max_steps,
-            chosen_by_held_out: self.state.best.is_some(),
+            chosen_by_held_out: best.is_some(),
             head: self.state.head,
             refitted: refits,
             ensemble: None,
@@ -438,6 +525,13 @@ impl Trainer {
     /// Gives the kept head the held-out prompts to learn from, too, now that they have nothing left to decide. Measures it before.
     fn refit_head(&mut self) -> Result<Option<Measured>, TrainError> {
         // As it was: the weights of a finished run that is continued have seen the held-out prompts.
+        if self.state.head_layer.len() != self.model.output_layer().len() {
+            return Err(TrainError::OtherRun {
+                path: self.checkpoint_path(),
+                reason: "it was written by an earlier version, which did not store the head that is now fitted again"
+                    .into(),
+            });
+        }
         self.model.set_output_layer(&self.state.head_layer);
         let measured = self.measure()?;
         let more = self.held_out.as_ref().map(HeldOut::examples).unwrap_or_default();
@@ -448,8 +542,11 @@ impl Trainer {
 
     /// The model as it is on the held-out data, if there is such data.
     fn measure(&mut self) -> Result<Option<Measured>, TrainError> {
+        if self.held_out.is_none() {
+            return Ok(None);
+        }
+        let outputs = self.held_out_outputs()?;
         let Some(held_out) = &self.held_out else { return Ok(None) };
-        let outputs = score_encoded(&self.model, &held_out.sequences, &mut self.workspace)?;
         Ok(Some(held_out.measure(&outputs, self.settings.attributes.as_ref())?))
     }
 
@@ -458,7 +555,7 @@ impl Trainer {
     /// # Errors
     /// As [`score_encoded`].
     pub fn score(&mut self, encoded: &[Encoded]) -> Result<Vec<f32>, JudgeError> {
-        score_encoded(&self.model, encoded, &mut self.workspace)
+        self.outputs(encoded)
     }
 
     /// Brings the packed weights up to date.

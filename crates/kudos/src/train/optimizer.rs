@@ -1,7 +1,7 @@
 //! Optimizer state and the learning-rate schedule.
 
 use crate::nn::{Gradients, Packed, Parameters};
-use kernels::optimizer::{AdamW, Tensor, adamw, adamw_rows, decay_rows};
+use kernels::optimizer::{AdamW, Tensor, adamw, adamw_rows};
 
 /// AdamW's moments over the flat parameter buffer.
 #[derive(Clone, Debug)]
@@ -23,7 +23,6 @@ pub struct Optimizer {
 /// leaves them as they are, but for weight decay.
 #[derive(Clone, Debug, Default)]
 struct LiveRows {
-    rows: Vec<u32>,
     lives: Vec<bool>,
 }
 
@@ -32,9 +31,7 @@ impl LiveRows {
     fn add(&mut self, rows: &[u32], total: usize) {
         self.lives.resize(total, false);
         for row in rows {
-            if !std::mem::replace(&mut self.lives[*row as usize], true) {
-                self.rows.push(*row);
-            }
+            self.lives[*row as usize] = true;
         }
     }
 }
@@ -98,10 +95,7 @@ impl Optimizer {
                 false => adamw(tensor, update),
                 true => {
                     self.live.add(gradients.touched(), spec.shape[0]);
-                    if update.weight_decay > 0.0 {
-                        decay_rows(tensor.values, update, spec.shape[1], &self.live.lives);
-                    }
-                    adamw_rows(tensor, update, spec.shape[1], &self.live.rows);
+                    adamw_rows(tensor, update, spec.shape[1], &self.live.lives);
                 }
             }
             packed.refresh_within(&values, range);

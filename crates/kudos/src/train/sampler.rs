@@ -148,6 +148,8 @@ mod tests {
             comparisons: edges.iter().map(comparison).collect(),
             ranks: vec![None; responses],
             ratings: Vec::new(),
+            prompt: String::new(),
+            location: crate::data::Location { file: "t".into(), line: 1 },
         }
     }
 

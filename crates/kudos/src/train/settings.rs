@@ -248,6 +248,7 @@ impl Asked {
         let a_third = an_epoch.div_ceil(EVALUATIONS_AN_EPOCH);
         let eval_every = self.eval_every.unwrap_or_else(|| max_steps.div_ceil(EVALUATIONS).max(a_third));
         let measured = extent.held_out != HeldOutData::None;
+        self.check_early_stop(measured)?;
         let head_first = self.head_first.unwrap_or(!trl && extent.pairs < FEW_PAIRS);
         Ok(Settings {
             recipe,
@@ -279,6 +280,17 @@ impl Asked {
             reopened: extent.start.reopened,
             attributes: None,
         })
+    }
+
+    /// The held-out loss decides when to stop early, so there must be one.
+    fn check_early_stop(&self, measured: bool) -> Result<(), SettingsError> {
+        let Some(evaluations) = self.early_stop.filter(|n| *n > 0) else { return Ok(()) };
+        let expected = match (measured, self.eval_every) {
+            (false, _) => "held-out data to decide by: --eval DATA or an --eval-fraction above 0",
+            (true, Some(0)) => "evaluations to decide by: an --eval-every above 0",
+            (true, _) => return Ok(()),
+        };
+        Err(SettingsError { flag: "early-stop", found: evaluations.to_string(), expected })
     }
 
     fn steps(&self, an_epoch: u64, trl: bool) -> u64 {
@@ -396,6 +408,20 @@ mod tests {
         }
         assert_eq!(rate(false, 384, None), 5e-5);
         assert_eq!(rate(true, 384, Some(Recipe::Trl)), 5e-5);
+    }
+
+    #[test]
+    fn c5_an_early_stop_needs_something_to_decide_by() {
+        for recipe in [Recipe::Default, Recipe::Trl] {
+            let decide = |held_out, eval_every| {
+                let asked = Asked { recipe: Some(recipe), early_stop: Some(2), eval_every, ..Asked::default() };
+                asked.decide(Extent { held_out, ..extent(40) }).map(|s| s.early_stop).map_err(|e| e.to_string())
+            };
+            assert_eq!(decide(HeldOutData::Given, None), Ok(2), "{recipe:?}");
+            let message = decide(HeldOutData::None, None).unwrap_err();
+            assert!(message.starts_with("--early-stop is 2, expected held-out data"), "{message}");
+            assert!(decide(HeldOutData::Drawn, Some(0)).unwrap_err().contains("--eval-every above 0"));
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! its head, which regularisation pulls to, is then in the way (docs/recipe.md). Both are tried as heads on frozen features, and
 //! the loss in cross-validation decides.
 
-use super::head::{fit_head, frozen_features};
-use super::{Example, Settings, TrainError};
+use super::head::fit_head;
+use super::{Example, Features, Settings, TrainError};
 use crate::models::{Model, Opened, Workspace};
 
 /// What the two heads are worth.
@@ -26,23 +26,44 @@ impl Starts {
     }
 }
 
-/// Fits both heads to the examples; `None` for a base that has no lower layers to read the mean of. Only the settings' precision and number of layers matter.
+/// Fits both heads to the examples; `None` for a base that has no lower layers to read the mean of. Only the settings'
+/// precision and number of layers matter. `features` are those of the better start afterwards.
 ///
 /// # Errors
-/// A text with tokens that the model does not have.
-pub fn compare_starts(model: &Model, settings: &Settings, examples: &[Example]) -> Result<Option<Starts>, TrainError> {
+/// A text with tokens that the model does not have; features or losses that are not finite.
+pub fn compare_starts(
+    model: &Model,
+    settings: &Settings,
+    examples: &[Example],
+    features: &mut Features,
+) -> Result<Option<Starts>, TrainError> {
     let mut opened = model.clone();
     let Opened::HeadAndLastLayer { kept } = opened.open_anew(settings.keep_layers) else { return Ok(None) };
     let layer = model.head_out().weight;
-    let own = cross_validated(model, settings, examples, &model.parameters.values[layer.range()])?;
-    let reopened = cross_validated(&opened, settings, examples, &vec![0.0; layer.len])?;
-    Ok(Some(Starts { own, reopened, kept }))
+    let mut lower = Features::default();
+    let own = cross_validated(model, settings, examples, &model.parameters.values[layer.range()], features)?;
+    let reopened = cross_validated(&opened, settings, examples, &vec![0.0; layer.len], &mut lower)?;
+    let starts = Starts { own, reopened, kept };
+    if starts.reopens() {
+        *features = lower;
+    }
+    Ok(Some(starts))
 }
 
-fn cross_validated(model: &Model, settings: &Settings, examples: &[Example], prior: &[f32]) -> Result<f64, TrainError> {
-    let packed = model.pack_for_training(model.precision(settings.precision));
-    let mut workspace = Workspace { packed, ..Workspace::default() };
+fn cross_validated(
+    model: &Model,
+    settings: &Settings,
+    examples: &[Example],
+    prior: &[f32],
+    features: &mut Features,
+) -> Result<f64, TrainError> {
+    let precision = model.precision(settings.precision);
+    let mut workspace = Workspace { packed: model.pack_for_training(precision), ..Workspace::default() };
     let examples: Vec<&Example> = examples.iter().collect();
-    let features = frozen_features(model, &examples, &mut workspace)?;
-    Ok(fit_head(&examples, &features, prior).loss)
+    let features = features.of_examples(model, precision, &examples, &mut workspace)?;
+    let head = fit_head(&examples, &features, prior);
+    match head.not_finite() {
+        Some(value) => Err(TrainError::Head { value }),
+        None => Ok(head.loss),
+    }
 }

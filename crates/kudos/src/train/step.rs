@@ -23,8 +23,13 @@ struct Sums {
 }
 
 impl Trainer {
-    /// Does the next step and returns its metrics (all but the seconds).
+    /// Does the next step and returns its metrics (all but the seconds). It runs on a thread of the pool, whoever calls.
+    /// Scores, losses and gradients that are not finite are an error, and the weights stay as they were.
     pub(super) fn step(&mut self) -> Result<StepMetrics, TrainError> {
+        kernels::parallel::inside(|| self.step_inside())
+    }
+
+    fn step_inside(&mut self) -> Result<StepMetrics, TrainError> {
         let (visits, epoch) = self.next_visits();
         self.gradients.start();
         let mut sums = Sums::default();
@@ -41,11 +46,13 @@ impl Trainer {
         let learning_rate = settings.learning_rate * factor;
         self.state.step += 1;
         let metrics = sums.metrics(visits.len(), self.state.step, epoch, norm, learning_rate);
-        if metrics.loss.is_finite() && norm.is_finite() {
-            let scale = clip_scale(norm, settings.max_grad_norm);
-            let (parameters, packed) = (&mut self.model.parameters, &mut self.workspace.packed);
-            self.optimizer.step(parameters, packed, &self.gradients, learning_rate as f32, scale);
+        if !norm.is_finite() {
+            let groups: Vec<String> = visits.iter().map(|v| self.examples[v.example].location.to_string()).collect();
+            return Err(self.not_finite(self.state.step, groups.join(", "), "gradient norm", norm));
         }
+        let scale = clip_scale(norm, settings.max_grad_norm);
+        let (parameters, packed) = (&mut self.model.parameters, &mut self.workspace.packed);
+        self.optimizer.step(parameters, packed, &self.gradients, learning_rate as f32, scale);
         Ok(metrics)
     }
 
@@ -91,7 +98,13 @@ impl Trainer {
         for visit in visits {
             let range = at..at + visit.members.len() * self.model.config.labels;
             let own = &outputs[range.clone()];
-            sums.loss += self.visit_loss(visit, own, total, &mut seed[range.clone()]);
+            let loss = self.visit_loss(visit, own, total, &mut seed[range.clone()]);
+            let scores = own.iter().map(|score| ("score", f64::from(*score)));
+            if let Some((what, value)) = scores.chain([("loss", loss)]).find(|(_, value)| !value.is_finite()) {
+                let place = &self.examples[visit.example].location;
+                return Err(self.not_finite(self.state.step + 1, place, what, value));
+            }
+            sums.loss += loss;
             match &self.settings.attributes {
                 None => sums.count(visit, own),
                 Some(head) => sums.count(visit, &head.overalls(&head.ratings(own))),

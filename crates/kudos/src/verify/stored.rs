@@ -64,7 +64,7 @@ fn bound(precision: Precision) -> f32 {
 fn other(dir: &Path, precision: Precision, exact: &Reference) -> Found {
     let mut judge = RewardModel::load(dir, Some(precision))?;
     if judge.precision() != precision {
-        let lacks = match kernels::bf16::has_low_precision() {
+        let lacks = match precision.runs_here() {
             true => "the model has layers of odd sizes",
             false => "this processor lacks AVX-512 BF16 and VNNI",
         };

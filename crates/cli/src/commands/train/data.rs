@@ -2,10 +2,11 @@
 
 use super::super::report;
 use super::{Args, Global, note};
+use anyhow::bail;
 use kudos::data::{FileInfo, Group, Loaded, Options, check, load_groups, split_by_prompt};
 use kudos::models::TrainedOn;
 use kudos::text::Encoder;
-use kudos::train::{Asked, HeldOut, HeldOutData, Labelled, Recipe, each_pair_alone, is_rated};
+use kudos::train::{Asked, HeldOut, HeldOutData, Labelled, Recipe, TrainError, each_pair_alone, is_rated};
 use std::collections::HashSet;
 
 /// The groups to learn from and to be measured with.
@@ -29,6 +30,9 @@ impl Data {
         let loaded = load_groups(&args.data, &options)?;
         report_problems(&loaded, global);
         let alone = (asked.recipe == Some(Recipe::Trl)).then(|| each_pair_alone(&loaded));
+        if alone.is_some() {
+            warn_of_weights(&loaded, global);
+        }
         let labelled = args.folds.map(|_| alone.as_deref().map_or_else(|| Labelled::of(&loaded), Labelled::of_rows));
         let mut checked = check::run(&loaded, &check::CheckOptions::default());
         let groups = alone.unwrap_or_else(|| loaded.groups.clone());
@@ -47,7 +51,7 @@ impl Data {
         }
         // With any rating at all, so that the split does not depend on which of them are learnt.
         let teaches = |g: &Group| match attributes.is_empty() {
-            true => !g.comparisons.is_empty(),
+            true => g.counted().next().is_some(),
             false => g.responses.iter().any(|r| !r.attributes.is_empty()),
         };
         let compared: Vec<Group> = groups.into_iter().filter(teaches).collect();
@@ -62,10 +66,31 @@ impl Data {
     }
 
     pub fn held_out(&self, encoder: &Encoder) -> anyhow::Result<Option<HeldOut>> {
-        if self.eval.iter().all(|g| g.comparisons.is_empty() && !is_rated(g, &self.attributes)) {
+        if self.eval.iter().all(|g| g.counted().next().is_none() && !is_rated(g, &self.attributes)) {
+            if !self.eval_files.is_empty() {
+                bail!(
+                    "--eval {}: expected labelled prompts to measure with, found none; {}",
+                    self.eval_name,
+                    nothing_in(&self.eval_files)
+                );
+            }
             return Ok(None);
         }
         Ok(Some(HeldOut::encode(&self.eval_name, self.eval.clone(), encoder)?))
+    }
+
+    /// Why no example is left to learn from.
+    pub fn nothing_to_learn(&self, asked: &Asked) -> TrainError {
+        let (pairs, ties) =
+            self.files.iter().fold((0, 0), |(pairs, ties), file| (pairs + file.pairs, ties + file.ties));
+        let reason = match (pairs, ties) {
+            (0, 0) => nothing_in(&self.files),
+            (0, _) if asked.recipe == Some(Recipe::Trl) => {
+                "every comparison is a tie, from which --recipe trl learns nothing"
+            }
+            _ => "every labelled prompt was held out; lower --eval-fraction",
+        };
+        TrainError::NoPairs { reason: reason.into() }
     }
 
     /// Where what is held out came from.
@@ -75,6 +100,24 @@ impl Data {
             Some(_) if self.eval_files.is_empty() => HeldOutData::Drawn,
             Some(_) => HeldOutData::Given,
         }
+    }
+}
+
+/// What files without a comparison have instead.
+fn nothing_in(files: &[FileInfo]) -> &'static str {
+    match files.iter().any(|file| file.weightless > 0) {
+        true => "every comparison has weight 0, which makes it none",
+        false => "no response is ranked or compared",
+    }
+}
+
+/// TRL's trainer knows no weights.
+fn warn_of_weights(loaded: &Loaded, global: &Global) {
+    if loaded.groups.iter().flat_map(|group| &group.comparisons).any(|c| c.weight != 1.0) {
+        note(
+            global,
+            "note: --recipe trl ignores `weight`, as TRL does: every pair counts the same, but for those of weight 0",
+        );
     }
 }
 
@@ -102,6 +145,9 @@ pub fn report_problems(loaded: &Loaded, global: &Global) {
     if loaded.problems.len() > SHOWN {
         let left = loaded.problems.len() - SHOWN;
         note(global, &format!("not used: {left} more rows; `kudos check` lists them all"));
+    }
+    if loaded.weightless() > 0 {
+        note(global, &format!("not used: {} comparisons of weight 0", loaded.weightless()));
     }
 }
 

@@ -44,7 +44,7 @@ const UNSURE: f64 = 0.6;
 pub(super) fn section(material: &Material) -> TieSection {
     let (mut tied, mut decided) = (Vec::new(), Vec::new());
     for scored in &material.data {
-        for comparison in &scored.group.comparisons {
+        for comparison in scored.group.counted() {
             let margin = f64::from(scored.scores[comparison.first]) - f64::from(scored.scores[comparison.second]);
             let side = if comparison.is_tie() { &mut tied } else { &mut decided };
             side.push((margin / f64::from(material.options.temperature)).abs());
@@ -98,8 +98,8 @@ fn consistency(material: &Material) -> Option<f64> {
     for scored in &material.data {
         let verdict = |a: usize, b: usize| scored.scores[a].partial_cmp(&scored.scores[b]);
         let stays = |c: &Comparison| verdict(c.first, c.second) == verdict(c.second, c.first).map(|v| v.reverse());
-        same += scored.group.comparisons.iter().filter(|c| stays(c)).count();
-        all += scored.group.comparisons.len();
+        same += scored.group.counted().filter(|c| stays(c)).count();
+        all += scored.group.counted().count();
     }
     (all > 0).then(|| same as f64 / all as f64)
 }

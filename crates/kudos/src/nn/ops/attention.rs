@@ -1,7 +1,8 @@
 //! Self-attention over the packed sequences of the batch, and that of each sequence's first token alone.
 
 use super::{Op, Uses};
-use crate::nn::tape::{Backward, Batch, Buffer, Forward, Storage, Tape, Var, half};
+use crate::nn::Batch;
+use crate::nn::tape::{Backward, Buffer, Forward, Storage, Tape, Var, half};
 use kernels::attention::{Layout, Saved, bf16, bidirectional, bidirectional_backward, first};
 
 pub(in crate::nn) struct Attention {
@@ -51,7 +52,7 @@ impl Attention {
     }
 
     fn layout<'a>(&self, batch: &'a Batch) -> Layout<'a> {
-        Layout { offsets: &batch.offsets, heads: self.heads, head_dim: self.head_dim }
+        Layout::new(batch.offsets(), self.heads, self.head_dim)
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {
@@ -101,7 +102,7 @@ impl FirstAttention {
     }
 
     fn layout<'a>(&self, batch: &'a Batch) -> Layout<'a> {
-        Layout { offsets: &batch.offsets, heads: self.heads, head_dim: self.head_dim }
+        Layout::new(batch.offsets(), self.heads, self.head_dim)
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {

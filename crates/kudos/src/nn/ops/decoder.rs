@@ -5,9 +5,10 @@
 //! [`Mode::Train`].
 
 use super::{Op, Uses};
+use crate::nn::Batch;
 use crate::nn::cache::Layer;
 use crate::nn::parameters::Span;
-use crate::nn::tape::{Batch, Buffer, Forward, Mode, Tape, Var};
+use crate::nn::tape::{Buffer, Forward, Mode, Tape, Var};
 use kernels::activation::{Activation, gated};
 use kernels::attention::cached::{CacheShape, Piece, Preparation, Scores, attend, prepare};
 use kernels::bf16::Bf16;
@@ -161,12 +162,12 @@ fn words(table: Span, y: Var, width: usize, scale: f32, positions: Option<Span>,
     let [y] = pass.arena.buffers([Buffer::Value(y)]);
     let table = pass.weights.packed.narrow(table).expect("the table of words is packed");
     for (i, y) in y.chunks_exact_mut(width).enumerate() {
-        table.row(pass.batch.ids[i] as usize, y);
+        table.row(pass.batch.ids()[i] as usize, y);
         if scale != 1.0 {
             y.iter_mut().for_each(|y| *y *= scale);
         }
         if let Some(positions) = positions {
-            let start = positions.start + pass.batch.positions[i] as usize * width;
+            let start = positions.start + pass.batch.positions()[i] as usize * width;
             y.iter_mut().zip(&pass.weights.values[start..start + width]).for_each(|(y, p)| *y += p);
         }
     }

@@ -1,8 +1,9 @@
 //! Embedding: the sum of a word, a position and (in some families) a segment vector per token.
 
 use super::{Op, Uses};
+use crate::nn::Batch;
 use crate::nn::parameters::Span;
-use crate::nn::tape::{Backward, Batch, Buffer, Forward, Tape, Var};
+use crate::nn::tape::{Backward, Buffer, Forward, Tape, Var};
 use kernels::embed::{Lookup, embed, embed_backward};
 
 pub(in crate::nn) struct Embed {
@@ -35,7 +36,7 @@ impl Embed {
 
     fn rows<'a>(&self, batch: &'a Batch) -> [(Option<Span>, &'a [u32]); 3] {
         // The order of transformers' additions, for equal rounding.
-        [(Some(self.words), &batch.ids), (self.types, &batch.type_ids), (Some(self.positions), &batch.positions)]
+        [(Some(self.words), batch.ids()), (self.types, batch.type_ids()), (Some(self.positions), batch.positions())]
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {

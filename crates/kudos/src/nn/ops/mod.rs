@@ -1,4 +1,5 @@
-//! The fused ops. Each has its forward and its backward side by side in one file.
+//! The fused ops. Those of encoders have their forward and their backward side by side in one file; those of decoders
+//! (`decoder.rs`) run forward only.
 
 mod attention;
 mod decoder;
@@ -85,7 +86,7 @@ pub(super) mod check {
     pub(in crate::nn) fn batch() -> Batch {
         let mut batch = Batch::default();
         for ids in [&[1u32, 4, 2][..], &[6], &[3, 3, 0, 5, 1]] {
-            batch.push(Sequence { ids, type_ids: &vec![1; ids.len()] }, None);
+            batch.push(Sequence { ids, type_ids: &vec![1; ids.len()] }, None).expect("a sequence");
         }
         batch
     }

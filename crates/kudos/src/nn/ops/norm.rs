@@ -4,7 +4,7 @@ use super::{Op, Uses};
 use crate::nn::parameters::Span;
 use crate::nn::tape::{Backward, Buffer, Forward, Mode, State, Storage, Tape, Var, half};
 use kernels::norm::{
-    Into, LayerNorm, NormOutputs, NormSaved, layer_norm, layer_norm_backward, layer_norm_parameter_gradients,
+    GradientOf, LayerNorm, NormOutputs, NormSaved, layer_norm, layer_norm_backward, layer_norm_parameter_gradients,
 };
 
 /// The parameters of a layer norm.
@@ -80,10 +80,10 @@ impl Norm {
         let ([d_gamma, d_beta], store) = pass.gradients.spans([self.spec.gamma, self.spec.beta]);
         layer_norm_parameter_gradients([d_gamma, d_beta], store, dy, sum, stats);
         let saved = NormSaved { sum, stats, gamma: &pass.weights.values[self.spec.gamma.range()] };
-        let d_residual = Into { gradient: d_residual, add: add_residual };
+        let d_residual = GradientOf { gradient: d_residual, add: add_residual };
         match self.x_storage {
-            Storage::F32 => layer_norm_backward(Into { gradient: dx, add }, d_residual, dy, saved),
-            Storage::Bf16 => layer_norm_backward(Into { gradient: half(dx), add }, d_residual, dy, saved),
+            Storage::F32 => layer_norm_backward(GradientOf { gradient: dx, add }, d_residual, dy, saved),
+            Storage::Bf16 => layer_norm_backward(GradientOf { gradient: half(dx), add }, d_residual, dy, saved),
         }
     }
 }

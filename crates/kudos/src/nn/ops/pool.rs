@@ -1,7 +1,8 @@
 //! Pooling: the state of each sequence's first token.
 
 use super::{Op, Uses};
-use crate::nn::tape::{Backward, Batch, Buffer, Forward, State, Tape, Var, half};
+use crate::nn::Batch;
+use crate::nn::tape::{Backward, Buffer, Forward, State, Tape, Var, half};
 use kernels::bf16::{Bf16, Element};
 
 pub(in crate::nn) struct Pool {
@@ -35,7 +36,7 @@ impl Pool {
     pub(super) fn forward(&self, pass: &mut Forward) {
         let names = [Some(self.x), Some(self.y.full), self.y.copy()].map(|var| var.map(Buffer::Value));
         let [x, y, copy] = pass.arena.optional(names);
-        for (y, token) in y.chunks_exact_mut(self.width).zip(&pass.batch.offsets) {
+        for (y, token) in y.chunks_exact_mut(self.width).zip(pass.batch.offsets()) {
             y.copy_from_slice(&x[token * self.width..(token + 1) * self.width]);
         }
         half(copy).iter_mut().zip(y).for_each(|(copy, y)| *copy = Bf16::narrow(*y));
@@ -47,7 +48,7 @@ impl Pool {
         if !add {
             dx.fill(0.0);
         }
-        for (dy, token) in dy.chunks_exact(self.width).zip(&pass.batch.offsets) {
+        for (dy, token) in dy.chunks_exact(self.width).zip(pass.batch.offsets()) {
             let row = &mut dx[token * self.width..(token + 1) * self.width];
             row.iter_mut().zip(dy).for_each(|(x, y)| *x += y);
         }
