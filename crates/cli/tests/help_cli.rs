@@ -1,7 +1,7 @@
 //! The help of every command as a user in a terminal of 80 columns reads it, and what wrong usage says.
 //!
 //! The pages stand in `tests/help/`, one file a command. After a change that is meant, write them anew and read them:
-//! `KUDOS_RENEW_HELP=1 cargo test --release -p kudos-cli --test help_cli`.
+//! `KUDOS_RENEW_HELP=1 cargo test --release --workspace --test help_cli`.
 
 mod binary;
 
