@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 Only a judge that was trained with --attributes can choose --by one of them.")]
 pub struct Args {
-    /// Prompts with responses, in any layout that Kudos reads; `-` is JSONL on standard input
+    /// Prompts with responses, in any layout that Kudos reads; `-` is standard input
     #[arg(value_name = "DATA", required = true)]
     data: Vec<PathBuf>,
     /// The judge: a directory, or a name that `kudos pull` knows

@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 It prints accuracy with a 95 % interval, rank correlations, calibration and the
 influence of length, beside the accuracy of trivial rules.")]
 pub struct Args {
-    /// Labelled data: rankings, pairs, comparisons or groups; `-` is JSONL on standard input
+    /// Labelled data: rankings, pairs, comparisons or groups; `-` is standard input
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
     /// The judge: a directory, or a name that `kudos pull` knows; give two to compare them

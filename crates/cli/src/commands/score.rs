@@ -24,7 +24,7 @@ same prompt.
 A judge that was trained with --attributes adds a column for each: score_NAME
 beside score, score_chosen_NAME beside score_chosen, scores_NAME beside scores.")]
 pub struct Args {
-    /// Rows to score, in any layout that Kudos reads; `-` is JSONL on standard input
+    /// Rows to score, in any layout that Kudos reads; `-` is standard input
     #[arg(value_name = "DATA", required_unless_present = "response", conflicts_with = "response")]
     data: Option<PathBuf>,
     /// The judge: a directory, or a name that `kudos pull` knows
