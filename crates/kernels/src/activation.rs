@@ -2,7 +2,7 @@
 
 use crate::bf16::Element;
 use crate::gemm::Store;
-use crate::math::{erf, exp};
+use crate::math::{erf, erf_reference, exp};
 use crate::parallel::{Shared, for_row_blocks};
 use crate::reduce::add_column_sums;
 use rayon::prelude::*;
@@ -79,6 +79,25 @@ pub fn gated(y: &mut [f32], gate_up: &[f32], width: usize, act: Activation) {
             multiply(y, up);
         }
     });
+}
+
+/// Plain twin of [`activate`], of one value in f64.
+pub fn activate_reference(act: Activation, z: f64) -> f64 {
+    match act {
+        Activation::Relu => z.max(0.0),
+        Activation::Gelu => 0.5 * z * (1.0 + erf_reference(z * std::f64::consts::FRAC_1_SQRT_2)),
+        Activation::GeluTanh => 0.5 * z * (1.0 + (f64::from(SQRT_2_OVER_PI) * (z + 0.044_715 * z.powi(3))).tanh()),
+        Activation::Tanh => z.tanh(),
+        Activation::Silu => z / (1.0 + (-z).exp()),
+    }
+}
+
+/// Plain twin of [`gated`].
+pub fn gated_reference(y: &mut [f32], gate_up: &[f32], width: usize, act: Activation) {
+    for (i, y) in y.iter_mut().enumerate() {
+        let gate = i / width * 2 * width + i % width;
+        *y = (activate_reference(act, f64::from(gate_up[gate])) * f64::from(gate_up[gate + width])) as f32;
+    }
 }
 
 dispatch! {
@@ -207,6 +226,7 @@ dispatch! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const ALL: [Activation; 5] =
         [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Tanh, Activation::Silu];
@@ -228,6 +248,18 @@ mod tests {
             for (y, e) in y.iter().zip(expected) {
                 assert!((y - e).abs() < 2e-6, "{act:?}: {y} instead of {e}");
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(crate::simd::tests::cases(40))]
+        #[test]
+        fn gates_match_the_reference(rows in 1usize..40, width in 1usize..60, act in prop::sample::select(ALL.to_vec()), seed: u64) {
+            let gate_up: Vec<f32> = crate::gemm::tests::values(2 * rows * width, seed).iter().map(|v| 10.0 * v).collect();
+            let (mut y, mut expected) = (vec![7.0; rows * width], vec![0.0; rows * width]);
+            gated(&mut y, &gate_up, width, act);
+            gated_reference(&mut expected, &gate_up, width, act);
+            for (y, e) in y.iter().zip(&expected) { prop_assert!((y - e).abs() < 4e-6 * (1.0 + e.abs()), "{:?}: {} for {}", act, y, e); }
         }
     }
 

@@ -28,6 +28,7 @@ pub mod optimizer;
 pub mod parallel;
 pub mod reduce;
 pub mod rotary;
+mod scratch;
 
 pub use simd::{
     Isa, UnknownIsa, check_isa, description, emulate_missing_products, has_bf16_products, has_int8_products, isa,

@@ -42,20 +42,20 @@ pub fn erf(x: f32) -> f32 {
     x * p / q
 }
 
+/// Plain twin of [`erf`]: its Maclaurin series in f64, slow, and right to ±4.
+pub fn erf_reference(x: f64) -> f64 {
+    let (mut term, mut sum, mut n) = (x, x, 0.0);
+    while term.abs() > 1e-18 {
+        n += 1.0;
+        term *= -x * x / n;
+        sum += term / (2.0 * n + 1.0);
+    }
+    sum * std::f64::consts::FRAC_2_SQRT_PI
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// erf by its Maclaurin series in f64: slow, and right on the tested range.
-    fn erf_reference(x: f64) -> f64 {
-        let (mut term, mut sum, mut n) = (x, x, 0.0);
-        while term.abs() > 1e-18 {
-            n += 1.0;
-            term *= -x * x / n;
-            sum += term / (2.0 * n + 1.0);
-        }
-        sum * std::f64::consts::FRAC_2_SQRT_PI
-    }
 
     #[test]
     fn exp_is_within_two_ulps() {

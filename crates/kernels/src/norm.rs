@@ -187,23 +187,28 @@ dispatch! {
         let gamma = saved.gamma;
         let width = gamma.len();
         let scale = 1.0 / width as f32;
-        let mut row = vec![0.0f32; width];
+        let mut values = [0.0f32; COLUMN_BLOCK];
         for (i, d_x) in d_x.chunks_exact_mut(width).enumerate() {
             let own = i * width..(i + 1) * width;
             let (dy, s) = (&dy[own.clone()], &saved.sum[own.clone()]);
             let (mean, inverse) = (saved.stats[2 * i], saved.stats[2 * i + 1]);
             let g_mean = sum_by(width, |j| dy[j] * gamma[j]) * scale;
             let gx_mean = sum_by(width, |j| dy[j] * gamma[j] * (s[j] - mean)) * inverse * scale;
-            for j in 0..width {
-                let normed = (s[j] - mean) * inverse;
-                row[j] = inverse * normed.mul_add(-gx_mean, dy[j].mul_add(gamma[j], -g_mean));
-            }
-            for (d_x, value) in d_x.iter_mut().zip(&row) {
-                *d_x = T::narrow(if adds[0] { d_x.widen() + value } else { *value });
-            }
-            if !d_residual.is_empty() {
-                for (d, value) in d_residual[own].iter_mut().zip(&row) {
-                    *d = if adds[1] { *d + value } else { *value };
+            let d_residual = if d_residual.is_empty() { &mut [][..] } else { &mut d_residual[own] };
+            for start in (0..width).step_by(COLUMN_BLOCK) {
+                let block = start..width.min(start + COLUMN_BLOCK);
+                let columns = dy[block.clone()].iter().zip(&s[block.clone()]).zip(&gamma[block.clone()]);
+                for (value, ((dy, s), gamma)) in values.iter_mut().zip(columns) {
+                    let normed = (s - mean) * inverse;
+                    *value = inverse * normed.mul_add(-gx_mean, dy.mul_add(*gamma, -g_mean));
+                }
+                for (d_x, value) in d_x[block.clone()].iter_mut().zip(&values) {
+                    *d_x = T::narrow(if adds[0] { d_x.widen() + value } else { *value });
+                }
+                if !d_residual.is_empty() {
+                    for (d, value) in d_residual[block].iter_mut().zip(&values) {
+                        *d = if adds[1] { *d + value } else { *value };
+                    }
                 }
             }
         }
@@ -251,6 +256,17 @@ dispatch! {
     }
 }
 
+/// Plain twin of [`rms_norm`] in f64.
+pub fn rms_norm_reference(y: &mut [f32], x: &[f32], residual: &[f32], gamma: &[f32], epsilon: f32) {
+    let width = gamma.len();
+    let sum = |i: usize| f64::from(x[i]) + residual.get(i).map_or(0.0, |r| f64::from(*r));
+    for i in 0..x.len() {
+        let row = i / width * width..(i / width + 1) * width;
+        let mean = row.map(|j| sum(j).powi(2)).sum::<f64>() / width as f64;
+        y[i] = (sum(i) / (mean + f64::from(epsilon)).sqrt() * f64::from(gamma[i % width])) as f32;
+    }
+}
+
 /// Plain twin of [`layer_norm`] in f64, without a residual.
 pub fn layer_norm_reference(y: &mut [f32], x: &[f32], norm: LayerNorm) {
     let width = norm.gamma.len();
@@ -273,13 +289,22 @@ mod tests {
         proptest::collection::vec(-2.0f32..2.0, n)
     }
 
+    /// 1/σ of the row of each value.
+    fn inverses(x: &[f32], width: usize, epsilon: f32) -> impl Iterator<Item = f32> {
+        x.chunks_exact(width).flat_map(move |row| {
+            let mean = row.iter().sum::<f32>() / width as f32;
+            let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / width as f32;
+            std::iter::repeat_n(1.0 / (variance + epsilon).sqrt(), width)
+        })
+    }
+
     fn case() -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>, Vec<f32>)> {
         (1usize..40, 1usize..90)
             .prop_flat_map(|(rows, width)| (Just(width), values(rows * width), values(width), values(width)))
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(crate::simd::tests::cases(64))]
         #[test]
         fn forward_matches_the_reference((_, x, gamma, beta) in case()) {
             let norm = LayerNorm { gamma: &gamma, beta: &beta, epsilon: 1e-5 };
@@ -290,7 +315,10 @@ mod tests {
             layer_norm(out, &part, &part, norm);
             layer_norm_reference(&mut expected, &x, norm);
             for (y, half) in y.iter().zip(&half) { prop_assert_eq!(Bf16::narrow(*y), *half); }
-            for (y, e) in y.iter().zip(&expected) { prop_assert!((y - e).abs() < 1e-3 * (1.0 + e.abs()), "{} {}", y, e); }
+            for (y, (e, inverse)) in y.iter().zip(expected.iter().zip(inverses(&x, gamma.len(), 1e-5))) {
+                // An error of the mean or of σ is as large as roundings of x, and is divided by σ.
+                prop_assert!((y - e).abs() < 2e-6 * (1.0 + e.abs()) * (1.0 + inverse), "{} {}", y, e);
+            }
         }
 
         #[test]
@@ -318,8 +346,30 @@ mod tests {
             down[i] -= 1e-2;
             let difference = ((loss(&up) - loss(&down)) / 2e-2) as f32;
             prop_assert!((ds[i] - 1.0 - difference).abs() < 2e-2 * (1.0 + difference.abs()), "{} instead of {difference}", ds[i] - 1.0);
-            let column: f32 = dy.iter().skip(i % width).step_by(width).sum();
-            prop_assert!((d_beta[i % width] - column).abs() < 1e-3);
+            for j in 0..width {
+                let terms = |row: usize| {
+                    let (d, normed) = (dy[row * width + j], (sum[row * width + j] - stats[2 * row]) * stats[2 * row + 1]);
+                    (f64::from(d), f64::from(d) * f64::from(normed))
+                };
+                let (betas, gammas): (Vec<f64>, Vec<f64>) = (0..x.len() / width).map(terms).unzip();
+                for (found, terms) in [(d_beta[j], betas), (d_gamma[j], gammas)] {
+                    let size: f64 = terms.iter().map(|t| t.abs()).sum();
+                    prop_assert!((f64::from(found) - terms.iter().sum::<f64>()).abs() < 3e-6 * size + 1e-12, "column {}", j);
+                }
+            }
+        }
+
+        #[test]
+        fn rms_norm_matches_the_reference((_, x, gamma, _) in case(), residual: bool, keep: bool) {
+            let half: Vec<f32> = x.iter().map(|v| v * 0.5).collect();
+            let (x, other) = if residual { (&half, &half[..]) } else { (&x, &[][..]) };
+            let (mut y, mut expected) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            let mut sum = vec![0.0; if keep { x.len() } else { 0 }];
+            rms_norm(&mut y, &mut sum, x, other, &gamma, 1e-5);
+            rms_norm_reference(&mut expected, x, other, &gamma, 1e-5);
+            for (y, e) in y.iter().zip(&expected) { prop_assert!((y - e).abs() < 2e-6 * (1e-6 + e.abs()), "{} {}", y, e); }
+            let whole = x.iter().enumerate().map(|(i, v)| v + other.get(i).unwrap_or(&0.0));
+            prop_assert!(!keep || sum.iter().copied().eq(whole));
         }
     }
 }

@@ -98,9 +98,117 @@ dispatch! {
     }
 }
 
+/// Plain twin of [`adamw`] in f64, as the paper has it.
+pub fn adamw_reference(tensor: Tensor, adam: AdamW) {
+    tensor.check();
+    let [beta1, beta2, rate] = [adam.beta1, adam.beta2, adam.learning_rate].map(f64::from);
+    for i in 0..tensor.values.len() {
+        let gradient = f64::from(tensor.gradient[i]) * f64::from(adam.gradient_scale);
+        let first = beta1 * f64::from(tensor.first[i]) + (1.0 - beta1) * gradient;
+        let second = beta2 * f64::from(tensor.second[i]) + (1.0 - beta2) * gradient * gradient;
+        let [mean, square] = [(first, beta1), (second, beta2)].map(|(m, beta)| m / (1.0 - beta.powf(adam.step as f64)));
+        let decayed = f64::from(tensor.values[i]) * (1.0 - rate * f64::from(adam.weight_decay));
+        tensor.values[i] = (decayed - rate * mean / (square.sqrt() + f64::from(adam.epsilon))) as f32;
+        (tensor.first[i], tensor.second[i]) = (first as f32, second as f32);
+    }
+}
+
+/// Plain twin of [`adamw_rows`]: it knows no rows.
+pub fn adamw_rows_reference(tensor: Tensor, adam: AdamW) {
+    adamw_reference(tensor, adam);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parallel::with_threads;
+    use proptest::prelude::*;
+
+    /// The arrays of a tensor.
+    #[derive(Clone)]
+    struct State {
+        values: Vec<f32>,
+        first: Vec<f32>,
+        second: Vec<f32>,
+        gradient: Vec<f32>,
+    }
+
+    impl State {
+        fn tensor(&mut self) -> Tensor<'_> {
+            let State { values, first, second, gradient } = self;
+            Tensor { values, first, second, gradient }
+        }
+
+        fn close(&self, other: &Self) -> bool {
+            let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-6 * (0.2 + b.abs()));
+            near(&self.values, &other.values) && near(&self.first, &other.first) && near(&self.second, &other.second)
+        }
+    }
+
+    /// A tensor of `rows` rows; those that do not live have neither gradient nor moments.
+    fn state(lives: &[bool], width: usize, seed: u64) -> State {
+        let random = |seed, row: &dyn Fn(f32) -> f32| {
+            let all = crate::gemm::tests::values(lives.len() * width, seed);
+            all.iter().enumerate().map(|(i, v)| if lives[i / width] { row(*v) } else { 0.0 }).collect::<Vec<_>>()
+        };
+        State {
+            values: crate::gemm::tests::values(lives.len() * width, seed),
+            first: random(seed ^ 1, &|v| v),
+            second: random(seed ^ 2, &|v| v * v + 1e-3),
+            gradient: random(seed ^ 3, &|v| v),
+        }
+    }
+
+    fn adam(step: u64, weight_decay: f32) -> AdamW {
+        let (learning_rate, beta1, beta2, epsilon, gradient_scale) = (1e-2, 0.9, 0.999, 1e-8, 0.7);
+        AdamW { learning_rate, beta1, beta2, epsilon, weight_decay, gradient_scale, step }
+    }
+
+    proptest! {
+        #![proptest_config(crate::simd::tests::cases(48))]
+        #[test]
+        fn steps_match_the_reference(len in 1usize..20_000, step in 1u64..5000, decay in prop::sample::select(vec![0.0f32, 0.01, 0.5]), seed: u64) {
+            let mut found = state(&[true], len, seed);
+            let mut expected = found.clone();
+            adamw(found.tensor(), adam(step, decay));
+            adamw_reference(expected.tensor(), adam(step, decay));
+            prop_assert!(found.close(&expected));
+        }
+
+        /// Rows that live have the bits of a step over the whole tensor; the others only decay, and keep their moments.
+        #[test]
+        fn steps_of_rows_match_the_reference(lives in proptest::collection::vec(any::<bool>(), 1..70), width in 1usize..40, decay in prop::sample::select(vec![0.0f32, 0.01]), seed: u64) {
+            let start = state(&lives, width, seed);
+            let [mut found, mut expected, mut whole] = [start.clone(), start.clone(), start.clone()];
+            with_threads(1 + lives.len() % 3, || adamw_rows(found.tensor(), adam(7, decay), width, &lives));
+            adamw_rows_reference(expected.tensor(), adam(7, decay));
+            adamw(whole.tensor(), adam(7, decay));
+            prop_assert!(found.close(&expected));
+            for (row, lives) in lives.iter().enumerate() {
+                let own = row * width..(row + 1) * width;
+                if *lives {
+                    prop_assert_eq!(&found.values[own.clone()], &whole.values[own.clone()]);
+                    prop_assert!(found.first[own.clone()] != start.first[own]);
+                } else {
+                    let decayed = start.values[own.clone()].iter().map(|v| v * (1.0 - 1e-2 * decay));
+                    prop_assert!(found.values[own.clone()].iter().copied().eq(decayed), "row {}", row);
+                    prop_assert!(found.first[own.clone()].iter().chain(&found.second[own]).all(|m| *m == 0.0));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn c3_arrays_of_different_lengths_are_refused() {
+        let mut state = state(&[true, false], 3, 1);
+        state.second.pop();
+        let mut other = state.clone();
+        let refused = |work: &mut dyn FnMut()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err();
+        assert!(refused(&mut || adamw(state.tensor(), adam(1, 0.0))));
+        assert!(refused(&mut || adamw_rows(other.tensor(), adam(1, 0.0), 3, &[true, false])));
+        let mut whole = super::tests::state(&[true, false], 3, 1);
+        assert!(refused(&mut || adamw_rows(whole.tensor(), adam(1, 0.0), 3, &[true; 3])));
+    }
 
     /// torch.optim.AdamW([1., -2.], lr=.1, betas=(.9, .999), eps=1e-8, weight_decay=.01), gradients (p², 1) for three steps.
     #[test]

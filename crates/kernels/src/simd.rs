@@ -201,6 +201,11 @@ macro_rules! dispatch {
 pub(crate) mod tests {
     use super::*;
 
+    /// Cases of a property. Under Miri, which takes thousands of times as long, one.
+    pub(crate) fn cases(count: u32) -> proptest::test_runner::Config {
+        proptest::test_runner::Config::with_cases(if cfg!(miri) { 1 } else { count })
+    }
+
     /// Runs a test of a bf16 or int8 kernel on the plain twins, then on the instructions where the processor has them.
     pub(crate) fn on_twins_and_instructions<E>(test: impl Fn() -> Result<(), E>) -> Result<(), E> {
         EMULATED.set(true);

@@ -21,7 +21,11 @@ struct Scratch {
     strips: [Lines; 2],
     halves: [Lines; 2],
     left: Lines,
+    sums: Vec<f32>,
 }
+
+/// Bytes of gradients of scores that a thread keeps for the next head: those of 4096 tokens.
+const KEPT: usize = 1 << 25;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -241,7 +245,7 @@ fn backward_head(
     let (width, steps) = (padded(head.len), head.len.div_ceil(2));
     let d_rows = columns(d_out, head.out(0), head.width, head);
     let [queries, keys, values] = [Part::Query, Part::Key, Part::Value].map(|p| part(saved.qkv, p, head));
-    let Scratch { by_column: columns_of, by_row: rows_of_all, strips, halves: strip_halves, left } = scratch;
+    let Scratch { by_column: columns_of, by_row: rows_of_all, strips, halves: strip_halves, left, sums } = scratch;
     [queries, d_rows].into_iter().zip(columns_of.iter_mut()).for_each(|(view, lines)| by_column(lines, view));
     [d_rows, queries, keys].into_iter().zip(rows_of_all.iter_mut()).for_each(|(view, lines)| by_row(lines, view));
     let right = |panels, steps| Right { products, panels, steps };
@@ -249,7 +253,10 @@ fn backward_head(
     let [d_by_row, queries_by_row, keys_by_row] = rows_of_all.each_ref().map(|lines| right(lines.as_words(), steps));
 
     let [scores, d_scores] = strips;
-    let sums = row_sums(d_rows, columns(saved.out, head.out(0), head.width, head));
+    // The softmax's correction term of each query.
+    sums.clear();
+    sums.resize(width, 0.0);
+    fill_row_sums(sums, d_rows, columns(saved.out, head.out(0), head.width, head));
     let (scores, d_weights) = (floats(scores, ROWS * width), floats(d_scores, ROWS * width));
     let [weights, gradients] = strip_halves;
     let weights = halves(weights, ROWS * width);
@@ -259,7 +266,7 @@ fn backward_head(
         strip_product(scores, width, rows_of(keys, first), queries_by_column, count);
         strip_product(d_weights, width, rows_of(values, first), d_by_column, count);
         let own = &mut gradients[first * width..(first + count) * width];
-        softmax_gradient(weights, own, scores, d_weights, [log_sums, &sums], head.scale());
+        softmax_gradient(weights, own, scores, d_weights, [log_sums, sums], head.scale());
         let into = |part| (d_qkv, head.at(part, first));
         store_rows(head, into(Part::Value), score_rows(weights, width), d_by_row, count);
         store_rows(head, into(Part::Key), score_rows(own, width), queries_by_row, count);
@@ -270,6 +277,10 @@ fn backward_head(
         left_panel(words, transposed, first);
         let left = Left { words, row_stride: 1, step_stride: ROWS };
         store_rows(head, (d_qkv, head.at(Part::Query, first)), left, keys_by_row, ROWS.min(head.len - first));
+    }
+    // They are len² values: a single long sequence must not hold this memory for ever.
+    if size_of_val(gradients) > KEPT {
+        strip_halves[1] = Lines::default();
     }
 }
 
@@ -291,14 +302,8 @@ fn store_rows(head: Head, (d_qkv, at): (Shared<Bf16>, usize), left: Left, right:
     });
 }
 
-/// Σ_j dO·O of each query: the softmax's correction term.
-fn row_sums(d_out: View<Bf16>, out: View<Bf16>) -> Vec<f32> {
-    let mut sums = vec![0.0; padded(out.rows)];
-    fill_row_sums(&mut sums, d_out, out);
-    sums
-}
-
 dispatch! {
+    /// Σ_j dO·O of each query.
     fn fill_row_sums(sums: &mut [f32], d_out: View<'_, Bf16>, out: View<'_, Bf16>) {
         for (i, sum) in sums.iter_mut().enumerate().take(out.rows) {
             let (d, o) = (&d_out.data[i * d_out.stride..][..out.columns], &out.data[i * out.stride..][..out.columns]);
@@ -360,7 +365,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
+        #![proptest_config(crate::simd::tests::cases(40))]
         #[test]
         fn forward_and_backward_match_f32(lengths in proptest::collection::vec(1usize..100, 1..4), heads in 1usize..4, half_dim in 1usize..36, seed in any::<u64>()) {
             on_twins_and_instructions(|| {

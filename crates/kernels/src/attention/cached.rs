@@ -11,7 +11,7 @@ use crate::gemm::{Operand, Store};
 use crate::parallel::{Shared, area, for_each};
 use crate::reduce::sum_by;
 use crate::rotary::RotaryTable;
-use std::cell::RefCell;
+use crate::scratch::with_scratch;
 
 /// Sizes of a layer's cache and of its heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,12 +140,14 @@ pub fn prepare<T: Element>(
         out.copy_from_slice(own_q);
         out.chunks_exact_mut(dim).for_each(|head| preparation.apply(head, 0, position));
         for kv_head in 0..shape.kv_heads {
-            let mut key = own_k[kv_head * dim..(kv_head + 1) * dim].to_vec();
-            preparation.apply(&mut key, 1, position);
             let at = shape.start(slot, kv_head) + position * dim;
-            // SAFETY: a task owns its position of its slot.
+            // SAFETY: a task owns its position of its slot: no two pieces share one.
             let (to_key, to_value) = unsafe { (keys.slice(at, dim), values.slice(at, dim)) };
-            to_key.iter_mut().zip(&key).for_each(|(to, from)| *to = T::narrow(*from));
+            with_scratch([dim], |[key]| {
+                key.copy_from_slice(&own_k[kv_head * dim..(kv_head + 1) * dim]);
+                preparation.apply(key, 1, position);
+                to_key.iter_mut().zip(key).for_each(|(to, from)| *to = T::narrow(*from));
+            });
             let value = &own_v[kv_head * dim..(kv_head + 1) * dim];
             to_value.iter_mut().zip(value).for_each(|(to, from)| *to = T::narrow(*from));
         }
@@ -205,26 +207,6 @@ struct Attend<'a, T> {
     shape: CacheShape,
     scores: Scores,
     out: Shared<'a, f32>,
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Runs `work` with scratch slices of these lengths.
-fn with_scratch<const N: usize>(lengths: [usize; N], work: impl FnOnce([&mut [f32]; N])) {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let total = lengths.iter().sum();
-        if scratch.len() < total {
-            scratch.resize(total, 0.0);
-        }
-        let mut rest = scratch.as_mut_slice();
-        work(lengths.map(|len| {
-            let (own, after) = std::mem::take(&mut rest).split_at_mut(len);
-            rest = after;
-            own
-        }));
-    });
 }
 
 impl<T: Element> Attend<'_, T> {
@@ -569,7 +551,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
+        #![proptest_config(crate::simd::tests::cases(40))]
         #[test]
         fn attention_matches_the_reference(kv_heads in 1usize..3, shared in 1usize..4, head_dim in 1usize..70, window in proptest::option::of(1usize..60), long in 2usize..140, at in 0usize..100, seed in any::<u64>()) {
             let shape = CacheShape { heads: kv_heads * shared, kv_heads, head_dim, capacity: 260 };

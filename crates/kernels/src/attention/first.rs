@@ -7,6 +7,7 @@ use crate::bf16::Element;
 use crate::math::exp;
 use crate::parallel::{Shared, for_each};
 use crate::reduce::sum_by;
+use crate::scratch::with_scratch;
 
 /// `out = softmax(q·kᵀ/√d)·v`, a row a sequence; `weights: [heads, tokens]` receives the probabilities.
 pub fn attend<T: Element>(out: &mut [T], weights: &mut [f32], q: &[T], kv: &[T], layout: Layout) {
@@ -60,6 +61,27 @@ dispatch! {
     }
 }
 
+/// Plain twin of [`attend`] in f64.
+pub fn attend_reference(out: &mut [f32], weights: &mut [f32], q: &[f32], kv: &[f32], layout: Layout) {
+    let (width, tokens) = (layout.width(), layout.tokens());
+    for task in 0..layout.tasks() {
+        let (head, at) = (layout.head(task), task / layout.heads * width + task % layout.heads * layout.head_dim);
+        let value = |part: usize, t: usize, j: usize| {
+            f64::from(kv[(head.start + t) * 2 * width + part * width + head.head * head.dim + j])
+        };
+        let score = |t| (0..head.dim).map(|j| f64::from(q[at + j]) * value(0, t, j)).sum::<f64>();
+        let exponentials: Vec<f64> = (0..head.len).map(|t| (score(t) / (head.dim as f64).sqrt()).exp()).collect();
+        let total: f64 = exponentials.iter().sum();
+        for (t, e) in exponentials.iter().enumerate() {
+            weights[head.head * tokens + head.start + t] = (e / total) as f32;
+        }
+        for j in 0..head.dim {
+            out[at + j] =
+                (exponentials.iter().enumerate().map(|(t, e)| e * value(1, t, j)).sum::<f64>() / total) as f32;
+        }
+    }
+}
+
 /// Most columns of a head.
 pub const MAX_HEAD: usize = 512;
 
@@ -89,31 +111,21 @@ pub fn attend_backward<T: Element>(d_q: &mut [T], d_kv: &mut [T], d_out: &[T], s
         // SAFETY: a task owns its head's row of d_q.
         let d_q = unsafe { d_q.slice(at, head.dim) };
         let vectors = [&saved.q[own.clone()], &d_out[own]];
-        let d_weights = weight_gradients(d_q, vectors, weights, &saved.kv[tokens], [width, column]);
-        for (i, (weight, d_weight)) in weights.iter().zip(d_weights).enumerate() {
-            let row = (head.start + i) * 2 * width + column;
-            // SAFETY: a task owns its head's columns of its sequence's rows of d_kv.
-            let (d_key, d_value) = unsafe { (d_kv.slice(row, head.dim), d_kv.slice(row + width, head.dim)) };
-            scaled(d_key, vectors[0], d_weight);
-            scaled(d_value, vectors[1], *weight);
-        }
+        with_scratch([head.len], |[gradients]| {
+            score_gradients(gradients, d_q, vectors, weights, &saved.kv[tokens], [width, column]);
+            for (i, (weight, gradient)) in weights.iter().zip(gradients).enumerate() {
+                let row = (head.start + i) * 2 * width + column;
+                // SAFETY: a task owns its head's columns of its sequence's rows of d_kv.
+                let (d_key, d_value) = unsafe { (d_kv.slice(row, head.dim), d_kv.slice(row + width, head.dim)) };
+                scaled(d_key, vectors[0], *gradient);
+                scaled(d_value, vectors[1], *weight);
+            }
+        });
     });
 }
 
-/// Gradients of the unscaled scores; `d_q` is their sum over the keys.
-fn weight_gradients<T: Element>(
-    d_q: &mut [T],
-    vectors: [&[T]; 2],
-    weights: &[f32],
-    kv: &[T],
-    columns: [usize; 2],
-) -> Vec<f32> {
-    let mut gradients = vec![0.0; weights.len()];
-    score_gradients(&mut gradients, d_q, vectors, weights, kv, columns);
-    gradients
-}
-
 dispatch! {
+    /// Gradients of the unscaled scores; `d_q` is the keys, weighted with them.
     fn score_gradients[T: Element](gradients: &mut [f32], d_q: &mut [T], vectors: [&[T]; 2], weights: &[f32], kv: &[T], columns: [usize; 2]) {
         let ([q, d_out], [width, at]) = (vectors, columns);
         let scale = 1.0 / (q.len() as f32).sqrt();
@@ -161,7 +173,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
+        #![proptest_config(crate::simd::tests::cases(40))]
         #[test]
         fn the_first_rows_of_full_attention(lengths in proptest::collection::vec(1usize..60, 1..4), heads in 1usize..4, head_dim in 1usize..40, seed in any::<u64>()) {
             let offsets = offsets(&lengths);
@@ -173,6 +185,11 @@ mod tests {
             let (q, kv) = split(&qkv, layout);
             let (mut out, mut weights) = (vec![0.0f32; q.len()], vec![0.0; heads * tokens]);
             attend(&mut out, &mut weights, &q, &kv, layout);
+            let (mut expected, mut probabilities) = (out.clone(), weights.clone());
+            attend_reference(&mut expected, &mut probabilities, &q, &kv, layout);
+            for (a, b) in out.iter().zip(&expected).chain(weights.iter().zip(&probabilities)) {
+                prop_assert!((a - b).abs() < 2e-6 * (1.0 + b.abs()), "{} instead of {}", a, b);
+            }
             let d_out = values(q.len(), seed ^ 5);
             let mut d_full_out = vec![0.0; tokens * width];
             for (i, start) in offsets[..lengths.len()].iter().enumerate() {

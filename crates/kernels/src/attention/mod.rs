@@ -14,8 +14,8 @@ use crate::gemm::{Operand, Store, raw};
 use crate::math::exp;
 use crate::parallel::{Shared, area, for_each};
 use crate::reduce::{dot, sum_by};
+use crate::scratch::with_scratch;
 use gemm_common::Parallelism;
-use std::cell::RefCell;
 
 /// Queries handled at a time.
 const BLOCK: usize = 64;
@@ -114,22 +114,6 @@ fn transposed(operand: Operand) -> Operand {
     Operand { row_stride: operand.column_stride, column_stride: operand.row_stride, ..operand }
 }
 
-thread_local! {
-    /// Scores and their gradients of one block of queries.
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Runs `work` with two scratch matrices of `len` values each.
-fn with_scratch(len: usize, work: impl FnOnce(&mut [f32], &mut [f32])) {
-    SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < 2 * len {
-            scratch.resize(2 * len, 0.0);
-        }
-        let (a, b) = scratch.split_at_mut(len);
-        work(a, &mut b[..len]);
-    });
-}
-
 /// `out = softmax(q·kᵀ/√d)·v`, every token seeing all tokens of its sequence.
 ///
 /// `out: [tokens, width]`; `log_sums: [heads, tokens]` receives each row's log-sum-exp.
@@ -147,7 +131,7 @@ pub fn bidirectional(out: &mut [f32], log_sums: &mut [f32], qkv: &[f32], layout:
 }
 
 fn forward_head(head: Head, qkv: &[f32], out: Shared<f32>, log_sums: &mut [f32]) {
-    with_scratch(BLOCK * head.len, |scores, _| {
+    with_scratch([BLOCK * head.len], |[scores]| {
         for first in (0..head.len).step_by(BLOCK) {
             let rows = BLOCK.min(head.len - first);
             let scores = &mut scores[..rows * head.len];
@@ -237,7 +221,7 @@ pub fn bidirectional_backward(d_qkv: &mut [f32], d_out: &[f32], saved: Saved, la
 
 fn backward_head(head: Head, d_qkv: Shared<f32>, d_out: &[f32], saved: Saved, tokens: usize) {
     let log_sums = &saved.log_sums[head.head * tokens + head.start..][..head.len];
-    with_scratch(BLOCK * head.len, |probabilities, d_scores| {
+    with_scratch([BLOCK * head.len; 2], |[probabilities, d_scores]| {
         for first in (0..head.len).step_by(BLOCK) {
             let rows = BLOCK.min(head.len - first);
             let (p, ds) = (&mut probabilities[..rows * head.len], &mut d_scores[..rows * head.len]);
@@ -354,7 +338,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
+        #![proptest_config(crate::simd::tests::cases(40))]
         #[test]
         fn forward_and_backward_match(lengths in proptest::collection::vec(1usize..150, 1..4), heads in 1usize..4, head_dim in 1usize..40, seed in any::<u64>()) {
             let offsets = offsets(&lengths);

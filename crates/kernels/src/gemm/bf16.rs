@@ -8,13 +8,15 @@ use super::panels::{COLUMNS, Lines, ROWS, View, pack_left, pack_straight, pack_t
 use super::tile::{Bf16Products, Left, Tile};
 use crate::activation::{Activation, apply};
 use crate::bf16::{Bf16, Element};
-use crate::parallel::{Shared, area, for_each};
+use crate::parallel::{Shared, area, for_each, threads};
 use std::cell::RefCell;
 
 /// Bytes of A that one task keeps in its second-level cache while the panels of B pass by.
 const BLOCK_BYTES: usize = 1 << 18;
-/// Tasks that a product is cut into at least, if it can be: enough for any number of threads to share evenly.
+/// Tasks that a product is cut into at least, if it can be.
 const TASKS: usize = 24;
+/// Tasks for each thread at least, if there are that many: the last round is then a small part of all.
+const TASKS_A_THREAD: usize = 4;
 
 /// A weight `[outputs, inputs]` packed for the products of a linear layer.
 #[derive(Clone, Debug, Default)]
@@ -112,7 +114,8 @@ pub(super) fn tiles(
 ) {
     let block_rows = (BLOCK_BYTES / row_bytes).clamp(2 * ROWS, 8 * ROWS) / ROWS * ROWS;
     let (blocks, panels) = (rows.div_ceil(block_rows), panels(columns));
-    let groups = TASKS.div_ceil(blocks.max(1)).min(panels);
+    let tasks = TASKS.max(TASKS_A_THREAD * threads());
+    let groups = tasks.div_ceil(blocks.max(1)).min(panels);
     for_each(blocks * groups, |index| {
         let (block, group) = (index / groups, index % groups);
         let end = rows.min((block + 1) * block_rows);
@@ -400,7 +403,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(crate::simd::tests::cases(64))]
         #[test]
         fn all_three_products_match_the_reference(rows in 1usize..110, half_in in 8usize..90, half_out in 8usize..90, seed in any::<u64>()) {
             on_twins_and_instructions(|| {

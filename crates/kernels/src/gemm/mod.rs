@@ -245,13 +245,13 @@ pub fn linear_reference(y: &mut [f32], x: &[f32], w: &[f32], rows: usize, inputs
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::parallel::with_threads;
     use proptest::prelude::*;
 
     /// n values in [−0.5, 0.5) that the seed decides.
-    pub(super) fn values(n: usize, seed: u64) -> Vec<f32> {
+    pub(crate) fn values(n: usize, seed: u64) -> Vec<f32> {
         let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(crate::simd::tests::cases(48))]
         #[test]
         fn all_three_products_match_the_reference(rows in 1usize..70, inputs in 1usize..300, outputs in 1usize..200, seed in any::<u64>()) {
             let (x, w) = (values(rows * inputs, seed), values(outputs * inputs, seed ^ 1));

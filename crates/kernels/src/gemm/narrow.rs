@@ -503,7 +503,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(crate::simd::tests::cases(48))]
         #[test]
         fn products_match_the_reference(rows in 1usize..40, inputs in 1usize..200, outputs in 1usize..240, seed in any::<u64>()) {
             let (x, w, bias) = (values(rows * inputs, seed), values(outputs * inputs, seed ^ 1), values(outputs, seed ^ 2));

@@ -299,7 +299,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
+        #![proptest_config(crate::simd::tests::cases(128))]
         /// Each addition rounds once: the twin is as far from exact as two roundings a step allow, and so is the instruction.
         #[test]
         fn bf16_products_are_their_twins(rows in 1usize..=12, steps in 0usize..200, straight: bool, seed: u64) {
