@@ -184,6 +184,35 @@ fn a_text_has_the_same_bits_in_any_batch() {
     }
 }
 
+#[test]
+fn c10_an_empty_batch_has_no_logits() {
+    let mut model = Decoder::load(&dir("llama"), DecoderHead::Words, Precision::Int8).unwrap();
+    let (mut cache, mut tape) = (model.cache(1, 8), Tape::default());
+    for wanted in [Wanted::Last, Wanted::All] {
+        assert!(model.logits(&mut tape, &Batch::default(), &mut cache, wanted).is_empty());
+    }
+    assert!(model.states(&mut tape, &Batch::default(), &mut cache).is_empty());
+}
+
+/// The turns of its positions were looked up in an empty table.
+#[test]
+#[should_panic(expected = "make the cache with this decoder's `cache`")]
+fn c10_a_cache_that_another_decoder_made_is_refused() {
+    let [mut one, other] = [0, 1].map(|_| Decoder::load(&dir("llama"), DecoderHead::Words, Precision::F32).unwrap());
+    let (mut cache, mut batch) = (one.cache(1, 8), Batch::default());
+    batch.push_cached(&[1], 0, 0).unwrap();
+    other.logits(&mut Tape::default(), &batch, &mut cache, Wanted::Last);
+}
+
+#[test]
+#[should_panic(expected = "lies outside the cache of 2 slots of 8 tokens")]
+fn c10_tokens_beyond_the_cache_are_refused() {
+    let mut model = Decoder::load(&dir("llama"), DecoderHead::Words, Precision::F32).unwrap();
+    let (mut cache, mut batch) = (model.cache(2, 8), Batch::default());
+    batch.push_cached(&[1, 2], 1, 7).unwrap();
+    model.logits(&mut Tape::default(), &batch, &mut cache, Wanted::Last);
+}
+
 /// Every family's GGUF file finds all its tensors' uses and runs.
 #[test]
 fn a_gguf_of_each_family_loads_and_runs() {

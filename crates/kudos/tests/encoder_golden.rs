@@ -4,8 +4,8 @@
 //! The checkpoints and numbers come from `golden/make_encoder_golden.py`.
 
 use kudos::data::Content;
-use kudos::models::{JudgeError, RewardModel};
-use kudos::nn::Precision;
+use kudos::models::{JudgeError, LoadOptions, RewardModel, Workspace, load};
+use kudos::nn::{Mode, Precision};
 use kudos::text::{EncodeSettings, Encoded, Encoder, Rendering, TextError, Truncation};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -152,4 +152,29 @@ fn c8_a_text_without_tokens_is_an_error() {
     }
     assert_eq!(judge.score_encoded(&[]).unwrap(), [] as [f32; 0]);
     assert!(judge.score_encoded(&[full]).is_ok(), "and the judge still works");
+}
+
+/// A batch of no texts has no scores, in either mode.
+#[test]
+fn c10_an_empty_batch_is_computed_as_nothing() {
+    let (model, _) = load(&golden().join("bert"), LoadOptions::Judge).unwrap();
+    for mode in [Mode::Score, Mode::Train] {
+        let mut workspace = Workspace::default();
+        let logits = workspace.forward(&model, mode);
+        assert_eq!(workspace.tape.value(logits), [] as [f32; 0]);
+    }
+}
+
+/// What is packed has no second place in the flat buffer.
+#[test]
+fn c2_a_packed_judge_keeps_its_layers_once() {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let judge = RewardModel::load(&golden().join("bert"), Some(precision)).unwrap();
+        let (flat, all) = (judge.model.parameters.len(), judge.model.parameters.count());
+        assert_eq!(judge.model.parameters.values.len(), flat, "{precision}");
+        match judge.precision() {
+            Precision::F32 => assert_eq!(flat, all),
+            _ => assert!(flat < all - all / 3, "{precision}: {flat} of {all} values lie in the buffer"),
+        }
+    }
 }
