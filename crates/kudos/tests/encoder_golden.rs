@@ -6,7 +6,7 @@
 use kudos::data::Content;
 use kudos::models::{JudgeError, LoadOptions, RewardModel, Workspace, load};
 use kudos::nn::{Mode, Precision};
-use kudos::text::{EncodeSettings, Encoded, Encoder, Rendering, TextError, Truncation};
+use kudos::text::{EncodeSettings, Encoded, Encoder, Prompter, Rendering, TextError, Truncation};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -108,6 +108,21 @@ fn each_family_reads_the_segments_that_transformers_feeds_it() {
         rows.iter().any(|row| row.segments < row.ids.len())
     };
     assert!(segments("bert") && !segments("distilbert"), "the goldens tell the two apart");
+}
+
+/// Where `vocab.txt` alone makes the tokenizer, its ids become words again and not pieces of words.
+#[test]
+fn a_vocabulary_alone_is_a_whole_tokenizer() {
+    let golden = Golden::read();
+    let checks: Vec<_> = golden.checks.iter().filter(|check| check.form.ends_with("vocab.txt alone")).collect();
+    assert_eq!(checks.len(), 2);
+    for check in checks {
+        let prompter = Prompter::load(directory(&check.checkpoint, &check.over).path()).unwrap();
+        let ids = prompter.encode("the quick garden reorganisation", false).unwrap();
+        assert!(ids.len() > 4, "some words are cut to pieces: {ids:?}");
+        assert_eq!(prompter.decode(&ids, true).unwrap(), "the quick garden reorganisation", "{}", check.form);
+        assert!(prompter.notes().is_empty(), "{}: {:?}", check.form, prompter.notes());
+    }
 }
 
 /// A segment without a vector was a panic of the lookup.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{
-    Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+    Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy, decoders,
+    truncate_encodings,
 };
 
 use super::chat::ChatTemplate;
@@ -415,7 +416,8 @@ fn from_vocabulary(dir: &Path, config: &TokenizerConfig) -> Result<Tokenizer, Te
     let missing = || TextError::MissingTokenizer { dir: dir.into() };
     let name = path.to_str().filter(|_| path.exists()).ok_or_else(missing)?;
     let words = WordPiece::from_file(name).build().map_err(|error| malformed(&path, "a word a line", &error))?;
-    let tokenizer = Tokenizer::new(words);
+    let mut tokenizer = Tokenizer::new(words);
+    tokenizer.with_decoder(Some(decoders::wordpiece::WordPiece::default()));
     let class = TokenizerClass::choose(config, &tokenizer);
     if matches!(class, TokenizerClass::Bert | TokenizerClass::DistilBert) { Ok(tokenizer) } else { Err(missing()) }
 }
