@@ -327,7 +327,17 @@ fn a_diverging_run_says_so() {
     std::fs::write(base.join("model.safetensors"), bytes).unwrap();
     let more = ["--max-steps", "5", "--eval-fraction", "0"];
     let message = error(dir.path(), &train_args(&pairs(), "base", "judge", &more));
-    assert!(message.contains("step 1: the loss is") && message.contains("lower --learning-rate"), "{message}");
+    assert!(message.contains("the head fitted to the features of the base has a weight or loss of"), "{message}");
+    for precision in ["f32", "bf16"] {
+        let more = ["--max-steps", "5", "--eval-fraction", "0", "--head-first", "false", "--precision", precision];
+        let message = error(dir.path(), &[train_args(&pairs(), "base", "judge", &more), vec!["--overwrite"]].concat());
+        if message.contains("expected a processor with AVX-512 BF16") {
+            assert!(precision == "bf16", "{message}");
+            continue; // There is no such precision here to stop in.
+        }
+        assert!(message.contains("step 1, ") && message.contains("pairs.jsonl:"), "the place: {message}");
+        assert!(message.contains("expected a finite number") && message.contains("lower --learning-rate"), "{message}");
+    }
 }
 
 #[test]
@@ -584,4 +594,193 @@ fn other_processors_train_and_score_in_f32() {
         let settings = std::fs::read_to_string(dir.path().join(isa).join("training_args.json")).unwrap();
         assert!(settings.contains("\"precision\": \"f32\""), "{settings}");
     }
+}
+
+/// The golden's pairs, as many as `count`, with a weight of 0 where `weightless` says so.
+fn weighted_pairs(dir: &Path, count: usize, weightless: impl Fn(usize) -> bool) {
+    let rows = read_lines(&golden().join("pairs.jsonl")).into_iter().take(count).enumerate().map(|(n, mut row)| {
+        row["weight"] = if weightless(n) { 0.into() } else { 1.into() };
+        row.to_string() + "\n"
+    });
+    std::fs::write(dir.join("weighted.jsonl"), rows.collect::<String>()).unwrap();
+}
+
+/// A pair of weight 0 among what is held out made the loss NaN, and the first evaluation the best for ever.
+#[test]
+fn c1_weights_of_0_are_no_comparisons() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden().display().to_string();
+    weighted_pairs(dir.path(), 40, |n| n % 4 == 0);
+    for more in [&["--eval", "weighted.jsonl"][..], &["--eval-fraction", "0.5"], &["--loss", "plackett-luce"]] {
+        let flags = [&["--overwrite", "--max-steps", "20", "--eval-every", "5", "--json"], more].concat();
+        let output =
+            run(dir.path(), &[&["train", "weighted.jsonl", "--base", &base, "-o", "judge"], &flags[..]].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && said.contains("not used: 10 comparisons of weight 0"), "{said}");
+        let steps = read_lines(&dir.path().join("judge/run/metrics.jsonl"));
+        assert!(steps.iter().all(|step| step["loss"].is_f64()), "{steps:?}");
+        let evaluated: Vec<_> = steps.iter().filter_map(|step| step.get("eval_loss")).collect();
+        assert!(evaluated.len() == 4 && evaluated.iter().all(|loss| loss.is_f64()), "{evaluated:?}");
+    }
+    let report: Value = serde_json::from_slice(
+        &run(dir.path(), &["eval", "weighted.jsonl", "--judge", "judge", "--json", "--quiet"]).stdout,
+    )
+    .unwrap();
+    assert_eq!(report["data"][0]["pairs"], 30);
+    weighted_pairs(dir.path(), 10, |_| true);
+    let message = error(dir.path(), &train_args("weighted.jsonl", &base, "none", &[]));
+    assert!(message.contains("every comparison has weight 0"), "{message}");
+    let message = error(dir.path(), &train_args(&pairs(), &base, "none", &["--eval", "weighted.jsonl"]));
+    assert!(
+        message.contains("--eval weighted.jsonl") && message.contains("every comparison has weight 0"),
+        "{message}"
+    );
+}
+
+/// A step too small to change anything: the loss cannot fall, so each recipe stops after two evaluations that are no better.
+#[test]
+fn c5_an_early_stop_stops_each_recipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden().display().to_string();
+    for recipe in ["default", "trl"] {
+        let flags = "--head-first false --max-steps 40 --learning-rate 1e-12 --eval-every 2 --early-stop 2 --recipe";
+        let more: Vec<&str> = flags.split(' ').chain([recipe, "--eval-fraction", "0.25", "--overwrite"]).collect();
+        let output = run(dir.path(), &[&["train", &pairs(), "--base", &base, "-o", "judge"], &more[..]].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && said.contains("the held-out loss no longer fell"), "{recipe}: {said}");
+        let steps = read_lines(&dir.path().join("judge/run/metrics.jsonl")).len();
+        assert!(steps < 40, "{recipe}: {steps} steps");
+        let last = format!("the weights of step {steps} were kept");
+        assert!(recipe == "default" || said.contains(&last), "TRL's recipe keeps the last: {said}");
+        let message = error(
+            dir.path(),
+            &train_args(&pairs(), &base, "none", &["--recipe", recipe, "--early-stop", "2", "--eval-fraction", "0"]),
+        );
+        assert!(message.contains("--early-stop is 2, expected held-out data"), "{message}");
+    }
+}
+
+#[test]
+fn the_trl_recipe_says_that_it_ignores_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden().display().to_string();
+    weighted_pairs(dir.path(), 8, |_| false);
+    let said = |data: &str| {
+        let args =
+            ["train", data, "--base", &base, "-o", "judge", "--overwrite", "--recipe", "trl", "--max-steps", "1"];
+        String::from_utf8(run(dir.path(), &args).stderr).unwrap()
+    };
+    assert!(!said("weighted.jsonl").contains("ignores `weight`"));
+    let text = std::fs::read_to_string(dir.path().join("weighted.jsonl")).unwrap();
+    std::fs::write(dir.path().join("weighted.jsonl"), text.replacen("\"weight\":1", "\"weight\":0.5", 1)).unwrap();
+    assert_eq!(said("weighted.jsonl").matches("--recipe trl ignores `weight`").count(), 1);
+}
+
+/// Others read the token limit from the tokenizer's files.
+#[test]
+fn f6_a_judges_limit_is_in_its_tokenizer_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden().display().to_string();
+    let limited = ["--max-steps", "1", "--max-length", "24", "--truncation", "keep_response"];
+    ok(dir.path(), &train_args(&pairs(), &base, "judge", &limited));
+    ok(dir.path(), &["quantize", "--judge", "judge", "-o", "small", "--quiet"]);
+    ok(dir.path(), &train_args(&pairs(), "judge", "next", &["--max-steps", "1"]));
+    for judge in ["judge", "small", "next"] {
+        let json = |file: &str| -> Value {
+            serde_json::from_slice(&std::fs::read(dir.path().join(judge).join(file)).unwrap()).unwrap()
+        };
+        assert_eq!(json("reward.json")["max_length"], 24, "{judge}");
+        assert_eq!(json("tokenizer_config.json")["model_max_length"], 24, "{judge}");
+        assert_eq!(json("sentence_bert_config.json")["max_seq_length"], 24, "{judge}");
+        let same = |file: &str| {
+            std::fs::read(dir.path().join(judge).join(file)).unwrap() == std::fs::read(golden().join(file)).unwrap()
+        };
+        assert!(same("tokenizer.json"), "{judge}");
+    }
+    let card = std::fs::read_to_string(dir.path().join("judge/README.md")).unwrap();
+    assert!(
+        card.contains("max_length=24") && card.contains("cuts a text that is too long from the start of its prompt"),
+        "{card}"
+    );
+}
+
+/// Files of another judge beside the new one's would change its ids or its weights.
+#[test]
+fn c6_overwriting_leaves_nothing_of_another_judge() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden().display().to_string();
+    let old = dir.path().join("judge");
+    std::fs::create_dir_all(old.join("run")).unwrap();
+    let index = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}"#;
+    std::fs::write(old.join("model.safetensors.index.json"), index).unwrap();
+    let args = train_args(&pairs(), &base, "judge", &["--max-steps", "1"]);
+    let message = error(dir.path(), &args);
+    assert!(message.contains("it already holds a judge"), "an index is a judge: {message}");
+    let stale = [
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.txt",
+        "merges.txt",
+        "chat_template.jinja",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.int8.safetensors",
+        "run/folds.json",
+        "run/out_of_fold.jsonl",
+        "run/suspects.jsonl",
+        "run/ensemble/1/old",
+    ];
+    std::fs::create_dir_all(old.join("run/ensemble/1")).unwrap();
+    stale.iter().for_each(|file| std::fs::write(old.join(file), "{}").unwrap());
+    std::fs::write(old.join("report.html"), "of another").unwrap();
+    std::fs::write(old.join("notes.txt"), "mine").unwrap();
+    let bad = error(dir.path(), &[train_args("absent.jsonl", &base, "judge", &[]), vec!["--overwrite"]].concat());
+    assert!(old.join("vocab.txt").exists(), "nothing is removed for a command that cannot run: {bad}");
+    ok(dir.path(), &[args, vec!["--overwrite"]].concat());
+    let left: Vec<_> = stale.iter().filter(|file| old.join(file).exists()).collect();
+    assert!(left.is_empty() && !old.join("model.safetensors.index.json").exists(), "{left:?}");
+    assert!(std::fs::read_to_string(old.join("report.html")).unwrap() != "of another");
+    assert!(old.join("notes.txt").exists(), "what is no file of a judge stays");
+}
+
+#[test]
+fn c6_the_base_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    judge(dir.path());
+    let before = judge_bytes(&dir.path().join("judge"));
+    let message = error(dir.path(), &train_args(&pairs(), "judge", "./judge", &["--overwrite", "--max-steps", "1"]));
+    assert!(message.contains("it is the base, which training does not replace"), "{message}");
+    assert!(before == judge_bytes(&dir.path().join("judge")));
+}
+
+#[test]
+fn c6_quantizing_over_another_judge_leaves_nothing_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    judge(dir.path());
+    let small = dir.path().join("small");
+    ok(dir.path(), &["quantize", "--judge", "judge", "-o", "small", "--quiet"]);
+    let fresh = judge_bytes(&small);
+    std::fs::write(small.join("special_tokens_map.json"), r#"{"cls_token": "<s>"}"#).unwrap();
+    ok(dir.path(), &["quantize", "--judge", "judge", "-o", "small", "--quiet", "--overwrite"]);
+    assert!(fresh == judge_bytes(&small));
+}
+
+/// Checkpoints of a time before the head was stored in them.
+#[test]
+fn c10_a_checkpoint_without_the_head_is_another_run() {
+    let dir = tempfile::tempdir().unwrap();
+    bert_without_pooler(dir.path());
+    let flags = ["--eval-fraction", "0.5", "--max-steps", "1", "--learning-rate", "1e-12"];
+    ok(dir.path(), &train_args(&pairs(), "base", "judge", &flags));
+    let path = dir.path().join("judge/run/checkpoint.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let text = |bytes: &[u8], from: usize, what: &str| {
+        from + bytes[from..].windows(what.len()).position(|w| w == what.as_bytes()).unwrap()
+    };
+    let start = text(&bytes, 0, "head_layer\\\":[") + "head_layer\\\":[".len();
+    let end = text(&bytes, start, "]");
+    bytes[start..end].fill(b' ');
+    std::fs::write(&path, bytes).unwrap();
+    let message = error(dir.path(), &[train_args(&pairs(), "base", "judge", &flags), vec!["--resume"]].concat());
+    assert!(message.contains("checkpoint.safetensors") && message.contains("earlier version"), "{message}");
 }

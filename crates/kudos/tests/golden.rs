@@ -2,14 +2,17 @@
 //!
 //! The numbers come from `golden/make_golden.py` and `golden/make_trl.py`.
 
-use kudos::data::Comparison;
+use kudos::data::{Comparison, Location};
 use kudos::models::{
     AttributeHead, ClassifierSource, Config, LoadOptions, Model, Opened, Weighting, Workspace, load,
     load_for_attributes, push, score_encoded,
 };
 use kudos::nn::{Batch, Gradients, Mode, Packed, Precision, Storage, Tape, Var, Weights};
 use kudos::text::Encoded;
-use kudos::train::{Asked, Example, Extent, HeldOutData, Judged, Loss, Optimizer, Recipe, Start, Trainer, group_loss};
+use kudos::train::{
+    Asked, Example, Extent, Features, HeldOutData, Judged, Loss, Optimizer, Recipe, Start, Trainer, compare_starts,
+    group_loss,
+};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -411,6 +414,37 @@ fn ten_steps_follow_trl() {
             assert_weights(&trainer.model, &expected, "final.", name);
         }
     }
+}
+
+/// Choosing the start, fitting the head and measuring it read each text once, and the scores are those of the whole model.
+#[test]
+fn p3_frozen_features_are_read_once() {
+    let expected = Expected::read("trl_bert");
+    let mut examples = pairs(&expected);
+    examples.iter_mut().enumerate().for_each(|(n, example)| example.prompt = n.to_string());
+    let texts: Vec<Encoded> = examples.iter().flat_map(|example| example.sequences.clone()).collect();
+    let different = texts.iter().map(|t| (&t.ids, &t.type_ids)).collect::<std::collections::HashSet<_>>().len();
+    let (model, _) = load(&dir("trl_bert"), LoadOptions::Base { seed: 42, new_head: false }).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let asked = Asked { max_steps: Some(1), precision: Some(Precision::F32), ..Asked::default() };
+    let start = Start { new_head: false, reopened: false, width: 32 };
+    let extent = Extent { visits: 40, responses: 80, pairs: 40, held_out: HeldOutData::None, start };
+    let settings = asked.decide(extent).unwrap();
+    let mut features = Features::default();
+    let starts = compare_starts(&model, &settings, &examples, &mut features).unwrap().unwrap();
+    assert_eq!(features.reads(), different, "the better start's texts, each once");
+    let settings = asked
+        .decide(Extent { start: Start { new_head: starts.reopens(), reopened: starts.reopens(), ..start }, ..extent })
+        .unwrap();
+    let mut trainer = Trainer::new(model, settings, examples, None, out.path().into(), String::new()).unwrap();
+    trainer.lend_features(features);
+    let from_features = trainer.score(&texts).unwrap();
+    let mut workspace = kudos::models::Workspace::default();
+    assert_eq!(from_features, kudos::models::score_encoded(&trainer.model, &texts, &mut workspace).unwrap());
+    trainer.run(&mut |_| ControlFlow::Continue(())).unwrap();
+    let after = trainer.score(&texts).unwrap();
+    assert_ne!(after, from_features, "the encoder has moved on");
+    assert_eq!(trainer.take_features().reads(), different, "the fit of the head read nothing again");
 }
 
 #[test]

@@ -57,6 +57,9 @@ fn nothing_to_write(loaded: &Loaded) -> String {
     let files: Vec<&str> = loaded.files.iter().map(|file| file.file.as_str()).collect();
     let why = match loaded.problems.first() {
         Some(problem) => format!("{} unusable rows, the first: {problem}", unusable(loaded)),
+        None if loaded.weightless() > 0 => {
+            format!("{} ties, {} comparisons of weight 0 and no unusable row", loaded.ties(), loaded.weightless())
+        }
         None => format!("{} ties and no unusable row", loaded.ties()),
     };
     format!(
@@ -78,6 +81,9 @@ fn report(loaded: &Loaded) {
         eprintln!("left out: {} more, listed by `kudos check`", loaded.problems.len() - PROBLEMS_SHOWN);
     }
     let (pairs, ties, unusable) = (loaded.pairs(), loaded.ties(), unusable(loaded));
+    if loaded.weightless() > 0 {
+        eprintln!("left out: {} comparisons of weight 0", loaded.weightless());
+    }
     eprintln!("{pairs} pairs written, {ties} ties left out, {unusable} rows unusable");
 }
 
@@ -90,6 +96,7 @@ fn print_summary(loaded: &Loaded, output: &Path) {
     let summary = json!({
         "pairs": loaded.pairs(),
         "ties": loaded.ties(),
+        "weightless": loaded.weightless(),
         "unusable": unusable(loaded),
         "problems": loaded.problems.iter().map(problem).collect::<Vec<_>>(),
     });

@@ -456,3 +456,33 @@ fn chat_template(dir: &Path, config: &TokenizerConfig, rebuilt: &Rebuilt) -> Res
     let tokens = rebuilt.special_tokens.iter().map(|(name, token)| (name.as_str(), token.content.as_str()));
     ChatTemplate::parse(dir, source, tokens).map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::with_max_length;
+
+    #[test]
+    fn f6_the_limit_is_written_and_nothing_else() {
+        let cases = [
+            (
+                "{\n  \"a\": [1, {\"model_max_length\": 7}],\r\n  \"model_max_length\" : 512\n}\n",
+                "{\n  \"a\": [1, {\"model_max_length\": 7}],\r\n  \"model_max_length\" : 24\n}\n",
+            ),
+            (
+                "{\"model_max_length\":1000000000000000019884624838656,\"b\":\"}\\\",{\"}",
+                "{\"model_max_length\":24,\"b\":\"}\\\",{\"}",
+            ),
+            (
+                "{\"model_max_length\": 1, \"model_max_length\": null}",
+                "{\"model_max_length\": 1, \"model_max_length\": 24}",
+            ),
+            (" { \"x\": 1.0 }", " {\n  \"model_max_length\": 24, \"x\": 1.0 }"),
+            ("{ }", "{\"model_max_length\": 24 }"),
+            ("", "{\n  \"model_max_length\": 24\n}\n"),
+        ];
+        for (before, after) in cases {
+            assert_eq!(String::from_utf8(with_max_length(before.as_bytes(), 24).unwrap()).unwrap(), after);
+        }
+        assert!(with_max_length(b"[1]", 24).is_err() && with_max_length(b"{\"a\": }", 24).is_err());
+    }
+}

@@ -3,6 +3,7 @@
 use super::{Chosen, Figures, Finished, JudgeFiles, Measured, Trainer, preferred_pairs, truncated_share};
 use crate::eval::{DataReport, Metrics};
 use crate::models::RewardConfig;
+use crate::text::Truncation;
 use std::fmt::Write;
 
 /// `README.md` of a judge directory.
@@ -116,10 +117,17 @@ fn rows(metrics: &Metrics) -> Vec<(&'static str, String)> {
 }
 
 fn usage(card: &mut String, reward: &RewardConfig) {
+    let cut = match reward.encode.truncation {
+        Truncation::LongestFirst => "",
+        Truncation::KeepResponse => {
+            " Kudos cuts a text that is too long from the start of its prompt. Transformers has no such rule and cuts elsewhere, \
+             so its scores of such texts are others."
+        }
+    };
     let _ = writeln!(
         card,
         "## Use\n\n```\nkudos score DATA --judge THIS_DIRECTORY\n```\n\nIn transformers: `AutoModelForSequenceClassification` on \
-         `tokenizer(prompt, response, truncation=True, max_length={})`; the logit is the score. Scores of different prompts \
+         `tokenizer(prompt, response, truncation=True, max_length={})`; the logit is the score.{cut} Scores of different prompts \
          compare only loosely; differences within a prompt are what it was trained for.\n",
         reward.encode.max_length
     );
