@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `encoder` | [`Encoder`]: load once, encode one or many, cut to the token limit |
 //! | `prompter` | [`Prompter`]: prompts and chats → ids, ids → text, for generation |
+//! | `ends` | which tokens end a response |
 //! | `gguf_tokenizer` | the tokenizer of a GGUF file's vocabulary |
 //! | `render` | contents → the text or pair of texts to tokenise |
 //! | `chat` | chat templates, rendered as transformers renders them |
@@ -23,6 +24,7 @@
 
 mod chat;
 mod encoder;
+mod ends;
 mod error;
 mod gguf_tokenizer;
 mod prompter;
