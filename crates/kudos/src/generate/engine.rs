@@ -321,7 +321,10 @@ mod tests {
             let one_prompt_kept = 1 + started.windows(2).filter(|pair| pair[0] != pair[1]).count();
             assert_eq!(engine.computed, 6, "{slots} slots; with only the last prompt kept: {one_prompt_kept}");
             assert!(slots == 1 || one_prompt_kept > 6, "the order has no retry between other prompts");
-            println!("{slots} slots: {} prompts computed, {one_prompt_kept} with only the last one kept", engine.computed);
+            println!(
+                "{slots} slots: {} prompts computed, {one_prompt_kept} with only the last one kept",
+                engine.computed
+            );
         }
     }
 

@@ -62,7 +62,9 @@ fn add_file(hash: &mut Sha256, path: &Path, whole: u64) -> Result<()> {
 /// Where the tensors of a weights file lie, by name; `None` if it is none that is known here.
 fn tensors(path: &Path) -> Option<Vec<Range<u64>>> {
     match path.extension()?.to_str()? {
-        "safetensors" => Some(Checkpoint::open_file(path).ok()?.tensors.values().map(|tensor| tensor.place()).collect()),
+        "safetensors" => {
+            Some(Checkpoint::open_file(path).ok()?.tensors.values().map(|tensor| tensor.place()).collect())
+        }
         "gguf" => Some(Gguf::open(path).ok()?.tensors.values().map(|tensor| tensor.place()).collect()),
         _ => None,
     }
@@ -100,7 +102,13 @@ mod tests {
     /// A safetensors file of `count` tensors of `values` numbers each.
     fn written(dir: &Path, count: usize, values: usize) -> PathBuf {
         let bytes = 4 * values;
-        let entry = |i| format!(r#""t{i:03}":{{"dtype":"F32","shape":[{values}],"data_offsets":[{},{}]}}"#, i * bytes, (i + 1) * bytes);
+        let entry = |i| {
+            format!(
+                r#""t{i:03}":{{"dtype":"F32","shape":[{values}],"data_offsets":[{},{}]}}"#,
+                i * bytes,
+                (i + 1) * bytes
+            )
+        };
         let header = format!("{{{}}}", (0..count).map(entry).collect::<Vec<_>>().join(","));
         let path = dir.join("model.safetensors");
         let data: Vec<u8> = (0..count * values).flat_map(|i| (i as f32).to_le_bytes()).collect();

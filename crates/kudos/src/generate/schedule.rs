@@ -200,7 +200,16 @@ pub(super) mod tests {
     pub fn generated(attempt: Attempt, text: &str) -> Generated {
         let (seed, tokens) = (seed_of(42, attempt), text.len());
         let (finish_reason, stopped_by) = (FinishReason::Stop, Some("</s>".to_owned()));
-        Generated { attempt, text: text.to_owned(), seed, temperature: 0.7, tokens, finish_reason, stopped_by, error: None }
+        Generated {
+            attempt,
+            text: text.to_owned(),
+            seed,
+            temperature: 0.7,
+            tokens,
+            finish_reason,
+            stopped_by,
+            error: None,
+        }
     }
 
     fn failed(attempt: Attempt) -> Generated {

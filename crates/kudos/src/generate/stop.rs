@@ -148,7 +148,21 @@ mod tests {
 
     /// What an answer's tokens become, as a byte-level or (with `pieces`) a SentencePiece tokenizer has it.
     fn prompter(pieces: bool) -> Prompter {
-        let bytes = ["h", "i", "\u{120}", "\u{10a}", "hi", "\u{120}hi", "\u{e2}", "\u{122}", "\u{ac}", "\u{c3}", "\u{a9}", "<x>", "."];
+        let bytes = [
+            "h",
+            "i",
+            "\u{120}",
+            "\u{10a}",
+            "hi",
+            "\u{120}hi",
+            "\u{e2}",
+            "\u{122}",
+            "\u{ac}",
+            "\u{c3}",
+            "\u{a9}",
+            "<x>",
+            ".",
+        ];
         let spm = ["h", "i", "▁", "<0x0A>", "hi", "▁hi", "<0xE2>", "<0x82>", "<0xAC>", "<0xC3>", "<0xA9>", "<x>", "▁▁"];
         let byte = if pieces { 6 } else { 1 };
         let vocabulary = GgufVocabulary {

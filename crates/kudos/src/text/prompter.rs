@@ -236,7 +236,7 @@ mod tests {
     fn f4_all_ends_of_the_generation_config_count() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        assert_eq!(stop_ids(dir.path()).unwrap(), []);
+        assert!(stop_ids(dir.path()).unwrap().is_empty());
         write("config.json", r#"{"eos_token_id": 7}"#);
         assert_eq!(stop_ids(dir.path()).unwrap(), [7]);
         write("generation_config.json", r#"{"eos_token_id": [1, 2]}"#);
@@ -288,7 +288,10 @@ mod tests {
         assert_eq!(notes(Some("gpt-2")), [String::new(); 0]);
         for (pre, found) in [(None, "is missing"), (Some("default"), "is `default`")] {
             let notes = notes(pre);
-            assert!(notes.len() == 1 && notes[0].contains("tokenizer.ggml.pre") && notes[0].contains(found), "{notes:?}");
+            assert!(
+                notes.len() == 1 && notes[0].contains("tokenizer.ggml.pre") && notes[0].contains(found),
+                "{notes:?}"
+            );
         }
         let untyped = GgufVocabulary { token_types: Vec::new(), ..vocabulary() };
         let notes = Prompter::from_gguf(untyped).unwrap().notes().to_vec();
