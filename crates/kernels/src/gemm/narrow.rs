@@ -87,6 +87,9 @@ impl NarrowWeight {
         let rows = x.len() / self.inputs;
         assert!(x.len() == rows * self.inputs && y.len() == rows * self.outputs);
         assert!(bias.is_empty() || bias.len() == self.outputs);
+        if rows == 0 {
+            return;
+        }
         let panels = self.outputs.div_ceil(COLUMNS);
         let group = if rows <= FEW { group_of(panels) } else { 1 };
         let product = Product { weight: self, y: Shared::new(y), x, bias, rows };

@@ -414,12 +414,28 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let output = directory.path().join("a.csv");
         let path = Journal::path_of(&output);
-        for text in ["my notes", "{\"a\":1}\n", "{\"kudos_generate\":9,\"settings\":{}}\n"] {
+        for text in ["my notes", "{\"a\":1}\n"] {
             std::fs::write(&path, text).unwrap();
             let error = Journal::open(&output, &settings()).unwrap_err();
             assert!(matches!(error, JournalError::Foreign { .. }), "{error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
+    }
+
+    /// The rest of its responses would end by other rules than those that are there.
+    #[test]
+    fn f4_a_run_of_another_version_is_not_continued() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = begun(directory.path());
+        let path = Journal::path_of(&output);
+        let older =
+            std::fs::read_to_string(&path).unwrap().replacen("{\"kudos_generate\":2", "{\"kudos_generate\":1", 1);
+        std::fs::write(&path, &older).unwrap();
+        let error = Journal::open(&output, &settings()).unwrap_err();
+        assert!(matches!(error, JournalError::Version { found: 1, .. }), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), older, "what is there stays");
+        Journal::discard(&output).unwrap();
+        assert!(Journal::open(&output, &settings()).unwrap().1.is_empty());
     }
 
     #[test]

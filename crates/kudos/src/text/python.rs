@@ -4,7 +4,7 @@
 //! template that ends a turn with `content | trim` would otherwise leave them, and the model would read other ids.
 
 use minijinja::formatting::{FormatStyle, format};
-use minijinja::value::{Kwargs, StringInput, Tuple, Value, from_args};
+use minijinja::value::{Kwargs, StringInput, Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use std::sync::LazyLock;
@@ -163,8 +163,16 @@ pub(super) fn word_count(value: &Value) -> usize {
 
 /// Python's `text % values`: a tuple has the values, anything else is the only one.
 pub(super) fn percent(text: &str, values: &Value) -> Result<String, Error> {
-    match values.downcast_object_ref::<Tuple>() {
-        Some(tuple) => format(FormatStyle::Printf, text, tuple),
-        None => format(FormatStyle::Printf, text, std::slice::from_ref(values)),
+    let tuple = values.downcast_object_ref::<Tuple>();
+    let all: &[Value] = tuple.map_or(std::slice::from_ref(values), |tuple| tuple);
+    let may_be_left = tuple.is_none() && matches!(values.kind(), ValueKind::Map | ValueKind::Seq);
+    let formatted = format(FormatStyle::Printf, text, all)?;
+    match all.split_last() {
+        // What can be written without the last value does not use it.
+        Some((_, others)) if !may_be_left && format(FormatStyle::Printf, text, others).is_ok() => {
+            let reason = format!("{text:?} % …: expected as many values as it has fields, found {}", all.len());
+            Err(Error::new(ErrorKind::InvalidOperation, reason))
+        }
+        _ => Ok(formatted),
     }
 }

@@ -129,12 +129,8 @@ impl Style {
         Ok(match value.kind() {
             ValueKind::None => "null".to_owned(),
             ValueKind::Bool => value.is_true().to_string(),
-            ValueKind::Number => match value.to_string().as_str() {
-                "nan" => "NaN".to_owned(),
-                "inf" => "Infinity".to_owned(),
-                "-inf" => "-Infinity".to_owned(),
-                number => number.to_owned(),
-            },
+            ValueKind::Number if value.is_integer() => value.to_string(),
+            ValueKind::Number => float(f64::try_from(value.clone())?),
             ValueKind::String => self.text(value.as_str().unwrap_or_default()),
             kind => return Err(bad(format!("expected a value that JSON has, found one of kind {kind}"))),
         })
@@ -153,5 +149,23 @@ impl Style {
             letter.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
         };
         json.chars().map(escaped).collect()
+    }
+}
+
+/// As Python writes it: as few digits as tell it from others, and an exponent where it is very large or small.
+fn float(number: f64) -> String {
+    if number.is_nan() {
+        return "NaN".to_owned();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
+    }
+    let digits = format!("{number:?}");
+    match digits.split_once('e') {
+        Some((mantissa, exponent)) => {
+            let (sign, power) = exponent.strip_prefix('-').map_or(('+', exponent), |power| ('-', power));
+            format!("{mantissa}e{sign}{power:0>2}")
+        }
+        None => digits,
     }
 }
