@@ -70,12 +70,47 @@ fn the_same_command_gives_the_same_file_whatever_threads_and_batches() {
     let text = read(dir, "a.csv");
     assert_eq!(text, read(dir, "b.csv"));
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[0], "prompt,answer,rank,model,seed,temperature,tokens,finish_reason");
+    assert_eq!(lines[0], "prompt,answer,rank,model,seed,temperature,tokens,finish_reason,stopped_by");
     assert_eq!(lines.len(), 1 + 3 * 3, "three prompts, three responses each:\n{text}");
     assert!(lines[1].starts_with("w5 w6 w7,w") && lines[9].starts_with("w9 w10"), "{text}");
     let other = ["--prompts", "prompts.txt", "-n", "3", "-o", "c.csv", "--max-new-tokens", "20", "--seed", "1"];
     ok(dir, &other);
     assert_ne!(text, read(dir, "c.csv"));
+}
+
+fn rows(dir: &Path, name: &str) -> Vec<serde_json::Value> {
+    read(dir, name).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Gives word 37 a name that is known to end a turn; no setting mentions it.
+fn with_end_of_turn(dir: &Path) {
+    let tokenizer = read(dir, "model/tokenizer.json").replace("\"w37\"", "\"<|eot_id|>\"");
+    let added = r#""added_tokens":[{"id":37,"content":"<|eot_id|>","single_word":false,"lstrip":false,"rstrip":false,
+        "normalized":false,"special":true}]"#;
+    let tokenizer = tokenizer.replace(r#""added_tokens":[]"#, added);
+    std::fs::write(dir.join("model/tokenizer.json"), tokenizer).unwrap();
+}
+
+#[test]
+fn f4_a_response_ends_at_a_token_that_is_known_by_name_and_says_so() {
+    let dir = workplace();
+    let dir = dir.path();
+    let args = ["--prompts", "prompts.txt", "-n", "30", "--max-new-tokens", "60", "--temperature", "2", "--top-p", "1"];
+    ok(dir, &[&args[..], &["-o", "without.jsonl"]].concat());
+    assert!(rows(dir, "without.jsonl").iter().any(|row| row["answer"].as_str().unwrap().contains("w37 ")));
+    with_end_of_turn(dir);
+    ok(dir, &[&args[..], &["-o", "a.jsonl", "--stop", "w40 w"]].concat());
+    let rows = rows(dir, "a.jsonl");
+    let stopped_by = |row: &serde_json::Value| row["stopped_by"].as_str().map(str::to_owned);
+    let count = |by: Option<&str>| rows.iter().filter(|row| stopped_by(row).as_deref() == by).count();
+    assert!(count(Some("<|eot_id|>")) > 5, "{} of {} ended there", count(Some("<|eot_id|>")), rows.len());
+    for row in &rows {
+        let answer = row["answer"].as_str().unwrap();
+        assert!(!answer.contains("eot_id") && !answer.contains("w40 w"), "{row}");
+        assert_eq!(row["finish_reason"] == "stop", stopped_by(row).is_some(), "{row}");
+        assert!(row["finish_reason"] == "stop" || row["tokens"] == 60, "{row}");
+    }
+    assert!(count(Some("w40 w")) > 0, "a stop text says so too");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `kudos generate`: several different responses to each prompt, ready to be ranked.
 
+use super::train::note;
 use super::{Global, choice, resolve, wrong_usage};
 use crate::display::{Progress, one_line};
 use crate::interrupt;
@@ -214,9 +215,11 @@ fn open(args: &Args, global: &Global) -> anyhow::Result<(Writer, String, Value)>
         let threads = kernels::parallel::threads();
         eprintln!("{name}: weights in {}, {threads} threads, {how}, context {}", model.precision(), model.context());
     }
+    model.notes().iter().for_each(|line| note(global, line));
     let settings = LocalSettings { raw, system: args.system.clone(), sequences: args.sequences.into() };
     let files = fingerprint(&path).with_context(|| path.display().to_string())?;
-    let identity = json!({"model": name, "files": files, "precision": args.precision, "raw": raw});
+    let precision = args.precision;
+    let identity = json!({"model": name, "files": files, "precision": precision, "raw": raw, "ends": model.ends()});
     Ok((Writer::Local(Box::new(model), settings), name, identity))
 }
 

@@ -1,7 +1,8 @@
 //! Continuous batching: many texts are written at once, a finished one makes room for the next.
 //!
-//! A prompt is computed once, in a slot of the cache that is kept for prompts; each of its responses starts as a copy of
-//! it. Then every step computes one token of every text that is being written. What a text becomes depends on its
+//! A prompt is computed once, at the front of the slot of its first response; each of its other responses starts with a
+//! copy of that. It stays there when the response has ended, until the slot is needed for another prompt: a response
+//! that is drawn again finds it. Then every step computes one token of every text that is being written. What a text becomes depends on its
 //! prompt and its own random numbers alone: the model gives a row the same bits in any batch, and prompts are
 //! computed in pieces of a fixed size.
 //!
@@ -18,7 +19,7 @@ use std::sync::Arc;
 const PIECE: usize = 512;
 
 /// Whether a stop string has come among these ids.
-pub(super) type IsOver<'a> = Box<dyn Fn(&[u32]) -> bool + Send + Sync + 'a>;
+pub(super) type IsOver<'a> = Box<dyn FnMut(&[u32]) -> bool + Send + 'a>;
 
 /// A response to draw.
 pub(super) struct Draw<'a> {
@@ -68,10 +69,13 @@ struct Text<'a> {
     end: Option<End>,
 }
 
-/// The prompt whose keys and values lie ready to be copied.
+/// A prompt whose keys and values stand at the front of a slot.
 struct Ready {
     prompt: Arc<[u32]>,
+    /// What the model says after it.
     logits: Vec<f32>,
+    /// How many prompts had been computed before it.
+    order: usize,
 }
 
 /// A decoder with its cache, writing.
@@ -80,19 +84,31 @@ pub(super) struct Engine<'m, 'a> {
     cache: KvCache,
     tape: Tape,
     batch: Batch,
+    /// Slots in which no text is being written.
     free: Vec<usize>,
+    /// What stands at the front of each slot, of a free one too.
+    ready: Vec<Option<Arc<Ready>>>,
     texts: Vec<Text<'a>>,
-    ready: Option<Ready>,
     capacity: usize,
+    /// Prompts computed so far.
+    computed: usize,
 }
 
 impl<'m, 'a> Engine<'m, 'a> {
-    /// `cache` has one slot more than texts are to be written at once.
+    /// `cache` has as many slots as texts are to be written at once.
     pub(super) fn new(model: &'m Decoder, cache: KvCache) -> Self {
         let (slots, shape) = cache.shape();
-        let free = (0..slots - 1).rev().collect();
-        let (tape, batch) = (Tape::default(), Batch::default());
-        Self { model, cache, tape, batch, free, texts: Vec::new(), ready: None, capacity: shape.capacity }
+        Self {
+            model,
+            cache,
+            tape: Tape::default(),
+            batch: Batch::default(),
+            free: (0..slots).collect(),
+            ready: vec![None; slots],
+            texts: Vec::new(),
+            capacity: shape.capacity,
+            computed: 0,
+        }
     }
 
     /// Whether another response can start.
@@ -105,37 +121,60 @@ impl<'m, 'a> Engine<'m, 'a> {
         self.texts.is_empty()
     }
 
-    /// Starts a response: its prompt is computed unless it is the last one's, and its first token drawn. The prompt is
+    /// Starts a response: its prompt is computed unless it lies ready, and its first token drawn. The prompt is
     /// not empty and shorter than the cache's slots.
     pub(super) fn start(&mut self, draw: Draw<'a>) {
-        let slot = self.free.pop().expect("the caller asked for room");
-        self.prepare(&draw.prompt);
-        let ready = self.ready.as_ref().expect("it was just prepared");
-        self.cache.copy(self.prompt_slot(), slot, draw.prompt.len());
+        let (slot, ready) = self.prepare(&draw.prompt);
         let mut seen = Seen::default();
         seen.extend(draw.prompt.iter().copied());
         let mut text = Text { draw, ids: Vec::new(), seen, slot, end: None };
-        let mut logits = ready.logits.clone();
-        text.choose(&mut logits, self.capacity);
+        text.choose(&mut ready.logits.clone(), self.capacity);
         self.texts.push(text);
     }
 
-    fn prompt_slot(&self) -> usize {
-        self.cache.shape().0 - 1
+    /// Takes a free slot and sees to it that the prompt stands at its front.
+    fn prepare(&mut self, prompt: &Arc<[u32]>) -> (usize, Arc<Ready>) {
+        let slot = self.take_slot(prompt);
+        let here = self.ready[slot].take();
+        let elsewhere = || self.ready.iter().position(|ready| holds(ready.as_ref(), prompt));
+        let ready = match here.filter(|here| here.prompt == *prompt) {
+            Some(here) => here,
+            None => match elsewhere() {
+                Some(other) => {
+                    self.cache.copy(other, slot, prompt.len());
+                    self.ready[other].clone().expect("it holds the prompt")
+                }
+                None => Arc::new(self.compute(slot, prompt)),
+            },
+        };
+        self.ready[slot] = Some(Arc::clone(&ready));
+        (slot, ready)
     }
 
-    fn prepare(&mut self, prompt: &Arc<[u32]>) {
-        if self.ready.as_ref().is_some_and(|ready| ready.prompt == *prompt) {
-            return;
-        }
+    /// A free slot that holds the prompt; else one whose prompt is the least likely to come again: none, one that
+    /// another slot holds too, the one that was computed first.
+    fn take_slot(&mut self, prompt: &Arc<[u32]>) -> usize {
+        let key = |slot: usize| match &self.ready[slot] {
+            None => (1, 0),
+            Some(ready) if ready.prompt == *prompt => (0, 0),
+            Some(ready) if Arc::strong_count(ready) > 1 => (2, ready.order),
+            Some(ready) => (3, ready.order),
+        };
+        let at = (0..self.free.len()).min_by_key(|at| key(self.free[*at])).expect("the caller asked for room");
+        self.free.swap_remove(at)
+    }
+
+    fn compute(&mut self, slot: usize, prompt: &Arc<[u32]>) -> Ready {
         let mut logits = Vec::new();
         for (piece, ids) in prompt.chunks(PIECE).enumerate() {
             self.batch.clear();
-            let pushed = self.batch.push_cached(ids, self.prompt_slot(), piece * PIECE);
+            let pushed = self.batch.push_cached(ids, slot, piece * PIECE);
             pushed.expect("a piece of a prompt has tokens");
             logits = self.model.logits(&mut self.tape, &self.batch, &mut self.cache, Wanted::Last).to_vec();
         }
-        self.ready = Some(Ready { prompt: Arc::clone(prompt), logits });
+        let order = self.computed;
+        self.computed += 1;
+        Ready { prompt: Arc::clone(prompt), logits, order }
     }
 
     /// Draws one more token of every text; returns how many were drawn.
@@ -167,6 +206,10 @@ impl<'m, 'a> Engine<'m, 'a> {
     }
 }
 
+fn holds(ready: Option<&Arc<Ready>>, prompt: &Arc<[u32]>) -> bool {
+    ready.is_some_and(|ready| ready.prompt == *prompt)
+}
+
 impl Text<'_> {
     /// Draws the next token and sees whether the text ends with it.
     fn choose(&mut self, logits: &mut [f32], capacity: usize) {
@@ -179,7 +222,7 @@ impl Text<'_> {
         self.seen.insert(id);
         self.end = if self.draw.stops.contains(&id) {
             Some(End::StopId)
-        } else if self.draw.is_over.as_ref().is_some_and(|is_over| is_over(&self.ids)) {
+        } else if self.draw.is_over.as_mut().is_some_and(|is_over| is_over(&self.ids)) {
             Some(End::StopText)
         } else if self.ids.len() >= self.draw.most || self.draw.prompt.len() + self.ids.len() >= capacity {
             Some(End::Length)
@@ -213,7 +256,7 @@ mod tests {
     }
 
     fn run(model: &mut Decoder, slots: usize, keys: &[usize]) -> Vec<Drawn> {
-        let cache = model.cache(slots + 1, 64);
+        let cache = model.cache(slots, 64);
         let mut engine = Engine::new(model, cache);
         let (mut waiting, mut all) = (keys.iter(), Vec::new());
         loop {
@@ -249,6 +292,44 @@ mod tests {
         assert!(different.len() > 1, "responses to one prompt differ");
     }
 
+    /// What a run would have: four responses to each prompt, then two more to every second one, which come before all
+    /// else as soon as its four are there.
+    #[test]
+    fn p7_a_retry_finds_its_prompt_ready() {
+        let mut model = model();
+        for slots in [1, 3, 6, 16] {
+            let cache = model.cache(slots, 64);
+            let mut engine = Engine::new(&model, cache);
+            let (mut waiting, mut again): (Vec<usize>, Vec<usize>) = ((0..24).rev().collect(), Vec::new());
+            let (mut left, mut started) = ([4; 6], Vec::new());
+            loop {
+                while engine.has_room() {
+                    let Some(key) = again.pop().or_else(|| waiting.pop()) else { break };
+                    started.push(key / 4);
+                    engine.start(draw(key));
+                }
+                for drawn in engine.finished() {
+                    let prompt = drawn.key / 4;
+                    left[prompt] -= 1;
+                    if left[prompt] == 0 && prompt % 2 == 1 {
+                        again.extend([drawn.key; 2]);
+                    }
+                }
+                if engine.step() == 0 && engine.is_idle() && waiting.is_empty() && again.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(started.len(), 24 + 3 * 2);
+            let one_prompt_kept = 1 + started.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            assert_eq!(engine.computed, 6, "{slots} slots; with only the last prompt kept: {one_prompt_kept}");
+            assert!(slots == 1 || one_prompt_kept > 6, "the order has no retry between other prompts");
+            println!(
+                "{slots} slots: {} prompts computed, {one_prompt_kept} with only the last one kept",
+                engine.computed
+            );
+        }
+    }
+
     #[test]
     fn texts_end_by_id_by_text_and_by_length() {
         let mut model = model();
@@ -261,7 +342,7 @@ mod tests {
         stopped.most = 40;
         let all: Vec<u32> = (0..120).collect();
         stopped.stops = all.leak();
-        let cache = model.cache(4, 64);
+        let cache = model.cache(3, 64);
         let mut engine = Engine::new(&model, cache);
         [cut, long, stopped].into_iter().for_each(|draw| engine.start(draw));
         while engine.step() > 0 {}

@@ -74,6 +74,9 @@ pub struct Generated {
     pub tokens: usize,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// What ended it, for [`FinishReason::Stop`]: the token's text or the stop string. A server does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_by: Option<String>,
     /// What went wrong, for [`FinishReason::Error`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

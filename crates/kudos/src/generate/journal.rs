@@ -23,8 +23,9 @@ use std::path::{Path, PathBuf};
 const SUFFIX: &str = ".progress.jsonl";
 /// How the first line begins, whatever the version.
 const START: &str = "{\"kudos_generate\":";
-/// Version of the format.
-const VERSION: u32 = 1;
+/// Version of the format, and of the rules by which responses end. A run that was begun by other rules is not
+/// continued: its output would mix both.
+const VERSION: u32 = 2;
 /// Differing settings that a message shows.
 const DIFFERENCES_SHOWN: usize = 6;
 
@@ -61,6 +62,16 @@ pub enum JournalError {
         path: PathBuf,
         /// How the file begins.
         found: String,
+    },
+    /// The run was begun by another version of Kudos.
+    #[error(
+        "{path}: expected progress of format {VERSION}, found format {found}, in which responses end by other rules; --restart begins anew, or give another -o"
+    )]
+    Version {
+        /// The progress file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
     },
     /// The run was begun with other settings.
     #[error(
@@ -188,7 +199,7 @@ impl Journal {
     fn compare(&self, line: &[u8], settings: &Value) -> Result<(), JournalError> {
         let header: Header = serde_json::from_slice(line).map_err(|_| self.foreign(line))?;
         if header.kudos_generate != VERSION {
-            return Err(self.foreign(line));
+            return Err(JournalError::Version { path: self.path.clone(), found: header.kudos_generate });
         }
         let mut differences = Vec::new();
         differ("", &header.settings, settings, &mut differences);
@@ -280,7 +291,7 @@ fn short(value: &Value) -> String {
 }
 
 /// Writes the answers, ordered by (prompt, index), as `prompt, answer, rank, model, seed, temperature, tokens,
-/// finish_reason`, and `error` if any failed; the format by the name. `rank` is empty: that is for people to fill. The file appears
+/// finish_reason, stopped_by`, and `error` if any failed; the format by the name. `rank` is empty: that is for people to fill. The file appears
 /// whole; returns the number of rows.
 ///
 /// # Errors
@@ -312,6 +323,7 @@ fn output_row(prompt: &Prompt, one: &Generated, model: &str) -> Map<String, Valu
         ("temperature", shortest(one.temperature)),
         ("tokens", one.tokens.into()),
         ("finish_reason", finish_reason),
+        ("stopped_by", one.stopped_by.clone().into()),
     ];
     columns.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
@@ -330,7 +342,7 @@ mod tests {
 
     fn failed(index: usize) -> Generated {
         let error = Some("HTTP status 500".to_owned());
-        Generated { finish_reason: FinishReason::Error, error, ..response(index, "") }
+        Generated { finish_reason: FinishReason::Error, stopped_by: None, error, ..response(index, "") }
     }
 
     fn settings() -> Value {
@@ -402,12 +414,28 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let output = directory.path().join("a.csv");
         let path = Journal::path_of(&output);
-        for text in ["my notes", "{\"a\":1}\n", "{\"kudos_generate\":9,\"settings\":{}}\n"] {
+        for text in ["my notes", "{\"a\":1}\n"] {
             std::fs::write(&path, text).unwrap();
             let error = Journal::open(&output, &settings()).unwrap_err();
             assert!(matches!(error, JournalError::Foreign { .. }), "{error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
+    }
+
+    /// The rest of its responses would end by other rules than those that are there.
+    #[test]
+    fn f4_a_run_of_another_version_is_not_continued() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = begun(directory.path());
+        let path = Journal::path_of(&output);
+        let older =
+            std::fs::read_to_string(&path).unwrap().replacen("{\"kudos_generate\":2", "{\"kudos_generate\":1", 1);
+        std::fs::write(&path, &older).unwrap();
+        let error = Journal::open(&output, &settings()).unwrap_err();
+        assert!(matches!(error, JournalError::Version { found: 1, .. }), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), older, "what is there stays");
+        Journal::discard(&output).unwrap();
+        assert!(Journal::open(&output, &settings()).unwrap().1.is_empty());
     }
 
     #[test]
@@ -456,9 +484,9 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let [a, b, c] = [&one, &two, &second].map(|one| one.seed);
         let expected = format!(
-            "prompt,answer,rank,model,seed,temperature,tokens,finish_reason\np,one,,m,{a},0.7,3,stop\n\
-             p,\"two\n\",,m,{b},0.7,4,stop\n\
-             \"[{{\"\"role\"\":\"\"user\"\",\"\"content\"\":\"\"x\"\"}}]\",\"b, \"\"c\"\"\",,m,{c},0.7,6,stop\n"
+            "prompt,answer,rank,model,seed,temperature,tokens,finish_reason,stopped_by\np,one,,m,{a},0.7,3,stop,</s>\n\
+             p,\"two\n\",,m,{b},0.7,4,stop,</s>\n\
+             \"[{{\"\"role\"\":\"\"user\"\",\"\"content\"\":\"\"x\"\"}}]\",\"b, \"\"c\"\"\",,m,{c},0.7,6,stop,</s>\n"
         );
         assert_eq!((rows, text), (3, expected));
     }

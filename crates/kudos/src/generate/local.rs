@@ -4,7 +4,7 @@ use super::endpoint::Event;
 use super::engine::{Draw, Drawn, End, Engine, IsOver};
 use super::job::{FinishReason, Generated, Prompt, Task};
 use super::sampler::Sampler;
-use super::stop::StopStrings;
+use super::stop::{StopStrings, Watch};
 use crate::data::{Content, Message};
 use crate::models::gguf::{self, GgufModelError};
 use crate::models::{Decoder, DecoderError, DecoderHead};
@@ -12,9 +12,7 @@ use crate::nn::Precision;
 use crate::nn::gguf::Gguf;
 use crate::random::Stream;
 use crate::text::{Prompter, TextError};
-use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -81,13 +79,23 @@ impl LocalModel {
             return Err(GenerateError::Vocabulary { tokens, vocabulary });
         }
         let mut stops = prompter.stop_token_ids().to_vec();
-        stops.extend(&model.config.eos);
+        stops.extend(model.config.eos.iter().filter(|id| !prompter.stop_token_ids().contains(id)));
         Ok(Self { model, prompter, stops })
     }
 
     /// Whether prompts can be put through a chat template.
     pub fn has_chat_template(&self) -> bool {
         self.prompter.has_chat_template()
+    }
+
+    /// The tokens that end a response, as [`Generated::stopped_by`] names them.
+    pub fn ends(&self) -> Vec<String> {
+        self.stops.iter().map(|id| name_of(&self.prompter, *id)).collect()
+    }
+
+    /// What a user should know about its tokenizer, one line each.
+    pub fn notes(&self) -> &[String] {
+        self.prompter.notes()
     }
 
     /// How its weights are kept.
@@ -113,7 +121,7 @@ impl LocalModel {
         let mut work = work.into_iter().peekable();
         let Some(most) = work.peek().map(|task| task.max_new_tokens) else { return ControlFlow::Continue(()) };
         let longest = encoded.iter().flatten().map(|ids| ids.len()).max().unwrap_or(1);
-        let cache = self.model.cache(settings.sequences + 1, (longest + most).min(self.context()));
+        let cache = self.model.cache(settings.sequences.max(1), (longest + most).min(self.context()));
         let Self { model, prompter, stops } = self;
         let run = Run { prompter, stops, encoded: &encoded };
         run.drive(Engine::new(model, cache), work, &mut on_event)
@@ -146,12 +154,21 @@ impl LocalModel {
     }
 }
 
+/// The text of a token, for people.
+fn name_of(prompter: &Prompter, id: u32) -> String {
+    prompter.token(id).unwrap_or_else(|| format!("token {id}"))
+}
+
+/// The messages of a prompt. A prompt that has a system message keeps it instead of `system`, as with a server.
 fn messages(content: &Content, system: Option<&str>) -> Vec<Message> {
     let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-    let mut all: Vec<Message> = system.map(|system| message("system", system)).into_iter().collect();
-    match content {
-        Content::Text(text) => all.push(message("user", text)),
-        Content::Messages(messages) => all.extend(messages.iter().cloned()),
+    let mut all = match content {
+        Content::Text(text) => vec![message("user", text)],
+        Content::Messages(messages) => messages.clone(),
+    };
+    let has_system = all.first().is_some_and(|first| first.role == "system");
+    if let Some(system) = system.filter(|_| !has_system) {
+        all.insert(0, message("system", system));
     }
     all
 }
@@ -202,9 +219,10 @@ impl<'r> Run<'r> {
     }
 
     fn draw(&self, key: usize, task: &Task, prompt: &Arc<[u32]>) -> Draw<'r> {
-        let stop = StopStrings::new(task.stop.iter().cloned());
         let prompter = self.prompter;
-        let is_over = move |ids: &[u32]| prompter.decode(ids, true).is_ok_and(|text| stop.find(&text, 0).is_some());
+        let stop = StopStrings::new(task.stop.iter().cloned());
+        let mut watch = Watch::new(stop, |ids: &[u32]| prompter.decode(ids, true).ok());
+        let is_over = move |ids: &[u32]| watch.is_over(ids);
         Draw {
             key,
             prompt: Arc::clone(prompt),
@@ -217,60 +235,41 @@ impl<'r> Run<'r> {
     }
 
     fn generated(&self, task: &Task, drawn: &Drawn) -> Generated {
-        let ids = match drawn.end {
-            End::StopId => &drawn.ids[..drawn.ids.len() - 1],
-            _ => &drawn.ids[..],
-        };
-        let reason = match drawn.end {
-            End::StopId | End::StopText => FinishReason::Stop,
-            End::Length => FinishReason::Length,
-            End::NotFinite => {
+        let (ids, ended_by) = match (drawn.end, drawn.ids.split_last()) {
+            (End::NotFinite, _) => {
                 return failed(task, "the model's logits are no numbers: its weights are broken".into());
             }
+            (End::StopId, Some((last, ids))) => (ids, Some(name_of(self.prompter, *last))),
+            _ => (&drawn.ids[..], None),
         };
-        match self.prompter.decode(ids, true) {
-            Err(error) => failed(task, error.to_string()),
-            Ok(mut text) => {
-                if let Some(end) = StopStrings::new(task.stop.iter().cloned()).find(&text, 0) {
-                    text.truncate(end);
-                }
-                finished(task, text, drawn.ids.len(), reason)
-            }
-        }
+        let text = match self.prompter.decode(ids, true) {
+            Ok(text) => text,
+            Err(error) => return failed(task, error.to_string()),
+        };
+        let stop = StopStrings::new(task.stop.iter().cloned());
+        let (end, stopped_by) = match stop.first(&text) {
+            Some((start, string)) => (start, Some(string.to_owned())),
+            None => (text.len(), ended_by),
+        };
+        let finish_reason = if stopped_by.is_some() { FinishReason::Stop } else { FinishReason::Length };
+        Generated { text: text[..end].to_owned(), tokens: drawn.ids.len(), finish_reason, stopped_by, ..empty(task) }
     }
 }
 
-fn finished(task: &Task, text: String, tokens: usize, finish_reason: FinishReason) -> Generated {
-    let (attempt, seed, temperature) = (task.attempt, task.seed, task.sampling.temperature);
-    Generated { attempt, text, seed, temperature, tokens, finish_reason, error: None }
+/// A response that is still without text.
+fn empty(task: &Task) -> Generated {
+    Generated {
+        attempt: task.attempt,
+        text: String::new(),
+        seed: task.seed,
+        temperature: task.sampling.temperature,
+        tokens: 0,
+        finish_reason: FinishReason::Error,
+        stopped_by: None,
+        error: None,
+    }
 }
 
 fn failed(task: &Task, error: String) -> Generated {
-    Generated { error: Some(error), ..finished(task, String::new(), 0, FinishReason::Error) }
-}
-
-/// Bytes at the start of a weights file that its fingerprint covers, beside its size: enough for headers and first tensors.
-const HASHED: u64 = 1 << 22;
-
-/// A hash that tells one model from another: of the names, sizes and first megabytes of its files.
-///
-/// # Errors
-/// When a file cannot be read.
-pub fn fingerprint(path: &Path) -> std::io::Result<String> {
-    let mut files = match path.is_dir() {
-        true => std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?,
-        false => vec![path.to_path_buf()],
-    };
-    files.retain(|file| file.is_file());
-    files.sort();
-    let mut hash = Sha256::new();
-    for file in files {
-        let mut start = Vec::new();
-        let opened = std::fs::File::open(&file)?;
-        hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
-        hash.update(opened.metadata()?.len().to_le_bytes());
-        opened.take(HASHED).read_to_end(&mut start)?;
-        hash.update(&start);
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Generated { error: Some(error), ..empty(task) }
 }

@@ -199,13 +199,22 @@ pub(super) mod tests {
 
     pub fn generated(attempt: Attempt, text: &str) -> Generated {
         let (seed, tokens) = (seed_of(42, attempt), text.len());
-        let (finish_reason, error) = (FinishReason::Stop, None);
-        Generated { attempt, text: text.to_owned(), seed, temperature: 0.7, tokens, finish_reason, error }
+        let (finish_reason, stopped_by) = (FinishReason::Stop, Some("</s>".to_owned()));
+        Generated {
+            attempt,
+            text: text.to_owned(),
+            seed,
+            temperature: 0.7,
+            tokens,
+            finish_reason,
+            stopped_by,
+            error: None,
+        }
     }
 
     fn failed(attempt: Attempt) -> Generated {
         let error = Some("no answer".to_owned());
-        Generated { finish_reason: FinishReason::Error, error, ..generated(attempt, "") }
+        Generated { finish_reason: FinishReason::Error, stopped_by: None, error, ..generated(attempt, "") }
     }
 
     fn wanted(n: usize) -> Wanted {

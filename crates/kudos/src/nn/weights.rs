@@ -435,6 +435,11 @@ fn check_layout(path: &Path, entries: &BTreeMap<String, Entry>, data: u64) -> Re
 }
 
 impl Stored {
+    /// Its bytes in the file.
+    pub fn place(&self) -> std::ops::Range<u64> {
+        self.start..self.start + self.bytes
+    }
+
     fn bad_type(&self, name: &str) -> WeightError {
         WeightError::Type { path: self.file.clone(), tensor: name.into(), found: self.dtype.clone() }
     }

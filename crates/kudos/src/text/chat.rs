@@ -2,18 +2,17 @@
 //!
 //! A template is a Jinja program that a model brings along. transformers runs it in Jinja2 with
 //! `trim_blocks`, `lstrip_blocks`, loop controls, its own `tojson`, `raise_exception` and `strftime_now`,
-//! and a `generation` tag that marks the assistant's tokens; this file gives minijinja the same surroundings.
+//! and a `generation` tag that marks the assistant's tokens; this file gives minijinja the same surroundings. Beside
+//! it: `python` (methods and filters), `percent` (`'%s' % x`), `tojson` and `dates`.
 //! It knows messages and strings. It must not know tokenizers.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind};
-use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::TextError;
+use super::{TextError, dates, percent, python, tojson};
 use crate::data::{Content, Message};
 
 const NAME: &str = "chat_template";
@@ -35,7 +34,7 @@ impl ChatTemplate {
         for (name, token) in special_tokens {
             environment.add_global(name.to_owned(), token.to_owned());
         }
-        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(bad)?;
+        environment.add_template_owned(NAME, percent::as_filter(&without_generation_tags(source))).map_err(bad)?;
         Ok(Self { environment })
     }
 
@@ -102,17 +101,24 @@ fn common_prefix(a: &str, b: &str) -> usize {
 fn surroundings() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.set_unknown_method_callback(unknown_method_callback);
+    environment.set_unknown_method_callback(python::method);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.add_test("iterable", is_iterable);
-    environment.add_filter("tojson", tojson);
+    environment.add_filter("tojson", tojson::tojson);
+    environment.add_filter("trim", python::trim);
+    environment.add_filter("wordcount", python::word_count);
+    environment.add_filter(percent::FILTER, python::percent);
     environment.add_function("raise_exception", raise_exception);
-    environment.add_function("strftime_now", strftime_now);
+    environment.add_function("strftime_now", |format: &str| dates::strftime_now(format).map_err(refused));
     Ok(environment)
 }
 
 fn raise_exception(message: String) -> Result<String, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
+    Err(refused(message))
+}
+
+fn refused(message: String) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message)
 }
 
 /// As in Python: `none` cannot be iterated over, which templates ask about `tools`; an undefined value can.
@@ -139,139 +145,6 @@ fn without_generation_tags(source: &str) -> String {
         rest = after;
     }
     kept + rest
-}
-
-/// `json.dumps(value, ensure_ascii=False, indent=…)`: Jinja's own filter escapes for HTML, transformers' does not.
-fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
-        return Err(Error::new(ErrorKind::InvalidOperation, "tojson: ensure_ascii=true is not supported"));
-    }
-    options.assert_all_used()?;
-    let mut json = String::new();
-    write_json(&mut json, &value, indent, 0)?;
-    Ok(json)
-}
-
-/// Python's separators: `, ` and `: ` on one line; with an indent, a line for each entry.
-fn write_json(json: &mut String, value: &Value, indent: Option<usize>, depth: usize) -> Result<(), Error> {
-    if let Some(scalar) = json_scalar(value) {
-        json.push_str(&scalar);
-        return Ok(());
-    }
-    let is_map = value.kind() == ValueKind::Map;
-    json.push(if is_map { '{' } else { '[' });
-    for (position, entry) in value.try_iter()?.enumerate() {
-        if position > 0 {
-            json.push_str(if indent.is_some() { "," } else { ", " });
-        }
-        new_line(json, indent, depth + 1);
-        if is_map {
-            json.push_str(&format!("{}: ", json_string(&entry.to_string())));
-            write_json(json, &value.get_item(&entry)?, indent, depth + 1)?;
-        } else {
-            write_json(json, &entry, indent, depth + 1)?;
-        }
-    }
-    if !json.ends_with(['{', '[']) {
-        new_line(json, indent, depth);
-    }
-    json.push(if is_map { '}' } else { ']' });
-    Ok(())
-}
-
-/// The JSON of anything that has no entries; `None` for lists and maps.
-fn json_scalar(value: &Value) -> Option<String> {
-    Some(match value.kind() {
-        ValueKind::Map | ValueKind::Seq | ValueKind::Iterable => return None,
-        ValueKind::Undefined | ValueKind::None => "null".to_owned(),
-        ValueKind::Bool => value.is_true().to_string(),
-        ValueKind::Number => value.to_string(),
-        _ => json_string(&value.to_string()),
-    })
-}
-
-fn json_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-fn new_line(json: &mut String, indent: Option<usize>, depth: usize) {
-    if let Some(indent) = indent {
-        json.push('\n');
-        json.push_str(&" ".repeat(indent * depth));
-    }
-}
-
-/// `datetime.now().strftime(format)`, in UTC: the same text on every machine of a cluster.
-fn strftime_now(format: &str) -> Result<String, Error> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-    strftime(format, now)
-}
-
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
-
-fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
-    let mut text = String::new();
-    let mut letters = format.chars();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '%' => text.push_str(&time_field(letters.next(), seconds)?),
-            other => text.push(other),
-        }
-    }
-    Ok(text)
-}
-
-fn time_field(letter: Option<char>, seconds: u64) -> Result<String, Error> {
-    let (days, clock) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil_date(days);
-    let (month_name, weekday) = (MONTHS[month as usize - 1], WEEKDAYS[(days % 7) as usize]);
-    Ok(match letter {
-        Some('Y') => format!("{year:04}"),
-        Some('y') => format!("{:02}", year % 100),
-        Some('m') => format!("{month:02}"),
-        Some('d') => format!("{day:02}"),
-        Some('B') => month_name.to_owned(),
-        Some('b') => month_name[..3].to_owned(),
-        Some('A') => weekday.to_owned(),
-        Some('a') => weekday[..3].to_owned(),
-        Some('H') => format!("{:02}", clock / 3600),
-        Some('M') => format!("{:02}", clock / 60 % 60),
-        Some('S') => format!("{:02}", clock % 60),
-        Some('%') => "%".to_owned(),
-        other => {
-            let found = other.map_or_else(|| "a single %".to_owned(), |letter| format!("%{letter}"));
-            let reason = format!("strftime_now knows %Y %y %m %d %B %b %A %a %H %M %S %%, found {found}");
-            return Err(Error::new(ErrorKind::InvalidOperation, reason));
-        }
-    })
-}
-
-/// Days since 1970-01-01 → (year, month, day) in the Gregorian calendar, by Howard Hinnant's
-/// `civil_from_days`: eras of 400 years that begin on a first of March.
-fn civil_date(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
@@ -351,18 +224,29 @@ mod tests {
         }
     }
 
+    #[derive(serde::Deserialize)]
+    struct Case {
+        template: String,
+        messages: Vec<Message>,
+        /// What transformers renders; none where it raises an error.
+        expected: Option<String>,
+    }
+
+    /// `golden/make_template_golden.py` has the cases from transformers.
     #[test]
-    fn dates() {
-        let cases = [
-            (0, "01 Jan 1970 Thursday"),
-            (951_782_400, "29 Feb 2000 Tuesday"),
-            (1_735_689_599, "31 Dec 2024 Tuesday"),
-            (4_107_542_400, "01 Mar 2100 Monday"),
-        ];
-        for (seconds, expected) in cases {
-            assert_eq!(strftime("%d %b %Y %A", seconds).unwrap(), expected);
+    fn f12_templates_render_as_in_transformers() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/templates/cases.json");
+        let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        assert!(cases.len() > 100);
+        let mut wrong = Vec::new();
+        for case in &cases {
+            let template = ChatTemplate::parse(Path::new("dir"), &case.template, std::iter::empty());
+            let rendered = template.and_then(|template| template.run(&case.messages, false));
+            if rendered.as_ref().ok() != case.expected.as_ref() {
+                let found = rendered.map_err(|error| error.to_string());
+                wrong.push(format!("{}\n  found    {found:?}\n  expected {:?}", case.template, case.expected));
+            }
         }
-        assert_eq!(strftime("%H:%M:%S %y-%m %B %a%%", 1_735_689_599).unwrap(), "23:59:59 24-12 December Tue%");
-        assert!(strftime("%Q", 0).is_err() && strftime("%", 0).is_err());
+        assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
     }
 }

@@ -13,6 +13,7 @@
 //! It must not know files: [`GgufVocabulary`] is filled by `models::gguf`.
 
 use super::TextError;
+use super::ends::Mark;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
@@ -43,6 +44,8 @@ pub struct GgufVocabulary {
     pub eos: Option<u32>,
     /// `eot_token_id`: ends a turn where that is another token than the text's end.
     pub end_of_turn: Option<u32>,
+    /// `eom_token_id`: ends a message that another one of the same turn follows.
+    pub end_of_message: Option<u32>,
     /// `unknown_token_id`.
     pub unknown: Option<u32>,
     /// `padding_token_id`.
@@ -135,14 +138,52 @@ impl GgufVocabulary {
         if ![0, tokens].contains(&self.token_types.len()) {
             return Err(self.bad("one token_type for each token", self.token_types.len()));
         }
-        let ids = [self.bos, self.eos, self.end_of_turn, self.unknown, self.padding];
-        if let Some(id) = ids.into_iter().flatten().find(|id| *id as usize >= tokens) {
+        if let Some(id) = self.named().find(|id| *id as usize >= tokens) {
             return Err(self.bad("special tokens of the list", format!("id {id} of {tokens} tokens")));
         }
         if let Some(long) = self.tokens.iter().find(|token| token.len() > TOKEN_LIMIT) {
             return Err(self.bad("tokens of at most 1024 bytes", format!("one of {} bytes", long.len())));
         }
         Ok(())
+    }
+
+    /// Ids that a setting names.
+    fn named(&self) -> impl Iterator<Item = u32> {
+        let ends = [self.eos, self.end_of_turn, self.end_of_message];
+        [self.bos, self.unknown, self.padding].into_iter().chain(ends).flatten()
+    }
+
+    /// The tokens that are set apart from text.
+    pub(super) fn marked(&self) -> impl Iterator<Item = (u32, &str, Mark)> {
+        (0..).zip(&self.tokens).filter_map(|(id, token)| match self.kind(id as usize) {
+            CONTROL => Some((id, token.as_str(), Mark::Control)),
+            USER_DEFINED => Some((id, token.as_str(), Mark::Added)),
+            _ => None,
+        })
+    }
+
+    /// What the file leaves open, and what is done about it: one line each.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let origin = self.origin.display();
+        let mut notes = Vec::new();
+        let unsplit = match self.pre.as_deref() {
+            None => Some("is missing"),
+            Some("default") => Some("is `default`"),
+            Some(_) => None,
+        };
+        if let Some(found) = unsplit.filter(|_| self.model == "gpt2") {
+            notes.push(format!(
+                "{origin}: `tokenizer.ggml.pre` {found}, so text is split by llama.cpp's default rule; the model may \
+                 have learnt other ids and write worse; convert the model again with a present llama.cpp"
+            ));
+        }
+        if self.token_types.is_empty() {
+            notes.push(format!(
+                "{origin}: `tokenizer.ggml.token_type` is missing, so only the tokens that a setting names are \
+                 special; a chat template's marks become plain text; convert the model again"
+            ));
+        }
+        notes
     }
 
     fn kind(&self, id: usize) -> u32 {
@@ -170,8 +211,7 @@ impl GgufVocabulary {
 
     /// Tokens that are found in text before anything is split or merged.
     fn added_tokens(&self) -> Vec<AddedToken> {
-        let named: HashSet<u32> =
-            [self.bos, self.eos, self.end_of_turn, self.unknown, self.padding].into_iter().flatten().collect();
+        let named: HashSet<u32> = self.named().collect();
         let added = |id: u32| {
             let special = match self.kind(id as usize) {
                 UNKNOWN | CONTROL => true,

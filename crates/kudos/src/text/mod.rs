@@ -11,9 +11,11 @@
 //! |---|---|
 //! | `encoder` | [`Encoder`]: load once, encode one or many, cut to the token limit |
 //! | `prompter` | [`Prompter`]: prompts and chats → ids, ids → text, for generation |
+//! | `ends` | which tokens end a response |
 //! | `gguf_tokenizer` | the tokenizer of a GGUF file's vocabulary |
 //! | `render` | contents → the text or pair of texts to tokenise |
 //! | `chat` | chat templates, rendered as transformers renders them |
+//! | `python`, `percent`, `tojson`, `dates` | what those use of Python: string methods, `'%s' % x`, `json.dumps`, `strftime` |
 //! | `tokenizer_class` | which tokenizer class transformers picks |
 //! | `rebuild` | what that class makes of `tokenizer.json` |
 //! | `tokenizer_config` | `tokenizer_config.json` and the small files around it |
@@ -22,12 +24,17 @@
 //! This module knows text and ids. It must not know models, batches or where the records came from.
 
 mod chat;
+mod dates;
 mod encoder;
+mod ends;
 mod error;
 mod gguf_tokenizer;
+mod percent;
 mod prompter;
+mod python;
 mod rebuild;
 mod render;
+mod tojson;
 mod tokenizer_class;
 mod tokenizer_config;
 

@@ -6,6 +6,7 @@
 
 use super::chat::ChatTemplate;
 use super::encoder::{Opened, open_tokenizer};
+use super::ends::{Mark, ends};
 use super::gguf_tokenizer::{GgufVocabulary, build};
 use super::tokenizer_config::read_object;
 use super::{TextError, tokenizer_failed};
@@ -35,8 +36,14 @@ impl Prompter {
         let Opened { tokenizer, rebuilt, template, .. } = open_tokenizer(dir)?;
         let named = |name| tokenizer.token_to_id(&rebuilt.special_tokens.get(name)?.content);
         let (bos, eos) = (named("bos_token"), named("eos_token"));
-        let stops = stop_ids(dir)?.unwrap_or_else(|| eos.into_iter().collect());
-        Ok(Self { origin: dir.into(), template, bos, eos, stops, notes: rebuilt.notes, tokenizer })
+        let added = tokenizer.get_added_tokens_decoder();
+        let marked = added.iter().map(|(id, token)| {
+            let mark = if token.special { Mark::Control } else { Mark::Added };
+            (*id, token.content.as_str(), mark)
+        });
+        let stops = ends(stop_ids(dir)?.into_iter().chain(eos), marked);
+        let notes = rebuilt.notes.into_iter().chain(without_end(dir, &stops)).collect();
+        Ok(Self { origin: dir.into(), template, bos, eos, stops, notes, tokenizer })
     }
 
     /// Builds the tokenizer of a GGUF file; `models::gguf::vocabulary` reads what it needs.
@@ -56,10 +63,11 @@ impl Prompter {
         let tokens = tokens.iter().map(|(name, token)| (*name, token.as_str()));
         let template = vocabulary.chat_template.as_deref();
         let template = template.map(|source| ChatTemplate::parse(&vocabulary.origin, source, tokens)).transpose()?;
-        let mut stops: Vec<u32> = [vocabulary.eos, vocabulary.end_of_turn].into_iter().flatten().collect();
-        stops.dedup();
+        let named = [vocabulary.eos, vocabulary.end_of_turn, vocabulary.end_of_message];
+        let stops = ends(named.into_iter().flatten(), vocabulary.marked());
         let (bos, eos) = (vocabulary.bos, vocabulary.eos);
-        Ok(Self { origin: vocabulary.origin, tokenizer, template, bos, eos, stops, notes: Vec::new() })
+        let notes = vocabulary.notes().into_iter().chain(without_end(&vocabulary.origin, &stops)).collect();
+        Ok(Self { origin: vocabulary.origin, tokenizer, template, bos, eos, stops, notes })
     }
 
     /// The ids of a text. With `add_special`, the tokenizer adds what it adds around a text, as `tokenizer(text)`
@@ -105,8 +113,9 @@ impl Prompter {
         self.eos
     }
 
-    /// Ids that end a response: `eos_token_id` of `generation_config.json` or else `config.json`, which may be
-    /// several; of a GGUF file, the ends of text and turn.
+    /// Ids that end a response: `eos_token_id` of `generation_config.json` and `config.json`, which may be several,
+    /// and the tokenizer's own; of a GGUF file, its ends of text, turn and message; and all tokens whose name says
+    /// that they end one, such as `<|eot_id|>`.
     pub fn stop_token_ids(&self) -> &[u32] {
         &self.stops
     }
@@ -133,8 +142,15 @@ impl std::fmt::Debug for Prompter {
     }
 }
 
-/// `eos_token_id` of the files that transformers asks, in its order; `None` if none of them says.
-fn stop_ids(dir: &Path) -> Result<Option<Vec<u32>>, TextError> {
+/// What to tell about a model that cannot end a response.
+fn without_end(origin: &Path, stops: &[u32]) -> Option<String> {
+    let origin = origin.display();
+    stops.is_empty().then(|| format!("{origin}: no token ends a response, so each has the most tokens it may have"))
+}
+
+/// `eos_token_id` of the files that transformers asks, in its order.
+fn stop_ids(dir: &Path) -> Result<Vec<u32>, TextError> {
+    let mut stops = Vec::new();
     for name in ["generation_config.json", "config.json"] {
         let path = dir.join(name);
         let ids = match read_object(&path)?.get("eos_token_id") {
@@ -148,9 +164,9 @@ fn stop_ids(dir: &Path) -> Result<Option<Vec<u32>>, TextError> {
             expected: "eos_token_id to be a token's id or a list of them",
             found: Value::from(ids).to_string(),
         };
-        return parsed.ok_or_else(malformed).map(Some);
+        stops.extend(parsed.ok_or_else(malformed)?);
     }
-    Ok(None)
+    Ok(stops)
 }
 
 #[cfg(test)]
@@ -211,19 +227,77 @@ mod tests {
         let ids = prompter.encode(&text, false).unwrap();
         assert_eq!(prompter.decode(&ids, false).unwrap(), text);
         assert!(!prompter.decode(&ids, true).unwrap().contains("<|im_start|>"));
-        assert_eq!(prompter.stop_token_ids(), [prompter.eos_token_id().unwrap()]);
+        let stops: Vec<_> = prompter.stop_token_ids().iter().map(|id| prompter.token(*id).unwrap()).collect();
+        assert_eq!(stops, ["<|im_end|>", "<|endoftext|>"], "the end of text is known by its name alone");
+        assert_eq!(prompter.stop_token_ids()[0], prompter.eos_token_id().unwrap());
     }
 
     #[test]
-    fn stops_are_those_of_the_generation_config() {
+    fn f4_all_ends_of_the_generation_config_count() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        assert_eq!(stop_ids(dir.path()).unwrap(), None);
+        assert!(stop_ids(dir.path()).unwrap().is_empty());
         write("config.json", r#"{"eos_token_id": 7}"#);
-        assert_eq!(stop_ids(dir.path()).unwrap(), Some(vec![7]));
+        assert_eq!(stop_ids(dir.path()).unwrap(), [7]);
         write("generation_config.json", r#"{"eos_token_id": [1, 2]}"#);
-        assert_eq!(stop_ids(dir.path()).unwrap(), Some(vec![1, 2]));
+        assert_eq!(stop_ids(dir.path()).unwrap(), [1, 2, 7]);
         write("generation_config.json", r#"{"eos_token_id": -1}"#);
         assert!(stop_ids(dir.path()).unwrap_err().to_string().contains("generation_config.json"));
+    }
+
+    /// The ends of a directory are looked for in all its files: here Qwen's two, of which `config.json` has one.
+    #[test]
+    fn f4_a_directory_ends_at_every_end_that_it_has() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/text/chatml");
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(golden.join(name), dir.path().join(name)).unwrap();
+        }
+        std::fs::write(dir.path().join("config.json"), r#"{"eos_token_id": 17}"#).unwrap();
+        std::fs::write(dir.path().join("generation_config.json"), r#"{"eos_token_id": [19, 18]}"#).unwrap();
+        let prompter = Prompter::load(dir.path()).unwrap();
+        let named = |name: &str| (0..4).find(|id| prompter.token(*id).as_deref() == Some(name)).unwrap();
+        let expected = [19, 18, 17, named("<|im_end|>"), named("<|endoftext|>")];
+        assert_eq!(prompter.stop_token_ids(), expected);
+    }
+
+    fn of_tokens(tokens: &[(&str, u32)], eos: u32) -> Prompter {
+        let (tokens, token_types) = tokens.iter().map(|(token, kind)| (token.to_string(), *kind)).unzip();
+        let vocabulary = GgufVocabulary { tokens, token_types, eos: Some(eos), end_of_turn: None, ..vocabulary() };
+        Prompter::from_gguf(GgufVocabulary { chat_template: None, ..vocabulary }).unwrap()
+    }
+
+    #[test]
+    fn f4_a_llama_3_vocabulary_ends_at_its_end_of_turn() {
+        let tokens = [("h", 1), ("<|begin_of_text|>", 3), ("<|end_of_text|>", 3), ("<|eom_id|>", 3), ("<|eot_id|>", 3)];
+        assert_eq!(of_tokens(&tokens, 2).stop_token_ids(), [2, 3, 4]);
+    }
+
+    #[test]
+    fn f4_a_qwen_vocabulary_ends_at_its_end_of_text_and_not_at_a_plain_token() {
+        let tokens = [("h", 1), ("</s>", 1), ("<|endoftext|>", 3), ("<|im_start|>", 3), ("<|im_end|>", 3)];
+        assert_eq!(of_tokens(&tokens, 4).stop_token_ids(), [4, 2]);
+    }
+
+    #[test]
+    fn f7_a_gguf_file_that_does_not_say_how_text_is_split_is_noted() {
+        let notes = |pre: Option<&str>| {
+            let vocabulary = GgufVocabulary { pre: pre.map(str::to_owned), ..vocabulary() };
+            Prompter::from_gguf(vocabulary).unwrap().notes().to_vec()
+        };
+        assert_eq!(notes(Some("gpt-2")), [String::new(); 0]);
+        for (pre, found) in [(None, "is missing"), (Some("default"), "is `default`")] {
+            let notes = notes(pre);
+            assert!(
+                notes.len() == 1 && notes[0].contains("tokenizer.ggml.pre") && notes[0].contains(found),
+                "{notes:?}"
+            );
+        }
+        let untyped = GgufVocabulary { token_types: Vec::new(), ..vocabulary() };
+        let notes = Prompter::from_gguf(untyped).unwrap().notes().to_vec();
+        assert!(notes.len() == 1 && notes[0].contains("tokenizer.ggml.token_type"), "{notes:?}");
+        let endless = GgufVocabulary { eos: None, end_of_turn: None, ..vocabulary() };
+        let notes = Prompter::from_gguf(endless).unwrap().notes().to_vec();
+        assert!(notes.len() == 1 && notes[0].contains("ends a response"), "{notes:?}");
     }
 }

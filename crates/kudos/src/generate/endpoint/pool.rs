@@ -40,7 +40,7 @@ impl Call {
         };
         let Answer { text, finish_reason, tokens } = answer;
         let Call { attempt, seed, temperature, .. } = *self;
-        Generated { attempt, text, seed, temperature, tokens, finish_reason, error }
+        Generated { attempt, text, seed, temperature, tokens, finish_reason, stopped_by: None, error }
     }
 }
 

@@ -26,7 +26,8 @@
 //! | `rope` | scaled rotary embeddings |
 //! | `vocabulary` | settings → [`GgufVocabulary`](crate::text::GgufVocabulary) |
 //!
-//! Families: Llama (with Mistral's models, which share its files), Qwen2, Qwen3, Gemma 3 (text), Phi-2 and GPT-2.
+//! Families: Llama, Qwen2, Qwen3, Gemma 3 (text), Phi-2 and GPT-2. llama.cpp writes Mistral's models as Llamas, and so
+//! they are read. One whose file names a sliding window is described as Mistral's, and `Decoder` refuses it.
 
 mod config;
 mod names;

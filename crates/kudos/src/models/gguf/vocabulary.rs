@@ -24,6 +24,7 @@ pub fn vocabulary(gguf: &Gguf) -> Result<GgufVocabulary, GgufModelError> {
         bos: id("bos_token_id")?,
         eos: id("eos_token_id")?,
         end_of_turn: id("eot_token_id")?,
+        end_of_message: id("eom_token_id")?,
         unknown: id("unknown_token_id")?,
         padding: id("padding_token_id")?,
         add_bos: gguf.flag(&key("add_bos_token"))?,

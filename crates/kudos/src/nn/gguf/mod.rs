@@ -80,6 +80,11 @@ impl GgufTensor {
         self.bytes
     }
 
+    /// Its bytes in the file.
+    pub fn place(&self) -> std::ops::Range<u64> {
+        self.start..self.start + self.bytes
+    }
+
     /// Values of a row: the last dimension.
     fn width(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
