@@ -2,7 +2,7 @@
 
 mod binary;
 
-use binary::{error, kudos, ok, run};
+use binary::{error, kudos, ok, run, usage};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Stdio;
@@ -203,11 +203,13 @@ fn what_cannot_be_learnt_is_a_clear_error() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path());
     let base = base();
-    let train = |attributes: &str, more: &[&str]| {
+    let args = |attributes: &str, more: &[&str]| {
         let fixed = ["train", "rated.jsonl", "--base", &base, "-o", "judge", "--quiet", "--attributes", attributes];
-        error(dir.path(), &[&fixed[..], more].concat())
+        [&fixed[..], more].concat().join("\n")
     };
-    let message = train("warm,tone", &[]);
+    let train =
+        |attributes: &str, more: &[&str]| usage(dir.path(), &args(attributes, more).split('\n').collect::<Vec<_>>());
+    let message = error(dir.path(), &args("warm,tone", &[]).split('\n').collect::<Vec<_>>());
     assert!(message.contains("--attributes tone: no response") && message.contains("found size, warm"), "{message}");
     assert!(train("warm,warm", &[]).contains("warm twice"));
     assert!(train("warm", &["--recipe", "trl"]).contains("--recipe trl"));

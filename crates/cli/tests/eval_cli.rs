@@ -67,8 +67,10 @@ fn two_judges_are_compared_on_the_same_pairs() {
         (&same["data"][0]["verdict"], &same["data"][0]["mcnemar"]["p_value"]),
         (&"not_shown".into(), &1.0.into())
     );
-    let three = error(dir.path(), &[&both[..], &["--judge", "a"]].concat());
-    assert!(three.contains("expected one --judge, or two to compare"), "{three}");
+    let three = run(dir.path(), &[&both[..], &["--judge", "a"]].concat());
+    let message = String::from_utf8(three.stderr).unwrap();
+    assert!(message.contains("expected one --judge, or two to compare"), "{message}");
+    assert_eq!(three.status.code(), Some(2), "wrong usage");
 }
 
 #[test]

@@ -88,6 +88,6 @@ fn without_held_out_data_the_report_says_so() {
 fn a_report_is_about_one_judge() {
     let dir = tempfile::tempdir().unwrap();
     let output = run(dir.path(), &["eval", "x.jsonl", "--judge", "a", "--judge", "b", "--report", "r.html"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--report is about one judge"));
 }

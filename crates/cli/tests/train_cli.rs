@@ -2,7 +2,7 @@
 
 mod binary;
 
-use binary::{error, golden, kudos, ok, run};
+use binary::{error, golden, kudos, ok, run, usage};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -552,7 +552,7 @@ fn every_precision_scores_and_the_one_used_is_printed() {
         assert!(message.contains("scoring in int8"), "{isa}: {message}");
     }
     let base = golden().display().to_string();
-    let message = error(dir.path(), &train_args(&pairs(), &base, "other", &["--precision", "int8"]));
+    let message = usage(dir.path(), &train_args(&pairs(), &base, "other", &["--precision", "int8"]));
     assert!(message.contains("--precision is int8"), "{message}");
     let output = run(dir.path(), &["train", &pairs(), "--base", "small", "-o", "other", "--max-steps", "2"]);
     let message = String::from_utf8_lossy(&output.stderr);
@@ -650,9 +650,9 @@ fn c5_an_early_stop_stops_each_recipe() {
         assert!(output.status.success() && said.contains("the held-out loss no longer fell"), "{recipe}: {said}");
         let steps = read_lines(&dir.path().join("judge/run/metrics.jsonl")).len();
         assert!(steps < 40, "{recipe}: {steps} steps");
-        let last = format!("the weights of step {steps} were kept");
+        let last = format!("kept: the weights of step {steps}");
         assert!(recipe == "default" || said.contains(&last), "TRL's recipe keeps the last: {said}");
-        let message = error(
+        let message = usage(
             dir.path(),
             &train_args(&pairs(), &base, "none", &["--recipe", recipe, "--early-stop", "2", "--eval-fraction", "0"]),
         );

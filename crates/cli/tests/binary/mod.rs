@@ -31,9 +31,18 @@ pub fn ok(dir: &Path, args: &[&str]) -> String {
 
 /// The message of a command that must fail with status 1 and without a panic.
 pub fn error(dir: &Path, args: &[&str]) -> String {
+    failure(dir, args, 1)
+}
+
+/// The message of a command that must be refused as wrong usage, whatever the files hold: status 2.
+pub fn usage(dir: &Path, args: &[&str]) -> String {
+    failure(dir, args, 2)
+}
+
+fn failure(dir: &Path, args: &[&str], status: i32) -> String {
     let output = run(dir, args);
     let message = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "kudos {}: {message}", args.join(" "));
+    assert_eq!(output.status.code(), Some(status), "kudos {}: {message}", args.join(" "));
     assert!(!message.contains("panicked"), "{message}");
     message
 }
