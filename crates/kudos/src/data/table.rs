@@ -9,6 +9,7 @@ use arrow::array::{
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 use arrow::error::ArrowError;
+use super::integer;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -45,6 +46,7 @@ impl CellType {
                 let items = list.iter().map(CellType::of);
                 CellType::List(Box::new(union_all(items)?))
             }
+            Value::Object(_) if integer::digits(value).is_some() => return Err(Conflict),
             Value::Object(map) => {
                 let member = |(key, value): (&String, &Value)| Ok((key.clone(), CellType::of(value)?));
                 CellType::Object(map.iter().map(member).collect::<Result<_, Conflict>>()?)

@@ -324,14 +324,15 @@ mod tests {
             score: *score,
             attributes: ratings.iter().map(|(name, rating)| (name.to_string(), *rating)).collect(),
             location: location.clone(),
+            extra: Default::default(),
         };
         let responses = rows.iter().map(response).collect();
         Group {
             prompt: None,
             responses,
             comparisons: Vec::new(),
+            judged: Vec::new(),
             location: location.clone(),
-            extra: Default::default(),
         }
     }
 
