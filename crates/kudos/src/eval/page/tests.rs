@@ -1,6 +1,6 @@
 //! The page as a whole: well formed, inert, complete, small, for ordinary and for odd data.
 
-use super::super::testing::{comparison, ranked, unranked};
+use super::super::testing::{comparison, name_subset, ranked, unranked};
 use super::super::{AnalysisOptions, EvalOptions, analyse};
 use super::*;
 use crate::data::Group;
