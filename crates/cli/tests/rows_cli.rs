@@ -137,8 +137,7 @@ fn f5_columns_of_the_input_are_kept_in_every_format() {
     let one = r#"{"id":"a","prompt":"p","response":"r","score":0.75,"tokens":["x"],"truncated":"no"}
 {"id":"b","prompt":"p","response":"r2","score":7}
 "#;
-    let pairs =
-        r#"{"prompt":"p","chosen":"good answer","rejected":"bad","score_chosen":8.5,"score_rejected":3.0}"#;
+    let pairs = r#"{"prompt":"p","chosen":"good answer","rejected":"bad","score_chosen":8.5,"score_rejected":3.0}"#;
     let dir = folder(&[("one.jsonl", one), ("pairs.jsonl", pairs), ("one.csv", "prompt,response,score\np,r,0.75\n")]);
     let (found, said) = rows(dir.path(), &["score", "one.jsonl"]);
     assert_eq!(column(&found, "score"), [json!(0.75), json!(7)]);
@@ -195,7 +194,10 @@ fn h4(responses: impl Fn(&str, &str) -> Value) -> String {
     let row = |n: usize| {
         let prompt = format!("Tell me about topic {n}.");
         let (good, bad) = (format!("Topic {n} is wide and deep."), "No.");
-        format!("{}\n", json!({"prompt": prompt, "chosen": responses(&prompt, &good), "rejected": responses(&prompt, bad)}))
+        format!(
+            "{}\n",
+            json!({"prompt": prompt, "chosen": responses(&prompt, &good), "rejected": responses(&prompt, bad)})
+        )
     };
     (0..4).map(row).collect()
 }
@@ -224,7 +226,10 @@ fn f9_a_repeated_prompt_is_read_once() {
     }
     let (found, said) = rows(dir.path(), &["score", "other.jsonl"]);
     assert_eq!(found.len(), 3);
-    assert!(said.contains("other.jsonl:3: column `chosen`: expected the reply alone, or a conversation that begins"), "{said}");
+    assert!(
+        said.contains("other.jsonl:3: column `chosen`: expected the reply alone, or a conversation that begins"),
+        "{said}"
+    );
     let output = run(dir.path(), &["check", "texts.jsonl", "--eval", "without.jsonl", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["findings"][0]["code"], &report["findings"][0]["count"]), (&json!("leak"), &json!(4)));

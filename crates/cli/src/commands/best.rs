@@ -1,7 +1,7 @@
 //! `kudos best`: keep the good responses: best of n, the k best, those above a score, the top percent.
 
-use super::eval::{overall, rate_groups};
 use super::columns::Added;
+use super::eval::{overall, rate_groups};
 use super::score::nothing_scored;
 use super::{Global, announce_precision, attributes, choice, load_judge, train::report_problems};
 use anyhow::bail;

@@ -263,9 +263,7 @@ fn with_scores(row: &Row, rated: &[Rated], names: &[String], added: &mut Added) 
     let columns = |column: &str, rated: &[Rated]| attributes::score_columns(names, column, rated, number);
     let mut new = match &row.record {
         Record::Ranked { .. } | Record::Unlabelled { .. } => columns("score", rated),
-        Record::Pair { .. } => {
-            [columns("score_chosen", &rated[..1]), columns("score_rejected", &rated[1..])].concat()
-        }
+        Record::Pair { .. } => [columns("score_chosen", &rated[..1]), columns("score_rejected", &rated[1..])].concat(),
         Record::Comparison { .. } => [columns("score_a", &rated[..1]), columns("score_b", &rated[1..])].concat(),
         Record::Group { .. } => attributes::score_columns(names, "scores", rated, |values| json!(values)),
     };

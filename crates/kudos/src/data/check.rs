@@ -195,7 +195,11 @@ const FAULTS: [(&str, Severity, &str); 26] = {
         ("too_few_responses", Warning, "groups of fewer than two usable responses are left out"),
         ("empty", Warning, "empty texts are left out and make no pairs: fill them in or remove them"),
         ("identical", Warning, "a response is compared with itself: remove one of the two"),
-        ("other_prompt", Warning, "conversations that do not begin with the prompt of their row are left out: correct them"),
+        (
+            "other_prompt",
+            Warning,
+            "conversations that do not begin with the prompt of their row are left out: correct them",
+        ),
         ("contradictory", Warning, "pairs contradict an earlier one (A over B, B over A): keep one of the two"),
         ("cyclic", Warning, "preferences run in a circle, which no score can satisfy: judge again"),
         ("shared_prompt", Warning, "prompts stand in several files: do not train on one and evaluate on another"),

@@ -515,10 +515,12 @@ mod tests {
     #[test]
     fn prompts_that_are_there_and_not() {
         let cases = [
-            (json!({"prompt": "", "chosen": "a", "rejected": "b"}), Ok(false)),
+            (json!({"prompt": "", "chosen": "a", "rejected": "b"}), Ok(true)),
+            (json!({"prompt": [], "chosen": "a", "rejected": "b"}), Ok(false)),
             (json!({"prompt": null, "chosen": "a", "rejected": "b"}), Ok(false)),
             (json!({"prompt": "p", "chosen": "a", "rejected": "b"}), Ok(true)),
-            (json!({"prompt": "", "answer": "a", "rank": 1}), Err("empty")),
+            (json!({"prompt": " ", "answer": "a", "rank": 1}), Ok(true)),
+            (json!({"prompt": null, "answer": "a", "rank": 1}), Err("empty")),
             (json!({"prompt": null, "responses": ["a"]}), Err("empty")),
             (json!({"prompt": "p", "responses": []}), Err("too_few_responses")),
             (json!({"prompt": "p", "responses": "a"}), Err("wrong_type")),

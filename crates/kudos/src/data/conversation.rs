@@ -65,7 +65,9 @@ pub(super) fn shared_start(a: &Content, b: &Content) -> Option<(Vec<Message>, [C
 /// The turns of a response that is more than a reply.
 fn conversation(response: &Content) -> Option<&[Message]> {
     match response {
-        Content::Messages(turns) => turns.first().filter(|turn| OPENING.contains(&turn.role.as_str())).map(|_| &turns[..]),
+        Content::Messages(turns) => {
+            turns.first().filter(|turn| OPENING.contains(&turn.role.as_str())).map(|_| &turns[..])
+        }
         Content::Text(_) => None,
     }
 }

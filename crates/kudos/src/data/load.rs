@@ -493,6 +493,29 @@ mod tests {
     }
 
     #[test]
+    fn f3_rows_of_both_forms_of_a_prompt_are_one_group() {
+        let lone = |role: &str, text: &str| format!(r#"[{{"role":"{role}","content":"{text}"}}]"#);
+        let text = format!(
+            "{{\"prompt\":\"p\",\"chosen\":\"a\",\"rejected\":\"b\"}}\n{{\"prompt\":{},\"chosen\":\"c\",\"rejected\":{}}}\n",
+            lone("user", "p"),
+            lone("assistant", "a")
+        );
+        assert_eq!(verdicts(&load(&text)), [[(0, 1, 1.0), (2, 0, 1.0)]]);
+        let apart = load("prompt,chosen,rejected\np,a,b\nP,a,b\n");
+        assert_eq!(apart.groups.len(), 2, "a group is read with one prompt, so case counts there");
+        assert_eq!(apart.groups[0].prompt_key(), apart.groups[1].prompt_key());
+    }
+
+    #[test]
+    fn f13_identical_texts_of_different_ranks_make_no_pair() {
+        let loaded = load("prompt,answer,rank\np,same,1\np,same,2\np,other,3\nq,x,1\nq,x,1\nq,y,2\n");
+        let found = verdicts(&loaded);
+        assert_eq!(found, [[(0, 2, 1.0), (1, 2, 1.0)], [(0, 2, 1.0), (1, 2, 1.0)]]);
+        let problems: Vec<_> = loaded.problems.iter().map(|p| (p.location.line, p.kind.name())).collect();
+        assert_eq!((problems.as_slice(), loaded.files[0].unusable), (&[(3, "identical")][..], 1));
+    }
+
+    #[test]
     fn too_many_ranks_for_one_prompt() {
         let reader = Reader::from_bytes("t", rankings(&[(MAX_RANKED + 1, 0)]).into(), &Options::default()).unwrap();
         let error = Loaded::default().read(reader, &Options::default()).unwrap_err();

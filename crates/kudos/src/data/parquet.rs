@@ -156,7 +156,8 @@ fn value_at(column: &ArrayRef, at: usize, of_bytes: OfBytes) -> Result<Value, Pr
         }
         DataType::Struct(fields) => {
             let members = column.as_struct().columns();
-            let entry = |(field, member): (&Arc<Field>, &ArrayRef)| Ok((field.name().clone(), value_at(member, at, of_bytes)?));
+            let entry =
+                |(field, member): (&Arc<Field>, &ArrayRef)| Ok((field.name().clone(), value_at(member, at, of_bytes)?));
             Value::Object(fields.iter().zip(members).map(entry).collect::<Result<_, ProblemKind>>()?)
         }
         _ => Value::Null,
@@ -283,7 +284,8 @@ mod tests {
         let columns = vec![("prompt", texts(["p", "p"])), ("answer", texts(["a", "b"])), ("image", image)];
         let found: Vec<Value> = open(columns).unwrap().map(|row| row.unwrap().original["image"].clone()).collect();
         assert_eq!(found, [json!("data:;base64,/9j/"), json!("text")]);
-        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
+        let cases =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
         cases.iter().for_each(|(bytes, expected)| assert_eq!(base64(bytes.as_bytes()), *expected)); // RFC 4648, §10
     }
 

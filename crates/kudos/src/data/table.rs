@@ -3,13 +3,13 @@
 //! A Parquet column has one type; JSON says its types row by row. The type of a column is the union of
 //! what its first rows hold; a later value outside it is refused, never bent.
 
+use super::integer;
 use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int64Array, LargeStringArray, ListArray, NullArray, StructArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 use arrow::error::ArrowError;
-use super::integer;
 use serde_json::Value;
 use std::sync::Arc;
 

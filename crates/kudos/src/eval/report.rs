@@ -471,7 +471,8 @@ mod tests {
             [(pairs, &[("easy", 1, 1), ("hard", 2, 2)]), (ranks, &[("x", 1, 1), ("y", 0, 1)])];
         for (text, expected) in cases {
             let groups = load(text);
-            let scores: Vec<Vec<f32>> = groups.iter().map(|g| (0..g.responses.len()).map(|r| r as f32).collect()).collect();
+            let scores: Vec<Vec<f32>> =
+                groups.iter().map(|g| (0..g.responses.len()).map(|r| r as f32).collect()).collect();
             let report = evaluate("a", &groups, &scores, &options()).unwrap();
             let found: Vec<_> = report.subsets.iter().map(|(n, m)| (n.as_str(), m.pairs, m.groups)).collect();
             assert_eq!(found, expected, "{text}");

@@ -327,13 +327,7 @@ mod tests {
             extra: Default::default(),
         };
         let responses = rows.iter().map(response).collect();
-        Group {
-            prompt: None,
-            responses,
-            comparisons: Vec::new(),
-            judged: Vec::new(),
-            location: location.clone(),
-        }
+        Group { prompt: None, responses, comparisons: Vec::new(), judged: Vec::new(), location: location.clone() }
     }
 
     fn names(names: &[&str]) -> Vec<String> {
