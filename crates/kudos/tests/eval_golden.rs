@@ -4,7 +4,7 @@
 use kudos::data::{Comparison, Content, Group, Location, Response};
 use kudos::eval::{DataReport, EvalOptions, Metrics, evaluate, fit_temperature};
 use proptest::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 // ---------------------------------------------------------------- goldens
 
