@@ -180,9 +180,10 @@ def fnv(text):
 
 def deal(groups):
     """The fold of each prompt: dealt in the order of their hashes."""
-    keys = sorted({" ".join(g["prompt"].split()) for g in groups}, key=lambda key: (fnv(key), key))
+    even = lambda g: " ".join(g["prompt"].split()).lower()
+    keys = sorted({even(g) for g in groups}, key=lambda key: (fnv(key), key))
     dealt = {key: place % FOLDS for place, key in enumerate(keys)}
-    return [dealt[" ".join(g["prompt"].split())] for g in groups]
+    return [dealt[even(g)] for g in groups]
 
 
 WORDS = {}

@@ -4,7 +4,6 @@ use kudos::data::{Comparison, Content, Group, Location, Response};
 use kudos::eval::{AnalysisOptions, analyse};
 use kudos::random::Stream;
 use proptest::prelude::*;
-use serde_json::Map;
 
 fn group(prompt: &str, texts: &[String], compared: &[(usize, usize, f32)]) -> Group {
     let location = Location { file: "made.jsonl".into(), line: 1 };
@@ -14,6 +13,7 @@ fn group(prompt: &str, texts: &[String], compared: &[(usize, usize, f32)]) -> Gr
         score: None,
         attributes: Default::default(),
         location: location.clone(),
+        extra: Default::default(),
     };
     let comparison =
         |&(first, second, target): &(usize, usize, f32)| Comparison { first, second, target, margin: 0.0, weight: 1.0 };
@@ -21,8 +21,8 @@ fn group(prompt: &str, texts: &[String], compared: &[(usize, usize, f32)]) -> Gr
         prompt: Some(Content::Text(prompt.into())),
         responses: texts.iter().map(response).collect(),
         comparisons: compared.iter().map(comparison).collect(),
+        judged: Vec::new(),
         location: location.clone(),
-        extra: Map::new(),
     }
 }
 

@@ -4,7 +4,7 @@
 use kudos::data::{Comparison, Content, Group, Location, Response};
 use kudos::eval::{DataReport, EvalOptions, Metrics, evaluate, fit_temperature};
 use proptest::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 // ---------------------------------------------------------------- goldens
 
@@ -59,15 +59,15 @@ fn new_group(prompt: &str, responses: Vec<Response>, comparisons: Vec<Comparison
         prompt: Some(Content::Text(prompt.into())),
         responses,
         comparisons,
+        judged: Vec::new(),
         location: location(),
-        extra: Map::new(),
     }
 }
 
 /// A response of so many characters, of two bytes each.
 fn response(characters: usize, rank: Option<f64>) -> Response {
     let (content, attributes) = (Content::Text("ü".repeat(characters)), Default::default());
-    Response { content, rank, score: None, attributes, location: location() }
+    Response { content, rank, score: None, attributes, location: location(), extra: Default::default() }
 }
 
 fn comparison(first: usize, second: usize, target: f32) -> Comparison {

@@ -89,19 +89,19 @@ pub fn object(names: &[String], rated: &Rated) -> Value {
     names.iter().cloned().zip(rated.attributes.iter().map(|x| json!(x))).collect::<Map<_, _>>().into()
 }
 
-/// Adds a column for each attribute: `COLUMN_NAME` with the outputs of a row, one number or a list as `shape` makes of
-/// them.
-pub fn put_columns(
-    row: &mut Map<String, Value>,
+/// The score column and one for each attribute: `COLUMN` and `COLUMN_NAME` with the outputs of a row, one number or a list
+/// as `shape` makes of them.
+pub fn score_columns(
     names: &[String],
     column: &str,
     rated: &[Rated],
     shape: fn(Vec<f32>) -> Value,
-) {
-    for (a, name) in names.iter().enumerate() {
-        let outputs = rated.iter().map(|rated| rated.attributes[a]).collect();
-        row.insert(format!("{column}_{name}"), shape(outputs));
-    }
+) -> Vec<(String, Value)> {
+    let score = (column.to_owned(), shape(rated.iter().map(|r| r.scored.score).collect()));
+    let of_attribute = |(a, name): (usize, &String)| {
+        (format!("{column}_{name}"), shape(rated.iter().map(|rated| rated.attributes[a]).collect()))
+    };
+    [score].into_iter().chain(names.iter().enumerate().map(of_attribute)).collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! `kudos best`: keep the good responses: best of n, the k best, those above a score, the top percent.
 
+use super::columns::Added;
 use super::eval::{overall, rate_groups};
+use super::score::nothing_scored;
 use super::{Global, announce_precision, attributes, choice, load_judge, train::report_problems};
 use anyhow::bail;
-use kudos::data::{Group, Options, OutputFormat, Writer, load_groups};
+use kudos::data::{Group, Loaded, Options, OutputFormat, Writer, load_groups};
 use kudos::models::{Rated, RewardModel};
 use kudos::nn::Precision;
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 /// Keep the responses that a judge scores highest.
@@ -41,6 +44,9 @@ pub struct Args {
     /// File to write: .jsonl, .json, .csv or .parquet, also .gz and .zst [default: JSONL on standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Put TEXT before the name of every column that is added [default: none; `kudos_` where the input has the name]
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
     /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
@@ -63,6 +69,11 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     announce_precision(&judge, global);
     let loaded = load_groups(&args.data, &Options { strict: args.strict, ..Options::default() })?;
     report_problems(&loaded, global);
+    if loaded.groups.is_empty() {
+        let data: Vec<_> = args.data.iter().map(|path| path.to_string_lossy()).collect();
+        let unusable = loaded.files.iter().map(|file| file.unusable).sum();
+        bail!("{}", nothing_scored(&data.join(", "), unusable, loaded.problems.first()));
+    }
     let (rated, truncated) = rate_groups(&mut judge, &loaded.groups, global)?;
     let scores = match by {
         None => overall(&rated),
@@ -71,15 +82,17 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let kept = choose(&scores, args);
     let output = args.output.clone().unwrap_or_else(|| "-".into());
     let mut writer = Writer::create(&output, OutputFormat::of_name(&output))?;
+    let mut added = Added::beside(columns_of(&loaded), args.prefix.as_deref());
     let mut count = 0;
     for (group, (rated, kept)) in loaded.groups.iter().zip(rated.iter().zip(&kept)) {
         for &index in kept {
-            writer.write(&row(group, index, &rated[index], judge.attributes()))?;
+            writer.write(&row(group, index, &rated[index], judge.attributes(), &mut added))?;
             count += 1;
         }
     }
     writer.finish()?;
     if !global.quiet {
+        added.notes().iter().for_each(|note| eprintln!("{note}"));
         let all: usize = scores.iter().map(Vec::len).sum();
         eprintln!("kept {count} of {all} responses to {} prompts", scores.len());
         if truncated > 0 {
@@ -128,21 +141,35 @@ fn top_threshold(scores: &[Vec<f32>], percent: f64) -> f32 {
     all.get(count.max(1) - 1).copied().unwrap_or(f32::INFINITY)
 }
 
+/// The columns of a kept response that are the data's own, but for its ratings.
+const OWN: [&str; 2] = ["prompt", "response"];
+
+/// All columns that rows of the output get from the data.
+fn columns_of(loaded: &Loaded) -> HashSet<String> {
+    let responses = || loaded.groups.iter().flat_map(|group| &group.responses);
+    let extra = responses().flat_map(|response| response.extra.keys().cloned());
+    let ratings = responses().flat_map(|response| response.attributes.keys().map(|name| rating(name)));
+    extra.chain(ratings).chain(OWN.map(str::to_owned)).collect()
+}
+
+fn rating(name: &str) -> String {
+    format!("attribute:{name}")
+}
+
 /// The kept response with its score, the judge's output for each attribute (`score_NAME`), and the ratings and extra columns
-/// of the data.
-fn row(group: &Group, index: usize, rated: &Rated, names: &[String]) -> Map<String, Value> {
+/// of its own row. An extra column that is named as one of [`OWN`] gets another name.
+fn row(group: &Group, index: usize, rated: &Rated, names: &[String], added: &mut Added) -> Map<String, Value> {
     let (mut row, response) = (Map::new(), &group.responses[index]);
     if let Some(prompt) = &group.prompt {
         row.insert("prompt".into(), prompt.to_value());
     }
     row.insert("response".into(), response.content.to_value());
-    row.insert("score".into(), json!(rated.scored.score));
-    attributes::put_columns(&mut row, names, "score", std::slice::from_ref(rated), |values| json!(values[0]));
-    for (name, rating) in &response.attributes {
-        row.entry(format!("attribute:{name}")).or_insert_with(|| json!(rating));
-    }
-    for (key, value) in &group.extra {
-        row.entry(key.as_str()).or_insert_with(|| value.clone());
+    let scores = attributes::score_columns(names, "score", std::slice::from_ref(rated), |values| json!(values[0]));
+    row.extend(scores.into_iter().map(|(column, value)| (added.name(&column), value)));
+    row.extend(response.attributes.iter().map(|(name, value)| (rating(name), json!(value))));
+    for (column, value) in response.extra.iter() {
+        let name = if OWN.contains(&column.as_str()) { added.input_name(column) } else { column.clone() };
+        row.insert(name, value.clone());
     }
     row
 }

@@ -3,6 +3,7 @@
 mod attributes;
 pub mod best;
 pub mod check;
+mod columns;
 pub mod eval;
 pub mod folds;
 pub mod generate;

@@ -1,10 +1,11 @@
 //! `kudos score`: the judge's number for every response, rows in order, at constant memory.
 
+use super::columns::Added;
 use super::{Global, announce_precision, attributes, choice, load_judge};
 use crate::display::Progress;
 use crate::interrupt;
-use anyhow::bail;
-use kudos::data::{Content, DataError, Options, OutputFormat, Reader, Record, Row, Writer};
+use anyhow::{Context, bail};
+use kudos::data::{Content, DataError, Options, OutputFormat, Reader, Record, Row, RowProblem, Writer, column_names};
 use kudos::models::{Calibration, Input, Rated, RewardModel};
 use kudos::nn::Precision;
 use kudos::text::{Encoded, Encoder};
@@ -42,6 +43,9 @@ pub struct Args {
     /// File to write: .jsonl, .json, .csv or .parquet, also .gz and .zst [default: JSONL on standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Put TEXT before the name of every column that is added [default: none; `kudos_` where the input has the name]
+    #[arg(long, value_name = "TEXT", requires = "data")]
+    prefix: Option<String>,
     /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
@@ -113,6 +117,7 @@ struct Tally {
     tokens: usize,
     truncated: u64,
     unusable: u64,
+    first_problem: Option<RowProblem>,
 }
 
 /// Rows that were read together, with their texts as ids.
@@ -121,12 +126,15 @@ struct Window {
     rows: Vec<Row>,
     /// Texts of all rows, in the order of their score columns.
     encoded: Vec<Encoded>,
-    unusable: u64,
+    problems: Vec<RowProblem>,
 }
 
 /// Reads and encodes one window ahead on its own thread while the model computes; memory is two windows.
 fn file(args: &Args, judge: &mut RewardModel, data: &Path, global: &Global) -> anyhow::Result<()> {
-    let reader = Reader::open(data, &Options { strict: args.strict, ..Options::default() })?;
+    let options = Options { strict: args.strict, ..Options::default() };
+    // A column that only a late row has must not meet one of ours, so a file is looked through first.
+    let mut added = Added::beside(column_names(data, &options)?.unwrap_or_default(), args.prefix.as_deref());
+    let reader = Reader::open(data, &options)?;
     let output = args.output.clone().unwrap_or_else(|| "-".into());
     let mut writer = Writer::create(&output, OutputFormat::of_name(&output))?;
     let mut progress = Progress::new(None, "rows", global.quiet || args.output.is_none());
@@ -137,9 +145,15 @@ fn file(args: &Args, judge: &mut RewardModel, data: &Path, global: &Global) -> a
     std::thread::scope(|scope| {
         scope.spawn(move || read_windows(reader, &encoder, args.strict, &sender));
         for window in windows {
-            score_window(judge, window?, &mut writer, &mut tally)?;
+            score_window(judge, window?, &mut writer, &mut tally, &mut added)?;
+            if !global.quiet {
+                added.notes().iter().for_each(|note| eprintln!("{note}"));
+            }
             interrupt::check()?;
             progress.set(tally.rows, &format!("{} tokens", tally.tokens));
+        }
+        if tally.responses == 0 {
+            bail!("{}", nothing_scored(&data.to_string_lossy(), tally.unusable, tally.first_problem.as_ref()));
         }
         writer.finish()?;
         progress.finish();
@@ -177,8 +191,8 @@ fn add_row(window: &mut Window, row: Result<Row, DataError>, encoder: &Encoder, 
             window.rows.push(row);
         }
         Err(DataError::Row(problem)) if !strict => {
-            window.unusable += 1;
             eprintln!("not scored: {problem}");
+            window.problems.push(problem);
         }
         Err(error) => return Err(error.into()),
     }
@@ -189,7 +203,7 @@ fn summarise(tally: &Tally, global: &Global) {
     if global.quiet {
         return;
     }
-    let Tally { rows, responses, tokens, truncated, unusable } = tally;
+    let Tally { rows, responses, tokens, truncated, unusable, .. } = tally;
     eprintln!("scored {responses} responses in {rows} rows ({tokens} tokens)");
     if *truncated > 0 {
         eprintln!("{truncated} rows hold a text that was cut to the token limit (column `truncated`)");
@@ -199,7 +213,20 @@ fn summarise(tally: &Tally, global: &Global) {
     }
 }
 
-fn score_window(judge: &mut RewardModel, window: Window, writer: &mut Writer, tally: &mut Tally) -> anyhow::Result<()> {
+/// What to say instead of a result without rows.
+pub fn nothing_scored(data: &str, unusable: u64, first: Option<&RowProblem>) -> String {
+    let why = first.map_or_else(|| "no row has a response".to_owned(), |first| format!("the first: {first}"));
+    format!("{data}: expected a response to score, found none ({unusable} unusable rows, {why}); run `kudos check`")
+}
+
+fn score_window(
+    judge: &mut RewardModel,
+    window: Window,
+    writer: &mut Writer,
+    tally: &mut Tally,
+    added: &mut Added,
+) -> anyhow::Result<()> {
+    window.rows.iter().try_for_each(|row| added.meet(&row.original).with_context(|| row.location.to_string()))?;
     let rated = judge.rate_encoded(&window.encoded)?;
     let mut rest = rated.as_slice();
     for row in &window.rows {
@@ -209,9 +236,10 @@ fn score_window(judge: &mut RewardModel, window: Window, writer: &mut Writer, ta
         tally.responses += own.len();
         tally.tokens += own.iter().map(|r| r.scored.tokens).sum::<usize>();
         tally.truncated += u64::from(own.iter().any(|r| r.scored.truncated));
-        writer.write(&with_scores(row, own, judge.attributes()))?;
+        writer.write(&with_scores(row, own, judge.attributes(), added))?;
     }
-    tally.unusable += window.unusable;
+    tally.unusable += window.problems.len() as u64;
+    tally.first_problem = tally.first_problem.take().or_else(|| window.problems.into_iter().next());
     Ok(())
 }
 
@@ -229,28 +257,20 @@ fn inputs(record: &Record) -> Vec<Input<'_>> {
     }
 }
 
-/// The row with its score columns, `tokens` and `truncated` added (an input column of that name is replaced). Beside each
-/// score column stands one for each attribute of the judge: `score` and `score_NAME`, `scores` and `scores_NAME`, ….
-fn with_scores(row: &Row, rated: &[Rated], names: &[String]) -> Map<String, Value> {
-    let mut output = row.original.clone();
-    let mut put = |column: &str, rated: &[Rated], shape: fn(Vec<f32>) -> Value| {
-        output.insert(column.to_owned(), shape(rated.iter().map(|r| r.scored.score).collect()));
-        attributes::put_columns(&mut output, names, column, rated, shape);
-    };
+/// The row with its score columns, `tokens` and `truncated` added, under names that it does not have. Beside each score column
+/// stands one for each attribute of the judge: `score` and `score_NAME`, `scores` and `scores_NAME`, ….
+fn with_scores(row: &Row, rated: &[Rated], names: &[String], added: &mut Added) -> Map<String, Value> {
     let number = |values: Vec<f32>| json!(values[0]);
-    match &row.record {
-        Record::Ranked { .. } | Record::Unlabelled { .. } => put("score", rated, number),
-        Record::Pair { .. } => {
-            put("score_chosen", &rated[..1], number);
-            put("score_rejected", &rated[1..], number);
-        }
-        Record::Comparison { .. } => {
-            put("score_a", &rated[..1], number);
-            put("score_b", &rated[1..], number);
-        }
-        Record::Group { .. } => put("scores", rated, |values| json!(values)),
-    }
-    output.insert("tokens".to_owned(), json!(rated.iter().map(|r| r.scored.tokens).sum::<usize>()));
-    output.insert("truncated".to_owned(), json!(rated.iter().any(|r| r.scored.truncated)));
+    let columns = |column: &str, rated: &[Rated]| attributes::score_columns(names, column, rated, number);
+    let mut new = match &row.record {
+        Record::Ranked { .. } | Record::Unlabelled { .. } => columns("score", rated),
+        Record::Pair { .. } => [columns("score_chosen", &rated[..1]), columns("score_rejected", &rated[1..])].concat(),
+        Record::Comparison { .. } => [columns("score_a", &rated[..1]), columns("score_b", &rated[1..])].concat(),
+        Record::Group { .. } => attributes::score_columns(names, "scores", rated, |values| json!(values)),
+    };
+    new.push(("tokens".to_owned(), json!(rated.iter().map(|r| r.scored.tokens).sum::<usize>())));
+    new.push(("truncated".to_owned(), json!(rated.iter().any(|r| r.scored.truncated))));
+    let mut output = row.original.clone();
+    output.extend(new.into_iter().map(|(column, value)| (added.name(&column), value)));
     output
 }

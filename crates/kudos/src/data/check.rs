@@ -178,7 +178,7 @@ fn ratings(loaded: &Loaded) -> BTreeMap<String, Ratings> {
 }
 
 /// The faults, in the order they are reported within a severity.
-const FAULTS: [(&str, Severity, &str); 24] = {
+const FAULTS: [(&str, Severity, &str); 26] = {
     use Severity::{Error, Note, Warning};
     [
         ("leak", Error, "prompts of the evaluation data are in the training data: take them out of one"),
@@ -194,7 +194,12 @@ const FAULTS: [(&str, Severity, &str); 24] = {
         ("unknown_label", Warning, "rows with an unknown label are left out: use a, b, tie or a number from 0 to 1"),
         ("too_few_responses", Warning, "groups of fewer than two usable responses are left out"),
         ("empty", Warning, "empty texts are left out and make no pairs: fill them in or remove them"),
-        ("identical", Warning, "a response is preferred to itself: remove one of the two"),
+        ("identical", Warning, "a response is compared with itself: remove one of the two"),
+        (
+            "other_prompt",
+            Warning,
+            "conversations that do not begin with the prompt of their row are left out: correct them",
+        ),
         ("contradictory", Warning, "pairs contradict an earlier one (A over B, B over A): keep one of the two"),
         ("cyclic", Warning, "preferences run in a circle, which no score can satisfy: judge again"),
         ("shared_prompt", Warning, "prompts stand in several files: do not train on one and evaluate on another"),
@@ -203,6 +208,7 @@ const FAULTS: [(&str, Severity, &str); 24] = {
         ("duplicate_pair", Note, "the same judgement again: it will count more than once"),
         ("duplicate_response", Note, "the same response again for one prompt"),
         ("repeated_prompt", Note, "several group rows ask the same prompt: they stay separate groups"),
+        ("empty_prompt", Note, "prompts hold no text: their responses are judged without a question"),
         ("lone_response", Note, "prompts with fewer than two ranked responses make no pair"),
         ("tied", Note, "ties make no pair"),
     ]
@@ -242,17 +248,20 @@ impl Findings {
     /// Ties, repetitions, contradictions and circles among the responses of one prompt.
     fn group(&mut self, loaded: &Loaded, g: usize) {
         let (group, origin) = (&loaded.groups[g], &loaded.origins[g]);
+        if group.prompt.as_ref().is_some_and(Content::is_blank) {
+            self.add("empty_prompt", &group.location, "the prompt holds no text".to_owned());
+        }
         if origin.kind == Kind::Ranked && group.responses.iter().filter(|r| r.rank.is_some()).count() < 2 {
             self.add("lone_response", &group.location, "nothing to compare it with".to_owned());
         }
         for (c, _) in group.comparisons.iter().enumerate().filter(|(_, c)| c.is_tie()) {
-            self.add("tied", loaded.comparison_location(g, c), "neither is better".to_owned());
+            self.add("tied", loaded.groups[g].comparison_location(c), "neither is better".to_owned());
         }
-        let same_as = first_of_its_content(group);
+        let same_as = group.first_alike();
         self.repeated_responses(group, &same_as);
         // A ranking of distinct responses is an order: it can hold neither contradiction nor circle.
         let distinct = same_as.iter().enumerate().all(|(r, first)| r == *first);
-        if !(distinct && origin.judged.is_empty()) {
+        if !(distinct && group.judged.is_empty()) {
             let wins = self.wins(loaded, g, &same_as);
             self.circles(loaded, g, &wins);
         }
@@ -261,28 +270,29 @@ impl Findings {
     fn repeated_responses(&mut self, group: &Group, same_as: &[usize]) {
         for (r, first) in same_as.iter().enumerate().filter(|(r, first)| r != *first) {
             let (again, first) = (&group.responses[r], &group.responses[*first]);
-            let differ = matches!((again.rank, first.rank), (Some(a), Some(b)) if a != b);
-            let code = if differ { "identical" } else { "duplicate_response" };
-            self.add(code, &again.location, format!("same text as at {}", first.location));
+            // One that is ranked otherwise is a problem of its row.
+            if !matches!((again.rank, first.rank), (Some(a), Some(b)) if a != b) {
+                self.add("duplicate_response", &again.location, format!("same text as at {}", first.location));
+            }
         }
     }
 
     /// Who beat whom; judgements that contradict or repeat an earlier one are noted.
     fn wins(&mut self, loaded: &Loaded, g: usize, same_as: &[usize]) -> Wins {
-        let judged = !loaded.origins[g].judged.is_empty();
+        let judged = !loaded.groups[g].judged.is_empty();
         let mut wins = Wins::new();
         for (c, comparison) in loaded.groups[g].comparisons.iter().enumerate() {
             let sides = comparison.better_worse().map(|(b, w)| (same_as[b], same_as[w]));
             let Some((better, worse)) = sides.filter(|(better, worse)| better != worse) else {
                 continue;
             };
-            let at = loaded.comparison_location(g, c);
+            let at = loaded.groups[g].comparison_location(c);
             if let Some(earlier) = wins.get(&(worse, better)) {
-                self.add("contradictory", at, format!("against {}", loaded.comparison_location(g, *earlier)));
+                self.add("contradictory", at, format!("against {}", loaded.groups[g].comparison_location(*earlier)));
             }
             let earlier = *wins.entry((better, worse)).or_insert(c);
             if judged && earlier != c {
-                self.add("duplicate_pair", at, format!("as at {}", loaded.comparison_location(g, earlier)));
+                self.add("duplicate_pair", at, format!("as at {}", loaded.groups[g].comparison_location(earlier)));
             }
         }
         wins
@@ -296,7 +306,7 @@ impl Findings {
         for circle in strongly_connected(&beats).into_iter().filter(|circle| circle.len() > 2) {
             let members: HashSet<usize> = circle.into_iter().collect();
             let inside = wins.iter().filter(|((a, b), _)| members.contains(a) && members.contains(b));
-            let mut lines: Vec<&Location> = inside.map(|(_, c)| loaded.comparison_location(g, *c)).collect();
+            let mut lines: Vec<&Location> = inside.map(|(_, c)| loaded.groups[g].comparison_location(*c)).collect();
             lines.sort_by_key(|location| location.line);
             let detail = format!("{} responses, lines {}", members.len(), first_lines(&lines));
             self.add("cyclic", lines[0], detail);
@@ -306,6 +316,7 @@ impl Findings {
     /// What the token limit does to a group.
     fn lengths(&mut self, loaded: &Loaded, g: usize, encode: &Encode) {
         let group = &loaded.groups[g];
+        let same_as = group.first_alike();
         let encode = |r: &Response| encode(group.prompt.as_ref(), &r.content);
         let encoded: Vec<EncodedInfo> = group.responses.iter().map(encode).collect();
         for (response, info) in group.responses.iter().zip(&encoded) {
@@ -316,10 +327,10 @@ impl Findings {
         }
         for (c, comparison) in group.comparisons.iter().enumerate() {
             let (first, second) = (comparison.first, comparison.second);
-            let differ = group.responses[first].content != group.responses[second].content;
+            let differ = same_as[first] != same_as[second];
             if differ && encoded[first].ids == encoded[second].ids {
                 let detail = format!("the same {} tokens", encoded[first].ids.len());
-                self.add("identical_after_truncation", loaded.comparison_location(g, c), detail);
+                self.add("identical_after_truncation", loaded.groups[g].comparison_location(c), detail);
             }
         }
     }
@@ -355,12 +366,6 @@ const LINES_SHOWN: usize = 8;
 fn first_lines(locations: &[&Location]) -> String {
     let lines: Vec<String> = locations.iter().take(LINES_SHOWN).map(|location| location.line.to_string()).collect();
     lines.join(", ") + if locations.len() > LINES_SHOWN { ", …" } else { "" }
-}
-
-/// For every response, the first of the group with the same content.
-fn first_of_its_content(group: &Group) -> Vec<usize> {
-    let mut first = HashMap::new();
-    group.responses.iter().enumerate().map(|(r, response)| *first.entry(&response.content).or_insert(r)).collect()
 }
 
 /// Strongly connected components (Kosaraju 1978), without recursion: chains can be long.
@@ -414,8 +419,8 @@ fn longer_wins(loaded: &Loaded) -> Option<Baseline> {
 
 /// Rows of pairs list the better response first by their format; they say nothing here.
 fn first_listed_wins(loaded: &Loaded) -> Option<Baseline> {
-    let listed = loaded.groups.iter().zip(&loaded.origins).flat_map(|(group, origin)| {
-        let is_pair = |c: usize| origin.judged.get(c).is_some_and(|row| row.kind == Kind::Pairs);
+    let listed = loaded.groups.iter().flat_map(|group| {
+        let is_pair = |c: usize| group.judged.get(c).is_some_and(|row| row.kind == Kind::Pairs);
         group.comparisons.iter().enumerate().filter(move |(c, _)| !is_pair(*c))
     });
     let preferences = listed.filter(|(_, comparison)| !comparison.is_tie());
@@ -465,7 +470,7 @@ mod tests {
         (PAIRS, &["p,a,b\n", " p,a,b\nq,c,d\n"], &["shared_prompt f1:2"]),
         (VOTES, &["p,a,b,tie\np,a,b,?\np,a,c,a\n"], &["unknown_label f0:3", "tied f0:2"]),
         (RANKS, &["p,a,1\np,b,2\np,a,3\n"], &["identical f0:4", "contradictory f0:4"]),
-        (RANKS, &["p,a,1\np,b,2\np,a,1\n"], &["duplicate_response f0:4", "tied f0:4"]),
+        (RANKS, &["p,a,1\np,b,2\np,a,1\n"], &["duplicate_response f0:4"]),
         (RANKS, &["p,a,1\nq,a,1\nq,b,2\n"], &["lone_response f0:2"]),
         (RANKS, &["p,a,1\np,,2\n"], &["nothing_to_learn f0:1", "empty f0:3", "lone_response f0:2"]),
         ("prompt,response\n", &["p,a\np,b\n"], &[]),
@@ -572,6 +577,8 @@ p,abc,x
             ProblemKind::EmptyText { column: text() },
             ProblemKind::TooFew { found: number },
             ProblemKind::Identical,
+            ProblemKind::RankedTwice { earlier: Location { file: "f".into(), line: 1 } },
+            ProblemKind::OtherPrompt { column: text() },
         ];
         for problem in problems {
             assert!(FAULTS.iter().any(|(code, ..)| *code == problem.name()), "{problem}");

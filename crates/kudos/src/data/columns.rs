@@ -3,9 +3,11 @@
 //! This is the one place that knows column names and their types. It sees JSON values only, whatever
 //! the format they came from.
 
+use super::conversation;
 use super::error::ProblemKind;
 use super::group::Attributes;
-use super::record::{Candidate, Content, Kind, Message, Record};
+use super::integer;
+use super::record::{ASSISTANT, Candidate, Content, Kind, Message, Record};
 use serde_json::{Map, Value};
 
 type Fields = Map<String, Value>;
@@ -44,7 +46,8 @@ impl Shape {
 
     /// As [`Self::holds`], for one row: an object `attributes` is held too, anything else of that name is extra.
     pub fn holds_value(&self, column: &str, value: &Value) -> bool {
-        self.holds(column) || (self.has_one_response() && column == ATTRIBUTES && value.is_object())
+        let is_object = || value.is_object() && integer::digits(value).is_none();
+        self.holds(column) || (self.has_one_response() && column == ATTRIBUTES && is_object())
     }
 
     fn has_one_response(&self) -> bool {
@@ -63,6 +66,8 @@ impl Shape {
             _ if self.is_rating(column) => number_cell(cell),
             "rank" | "margin" | "weight" | "label" => number_cell(cell),
             "responses" => json_cell(cell),
+            // The one column that may say nothing: an empty cell is no prompt, where other texts are empty texts.
+            "prompt" if self.kind == Kind::Pairs && cell.is_empty() => Value::Null,
             _ => messages_cell(cell),
         }
     }
@@ -70,17 +75,15 @@ impl Shape {
     /// What the row says.
     pub fn record(&self, fields: &Fields) -> Result<Record, ProblemKind> {
         match self.kind {
-            Kind::Ranked => Ok(Record::Ranked {
-                prompt: text(fields, "prompt")?,
-                response: response(fields, self.required[1])?,
-                rank: number(fields.get("rank"), || "rank".into())?,
-                attributes: attributes_of_row(fields)?,
-            }),
-            Kind::Unlabelled => Ok(Record::Unlabelled {
-                prompt: text(fields, "prompt")?,
-                response: response(fields, self.required[1])?,
-                attributes: attributes_of_row(fields)?,
-            }),
+            Kind::Ranked => {
+                let (prompt, response) = one_response(fields, self.required[1])?;
+                let rank = number(fields.get("rank"), || "rank".into())?;
+                Ok(Record::Ranked { prompt, response, rank, attributes: attributes_of_row(fields)? })
+            }
+            Kind::Unlabelled => {
+                let (prompt, response) = one_response(fields, self.required[1])?;
+                Ok(Record::Unlabelled { prompt, response, attributes: attributes_of_row(fields)? })
+            }
             Kind::Pairs => pair(fields),
             Kind::Comparisons => comparison(fields),
             Kind::Groups => group(fields),
@@ -136,9 +139,30 @@ fn quoted(names: &[&str]) -> String {
     list.join(", ")
 }
 
+/// A prompt and the reply to it.
+fn one_response(fields: &Fields, column: &str) -> Result<(Content, Content), ProblemKind> {
+    let (prompt, response) = (text(fields, PROMPT)?, response(fields, column)?);
+    let other = |_| ProblemKind::OtherPrompt { column: column.to_owned() };
+    let (prompt, mut replies) = conversation::replies(prompt, vec![response]).map_err(other)?;
+    Ok((prompt, replies.remove(0)))
+}
+
+/// A prompt, if there is one, and two replies or whole transcripts.
+fn two_responses(fields: &Fields, columns: [&str; 2]) -> Result<(Option<Content>, [Content; 2]), ProblemKind> {
+    let sides = [response(fields, columns[0])?, response(fields, columns[1])?];
+    let Some(prompt) = optional_text(fields, PROMPT)? else {
+        return Ok(match conversation::shared_start(&sides[0], &sides[1]) {
+            Some((prompt, sides)) => (Some(Content::Messages(prompt)), sides),
+            None => (None, sides),
+        });
+    };
+    let other = |at: usize| ProblemKind::OtherPrompt { column: columns[at].to_owned() };
+    let (prompt, sides) = conversation::replies_of_two(prompt, sides).map_err(other)?;
+    Ok((Some(prompt), sides))
+}
+
 fn pair(fields: &Fields) -> Result<Record, ProblemKind> {
-    let (chosen, rejected) = (response(fields, "chosen")?, response(fields, "rejected")?);
-    let prompt = optional_text(fields, "prompt")?;
+    let (prompt, [chosen, rejected]) = two_responses(fields, ["chosen", "rejected"])?;
     let margin = number(fields.get("margin"), || "margin".into())?.unwrap_or(0.0);
     let weight = number(fields.get("weight"), || "weight".into())?.unwrap_or(1.0);
     if weight < 0.0 {
@@ -149,8 +173,7 @@ fn pair(fields: &Fields) -> Result<Record, ProblemKind> {
 }
 
 fn comparison(fields: &Fields) -> Result<Record, ProblemKind> {
-    let (a, b) = (response(fields, "response_a")?, response(fields, "response_b")?);
-    let prompt = optional_text(fields, "prompt")?;
+    let (prompt, [a, b]) = two_responses(fields, ["response_a", "response_b"])?;
     let target = label(fields.get("label").unwrap_or(&Value::Null))?;
     Ok(Record::Comparison { prompt, a, b, target })
 }
@@ -164,8 +187,13 @@ fn group(fields: &Fields) -> Result<Record, ProblemKind> {
     if list.is_empty() {
         return Err(ProblemKind::TooFew { found: 0 });
     }
-    let responses = list.iter().enumerate().map(|(at, value)| candidate(at + 1, value));
-    Ok(Record::Group { prompt, responses: responses.collect::<Result<_, _>>()? })
+    let candidates = list.iter().enumerate().map(|(at, value)| candidate(at + 1, value));
+    let mut candidates: Vec<Candidate> = candidates.collect::<Result<_, _>>()?;
+    let contents = candidates.iter().map(|candidate| candidate.content.clone()).collect();
+    let other = |at| ProblemKind::OtherPrompt { column: format!("responses[{}].text", at + 1) };
+    let (prompt, replies) = conversation::replies(prompt, contents).map_err(other)?;
+    candidates.iter_mut().zip(replies).for_each(|(candidate, reply)| candidate.content = reply);
+    Ok(Record::Group { prompt, responses: candidates })
 }
 
 /// One element of `responses`, number `at` from 1: an object, or the text (or messages) alone.
@@ -242,15 +270,17 @@ pub(super) fn unusable(record: &Record, names: &Map<String, Value>) -> Option<Pr
     if let Some((column, _)) = sides.iter().find(|(_, content)| content.is_blank()) {
         return Some(ProblemKind::EmptyText { column: (*column).to_owned() });
     }
-    (sides[0].0 != sides[1].0 && sides[0].1 == sides[1].1).then_some(ProblemKind::Identical)
+    let [first, second] = sides.map(|(_, content)| content.reading(ASSISTANT));
+    (sides[0].0 != sides[1].0 && first == second).then_some(ProblemKind::Identical)
 }
 
 /// The column of prompts.
 pub(crate) const PROMPT: &str = "prompt";
 
-/// The prompt of a row of any kind, or of none.
+/// The prompt of a row of any kind, or of none. It must ask something.
 pub(crate) fn prompt(fields: &Fields) -> Result<Content, ProblemKind> {
-    text(fields, PROMPT)
+    let prompt = text(fields, PROMPT)?;
+    if prompt.is_blank() { Err(ProblemKind::EmptyText { column: PROMPT.to_owned() }) } else { Ok(prompt) }
 }
 
 /// A CSV cell as a value, where only prompts matter.
@@ -258,24 +288,17 @@ pub(crate) fn prompt_cell(column: &str, cell: String) -> Value {
     if column == PROMPT { messages_cell(cell) } else { cell.into() }
 }
 
-/// A column that must hold something to read.
+/// A column that must be there. Its text may be empty.
 fn text(fields: &Fields, column: &str) -> Result<Content, ProblemKind> {
-    let value = fields.get(column).unwrap_or(&Value::Null);
-    if value.is_null() {
-        return Err(ProblemKind::EmptyText { column: column.to_owned() });
-    }
-    let content = content(value, || column.to_owned())?;
-    if content.is_blank() {
-        return Err(ProblemKind::EmptyText { column: column.to_owned() });
-    }
-    Ok(content)
+    optional_text(fields, column)?.ok_or_else(|| ProblemKind::EmptyText { column: column.to_owned() })
 }
 
-/// A column that may be absent, null or empty.
+/// A column that may be absent or null, or a list of no message.
 fn optional_text(fields: &Fields, column: &str) -> Result<Option<Content>, ProblemKind> {
     match fields.get(column) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => Ok(Some(content(value, || column.to_owned())?).filter(|content| !content.is_blank())),
+        Some(Value::Array(turns)) if turns.is_empty() => Ok(None),
+        Some(value) => content(value, || column.to_owned()).map(Some),
     }
 }
 
@@ -299,7 +322,7 @@ fn number(value: Option<&Value>, column: impl Fn() -> String) -> Result<Option<f
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
         Some(Value::String(text)) => text.trim().parse().ok(),
-        Some(other) => other.as_f64(),
+        Some(other) => integer::digits(other).map_or_else(|| other.as_f64(), |digits| digits.parse().ok()),
     };
     match found {
         Some(number) if number.is_finite() => Ok(Some(number)),
@@ -327,7 +350,7 @@ fn label(value: &Value) -> Result<f32, ProblemKind> {
 
 /// A cell that holds JSON; text where it does not parse.
 fn json_cell(cell: String) -> Value {
-    serde_json::from_str(&cell).unwrap_or(Value::String(cell))
+    integer::parse(&cell).unwrap_or(Value::String(cell))
 }
 
 fn number_cell(cell: String) -> Value {
@@ -344,7 +367,7 @@ fn number_cell(cell: String) -> Value {
 
 /// A cell that is the JSON of a list of messages is that list (this is how we write one to CSV).
 fn messages_cell(cell: String) -> Value {
-    let parsed = if cell.starts_with('[') { serde_json::from_str::<Value>(&cell).ok() } else { None };
+    let parsed = if cell.starts_with('[') { integer::parse(&cell).ok() } else { None };
     match parsed {
         Some(Value::Array(turns)) if !turns.is_empty() && turns.iter().all(|turn| message(turn).is_some()) => {
             Value::Array(turns)
@@ -369,7 +392,10 @@ pub(super) fn describe(value: &Value) -> String {
         Value::Number(number) => format!("the number {number}"),
         Value::String(text) => format!("{:?}", shorten(text)),
         Value::Array(_) => "a list of something else".to_owned(),
-        Value::Object(_) => "an object".to_owned(),
+        Value::Object(_) => match integer::digits(value) {
+            Some(digits) => format!("the number {digits}"),
+            None => "an object".to_owned(),
+        },
     }
 }
 
@@ -489,10 +515,12 @@ mod tests {
     #[test]
     fn prompts_that_are_there_and_not() {
         let cases = [
-            (json!({"prompt": "", "chosen": "a", "rejected": "b"}), Ok(false)),
+            (json!({"prompt": "", "chosen": "a", "rejected": "b"}), Ok(true)),
+            (json!({"prompt": [], "chosen": "a", "rejected": "b"}), Ok(false)),
             (json!({"prompt": null, "chosen": "a", "rejected": "b"}), Ok(false)),
             (json!({"prompt": "p", "chosen": "a", "rejected": "b"}), Ok(true)),
-            (json!({"prompt": "", "answer": "a", "rank": 1}), Err("empty")),
+            (json!({"prompt": " ", "answer": "a", "rank": 1}), Ok(true)),
+            (json!({"prompt": null, "answer": "a", "rank": 1}), Err("empty")),
             (json!({"prompt": null, "responses": ["a"]}), Err("empty")),
             (json!({"prompt": "p", "responses": []}), Err("too_few_responses")),
             (json!({"prompt": "p", "responses": "a"}), Err("wrong_type")),

@@ -30,6 +30,8 @@ pub(super) enum CsvFault {
     UnclosedQuote(u64),
     /// The header itself is unusable.
     Header(u64, ProblemKind),
+    /// The header has one column, in which another separator stands: its name.
+    Separator(u64, &'static str),
 }
 
 impl From<io::Error> for CsvFault {
@@ -44,6 +46,9 @@ impl Csv {
         let mut records = Records::new(input, line, limit);
         records.read()?;
         let header_line = records.splitter.start;
+        if let Some(found) = records.splitter.other_separator() {
+            return Err(CsvFault::Separator(header_line, found));
+        }
         let header = records.splitter.fields(None).map_err(|kind| CsvFault::Header(header_line, kind))?;
         let header = header.iter().map(|name| name.trim().to_owned()).collect();
         Ok(Csv { records, header, header_line, type_cell: Box::new(|_, cell| cell.into()) })
@@ -211,6 +216,12 @@ impl Splitter {
             self.problem = Some(ProblemKind::TooLong { limit: self.limit });
         }
         !full
+    }
+
+    /// The separator that the one field of the record is full of, if any. (Quotes around what it separates do not matter.)
+    fn other_separator(&self) -> Option<&'static str> {
+        let stands = |separator: u8| self.ends.len() == 1 && self.bytes.contains(&separator);
+        [(b';', "`;`"), (b'\t', "a tab")].into_iter().find(|(separator, _)| stands(*separator)).map(|(_, name)| name)
     }
 
     /// The fields as text, if there are as many as expected.

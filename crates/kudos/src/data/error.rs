@@ -53,6 +53,14 @@ pub enum DataError {
         /// The columns there are.
         found: String,
     },
+    /// Another separator than the comma.
+    #[error("{location}: the columns are separated by {found}, expected `,`; write the file with commas")]
+    Separator {
+        /// Header line.
+        location: Location,
+        /// `` `;` `` or `a tab`.
+        found: &'static str,
+    },
     /// Two columns have the same name.
     #[error("{location}: expected distinct column names, found {column:?} twice; rename one of them")]
     DuplicateColumn {
@@ -258,6 +266,20 @@ pub enum ProblemKind {
     /// Both sides of a comparison are the same text.
     #[error("expected two different responses, found the same one twice")]
     Identical,
+    /// A response of a ranking stood before with another rank.
+    #[error("expected one rank for a response, found the text of {earlier} with another rank; neither is preferred")]
+    RankedTwice {
+        /// Where it stood first.
+        earlier: Location,
+    },
+    /// A conversation that does not begin with the prompt of its row.
+    #[error(
+        "column `{column}`: expected the reply alone, or a conversation that begins with `prompt`, found another prompt"
+    )]
+    OtherPrompt {
+        /// The column of the conversation.
+        column: String,
+    },
 }
 
 impl ProblemKind {
@@ -275,7 +297,8 @@ impl ProblemKind {
             ProblemKind::UnknownLabel { .. } => "unknown_label",
             ProblemKind::EmptyText { .. } => "empty",
             ProblemKind::TooFew { .. } => "too_few_responses",
-            ProblemKind::Identical => "identical",
+            ProblemKind::Identical | ProblemKind::RankedTwice { .. } => "identical",
+            ProblemKind::OtherPrompt { .. } => "other_prompt",
         }
     }
 }

@@ -1,12 +1,16 @@
 //! A group: one prompt, its k responses, and a partial order over them. Pairs are groups of two.
 
-use super::record::{Content, Location};
+use super::record::{ASSISTANT, Content, Kind, Location};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// Ratings of one response by the name of what was rated (helpfulness, correctness, …), on whatever scale the file has.
 /// A rating that is missing is not in it.
 pub type Attributes = BTreeMap<String, f64>;
+
+/// The columns of a row that say nothing of the order (`id`, `subset`, `model`, …). All that came from the row shares them.
+pub type Extra = Arc<Map<String, Value>>;
 
 /// One prompt with its responses and every comparison known between them.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,10 +21,22 @@ pub struct Group {
     pub responses: Vec<Response>,
     /// What is known of the order: empty for unlabelled data.
     pub comparisons: Vec<Comparison>,
+    /// The row behind each comparison, parallel to [`Self::comparisons`]; empty for rankings, whose comparisons follow
+    /// from the rows of their responses.
+    pub judged: Vec<Judged>,
     /// First row of the group.
     pub location: Location,
-    /// Extra columns of the first row (`id`, `subset`, …).
-    pub extra: Map<String, Value>,
+}
+
+/// The row behind one comparison.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// What kind of row it is.
+    pub kind: Kind,
+    /// Where it stands.
+    pub location: Location,
+    /// Its extra columns.
+    pub extra: Extra,
 }
 
 /// One response of a group.
@@ -34,8 +50,10 @@ pub struct Response {
     pub score: Option<f64>,
     /// What it was rated in particular.
     pub attributes: Attributes,
-    /// The row it came from.
+    /// The row it came from: of judgements, the first in which it stands.
     pub location: Location,
+    /// The extra columns of that row.
+    pub extra: Extra,
 }
 
 /// A judgement between two responses of one group.
@@ -62,21 +80,84 @@ impl Group {
         })
     }
 
-    /// The prompt as text, with white space made even: equal for groups that ask the same. Of whole
-    /// transcripts it is what stands before the last turn.
+    /// What groups that ask the same have in common: [`Content::prompt_key`] of the prompt, or, of whole transcripts, of what
+    /// stands before the last turn.
     pub fn prompt_key(&self) -> String {
-        let text = match (&self.prompt, self.responses.first()) {
-            (Some(prompt), _) => plain(prompt),
-            (None, Some(Response { content: Content::Messages(turns), .. })) => {
-                plain(&Content::Messages(turns[..turns.len().saturating_sub(1)].to_vec()))
+        match (&self.prompt, self.responses.first().map(|response| &response.content)) {
+            (Some(prompt), _) => prompt.prompt_key(),
+            (None, Some(Content::Messages(turns))) => {
+                Content::Messages(turns[..turns.len().saturating_sub(1)].to_vec()).prompt_key()
             }
-            (None, Some(Response { content: Content::Text(text), .. })) => {
+            (None, Some(Content::Text(text))) => {
                 let end = text.rfind(LAST_TURN).unwrap_or(text.len());
-                text[..end].to_owned()
+                Content::Text(text[..end].to_owned()).prompt_key()
             }
             (None, None) => String::new(),
+        }
+    }
+
+    /// The row that comparison `c` stands in; in a ranking, the later of the rows of its two responses.
+    pub fn comparison_location(&self, c: usize) -> &Location {
+        if let Some(judged) = self.judged.get(c) {
+            return &judged.location;
+        }
+        let [first, second] = self.compared(c).map(|response| &response.location);
+        if first.line > second.line { first } else { second }
+    }
+
+    /// What column `name` says of comparison `c`: the value of its own row, or, in a ranking, the one that both rows have.
+    pub fn comparison_fact(&self, c: usize, name: &str) -> Option<&Value> {
+        if let Some(judged) = self.judged.get(c) {
+            return judged.extra.get(name);
+        }
+        let [first, second] = self.compared(c).map(|response| response.extra.get(name));
+        first.filter(|_| first == second)
+    }
+
+    /// All that [`Self::comparison_fact`] knows of comparison `c`.
+    pub fn comparison_extra(&self, c: usize) -> Map<String, Value> {
+        if let Some(judged) = self.judged.get(c) {
+            return Map::clone(&judged.extra);
+        }
+        let [first, second] = self.compared(c).map(|response| &response.extra);
+        let mut shared = Map::clone(first);
+        if !Arc::ptr_eq(first, second) {
+            shared.retain(|name, value| second.get(name) == Some(value));
+        }
+        shared
+    }
+
+    fn compared(&self, c: usize) -> [&Response; 2] {
+        let Comparison { first, second, .. } = self.comparisons[c];
+        [first, second].map(|r| &self.responses[r])
+    }
+
+    /// The responses of these indices, in this order, with those comparisons between them that are `wanted` (by their
+    /// index), each with its row.
+    pub fn part(&self, responses: &[usize], wanted: impl Fn(usize) -> bool) -> Group {
+        let mut place = vec![None; self.responses.len()];
+        responses.iter().enumerate().for_each(|(new, old)| place[*old] = Some(new));
+        let mut part = Group {
+            prompt: self.prompt.clone(),
+            responses: responses.iter().map(|r| self.responses[*r].clone()).collect(),
+            comparisons: Vec::new(),
+            judged: Vec::new(),
+            location: self.location.clone(),
         };
-        text.split_whitespace().collect::<Vec<_>>().join(" ")
+        for (c, comparison) in self.comparisons.iter().enumerate().filter(|(c, _)| wanted(*c)) {
+            if let (Some(first), Some(second)) = (place[comparison.first], place[comparison.second]) {
+                part.comparisons.push(Comparison { first, second, ..*comparison });
+                part.judged.extend(self.judged.get(c).cloned());
+            }
+        }
+        part
+    }
+
+    /// For every response, the first of the group that a model reads the same.
+    pub fn first_alike(&self) -> Vec<usize> {
+        let mut first = HashMap::new();
+        let readings = self.responses.iter().map(|response| response.content.reading(ASSISTANT)).enumerate();
+        readings.map(|(r, reading)| *first.entry(reading).or_insert(r)).collect()
     }
 
     /// The comparisons that count: those of weight 0 are left out. [`load_groups`](super::load_groups) makes no others.
@@ -92,13 +173,6 @@ impl Group {
 
 /// What opens a reply in the transcripts of HH-RLHF.
 const LAST_TURN: &str = "\n\nAssistant:";
-
-fn plain(content: &Content) -> String {
-    match content {
-        Content::Text(text) => text.clone(),
-        Content::Messages(turns) => turns.iter().map(|turn| format!("{}: {}\n", turn.role, turn.content)).collect(),
-    }
-}
 
 impl Comparison {
     /// False for a weight of 0: such a judgement is no comparison, neither to learn from nor to be measured with.
@@ -138,21 +212,24 @@ mod tests {
     fn group(prompt: Option<Content>, response: Content) -> Group {
         let location = Location { file: "f".into(), line: 1 };
         let attributes = Attributes::new();
-        let response = Response { content: response, rank: None, score: None, attributes, location: location.clone() };
-        Group { prompt, responses: vec![response], comparisons: Vec::new(), location, extra: Map::new() }
+        let extra = Extra::default();
+        let response =
+            Response { content: response, rank: None, score: None, attributes, location: location.clone(), extra };
+        Group { prompt, responses: vec![response], comparisons: Vec::new(), judged: Vec::new(), location }
     }
 
     #[test]
-    fn prompt_keys() {
+    fn keys_of_prompts_and_transcripts() {
         let cases = [
             (group(Some(text(" a\n b ")), text("x")), "a b"),
             (group(Some(chat(&[("user", "a"), ("assistant", "b")])), text("x")), "user: a assistant: b"),
             (
                 group(None, text("\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d")),
-                "Human: a Assistant: b Human: c",
+                "human: a assistant: b human: c",
             ),
             (group(None, text("no turns")), "no turns"),
-            (group(None, chat(&[("user", "a"), ("assistant", "b")])), "user: a"),
+            (group(None, chat(&[("user", "a"), ("assistant", "b")])), "a"),
+            (group(None, chat(&[("user", "a"), ("assistant", "b"), ("user", "c")])), "user: a assistant: b"),
             (group(None, chat(&[])), ""),
         ];
         for (group, expected) in cases {

@@ -5,6 +5,7 @@
 //! 200 MB line costs time and no memory.
 
 use super::error::ProblemKind;
+use super::integer;
 use super::source::{Bytes, fill, skip_blank};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
@@ -235,7 +236,8 @@ impl Capped {
 
 /// Parses one object, refusing a key that stands twice (the first value would be lost).
 pub(super) fn parse_object(text: &str) -> Result<Map<String, Value>, ProblemKind> {
-    let mut parser = serde_json::Deserializer::from_str(text);
+    let text = integer::guarded(text);
+    let mut parser = serde_json::Deserializer::from_str(&text);
     let object = parser.deserialize_map(DistinctKeys).and_then(|map| parser.end().map(|()| map));
     object.map_err(|error| {
         let words = error.to_string();

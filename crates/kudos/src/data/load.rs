@@ -1,15 +1,15 @@
 //! Rows → [`Group`]s: what training and evaluation read.
 //!
 //! Within a file, ranked rows of one prompt are one group, and so are pair and comparison rows of one
-//! prompt: there a response that stands in many rows is one [`Response`], found by its content. Every
-//! unusable row is kept as a problem with its place; nothing is dropped in silence.
+//! prompt: there a response that stands in many rows is one [`Response`], found by its content. Prompts and
+//! responses are one where their [readings](Content::reading) are, so that every rendering of the group is that of
+//! each of its rows. Every unusable row is kept as a problem with its place; nothing is dropped in silence.
 
 use super::columns::unusable;
 use super::error::{DataError, ProblemKind, RowProblem};
-use super::group::{Attributes, Comparison, Group, Response};
+use super::group::{Attributes, Comparison, Group, Judged, Response};
 use super::reader::{Options, Reader, Row};
-use super::record::{Candidate, Content, Kind, Location, Record};
-use serde_json::{Map, Value};
+use super::record::{ASSISTANT, Candidate, Content, Kind, Location, Record, USER};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::path::Path;
@@ -38,22 +38,6 @@ pub struct Origin {
     pub file: usize,
     /// The kind of its first row.
     pub kind: Kind,
-    /// The row behind each comparison, parallel to [`Group::comparisons`]; empty for rankings, whose
-    /// comparisons follow from the rows of their responses.
-    pub judged: Vec<Judged>,
-    /// Extra columns that are the same in all rows of the group.
-    pub shared: Map<String, Value>,
-}
-
-/// The row behind one comparison.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Judged {
-    /// What kind of row it is.
-    pub kind: Kind,
-    /// Where it stands.
-    pub location: Location,
-    /// Its extra columns.
-    pub extra: Map<String, Value>,
 }
 
 /// What one file holds.
@@ -108,15 +92,19 @@ impl Loaded {
                 Err(DataError::Row(problem)) => self.problems.push(problem),
                 Err(error) => return Err(error),
             }
-            match self.problems.last() {
-                Some(problem) if options.strict => return Err(DataError::Row(problem.clone())),
-                _ => {}
-            }
+            self.check_strict(options)?;
         }
-        let new = &self.problems[first_problem..];
-        grouping.info.unusable = new.chunk_by(|a, b| a.location == b.location).count() as u64;
         grouping.info.sha256 = reader.sha256();
-        grouping.finish(self)
+        grouping.finish(self, first_problem)?;
+        self.check_strict(options)
+    }
+
+    /// The first problem as an error, where the caller wants that.
+    fn check_strict(&self, options: &Options) -> Result<(), DataError> {
+        match self.problems.first() {
+            Some(problem) if options.strict => Err(DataError::Row(problem.clone())),
+            _ => Ok(()),
+        }
     }
 
     /// Preferences: comparisons that are not ties.
@@ -132,19 +120,6 @@ impl Loaded {
     /// Comparisons of weight 0, which are in no group.
     pub fn weightless(&self) -> usize {
         self.files.iter().map(|file| file.weightless).sum()
-    }
-
-    /// The row that comparison `c` of group `g` stands in (in a ranking: the row of its second response).
-    pub fn comparison_location(&self, g: usize, c: usize) -> &Location {
-        match self.origins[g].judged.get(c) {
-            Some(judged) => &judged.location,
-            None => &self.groups[g].responses[self.groups[g].comparisons[c].second].location,
-        }
-    }
-
-    /// The extra columns that belong to comparison `c` of group `g`.
-    pub fn comparison_extra(&self, g: usize, c: usize) -> &Map<String, Value> {
-        self.origins[g].judged.get(c).map_or(&self.origins[g].shared, |judged| &judged.extra)
     }
 }
 
@@ -178,7 +153,7 @@ impl Grouping {
         }
         let kind = row.record.kind();
         let (record, location, extra) = row.into_parts();
-        let row = Judged { kind, location, extra };
+        let row = Judged { kind, location, extra: extra.into() };
         match record {
             Record::Ranked { prompt, response: content, rank, attributes } => {
                 self.add_response(prompt, Candidate { content, rank, score: None, attributes }, row)
@@ -207,73 +182,72 @@ impl Grouping {
     }
 
     fn add_response(&mut self, prompt: Content, candidate: Candidate, row: Judged) {
-        let location = row.location.clone();
         let Candidate { content, rank, score, attributes } = candidate;
-        let g = self.group_of(Family::Rankings, Some(prompt), row);
-        self.groups[g].responses.push(Response { content, rank, score, attributes, location });
+        let g = self.group_of(Family::Rankings, Some(prompt), &row);
+        let Judged { location, extra, .. } = row;
+        self.groups[g].responses.push(Response { content, rank, score, attributes, location, extra });
     }
 
     fn add_judgement(&mut self, prompt: Option<Content>, sides: [Content; 2], verdict: Comparison, row: Judged) {
-        let g = self.group_of(Family::Judgements, prompt, row.clone());
-        let [first, second] = sides.map(|side| self.response_of(g, side, &row.location));
+        let g = self.group_of(Family::Judgements, prompt, &row);
+        let [first, second] = sides.map(|side| self.response_of(g, side, &row));
         if !verdict.counts() {
             self.info.weightless += 1;
             return;
         }
         self.groups[g].comparisons.push(Comparison { first, second, ..verdict });
-        self.origins[g].judged.push(row);
+        self.groups[g].judged.push(row);
     }
 
     fn add_group(&mut self, prompt: Content, candidates: Vec<Candidate>, row: Judged) {
-        let location = row.location.clone();
-        let g = self.new_group(Some(prompt), row);
-        self.groups[g].responses = ranked(candidates, &location);
+        let g = self.new_group(Some(prompt), &row);
+        self.groups[g].responses = ranked(candidates, &row);
     }
 
     /// The group of this prompt and family, new if there is none. Without a prompt it is always new.
-    fn group_of(&mut self, family: Family, prompt: Option<Content>, row: Judged) -> usize {
-        let Some(key) = &prompt else {
+    fn group_of(&mut self, family: Family, prompt: Option<Content>, row: &Judged) -> usize {
+        let Some(reading) = prompt.as_ref().map(|prompt| prompt.reading(USER)) else {
             return self.new_group(prompt, row);
         };
         let (groups, origins) = (&self.groups, &self.origins);
-        let same = |g: usize| groups[g].prompt.as_ref() == Some(key) && Family::of(origins[g].kind) == Some(family);
-        match self.prompts.find_or_insert(&(family, key), self.groups.len(), same) {
-            Some(g) => {
-                self.origins[g].shared.retain(|name, value| row.extra.get(name) == Some(value));
-                g
-            }
+        let read = |g: usize| groups[g].prompt.as_ref().map(|prompt| prompt.reading(USER));
+        let same = |g: usize| read(g) == Some(reading) && Family::of(origins[g].kind) == Some(family);
+        match self.prompts.find_or_insert(&(family, reading), self.groups.len(), same) {
+            Some(g) => g,
             None => self.new_group(prompt, row),
         }
     }
 
-    fn new_group(&mut self, prompt: Option<Content>, row: Judged) -> usize {
-        let Judged { kind, location, extra } = row;
-        let shared = extra.clone();
-        self.origins.push(Origin { file: self.file, kind, judged: Vec::new(), shared });
-        let (responses, comparisons) = (Vec::new(), Vec::new());
-        self.groups.push(Group { prompt, responses, comparisons, location, extra });
+    fn new_group(&mut self, prompt: Option<Content>, row: &Judged) -> usize {
+        self.origins.push(Origin { file: self.file, kind: row.kind });
+        let (responses, comparisons, judged) = (Vec::new(), Vec::new(), Vec::new());
+        self.groups.push(Group { prompt, responses, comparisons, judged, location: row.location.clone() });
         self.groups.len() - 1
     }
 
-    /// The response of this content in group `g`, new if there is none.
-    fn response_of(&mut self, g: usize, content: Content, location: &Location) -> usize {
+    /// The response of this content in group `g`, new and of this row if there is none.
+    fn response_of(&mut self, g: usize, content: Content, row: &Judged) -> usize {
         let responses = &mut self.groups[g].responses;
-        let same = |r: usize| responses.get(r).is_some_and(|known| known.content == content);
-        let found = self.responses.find_or_insert(&(g, &content), responses.len(), same);
+        let reading = content.reading(ASSISTANT);
+        let same = |r: usize| responses.get(r).is_some_and(|known| known.content.reading(ASSISTANT) == reading);
+        let found = self.responses.find_or_insert(&(g, reading), responses.len(), same);
         found.unwrap_or_else(|| {
-            let attributes = Attributes::new();
-            responses.push(Response { content, rank: None, score: None, attributes, location: location.clone() });
+            let (attributes, location, extra) = (Attributes::new(), row.location.clone(), row.extra.clone());
+            responses.push(Response { content, rank: None, score: None, attributes, location, extra });
             responses.len() - 1
         })
     }
 
-    /// Turns ranks into comparisons and hands everything over.
-    fn finish(mut self, loaded: &mut Loaded) -> Result<(), DataError> {
-        for (group, origin) in self.groups.iter_mut().zip(&self.origins) {
-            if origin.judged.is_empty() {
-                group.comparisons = comparisons_of_ranks(group)?;
-            }
+    /// Turns ranks into comparisons and hands everything over; the problems of this file begin at `first_problem`.
+    fn finish(mut self, loaded: &mut Loaded, first_problem: usize) -> Result<(), DataError> {
+        for group in self.groups.iter_mut().filter(|group| group.judged.is_empty()) {
+            let alike = group.first_alike();
+            ranked_twice(group, &alike, &mut loaded.problems);
+            group.comparisons = comparisons_of_ranks(group, &alike)?;
         }
+        let new = &mut loaded.problems[first_problem..];
+        new.sort_by_key(|problem| problem.location.line);
+        self.info.unusable = new.chunk_by(|a, b| a.location == b.location).count() as u64;
         self.info.groups = self.groups.len();
         self.info.ties = self.groups.iter().map(Group::ties).sum();
         self.info.pairs = self.groups.iter().map(|group| group.comparisons.len()).sum::<usize>() - self.info.ties;
@@ -319,19 +293,34 @@ fn usable_responses(candidates: Vec<Candidate>, row: &Judged, problems: &mut Vec
 
 /// Gives every candidate its rank: as stated, or, where no candidate states one, by score (highest
 /// first, equal scores share a rank).
-fn ranked(candidates: Vec<Candidate>, location: &Location) -> Vec<Response> {
+fn ranked(candidates: Vec<Candidate>, row: &Judged) -> Vec<Response> {
     let stated = candidates.iter().any(|candidate| candidate.rank.is_some());
     let scores: Vec<f64> = candidates.iter().filter_map(|candidate| candidate.score).collect();
     let place = |score: f64| 1.0 + scores.iter().filter(|other| **other > score).count() as f64;
     let response = |Candidate { content, rank, score, attributes }: Candidate| {
         let rank = if stated { rank } else { score.map(place) };
-        Response { content, rank, score, attributes, location: location.clone() }
+        let (location, extra) = (row.location.clone(), row.extra.clone());
+        Response { content, rank, score, attributes, location, extra }
     };
     candidates.into_iter().map(response).collect()
 }
 
-/// One comparison for every two ranked responses, in listed order.
-fn comparisons_of_ranks(group: &Group) -> Result<Vec<Comparison>, DataError> {
+/// Notes every response that stood before with another rank: which of the two is meant cannot be known.
+fn ranked_twice(group: &Group, alike: &[usize], problems: &mut Vec<RowProblem>) {
+    let mut ranks: HashMap<usize, (f64, &Location)> = HashMap::new();
+    for (response, first) in group.responses.iter().zip(alike) {
+        let Some(rank) = response.rank else { continue };
+        let (known, earlier) = *ranks.entry(*first).or_insert((rank, &response.location));
+        if known != rank {
+            let kind = ProblemKind::RankedTwice { earlier: earlier.clone() };
+            problems.push(RowProblem { location: response.location.clone(), kind });
+        }
+    }
+}
+
+/// One comparison for every two ranked responses, in listed order; a response is not compared with itself (`alike` is
+/// [`Group::first_alike`]).
+fn comparisons_of_ranks(group: &Group, alike: &[usize]) -> Result<Vec<Comparison>, DataError> {
     let place = |(r, response): (usize, &Response)| response.rank.map(|rank| (r, rank));
     let places: Vec<(usize, f64)> = group.responses.iter().enumerate().filter_map(place).collect();
     if places.len() > MAX_RANKED {
@@ -340,7 +329,7 @@ fn comparisons_of_ranks(group: &Group) -> Result<Vec<Comparison>, DataError> {
     }
     let mut comparisons = Vec::with_capacity(places.len() * places.len().saturating_sub(1) / 2);
     for (i, (first, better)) in places.iter().enumerate() {
-        for (second, other) in &places[i + 1..] {
+        for (second, other) in places[i + 1..].iter().filter(|(second, _)| alike[*first] != alike[*second]) {
             let target = if better < other {
                 1.0
             } else if better > other {
@@ -502,14 +491,39 @@ mod tests {
     fn every_judgement_keeps_its_row() {
         let loaded = load("id,prompt,chosen,rejected,margin,weight\n1,p,a,b,2,\n2,q,a,b,,\n3,p,b,c,,0.5\n");
         assert_eq!(loaded.groups[0].responses.len(), 3);
-        assert_eq!(loaded.comparison_location(0, 1).to_string(), "t:4");
-        assert_eq!(loaded.comparison_extra(0, 1)["id"], "3");
-        assert!(loaded.origins[0].shared.is_empty(), "the ids differ");
+        assert_eq!(loaded.groups[0].comparison_location(1).to_string(), "t:4");
+        assert_eq!(loaded.groups[0].comparison_fact(1, "id"), Some(&"3".into()));
+        let ids: Vec<_> = loaded.groups[0].responses.iter().map(|r| r.extra["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["1", "1", "3"], "the row in which a response first stands");
         let (first, second) = (loaded.groups[0].comparisons[0], loaded.groups[0].comparisons[1]);
         assert_eq!((first.margin, first.weight, second.margin, second.weight), (2.0, 1.0, 0.0, 0.5));
         let loaded = load("prompt,answer,rank,topic,model\np,a,1,t,x\np,b,2,t,y\n");
-        assert_eq!(loaded.comparison_location(0, 0).to_string(), "t:3");
-        assert_eq!(serde_json::to_string(loaded.comparison_extra(0, 0)).unwrap(), r#"{"topic":"t"}"#);
+        assert_eq!(loaded.groups[0].comparison_location(0).to_string(), "t:3");
+        assert_eq!(serde_json::to_string(&loaded.groups[0].comparison_extra(0)).unwrap(), r#"{"topic":"t"}"#);
+        assert_eq!(loaded.groups[0].responses[1].extra["model"], "y");
+    }
+
+    #[test]
+    fn f3_rows_of_both_forms_of_a_prompt_are_one_group() {
+        let lone = |role: &str, text: &str| format!(r#"[{{"role":"{role}","content":"{text}"}}]"#);
+        let text = format!(
+            "{{\"prompt\":\"p\",\"chosen\":\"a\",\"rejected\":\"b\"}}\n{{\"prompt\":{},\"chosen\":\"c\",\"rejected\":{}}}\n",
+            lone("user", "p"),
+            lone("assistant", "a")
+        );
+        assert_eq!(verdicts(&load(&text)), [[(0, 1, 1.0), (2, 0, 1.0)]]);
+        let apart = load("prompt,chosen,rejected\np,a,b\nP,a,b\n");
+        assert_eq!(apart.groups.len(), 2, "a group is read with one prompt, so case counts there");
+        assert_eq!(apart.groups[0].prompt_key(), apart.groups[1].prompt_key());
+    }
+
+    #[test]
+    fn f13_identical_texts_of_different_ranks_make_no_pair() {
+        let loaded = load("prompt,answer,rank\np,same,1\np,same,2\np,other,3\nq,x,1\nq,x,1\nq,y,2\n");
+        let found = verdicts(&loaded);
+        assert_eq!(found, [[(0, 2, 1.0), (1, 2, 1.0)], [(0, 2, 1.0), (1, 2, 1.0)]]);
+        let problems: Vec<_> = loaded.problems.iter().map(|p| (p.location.line, p.kind.name())).collect();
+        assert_eq!((problems.as_slice(), loaded.files[0].unusable), (&[(3, "identical")][..], 1));
     }
 
     #[test]

@@ -4,9 +4,11 @@
 
 pub mod check;
 mod columns;
+mod conversation;
 mod csv;
 mod error;
 mod group;
+pub mod integer;
 mod jsonl;
 mod load;
 mod pairs;
@@ -22,11 +24,11 @@ mod writer;
 
 pub(crate) use columns::{PROMPT, prompt, prompt_cell};
 pub use error::{DataError, ProblemKind, RowProblem};
-pub use group::{Attributes, Comparison, Group, Response};
-pub use load::{FileInfo, Judged, Loaded, Origin, load_groups};
+pub use group::{Attributes, Comparison, Extra, Group, Judged, Response};
+pub use load::{FileInfo, Loaded, Origin, load_groups};
 pub use pairs::preferences;
-pub use reader::{Options, Reader, Row};
-pub use record::{Candidate, Content, Kind, Location, Message, Record};
+pub use reader::{Options, Reader, Row, column_names};
+pub use record::{ASSISTANT, Candidate, Content, Kind, Location, Message, Reading, Record, USER};
 pub(crate) use rows::Rows;
 pub use sink::Compression;
 pub use split::{held_out_by_prompt, prompt_folds, split_by_prompt};

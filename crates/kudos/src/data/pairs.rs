@@ -10,8 +10,9 @@ const OURS: [&str; 7] =
 /// One row for every preference, ties left out, in the order of the groups.
 ///
 /// Columns that belong to the judgement (`id`, `subset`, …) come first: those of its own row for pairs
-/// and comparisons, those common to all rows of the prompt for rankings. `margin` and `weight` are in
-/// every row if any row of the data has one, and in none otherwise. `attributes_chosen` and
+/// and comparisons, those that the rows of both responses share for rankings. `margin` and `weight` are in
+/// every row if any row of the data has one, and in none otherwise. A column of the data that is named as one of these is
+/// kept as `input_NAME`. `attributes_chosen` and
 /// `attributes_rejected` are the ratings of the two sides, where they have any.
 pub fn preferences(loaded: &Loaded) -> impl Iterator<Item = Map<String, Value>> + '_ {
     let comparisons = || loaded.groups.iter().flat_map(|group| &group.comparisons);
@@ -20,8 +21,7 @@ pub fn preferences(loaded: &Loaded) -> impl Iterator<Item = Map<String, Value>> 
     let places = loaded.groups.iter().enumerate();
     places.flat_map(|(g, group)| (0..group.comparisons.len()).map(move |c| (g, c))).filter_map(move |(g, c)| {
         let (group, comparison) = (&loaded.groups[g], &loaded.groups[g].comparisons[c]);
-        let mut row = loaded.comparison_extra(g, c).clone();
-        row.retain(|name, _| !OURS.contains(&name.as_str()));
+        let mut row = beside_ours(group.comparison_extra(c));
         state_preference(&mut row, group, comparison)?;
         if with_margin {
             row.insert("margin".to_owned(), decimal(comparison.margin));
@@ -31,6 +31,20 @@ pub fn preferences(loaded: &Loaded) -> impl Iterator<Item = Map<String, Value>> 
         }
         Some(row)
     })
+}
+
+/// The columns of the data beside those of the format: one that is named as one of ours becomes `input_NAME`, or the next
+/// that is free of `input_NAME_2`, ….
+fn beside_ours(extra: Map<String, Value>) -> Map<String, Value> {
+    if !extra.keys().any(|name| OURS.contains(&name.as_str())) {
+        return extra;
+    }
+    let free = |name: &str| {
+        let numbered = (2..).map(|n| format!("input_{name}_{n}"));
+        [format!("input_{name}")].into_iter().chain(numbered).find(|new| !extra.contains_key(new))
+    };
+    let renamed = |name: &String| if OURS.contains(&name.as_str()) { free(name) } else { None };
+    extra.iter().map(|(name, value)| (renamed(name).unwrap_or_else(|| name.clone()), value.clone())).collect()
 }
 
 fn state_preference(row: &mut Map<String, Value>, group: &Group, comparison: &Comparison) -> Option<()> {
@@ -91,7 +105,7 @@ mod tests {
             ("chosen,rejected,margin,weight\na,b,0,1\n", &[r#"{"chosen":"a","rejected":"b"}"#]),
             (
                 "prompt,response_a,response_b,label,chosen\np,a,b,b,a\np,a,b,tie,a\n",
-                &[r#"{"prompt":"p","chosen":"b","rejected":"a"}"#],
+                &[r#"{"input_chosen":"a","prompt":"p","chosen":"b","rejected":"a"}"#],
             ),
             (
                 r#"{"id":7,"prompt":[{"role":"user","content":"p"}],"responses":[{"text":"a","score":1},{"text":"b","score":2}]}"#,

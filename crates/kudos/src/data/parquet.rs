@@ -1,7 +1,8 @@
 //! Parquet rows as JSON objects, a batch at a time.
 //!
 //! Columns of types that JSON lacks (dates, decimals, …) are carried as their text; a number that is
-//! not finite becomes the text `NaN`, `Infinity` or `-Infinity`, so that nothing turns into null.
+//! not finite becomes the text `NaN`, `Infinity` or `-Infinity`, so that nothing turns into null. Bytes are text where they
+//! are UTF-8; where they are not, a column that Kudos reads has a problem, and any other gets them as a `data:` URL (RFC 2397).
 
 use super::error::ProblemKind;
 use super::jsonl::RawRow;
@@ -24,6 +25,8 @@ const BATCH_ROWS: usize = 128;
 pub(super) struct Parquet {
     batches: ParquetRecordBatchReader,
     names: Vec<String>,
+    /// For each column, whether its bytes must be text.
+    held: Vec<bool>,
     columns: Vec<ArrayRef>,
     /// Next row of the batch, and of the file (from 1).
     next: usize,
@@ -39,13 +42,19 @@ impl Parquet {
             builder.with_batch_size(BATCH_ROWS).build()
         })?;
         let schema = arrow_array::RecordBatchReader::schema(&batches);
-        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
-        Ok(Parquet { batches, names, columns: Vec::new(), next: 0, length: 0, row: 0 })
+        let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        let held = vec![true; names.len()];
+        Ok(Parquet { batches, names, held, columns: Vec::new(), next: 0, length: 0, row: 0 })
     }
 
     /// The column names.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// Says which columns must hold text where they hold bytes: all of them, until this is called.
+    pub fn hold(&mut self, held: impl Fn(&str) -> bool) {
+        self.held = self.names.iter().map(|name| held(name)).collect();
     }
 
     /// Row reached, from 1.
@@ -63,8 +72,9 @@ impl Parquet {
             self.columns = guarded(|| plain_columns(&batch))?;
         }
         self.row += 1;
-        let fields = self.names.iter().zip(&self.columns).map(|(name, column)| {
-            let value = value_at(column, self.next).map_err(|problem| problem.in_column(name))?;
+        let fields = self.names.iter().zip(&self.columns).zip(&self.held).map(|((name, column), held)| {
+            let text = if *held { text } else { text_or_url };
+            let value = value_at(column, self.next, text).map_err(|problem| problem.in_column(name))?;
             Ok((name.clone(), value))
         });
         let row = fields.collect::<Result<Map<_, _>, ProblemKind>>();
@@ -127,7 +137,10 @@ fn plain_type(found: &DataType) -> DataType {
     }
 }
 
-fn value_at(column: &ArrayRef, at: usize) -> Result<Value, ProblemKind> {
+/// How bytes become a value.
+type OfBytes = fn(&[u8]) -> Result<Value, ProblemKind>;
+
+fn value_at(column: &ArrayRef, at: usize, of_bytes: OfBytes) -> Result<Value, ProblemKind> {
     if column.is_null(at) {
         return Ok(Value::Null);
     }
@@ -137,14 +150,15 @@ fn value_at(column: &ArrayRef, at: usize) -> Result<Value, ProblemKind> {
         DataType::UInt64 => column.as_primitive::<UInt64Type>().value(at).into(),
         DataType::Float64 => number(column.as_primitive::<Float64Type>().value(at)),
         DataType::LargeUtf8 => column.as_string::<i64>().value(at).into(),
-        DataType::LargeBinary => text(column.as_binary::<i64>().value(at))?,
+        DataType::LargeBinary => of_bytes(column.as_binary::<i64>().value(at))?,
         DataType::LargeList(_) => {
             let items = column.as_list::<i64>().value(at);
-            Value::Array((0..items.len()).map(|i| value_at(&items, i)).collect::<Result<_, _>>()?)
+            Value::Array((0..items.len()).map(|i| value_at(&items, i, of_bytes)).collect::<Result<_, _>>()?)
         }
         DataType::Struct(fields) => {
             let members = column.as_struct().columns();
-            let entry = |(field, member): (&Arc<Field>, &ArrayRef)| Ok((field.name().clone(), value_at(member, at)?));
+            let entry =
+                |(field, member): (&Arc<Field>, &ArrayRef)| Ok((field.name().clone(), value_at(member, at, of_bytes)?));
             Value::Object(fields.iter().zip(members).map(entry).collect::<Result<_, ProblemKind>>()?)
         }
         _ => Value::Null,
@@ -155,6 +169,23 @@ fn value_at(column: &ArrayRef, at: usize) -> Result<Value, ProblemKind> {
 fn text(bytes: &[u8]) -> Result<Value, ProblemKind> {
     let text = std::str::from_utf8(bytes);
     text.map(Value::from).map_err(|e| ProblemKind::NotUtf8 { byte: e.valid_up_to() + 1, place: String::new() })
+}
+
+/// The same, and a URL of what is no text.
+fn text_or_url(bytes: &[u8]) -> Result<Value, ProblemKind> {
+    Ok(text(bytes).unwrap_or_else(|_| format!("data:;base64,{}", base64(bytes)).into()))
+}
+
+/// RFC 4648, §4.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let group = |chunk: &[u8]| {
+        let bits = (0..3).fold(0, |bits, at| bits << 8 | u32::from(chunk.get(at).copied().unwrap_or(0)));
+        let sextet = move |at: u32| char::from(ALPHABET[(bits >> (18 - 6 * at) & 63) as usize]);
+        let length = chunk.len() as u32;
+        (0..4).map(move |at| if at <= length { sextet(at) } else { '=' }).collect::<String>()
+    };
+    bytes.chunks(3).map(group).collect()
 }
 
 /// A JSON number, or the text of one that JSON cannot write.
@@ -246,6 +277,17 @@ mod tests {
         }
         let error = open(vec![("prompt", texts(["p", "p"]))]).err().unwrap();
         assert!(matches!(error, DataError::Columns { .. }), "{error}");
+    }
+
+    #[test]
+    fn bytes_of_an_extra_column_do_not_cost_the_row() {
+        let image: ArrayRef = Arc::new(BinaryArray::from(vec![&b"\xff\xd8\xff"[..], b"text"]));
+        let columns = vec![("prompt", texts(["p", "p"])), ("answer", texts(["a", "b"])), ("image", image)];
+        let found: Vec<Value> = open(columns).unwrap().map(|row| row.unwrap().original["image"].clone()).collect();
+        assert_eq!(found, [json!("data:;base64,/9j/"), json!("text")]);
+        let cases =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
+        cases.iter().for_each(|(bytes, expected)| assert_eq!(base64(bytes.as_bytes()), *expected)); // RFC 4648, §10
     }
 
     #[test]

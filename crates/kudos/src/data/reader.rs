@@ -10,6 +10,7 @@ use super::record::{Location, Record};
 use super::rows::Rows;
 use super::source::{self, Source};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +37,8 @@ pub struct Row {
     pub record: Record,
     /// Where it starts.
     pub location: Location,
-    /// All columns in their order. Numbers of CSV's known columns are numbers; its others are text.
+    /// All columns in their order. Numbers of CSV's known columns are numbers; its others are text. An integer beyond 64
+    /// bits is an object that [`digits`](super::integer::digits) knows, and that [`super::Writer`] writes as it was.
     pub original: Map<String, Value>,
     shape: Shape,
 }
@@ -47,6 +49,28 @@ impl Row {
         let extra = self.original.into_iter().filter(|(name, value)| !self.shape.holds_value(name, value)).collect();
         (self.record, self.location, extra)
     }
+}
+
+/// The names of all columns of all rows of a file, read to its end where the format has no header; `None` where it can be read
+/// only once (`-`, a pipe). What is wrong with the file is left to its reader.
+///
+/// # Errors
+/// If the file cannot be opened, or begins as no known format does.
+pub fn column_names(path: impl AsRef<Path>, options: &Options) -> Result<Option<HashSet<String>>, DataError> {
+    if !path.as_ref().is_file() {
+        return Ok(None);
+    }
+    let mut rows = Rows::open(path.as_ref(), options.max_row_bytes)?;
+    let mut names = HashSet::new();
+    if let Some((header, _)) = rows.columns()? {
+        names.extend(header.into_iter().map(str::to_owned));
+        return Ok(Some(names));
+    }
+    while let Ok(Some((_, fields))) = rows.next() {
+        let new = fields.unwrap_or_default().into_iter().map(|(name, _)| name);
+        names.extend(new);
+    }
+    Ok(Some(names))
 }
 
 /// A streaming reader of one file: an iterator of rows.
@@ -110,6 +134,7 @@ impl Reader {
         let shape = Shape::recognise(&names).map_err(|missing| no_kind(location, missing))?;
         (self.shape, self.fixed) = (Some(shape), true);
         self.rows.type_cells(Box::new(move |column, cell| shape.type_cell(column, cell)));
+        self.rows.hold(|column| shape.holds(column));
         Ok(())
     }
 

@@ -2,7 +2,13 @@
 
 use super::group::Attributes;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::Arc;
+
+/// The role of the turns that a prompt of plain text stands for.
+pub const USER: &str = "user";
+/// The role of the turns that a response of plain text stands for.
+pub const ASSISTANT: &str = "assistant";
 
 /// One turn of a conversation, as chat-format data sets store it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -21,6 +27,15 @@ pub enum Content {
     Text(String),
     /// `[{role, content}, …]`.
     Messages(Vec<Message>),
+}
+
+/// A content as models read it: two contents are the same where their readings are, whatever renders them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reading<'a> {
+    /// A text, or the content of a lone message of the expected role.
+    Text(&'a str),
+    /// Any other list of messages.
+    Turns(&'a [Message]),
 }
 
 /// Where a row stands: what an error or a finding points at.
@@ -52,6 +67,45 @@ impl Content {
         match self {
             Content::Text(text) => text.trim().is_empty(),
             Content::Messages(messages) => messages.last().is_none_or(|m| m.content.trim().is_empty()),
+        }
+    }
+
+    /// What a model reads in the place of `role` ([`USER`] for prompts, [`ASSISTANT`] for responses).
+    pub fn reading(&self, role: &str) -> Reading<'_> {
+        match self {
+            Content::Text(text) => Reading::Text(text),
+            Content::Messages(turns) => match turns.as_slice() {
+                [only] if only.role == role => Reading::Text(&only.content),
+                turns => Reading::Turns(turns),
+            },
+        }
+    }
+
+    /// The text that renderings without a template make of it in the place of `role`: several turns, or one of
+    /// another role, are a small document of `role: content` blocks.
+    pub fn as_text(&self, role: &str) -> Cow<'_, str> {
+        match self.reading(role) {
+            Reading::Text(text) => text.into(),
+            Reading::Turns(turns) => {
+                let blocks: Vec<String> = turns.iter().map(|turn| format!("{}: {}", turn.role, turn.content)).collect();
+                blocks.join("\n\n").into()
+            }
+        }
+    }
+
+    /// What makes two prompts one, for leaks, splits, folds and intervals: [`Self::as_text`] with white space made even,
+    /// in lower case. Tokenizers drop both, some of them, and a prompt that differs in nothing else is no new one.
+    pub fn prompt_key(&self) -> String {
+        let text = self.as_text(USER);
+        let even = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        even.chars().flat_map(char::to_lowercase).collect()
+    }
+
+    /// Its turns; a text is one of `role`.
+    pub fn turns(&self, role: &str) -> Cow<'_, [Message]> {
+        match self {
+            Content::Text(text) => vec![Message { role: role.to_owned(), content: text.clone() }].into(),
+            Content::Messages(turns) => turns.into(),
         }
     }
 
@@ -185,5 +239,40 @@ impl Candidate {
     /// True if the row says how good it is as a whole.
     pub fn is_labelled(&self) -> bool {
         self.rank.is_some() || self.score.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat(turns: &[(&str, &str)]) -> Content {
+        let turn = |(role, content): &(&str, &str)| Message { role: role.to_string(), content: content.to_string() };
+        Content::Messages(turns.iter().map(turn).collect())
+    }
+
+    #[test]
+    fn f3_a_lone_user_message_and_its_text_are_one_prompt() {
+        let text = Content::Text("What is\n2 plus 2?".into());
+        let lone = chat(&[("user", "What is\n2 plus 2?")]);
+        assert_eq!((lone.reading(USER), lone.prompt_key()), (text.reading(USER), text.prompt_key()));
+        assert_ne!(lone.reading(ASSISTANT), text.reading(ASSISTANT), "a user's turn is not a reply");
+        let system = chat(&[("system", "What is\n2 plus 2?")]);
+        assert_ne!((system.reading(USER), system.prompt_key()), (text.reading(USER), text.prompt_key()));
+    }
+
+    #[test]
+    fn prompt_keys() {
+        let cases = [
+            (Content::Text(" A\n b ".into()), "a b"),
+            (Content::Text("Straße ΣΑΣ".into()), "straße σασ"),
+            (chat(&[("user", " A\n b ")]), "a b"),
+            (chat(&[("user", "a"), ("assistant", "b")]), "user: a assistant: b"),
+            (Content::Text("user: a\n\nassistant: b".into()), "user: a assistant: b"),
+            (chat(&[]), ""),
+        ];
+        for (content, expected) in cases {
+            assert_eq!(content.prompt_key(), expected, "{content:?}");
+        }
     }
 }

@@ -116,6 +116,13 @@ impl Rows {
         }
     }
 
+    /// Which columns must hold text where they hold bytes. In Parquet, others may hold anything.
+    pub fn hold(&mut self, held: impl Fn(&str) -> bool) {
+        if let Format::Parquet(parquet) = &mut self.format {
+            parquet.hold(held);
+        }
+    }
+
     /// The next row: its place and its columns. A file without any row is an error.
     pub fn next(&mut self) -> Result<Option<PlacedRow>, DataError> {
         if let Some((line, fields)) = self.next_raw()? {
@@ -199,6 +206,7 @@ fn csv_error(fault: CsvFault, location: Location, expected: &'static str) -> Dat
     match fault {
         CsvFault::Io(error) => DataError::from_read(location, expected, error),
         CsvFault::UnclosedQuote(line) => DataError::UnclosedQuote { location: moved(line) },
+        CsvFault::Separator(line, found) => DataError::Separator { location: moved(line), found },
         CsvFault::Header(line, kind) => DataError::Damaged {
             location: moved(line),
             expected: "a CSV header",

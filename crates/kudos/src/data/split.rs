@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 ///
 /// The prompts held out are those with the smallest SHA-256 of seed and prompt: the choice depends on
 /// nothing else, so adding data moves few prompts. Order is kept. Prompts that differ in white space
-/// alone are the same.
+/// or case alone are the same.
 pub fn split_by_prompt(groups: Vec<Group>, fraction: f64, seed: u64) -> (Vec<Group>, Vec<Group>) {
     let keys: Vec<String> = groups.iter().map(Group::prompt_key).collect();
     let held = held_out_by_prompt(&keys, fraction, seed);
@@ -56,12 +56,11 @@ mod tests {
     use super::*;
     use crate::data::{Content, Location};
     use proptest::prelude::*;
-    use serde_json::Map;
 
     fn group(prompt: &str) -> Group {
         let location = Location { file: "f".into(), line: 1 };
-        let (responses, comparisons) = (Vec::new(), Vec::new());
-        Group { prompt: Some(Content::Text(prompt.into())), responses, comparisons, location, extra: Map::new() }
+        let (responses, comparisons, judged) = (Vec::new(), Vec::new(), Vec::new());
+        Group { prompt: Some(Content::Text(prompt.into())), responses, comparisons, judged, location }
     }
 
     #[test]

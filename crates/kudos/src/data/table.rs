@@ -3,6 +3,7 @@
 //! A Parquet column has one type; JSON says its types row by row. The type of a column is the union of
 //! what its first rows hold; a later value outside it is refused, never bent.
 
+use super::integer;
 use arrow_array::{
     ArrayRef, BooleanArray, Float64Array, Int64Array, LargeStringArray, ListArray, NullArray, StructArray,
 };
@@ -44,6 +45,7 @@ impl CellType {
                 let items = list.iter().map(CellType::of);
                 CellType::List(Box::new(union_all(items)?))
             }
+            Value::Object(_) if integer::digits(value).is_some() => return Err(Conflict),
             Value::Object(map) => {
                 let member = |(key, value): (&String, &Value)| Ok((key.clone(), CellType::of(value)?));
                 CellType::Object(map.iter().map(member).collect::<Result<_, Conflict>>()?)

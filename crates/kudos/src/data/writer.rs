@@ -6,6 +6,7 @@
 
 use super::columns::describe;
 use super::error::DataError;
+use super::integer;
 use super::sink::{Compression, Sink};
 use super::table::{CellType, Conflict, present};
 use arrow_array::RecordBatch;
@@ -178,7 +179,7 @@ fn write_line(sink: &mut Sink, array: bool, first: bool, row: &Map<String, Value
     if array {
         sink.write_all(if first { b"[\n" } else { b",\n" })?;
     }
-    serde_json::to_writer(&mut *sink, row)?;
+    integer::write_row(sink, row)?;
     if array { Ok(()) } else { sink.write_all(b"\n") }
 }
 
@@ -296,7 +297,7 @@ fn write_cells(
     let cell = |(name, _): &(String, CellType)| match row.get(name) {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
+        Some(other) => integer::to_json(other),
     };
     csv.write_record(columns.iter().map(cell)).map_err(|error| match error.into_kind() {
         csv::ErrorKind::Io(error) => Fault::Io(error),

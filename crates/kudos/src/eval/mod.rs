@@ -54,6 +54,7 @@ pub use attributes::{AttributeMetrics, attribute_metrics};
 pub use best_of_n::BestOfN;
 pub use calibration::Bin;
 pub use compare::{JudgeComparison, McNemar, Verdict, compare};
+pub(crate) use report::subset;
 pub use report::{
     DataReport, EvalError, EvalOptions, Metrics, evaluate, first_temperature, fit_temperature, reliability,
 };
@@ -86,7 +87,7 @@ fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
 mod testing {
     use super::Scored;
     use crate::data::{Comparison, Content, Group, Location, Response};
-    use serde_json::Map;
+    use serde_json::{Map, Value};
 
     fn location(line: u64) -> Location {
         Location { file: "cases.jsonl".into(), line }
@@ -100,13 +101,21 @@ mod testing {
             score: None,
             attributes: Default::default(),
             location: location(1),
+            extra: Default::default(),
         };
         Group {
             prompt: Some(Content::Text(prompt.into())),
             responses: texts.iter().map(response).collect(),
             comparisons: Vec::new(),
+            judged: Vec::new(),
             location: location(1),
-            extra: Map::new(),
+        }
+    }
+
+    /// Puts all rows of a group into a subset.
+    pub fn name_subset(group: &mut Group, subset: Value) {
+        for response in &mut group.responses {
+            response.extra = Map::from_iter([("subset".to_owned(), subset.clone())]).into();
         }
     }
 

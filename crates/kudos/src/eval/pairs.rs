@@ -13,6 +13,8 @@ pub(super) struct Pair<'a> {
     pub scored: Scored<'a>,
     pub better: usize,
     pub worse: usize,
+    /// Index of its comparison in the group.
+    pub comparison: usize,
 }
 
 /// A pair counted in halves: 2 is right, 1 undecided, 0 wrong. Integers, so that sums are exact.
@@ -54,8 +56,11 @@ pub(super) fn halves(better_against_worse: Option<std::cmp::Ordering>) -> Halves
 /// All pairs, in the order of the file.
 pub(super) fn of<'a>(data: &[Scored<'a>]) -> Vec<Pair<'a>> {
     let of_group = |&scored: &Scored<'a>| {
-        let comparisons = scored.group.counted();
-        comparisons.filter_map(|c| c.better_worse()).map(move |(better, worse)| Pair { scored, better, worse })
+        let comparisons = scored.group.comparisons.iter().enumerate().filter(|(_, c)| c.counts());
+        comparisons.filter_map(move |(comparison, c)| {
+            let (better, worse) = c.better_worse()?;
+            Some(Pair { scored, better, worse, comparison })
+        })
     };
     data.iter().flat_map(of_group).collect()
 }

@@ -2,8 +2,9 @@
 
 use super::pairs::Pair;
 use super::{AttributeMetrics, BestOfN, Bin, Scored, best_of_n, bootstrap, calibration, length, mean, pairs, ranking};
-use crate::data::{Content, Group, Location};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::data::{Group, Location, integer};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// How to evaluate.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,7 +70,7 @@ pub struct DataReport {
     /// The figures of the whole file; their keys stand beside `file` in the JSON.
     #[serde(flatten)]
     pub metrics: Metrics,
-    /// The same by the column `subset`, for groups that have one.
+    /// The same by the column `subset`: a comparison counts in that of its own row, one of a ranking in that of both its rows.
     pub subsets: BTreeMap<String, Metrics>,
     /// Responses that did not fit the token limit. [`evaluate`] sees no tokens and leaves it
     /// `None`: whoever encoded knows.
@@ -85,7 +86,7 @@ pub struct DataReport {
 pub struct Metrics {
     /// Groups.
     pub groups: usize,
-    /// Different prompts: several groups can share one. Groups without a prompt count one each.
+    /// Different prompts ([`Group::prompt_key`]): several groups can share one.
     pub prompts: usize,
     /// Comparisons with a preferred side.
     pub pairs: usize,
@@ -150,10 +151,11 @@ pub fn evaluate(
         }
         metrics
     };
+    let of_parts = |parts: &[Part]| report(&parts.iter().map(Part::scored).collect::<Vec<_>>());
     Ok(DataReport {
         file: file.to_string(),
         metrics: report(&data),
-        subsets: subsets(&data).into_iter().map(|(name, data)| (name, report(&data))).collect(),
+        subsets: subsets(&data).into_iter().map(|(name, parts)| (name, of_parts(&parts))).collect(),
         truncated: None,
         attributes: BTreeMap::new(),
     })
@@ -212,16 +214,12 @@ pub(super) fn matched<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Result
     if groups.len() != scores.len() {
         return Err(EvalError::GroupCount { expected: groups.len(), found: scores.len() });
     }
-    let mut numbers: HashMap<&Content, usize> = HashMap::new();
-    let mut number_of = |group: &'a Group, own: usize| match &group.prompt {
-        Some(prompt) => *numbers.entry(prompt).or_insert(own),
-        None => own,
-    };
+    let mut numbers: HashMap<String, usize> = HashMap::new();
     let pairs = groups.iter().zip(scores).enumerate();
     pairs
         .map(|(own, (group, scores))| {
             check_scores(group, scores)?;
-            let prompt = number_of(group, own);
+            let prompt = *numbers.entry(group.prompt_key()).or_insert(own);
             Ok(Scored { group, index: own, scores, prompt })
         })
         .collect()
@@ -245,24 +243,67 @@ fn check_scores(group: &Group, scores: &[f32]) -> Result<(), EvalError> {
     }
 }
 
-/// The groups by `subset`; those without one belong to none.
-fn subsets<'a>(data: &[Scored<'a>]) -> BTreeMap<String, Vec<Scored<'a>>> {
-    let mut subsets: BTreeMap<String, Vec<Scored>> = BTreeMap::new();
+/// What a group has in one subset: some of its responses with their scores.
+struct Part<'a> {
+    whole: Scored<'a>,
+    group: Group,
+    scores: Vec<f32>,
+}
+
+impl Part<'_> {
+    fn scored(&self) -> Scored<'_> {
+        Scored { group: &self.group, scores: &self.scores, ..self.whole }
+    }
+}
+
+/// The parts of the groups by `subset`: each comparison with its responses is in the subset of its own row, and what has
+/// no subset in none.
+fn subsets<'a>(data: &[Scored<'a>]) -> BTreeMap<String, Vec<Part<'a>>> {
+    let mut subsets: BTreeMap<String, Vec<Part>> = BTreeMap::new();
     for scored in data {
-        if let Some(name) = subset(scored.group) {
-            subsets.entry(name).or_default().push(*scored);
+        for (name, responses) in responses_by_subset(scored.group) {
+            let responses: Vec<usize> = responses.into_iter().collect();
+            let group = scored.group.part(&responses, |c| subset(scored.group, c).as_ref() == Some(&name));
+            let scores = responses.iter().map(|r| scored.scores[*r]).collect();
+            subsets.entry(name).or_default().push(Part { whole: *scored, group, scores });
         }
     }
     subsets
 }
 
-/// The subset of a group. Numbers and booleans are names too; empty names are none.
-pub(super) fn subset(group: &Group) -> Option<String> {
-    match group.extra.get("subset")? {
-        serde_json::Value::Null => None,
-        serde_json::Value::String(name) if name.is_empty() => None,
-        serde_json::Value::String(name) => Some(name.clone()),
-        other => Some(other.to_string()),
+/// The responses of each subset: those of judgements by the rows of their comparisons, others by their own.
+fn responses_by_subset(group: &Group) -> BTreeMap<String, BTreeSet<usize>> {
+    let mut found: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    if group.judged.is_empty() {
+        for (r, response) in group.responses.iter().enumerate() {
+            if let Some(name) = response.extra.get(SUBSET).and_then(name) {
+                found.entry(name).or_default().insert(r);
+            }
+        }
+    }
+    for (c, judged) in group.comparisons.iter().enumerate().take(group.judged.len()) {
+        if let Some(name) = subset(group, c) {
+            found.entry(name).or_default().extend([judged.first, judged.second]);
+        }
+    }
+    found
+}
+
+/// The column whose values part the figures.
+const SUBSET: &str = "subset";
+
+/// The subset that comparison `c` of a group counts in.
+pub(crate) fn subset(group: &Group, c: usize) -> Option<String> {
+    group.comparison_fact(c, SUBSET).and_then(name)
+}
+
+/// Numbers and booleans are names too; empty names are none.
+fn name(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(name) if name.is_empty() => None,
+        Value::String(name) => Some(name.clone()),
+        other => Some(integer::to_json(other)),
     }
 }
 
@@ -311,7 +352,7 @@ pub(super) fn moments(data: &[Scored]) -> (Option<f64>, Option<f64>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{comparison, ranked, unranked};
+    use super::super::testing::{comparison, name_subset, ranked, unranked};
     use super::*;
 
     fn options() -> EvalOptions {
@@ -320,7 +361,7 @@ mod tests {
 
     fn named(subset: serde_json::Value, ranks: &[f64]) -> Group {
         let mut group = ranked(&subset.to_string(), ranks);
-        group.extra.insert("subset".into(), subset);
+        name_subset(&mut group, subset);
         group
     }
 
@@ -404,12 +445,39 @@ mod tests {
     }
 
     #[test]
-    fn equal_prompts_are_one_prompt_and_missing_ones_are_their_own() {
-        let mut groups = ["p", "q", "p", "r", "s"].map(|p| ranked(p, &[1.0, 2.0]));
-        groups[3].prompt = None;
-        groups[4].prompt = None;
-        let metrics = evaluate("a", &groups, &vec![vec![1.0, 0.0]; 5], &options()).unwrap().metrics;
-        assert_eq!((metrics.groups, metrics.prompts), (5, 4));
+    fn f3_intervals_are_over_prompts_whatever_form_they_have() {
+        let turn = |content: &str| crate::data::Message { role: "user".into(), content: content.into() };
+        let mut groups = ["p", "q", "P ", "p", "r", "s"].map(|p| ranked(p, &[1.0, 2.0]));
+        groups[3].prompt = Some(crate::data::Content::Messages(vec![turn("p")]));
+        for (group, transcript) in groups[4..].iter_mut().zip(["Human: r", "Human: s"]) {
+            group.prompt = None;
+            group.responses[0].content = crate::data::Content::Text(format!("{transcript}\n\nAssistant: x"));
+        }
+        let metrics = evaluate("a", &groups, &vec![vec![1.0, 0.0]; 6], &options()).unwrap().metrics;
+        assert_eq!((metrics.groups, metrics.prompts), (6, 4));
+    }
+
+    #[test]
+    fn f2_a_pair_counts_in_the_subset_of_its_own_row() {
+        let load = |text: &str| {
+            let options = crate::data::Options::default();
+            let mut loaded = crate::data::Loaded::default();
+            loaded.read(crate::data::Reader::from_bytes("t", text.into(), &options).unwrap(), &options).unwrap();
+            loaded.groups
+        };
+        let pairs = "subset,prompt,chosen,rejected\neasy,p,a,b\nhard,p,c,d\nhard,q,c,d\n,p,a,d\n";
+        let ranks = "prompt,answer,rank,subset\np,a,1,x\np,b,2,y\np,c,3,x\n";
+        let cases: [(&str, &[(&str, usize, usize)]); 2] =
+            [(pairs, &[("easy", 1, 1), ("hard", 2, 2)]), (ranks, &[("x", 1, 1), ("y", 0, 1)])];
+        for (text, expected) in cases {
+            let groups = load(text);
+            let scores: Vec<Vec<f32>> =
+                groups.iter().map(|g| (0..g.responses.len()).map(|r| r as f32).collect()).collect();
+            let report = evaluate("a", &groups, &scores, &options()).unwrap();
+            let found: Vec<_> = report.subsets.iter().map(|(n, m)| (n.as_str(), m.pairs, m.groups)).collect();
+            assert_eq!(found, expected, "{text}");
+        }
+        assert_eq!(subset(&load(pairs)[0], 2), None);
     }
 
     #[test]

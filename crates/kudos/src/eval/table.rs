@@ -120,13 +120,13 @@ fn notes(report: &DataReport) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::ranked;
+    use super::super::testing::{name_subset, ranked};
     use super::super::{EvalOptions, evaluate};
     use super::*;
 
     fn report() -> DataReport {
         let mut groups = vec![ranked("p", &[1.0, 2.0, 3.0]), ranked("q", &[2.0, 1.0, 1.0])];
-        groups[1].extra.insert("subset".into(), "größer".into());
+        name_subset(&mut groups[1], "größer".into());
         let scores = [vec![3.0, 2.0, 2.0], vec![0.0, 1.0, 1.0]];
         let mut report = evaluate("answers.csv", &groups, &scores, &EvalOptions::default()).unwrap();
         report.truncated = Some(3);

@@ -1,9 +1,9 @@
 //! From contents to the text that is tokenised, for the renderings that need no template.
 //!
 //! Chat-format data is rendered even when the model knows no chat: one message is its content, several
-//! turns become a small document of `role: content` blocks.
+//! turns become a small document ([`Content::as_text`], which also decides which prompts are one).
 
-use crate::data::{Content, Message};
+use crate::data::{ASSISTANT, Content, USER};
 
 /// A text to tokenise: one sequence, or two with the tokenizer's separators.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,8 +28,8 @@ pub(super) enum Rendered {
 
 /// Two sequences. An empty response leaves a single one, as in transformers (`if text_pair` is false for "").
 pub(super) fn pair(prompt: Option<&Content>, response: &Content) -> Rendered {
-    let response = content_text(response, "assistant");
-    match prompt.map(|prompt| content_text(prompt, "user")) {
+    let response = response.as_text(ASSISTANT).into_owned();
+    match prompt.map(|prompt| prompt.as_text(USER).into_owned()) {
         None => single(String::new(), response),
         Some(prompt) if response.is_empty() => single(prompt, response),
         Some(prompt) => Rendered::Pair { prompt, response },
@@ -39,13 +39,13 @@ pub(super) fn pair(prompt: Option<&Content>, response: &Content) -> Rendered {
 /// One sequence: prompt, response, end-of-sequence token, with nothing in between. A prompt of several
 /// turns is a document, which the response continues as the assistant's next block.
 pub(super) fn concat(prompt: Option<&Content>, response: &Content, eos: Option<&str>) -> Rendered {
-    let mut start = prompt.map_or_else(String::new, |prompt| content_text(prompt, "user"));
+    let mut start = prompt.map_or_else(String::new, |prompt| prompt.as_text(USER).into_owned());
     if let Some(Content::Messages(turns)) = prompt
         && turns.len() > 1
     {
         start.push_str("\n\nassistant: ");
     }
-    let mut response = content_text(response, "assistant");
+    let mut response = response.as_text(ASSISTANT).into_owned();
     // The rule is about the response's end (TRL appends before it joins), so that a prompt cannot supply the token.
     if let Some(eos) = eos
         && !response.ends_with(eos)
@@ -61,25 +61,10 @@ fn single(mut prompt: String, response: String) -> Rendered {
     Rendered::Single { text: prompt, prompt_bytes, special_tokens: true }
 }
 
-/// A text as it is; one message of the expected role is its content; anything else is a document.
-fn content_text(content: &Content, expected_role: &str) -> String {
-    match content {
-        Content::Text(text) => text.clone(),
-        Content::Messages(turns) => match turns.as_slice() {
-            [only] if only.role == expected_role => only.content.clone(),
-            turns => document(turns),
-        },
-    }
-}
-
-fn document(turns: &[Message]) -> String {
-    let blocks: Vec<String> = turns.iter().map(|turn| format!("{}: {}", turn.role, turn.content)).collect();
-    blocks.join("\n\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Message;
 
     fn text(text: &str) -> Content {
         Content::Text(text.into())

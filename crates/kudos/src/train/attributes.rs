@@ -326,15 +326,10 @@ mod tests {
             score: *score,
             attributes: ratings.iter().map(|(name, rating)| (name.to_string(), *rating)).collect(),
             location: location.clone(),
+            extra: Default::default(),
         };
         let responses = rows.iter().map(response).collect();
-        Group {
-            prompt: None,
-            responses,
-            comparisons: Vec::new(),
-            location: location.clone(),
-            extra: Default::default(),
-        }
+        Group { prompt: None, responses, comparisons: Vec::new(), judged: Vec::new(), location: location.clone() }
     }
 
     fn names(names: &[&str]) -> Vec<String> {

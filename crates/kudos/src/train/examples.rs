@@ -68,17 +68,9 @@ pub fn is_rated(group: &Group, names: &[String]) -> bool {
 
 /// The group without the responses that have no rating; `None` when nothing is left.
 fn rated_part(group: &Group, head: &AttributeHead) -> Option<Group> {
-    let mut place = vec![None; group.responses.len()];
-    let mut part = Group { responses: Vec::new(), comparisons: Vec::new(), ..group.clone() };
-    for (response, place) in group.responses.iter().zip(&mut place) {
-        if head.names.iter().any(|name| response.attributes.contains_key(name)) {
-            *place = Some(part.responses.len());
-            part.responses.push(response.clone());
-        }
-    }
-    let moved = |c: &Comparison| Some(Comparison { first: place[c.first]?, second: place[c.second]?, ..*c });
-    part.comparisons = group.counted().filter_map(moved).collect();
-    (!part.responses.is_empty()).then_some(part)
+    let is_rated = |r: &usize| head.names.iter().any(|name| group.responses[*r].attributes.contains_key(name));
+    let rated: Vec<usize> = (0..group.responses.len()).filter(is_rated).collect();
+    (!rated.is_empty()).then(|| group.part(&rated, |c| group.comparisons[c].counts()))
 }
 
 /// Every pair as a group of its own, the chosen response first, in the order of the files: what TRL sees.
@@ -88,13 +80,11 @@ pub fn each_pair_alone(loaded: &Loaded) -> Vec<Group> {
     for (g, group) in loaded.groups.iter().enumerate() {
         for (c, comparison) in group.comparisons.iter().enumerate().filter(|(_, c)| c.counts()) {
             let Some((chosen, rejected)) = comparison.better_worse() else { continue };
-            let location = loaded.comparison_location(g, c).clone();
-            let comparison = Comparison { first: 0, second: 1, target: 1.0, weight: 1.0, ..*comparison };
-            let responses = [chosen, rejected].map(|r| group.responses[r].clone()).to_vec();
+            let location = group.comparison_location(c).clone();
+            let comparisons = vec![Comparison { first: 0, second: 1, target: 1.0, weight: 1.0, ..*comparison }];
             let order = (loaded.origins[g].file, location.line);
-            let extra = group.extra.clone();
-            let prompt = group.prompt.clone();
-            pairs.push((order, Group { prompt, responses, comparisons: vec![comparison], location, extra }));
+            let pair = group.part(&[chosen, rejected], |other| other == c);
+            pairs.push((order, Group { comparisons, location, ..pair }));
         }
     }
     pairs.sort_by_key(|(order, _)| *order);

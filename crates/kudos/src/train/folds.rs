@@ -12,7 +12,7 @@ use super::{
     Asked, Event, Example, Extent, Features, HeldOut, HeldOutData, Settings, SettingsError, Start, TrainError, Trainer,
 };
 use crate::data::{Comparison, Group, Loaded, Location, held_out_by_prompt, prompt_folds};
-use crate::eval::{Analysis, EvalOptions, JudgedPair, LearningPoint, Rate, evaluate, excerpt, fit_temperature};
+use crate::eval::{Analysis, EvalOptions, JudgedPair, LearningPoint, Rate, evaluate, excerpt, fit_temperature, subset};
 use crate::models::{JudgeError, LoadOptions, load};
 use crate::text::{Encoded, Encoder};
 use serde_json::{Map, Value, json};
@@ -33,7 +33,7 @@ impl Labelled {
         let labelled = (0..loaded.groups.len()).filter(|g| loaded.groups[*g].counted().next().is_some());
         let rows = |g: usize| {
             let comparisons = 0..loaded.groups[g].comparisons.len();
-            (loaded.groups[g].clone(), comparisons.map(|c| loaded.comparison_location(g, c).clone()).collect())
+            (loaded.groups[g].clone(), comparisons.map(|c| loaded.groups[g].comparison_location(c).clone()).collect())
         };
         let (groups, rows) = labelled.map(rows).unzip();
         Self { groups, rows }
@@ -437,7 +437,7 @@ impl FoldResult {
             better_response: better,
             worse_response: worse,
             location: labelled.rows[suspect.group][suspect.comparison].to_string(),
-            subset: group.extra.get("subset").and_then(Value::as_str).map(str::to_owned),
+            subset: subset(group, suspect.comparison),
             prompt: group.prompt.as_ref().map(excerpt),
             better: text(better),
             worse: text(worse),

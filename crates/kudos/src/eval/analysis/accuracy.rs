@@ -70,7 +70,8 @@ pub(super) fn table(material: &Material) -> AccuracyTable {
     let verdicts = Verdict::all(material);
     let mut subsets: BTreeMap<String, Vec<&(&Pair, Verdicts)>> = BTreeMap::new();
     for verdict in &verdicts.of_pairs {
-        if let Some(name) = subset(verdict.0.scored.group) {
+        let pair = verdict.0;
+        if let Some(name) = subset(pair.scored.group, pair.comparison) {
             subsets.entry(name).or_default().push(verdict);
         }
     }
@@ -145,7 +146,7 @@ fn smallest_difference(prompts: &[Tally<1>]) -> Option<SmallestDifference> {
 #[cfg(test)]
 mod tests {
     use super::super::super::EvalOptions;
-    use super::super::super::testing::{comparison, ranked, scored, unranked};
+    use super::super::super::testing::{comparison, name_subset, ranked, scored, unranked};
     use super::*;
     use crate::data::Group;
 
@@ -176,7 +177,7 @@ mod tests {
     #[test]
     fn rows_are_of_subsets_and_trivial_judges_stand_beside() {
         let mut groups = vec![ranked("p", &[2.0, 1.0, 3.0]), ranked("q", &[1.0, 2.0])];
-        groups[0].extra.insert("subset".into(), "s".into());
+        name_subset(&mut groups[0], "s".into());
         let scores = [vec![1.0, 2.0, 0.0], vec![0.0, 1.0]];
         let table = table(&Material::new(scored(&groups, &scores), EvalOptions::default()));
         assert_eq!((table.all.pairs, table.all.prompts), (4, 2));

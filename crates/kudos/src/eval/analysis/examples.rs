@@ -114,14 +114,12 @@ pub(super) fn suspects(held_out: &Material) -> Vec<JudgedPair> {
 fn judged_pair(material: &Material, pair: &Pair) -> JudgedPair {
     let group = pair.scored.group;
     let (better, worse) = (&group.responses[pair.better], &group.responses[pair.worse]);
-    // A response is placed where it first stands, so a pair row is that of the later of its two.
-    let later = if better.location.line > worse.location.line { better } else { worse };
     JudgedPair {
         group: pair.scored.index,
         better_response: pair.better,
         worse_response: pair.worse,
-        location: later.location.to_string(),
-        subset: subset(group),
+        location: group.comparison_location(pair.comparison).to_string(),
+        subset: subset(group, pair.comparison),
         prompt: group.prompt.as_ref().map(excerpt),
         better: excerpt(&better.content),
         worse: excerpt(&worse.content),

@@ -1,6 +1,6 @@
 //! The page as a whole: well formed, inert, complete, small, for ordinary and for odd data.
 
-use super::super::testing::{comparison, ranked, unranked};
+use super::super::testing::{comparison, name_subset, ranked, unranked};
 use super::super::{AnalysisOptions, EvalOptions, analyse};
 use super::*;
 use crate::data::Group;
@@ -85,7 +85,7 @@ fn data(prompts: usize) -> (Vec<Group>, Vec<Vec<f32>>) {
     let mut scores = Vec::new();
     for p in 0..prompts {
         let mut group = ranked(&format!("prompt {p}"), &[1.0, 2.0, 3.0, if p % 5 == 0 { 3.0 } else { 4.0 }]);
-        group.extra.insert("subset".into(), ["plain", "hard & <odd>"][p % 2].into());
+        name_subset(&mut group, ["plain", "hard & <odd>"][p % 2].into());
         let noise = |r: usize| ((p * 7 + r * 13) % 11) as f32 / 3.0;
         scores.push((0..4).map(|r| noise(r) - r as f32).collect());
         groups.push(group);
@@ -130,7 +130,7 @@ fn hostile_texts_are_inert_everywhere() {
     for group in &mut groups {
         let text = |place: usize| crate::data::Content::Text(format!("{HOSTILE} {place}"));
         group.prompt = Some(text(9));
-        group.extra.insert("subset".into(), HOSTILE.into());
+        name_subset(group, HOSTILE.into());
         group.location.file = HOSTILE.into();
         for (place, response) in group.responses.iter_mut().enumerate() {
             response.content = text(place);

@@ -95,7 +95,7 @@ mod tests {
             assert_eq!(found.parts.last().unwrap(), &("Adversarial, mean of four".to_owned(), 0.0));
         }
         let one = read(&dir.path().join("Dataset/LLMBar/Adversarial/GPTOut")).unwrap();
-        assert_eq!(one[0].extra["subset"], "Adversarial/GPTOut");
+        assert_eq!(one[0].responses[0].extra["subset"], "Adversarial/GPTOut");
         assert_eq!(headline(&outcomes(&one, &scores(&one, |_| true))).score, None);
     }
 

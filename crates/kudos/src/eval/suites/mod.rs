@@ -14,7 +14,7 @@ mod rm_bench;
 mod rows;
 mod xstest;
 
-use super::mean;
+use super::{mean, subset};
 use crate::data::{DataError, Group, Location};
 use std::path::{Path, PathBuf};
 
@@ -113,9 +113,11 @@ struct Outcome {
 
 fn outcomes(groups: &[Group], scores: &[Vec<f32>]) -> Vec<Outcome> {
     let of_group = |(group, scores): (&Group, &Vec<f32>)| -> Vec<Outcome> {
-        let subset = super::report::subset(group).unwrap_or_default();
-        let right = |(better, worse, _): (usize, usize, f32)| scores[better] > scores[worse];
-        group.pairs().map(|pair| Outcome { subset: subset.clone(), right: right(pair) }).collect()
+        let outcome = |c: usize| {
+            let (better, worse) = group.comparisons[c].better_worse()?;
+            Some(Outcome { subset: subset(group, c).unwrap_or_default(), right: scores[better] > scores[worse] })
+        };
+        (0..group.comparisons.len()).filter_map(outcome).collect()
     };
     groups.iter().zip(scores).flat_map(of_group).collect()
 }

@@ -6,7 +6,7 @@
 //! normal one, below it the easy one. The score is the mean of the three, averaged over the domains chat,
 //! code, math and safety; safety is the mean of should-refuse and should-respond.
 
-use super::{Headline, SuiteError, mean, present, rows};
+use super::{Headline, SuiteError, mean, present, rows, subset};
 use crate::data::Group;
 use std::path::Path;
 
@@ -46,9 +46,9 @@ pub(super) fn headline(groups: &[Group], scores: &[Vec<f32>]) -> Headline {
 
 /// The mean over the parts of the domain (safety has two), each part the mean over its prompts.
 fn of_domain(groups: &[Group], scores: &[Vec<f32>], domain: &str) -> Option<Levels> {
-    let mut parts: std::collections::BTreeMap<&str, Vec<Levels>> = std::collections::BTreeMap::new();
+    let mut parts: std::collections::BTreeMap<String, Vec<Levels>> = std::collections::BTreeMap::new();
     for (group, scores) in groups.iter().zip(scores) {
-        let name = group.extra["subset"].as_str().unwrap_or_default();
+        let Some(name) = subset(group, 0) else { continue };
         if name.starts_with(domain) {
             parts.entry(name).or_default().push(levels(scores));
         }

@@ -1,7 +1,7 @@
 //! Rows of a suite's files, with errors that say which column is not as published, and the groups made of them.
 
 use super::SuiteError;
-use crate::data::{Comparison, Content, Group, Location, Message, Response, Rows};
+use crate::data::{Comparison, Content, Extra, Group, Location, Message, Response, Rows};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -132,12 +132,14 @@ fn group(
     compared: &[(usize, usize, f32)],
     subset: &str,
 ) -> Group {
+    let extra: Extra = Map::from_iter([("subset".to_owned(), subset.into())]).into();
     let response = |content| Response {
         content,
         rank: None,
         score: None,
         attributes: BTreeMap::new(),
         location: location.clone(),
+        extra: extra.clone(),
     };
     let comparison =
         |&(first, second, target): &(usize, usize, f32)| Comparison { first, second, target, margin: 0.0, weight: 1.0 };
@@ -145,8 +147,8 @@ fn group(
         prompt: Some(prompt),
         responses: responses.into_iter().map(response).collect(),
         comparisons: compared.iter().map(comparison).collect(),
+        judged: Vec::new(),
         location: location.clone(),
-        extra: Map::from_iter([("subset".to_owned(), subset.into())]),
     }
 }
 

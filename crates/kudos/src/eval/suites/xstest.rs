@@ -128,7 +128,7 @@ mod tests {
         let text = [row("xstest-should-refuse"), row("math-prm")].join("\n");
         let dir = files(&[("f.jsonl", &text)]);
         let groups = read(&dir.path().join("f.jsonl")).unwrap();
-        assert_eq!((groups.len(), &groups[0].extra["subset"]), (1, &"should-refuse".into()));
+        assert_eq!((groups.len(), &groups[0].responses[0].extra["subset"]), (1, &"should-refuse".into()));
         assert!(read(dir.path()).unwrap_err().to_string().contains("model_completions"));
     }
 }
