@@ -3,11 +3,12 @@
     python golden/make_encoder_golden.py            write everything again
     python golden/make_encoder_golden.py --check    compare with what is committed, write nothing
 
-Each directory is a judge as it is published: config.json, model.safetensors (f16), tokenizer.json with the family's own
-post-processor (BERT's and DistilBERT's give the second text segment 1), and the short tokenizer_config.json of the first
-checkpoints of the family. The vocabularies are those of golden/text.
+Each directory is a judge as it is published: config.json, model.safetensors (f16), tokenizer.json with the family's
+own post-processor (BERT's and DistilBERT's give the second text segment 1), and the short tokenizer_config.json of
+the first checkpoints of the family. The vocabularies are those of golden/text.
 
-checks.json has one entry for each form of the tokenizer files: the checkpoint, the files laid over it, and for each of the texts what transformers makes of it:
+checks.json has one entry for each form of the tokenizer files: the checkpoint, the files laid over it, and for each
+of the texts what transformers makes of it:
 
 ids         `tokenizer(prompt, response)["input_ids"]`
 segments    where segment 1 begins in what the model reads: DistilBERT reads none, whatever the tokenizer hands over

@@ -118,9 +118,9 @@ fn a_vocabulary_alone_is_a_whole_tokenizer() {
     assert_eq!(checks.len(), 2);
     for check in checks {
         let prompter = Prompter::load(directory(&check.checkpoint, &check.over).path()).unwrap();
-        let ids = prompter.encode("the quick garden reorganisation", false).unwrap();
-        assert!(ids.len() > 4, "some words are cut to pieces: {ids:?}");
-        assert_eq!(prompter.decode(&ids, true).unwrap(), "the quick garden reorganisation", "{}", check.form);
+        let ids = prompter.encode("the quickest gardens", false).unwrap();
+        assert!(ids.len() > 3, "some words are cut to pieces: {ids:?}");
+        assert_eq!(prompter.decode(&ids, true).unwrap(), "the quickest gardens", "{}", check.form);
         assert!(prompter.notes().is_empty(), "{}: {:?}", check.form, prompter.notes());
     }
 }
