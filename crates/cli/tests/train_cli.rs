@@ -690,7 +690,8 @@ fn c6_overwriting_leaves_nothing_of_another_judge() {
     std::fs::create_dir_all(old.join("run")).unwrap();
     let index = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}"#;
     std::fs::write(old.join("model.safetensors.index.json"), index).unwrap();
-    let args = train_args(&pairs(), &base, "judge", &["--max-steps", "1"]);
+    let data = pairs();
+    let args = train_args(&data, &base, "judge", &["--max-steps", "1"]);
     let message = error(dir.path(), &args);
     assert!(message.contains("it already holds a judge"), "an index is a judge: {message}");
     let stale = [
