@@ -57,7 +57,9 @@ pub fn fit_head(examples: &[&Example], features: &[Vec<f32>], prior: &[f32]) -> 
     let loss = losses.iter().map(|of| of[chosen]).sum::<f64>() / losses.len().max(1) as f64;
     let all: Vec<&Part> = parts.iter().collect();
     let problem = Problem::new(&all, &prior);
-    let weight: Vec<f32> = problem.fit(strength * unit, &prior).iter().map(|v| *v as f32).collect();
+    let mut point = problem.start();
+    problem.fit(strength * unit, &mut point);
+    let weight: Vec<f32> = point.head.iter().map(|v| *v as f32).collect();
     let wide: Vec<f64> = weight.iter().map(|v| f64::from(*v)).collect();
     let total: f64 = features.iter().map(|rows| row_dots(rows, &wide).iter().sum::<f64>()).sum();
     Head { weight, bias: -(total / responses.max(1) as f64) as f32, strength, loss }
@@ -121,10 +123,10 @@ fn cross_validated(parts: &[Part], prior: &[f64], unit: f64) -> Vec<[f64; STRENG
         let others: Vec<&Part> = (0..parts.len()).filter(|p| *p != fold).map(|p| &parts[p]).collect();
         let problem = Problem::new(&others, prior);
         let mut found = vec![[0.0; STRENGTHS.len()]; parts[fold].len()];
-        let mut head = prior.to_vec();
+        let mut point = problem.start();
         for (place, strength) in STRENGTHS.into_iter().enumerate() {
-            head = problem.fit(strength * unit, &head);
-            parts[fold].losses(&head).zip(&mut found).for_each(|(loss, of)| of[place] = loss);
+            problem.fit(strength * unit, &mut point);
+            parts[fold].losses(&point.head).zip(&mut found).for_each(|(loss, of)| of[place] = loss);
         }
         found
     };
