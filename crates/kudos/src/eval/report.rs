@@ -4,6 +4,7 @@ use super::pairs::Pair;
 use super::{AttributeMetrics, BestOfN, Bin, Scored, best_of_n, bootstrap, calibration, length, mean, pairs, ranking};
 use crate::data::{Group, Location, integer};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// How to evaluate.
@@ -246,11 +247,21 @@ fn check_scores(group: &Group, scores: &[f32]) -> Result<(), EvalError> {
 /// What a group has in one subset: some of its responses with their scores.
 struct Part<'a> {
     whole: Scored<'a>,
-    group: Group,
-    scores: Vec<f32>,
+    group: Cow<'a, Group>,
+    scores: Cow<'a, [f32]>,
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    fn of(whole: Scored<'a>, responses: &BTreeSet<usize>, name: &str) -> Self {
+        let wanted = |c: usize| subset(whole.group, c).as_deref() == Some(name);
+        if responses.len() == whole.scores.len() && (0..whole.group.comparisons.len()).all(wanted) {
+            return Part { whole, group: Cow::Borrowed(whole.group), scores: Cow::Borrowed(whole.scores) };
+        }
+        let responses: Vec<usize> = responses.iter().copied().collect();
+        let scores: Vec<f32> = responses.iter().map(|r| whole.scores[*r]).collect();
+        Part { whole, group: Cow::Owned(whole.group.part(&responses, wanted)), scores: Cow::Owned(scores) }
+    }
+
     fn scored(&self) -> Scored<'_> {
         Scored { group: &self.group, scores: &self.scores, ..self.whole }
     }
@@ -262,10 +273,8 @@ fn subsets<'a>(data: &[Scored<'a>]) -> BTreeMap<String, Vec<Part<'a>>> {
     let mut subsets: BTreeMap<String, Vec<Part>> = BTreeMap::new();
     for scored in data {
         for (name, responses) in responses_by_subset(scored.group) {
-            let responses: Vec<usize> = responses.into_iter().collect();
-            let group = scored.group.part(&responses, |c| subset(scored.group, c).as_ref() == Some(&name));
-            let scores = responses.iter().map(|r| scored.scores[*r]).collect();
-            subsets.entry(name).or_default().push(Part { whole: *scored, group, scores });
+            let part = Part::of(*scored, &responses, &name);
+            subsets.entry(name).or_default().push(part);
         }
     }
     subsets

@@ -10,7 +10,7 @@ pub(super) const FEWEST_PROMPTS: usize = 2 * FOLDS;
 
 /// The fold of each group, or `None` with fewer than [`FEWEST_PROMPTS`] prompts.
 ///
-/// The prompts (white space made even) are dealt in the order of their FNV-1a hashes, so the folds
+/// The prompts (by their keys) are dealt in the order of their FNV-1a hashes, so the folds
 /// are equal in size to one prompt and do not depend on the order of the file.
 pub(super) fn of<'a>(groups: impl Iterator<Item = &'a Group>) -> Option<Vec<usize>> {
     let keys: Vec<String> = groups.map(Group::prompt_key).collect();
