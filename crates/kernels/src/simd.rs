@@ -219,7 +219,10 @@ pub(crate) mod tests {
 
     /// As [`on_twins_and_instructions`], for tests that panic.
     pub(crate) fn on_both(test: impl Fn()) {
-        let Ok(()) = on_twins_and_instructions(|| Ok::<(), std::convert::Infallible>(test()));
+        let Ok(()) = on_twins_and_instructions(|| {
+            test();
+            Ok::<(), std::convert::Infallible>(())
+        });
     }
 
     #[test]
