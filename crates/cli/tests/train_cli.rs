@@ -568,25 +568,82 @@ fn c10_an_unknown_instruction_set_is_refused() {
         let output = kudos(dir.path()).env("KUDOS_ISA", isa).args(["check", &pairs()]).output().unwrap();
         let message = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{message}");
-        assert!(message.contains(isa) && message.contains("avx512, avx2, baseline, emulated"), "{message}");
+        assert!(
+            message.contains(isa) && message.contains("avx512, avx512vnni, avxvnni, avx2, baseline, emulated"),
+            "{message}"
+        );
         assert!(!message.contains("panicked"), "{message}");
     }
     assert!(kudos(dir.path()).env("KUDOS_ISA", "").args(["check", &pairs()]).output().unwrap().status.success());
 }
 
-/// The same run on a processor without AVX-512: f32, and told so.
+/// Standard output and standard error of a run on the code of another processor.
+fn on(isa: &str, dir: &Path, args: &[&str]) -> (String, String) {
+    let output = kudos(dir).env("KUDOS_ISA", isa).args(args).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{isa}: {message}");
+    (String::from_utf8(output.stdout).unwrap(), message)
+}
+
+/// The lines of a scored file on the code of another processor.
+fn scored_on(isa: &str, dir: &Path, args: &[&str]) -> Vec<serde_json::Value> {
+    let out = format!("{isa}.jsonl");
+    on(isa, dir, &[&["score", &pairs(), "-o", &out], args].concat());
+    let lines = std::fs::read_to_string(dir.join(out)).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// AVX2, AVX-VNNI and AVX-512 VNNI multiply the same integers, and where there is no bf16 all else is f32.
 #[test]
-fn other_processors_train_and_score_in_f32() {
+fn int8_scores_are_the_same_on_all_processors_without_bf16() {
+    if !int8_without_bf16() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     judge(dir.path());
-    for isa in ["avx2", "baseline"] {
-        let scored =
-            kudos(dir.path()).env("KUDOS_ISA", isa).args(["score", &pairs(), "--judge", "judge"]).output().unwrap();
-        let message = String::from_utf8(scored.stderr).unwrap();
-        assert!(scored.status.success() && message.contains("scoring in f32"), "{isa}: {message}");
-        let asked = ["score", &pairs(), "--judge", "judge", "--precision", "int8"];
-        let refused = kudos(dir.path()).env("KUDOS_ISA", isa).args(asked).output().unwrap();
-        assert_eq!(refused.status.code(), Some(1));
+    ok(dir.path(), &["quantize", "--judge", "judge", "-o", "small"]);
+    for judge in ["judge", "small"] {
+        let expected = scored_on("avx2", dir.path(), &["--judge", judge, "--precision", "int8", "--threads", "1"]);
+        for (isa, threads) in [("avxvnni", "1"), ("avx512vnni", "2"), ("avx2", "3")] {
+            let asked = ["--judge", judge, "--precision", "int8", "--threads", threads];
+            assert_eq!(scored_on(isa, dir.path(), &asked), expected, "{judge}, {isa}");
+        }
+    }
+}
+
+/// True on x86-64 with AVX2. Elsewhere int8 has no instructions, and its plain twin is tested with bf16's.
+fn int8_without_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// The same run on a processor without AVX-512: it trains in f32, scores in f32 or (stored so) in int8, and says so.
+#[test]
+fn other_processors_train_in_f32_and_score_in_what_they_have() {
+    let dir = tempfile::tempdir().unwrap();
+    judge(dir.path());
+    ok(dir.path(), &["quantize", "--judge", "judge", "-o", "small"]);
+    let int8 = if int8_without_bf16() { "int8" } else { "f32" };
+    for (isa, precision) in [("avx512vnni", int8), ("avxvnni", int8), ("avx2", int8), ("baseline", "f32")] {
+        for (judge, precision) in [("judge", "f32"), ("small", precision)] {
+            let (_, message) = on(isa, dir.path(), &["score", &pairs(), "--judge", judge]);
+            assert!(message.contains(&format!("scoring in {precision}")), "{isa}, {judge}: {message}");
+        }
+        if precision == "f32" {
+            let asked = ["score", &pairs(), "--judge", "judge", "--precision", "int8"];
+            let refused = kudos(dir.path()).env("KUDOS_ISA", isa).args(asked).output().unwrap();
+            assert_eq!(refused.status.code(), Some(1));
+        }
+        let (checks, message) = on(isa, dir.path(), &["verify", "--judge", "judge"]);
+        let int8 = if precision == "int8" { "ok" } else { "skipped" };
+        let found = checks.lines().find(|line| line.contains("precision int8")).unwrap();
+        assert!(found.starts_with(int8), "{isa}: {found} {message}");
         let base = golden().display().to_string();
         let data = pairs();
         let arguments = train_args(&data, &base, isa, &["--max-steps", "3"]);

@@ -2,6 +2,7 @@
 //!
 //! `KUDOS_ISA` lowers the choice, so that one machine tests the code of others.
 
+use crate::gemm::tile::{Bf16Products, Int8Products};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,16 +21,30 @@ pub enum Isa {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Choice {
     highest: Isa,
-    /// The bf16 and int8 products are computed by their plain twins.
-    emulated: bool,
+    products: Products,
+}
+
+/// Which bf16 and int8 products may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Products {
+    /// All that the processor has.
+    All,
+    /// No bf16: Cascade Lake and Ice Lake.
+    WithoutBf16,
+    /// Neither bf16 nor `vpdpbusd`: int8 by what AVX2 has.
+    WithoutVnni,
+    /// Plain twins of all.
+    Emulated,
 }
 
 /// The accepted values of `KUDOS_ISA`.
-const CHOICES: [(&str, Choice); 4] = [
-    ("avx512", Choice { highest: Isa::Avx512, emulated: false }),
-    ("avx2", Choice { highest: Isa::Avx2, emulated: false }),
-    ("baseline", Choice { highest: Isa::Baseline, emulated: false }),
-    ("emulated", Choice { highest: Isa::Avx512, emulated: true }),
+const CHOICES: [(&str, Choice); 6] = [
+    ("avx512", Choice { highest: Isa::Avx512, products: Products::All }),
+    ("avx512vnni", Choice { highest: Isa::Avx512, products: Products::WithoutBf16 }),
+    ("avxvnni", Choice { highest: Isa::Avx2, products: Products::All }),
+    ("avx2", Choice { highest: Isa::Avx2, products: Products::WithoutVnni }),
+    ("baseline", Choice { highest: Isa::Baseline, products: Products::WithoutVnni }),
+    ("emulated", Choice { highest: Isa::Avx512, products: Products::Emulated }),
 ];
 
 /// `KUDOS_ISA` holds a value that names no instruction set.
@@ -68,7 +83,7 @@ pub fn check_isa() -> Result<(), UnknownIsa> {
     asked().map(drop)
 }
 
-/// The best instruction set of this processor; `KUDOS_ISA=avx512|avx2|baseline` is the highest that is used.
+/// The best instruction set of this processor; `KUDOS_ISA` names the highest that is used.
 ///
 /// # Panics
 /// When `KUDOS_ISA` has an unknown value, see [`check_isa`].
@@ -79,12 +94,12 @@ pub fn isa() -> Isa {
 
 /// Whether the bf16 kernels run here: on AVX-512 BF16 (`vdpbf16ps`), or emulated. Without it everything runs in f32.
 pub fn has_bf16_products() -> bool {
-    crate::gemm::tile::Bf16Products::here().is_some()
+    Bf16Products::here().is_some()
 }
 
-/// Whether the int8 kernels run here: on AVX-512 VNNI (`vpdpbusd`), or emulated.
+/// Whether the int8 kernels run here: on AVX-512 VNNI or AVX-VNNI (`vpdpbusd`), on AVX2 (`vpmaddubsw`), or emulated.
 pub fn has_int8_products() -> bool {
-    crate::gemm::tile::Int8Products::here().is_some()
+    Int8Products::here().is_some()
 }
 
 static MISSING_IS_EMULATED: AtomicBool = AtomicBool::new(false);
@@ -107,7 +122,12 @@ pub fn description() -> String {
         (false, false) => format!("no {instruction} here: nothing ran on it, its twin was tested"),
     };
     let bf16 = products("AVX-512 BF16", processor_has_bf16());
-    let int8 = products("AVX-512 VNNI", processor_has_vnni());
+    let own: Vec<_> = Int8Products::of_this_processor().map(|products| format!("{products:?}")).collect();
+    let int8 = match (emulated(), own.is_empty()) {
+        (true, _) => "emulated (KUDOS_ISA)".to_string(),
+        (false, true) => "none here: nothing ran on instructions, their twin was tested".to_string(),
+        (false, false) => own.join(", "),
+    };
     format!("instruction set: {:?}\nbf16 products: {bf16}\nint8 products: {int8}", isa())
 }
 
@@ -123,14 +143,14 @@ pub(crate) fn emulated() -> bool {
     if EMULATED.get() {
         return true;
     }
-    choice().emulated
+    choice().products == Products::Emulated
 }
 
 /// Whether kernels may use `vdpbf16ps`.
 pub(crate) fn processor_has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
+        isa() == Isa::Avx512 && choice().products == Products::All && is_x86_feature_detected!("avx512bf16")
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
@@ -142,12 +162,34 @@ pub(crate) fn processor_has_bf16() -> bool {
 pub(crate) fn processor_has_vnni() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        isa() == Isa::Avx512 && is_x86_feature_detected!("avx512vnni")
+        isa() == Isa::Avx512 && may_use_vnni() && is_x86_feature_detected!("avx512vnni")
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
         false
     }
+}
+
+/// Whether kernels may use `vpdpbusd` on registers of 256 bits.
+pub(crate) fn processor_has_avx_vnni() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        processor_has_avx2() && may_use_vnni() && is_x86_feature_detected!("avxvnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// Whether kernels may use AVX2.
+pub(crate) fn processor_has_avx2() -> bool {
+    isa() >= Isa::Avx2
+}
+
+#[cfg(target_arch = "x86_64")]
+fn may_use_vnni() -> bool {
+    choice().products != Products::WithoutVnni
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -213,7 +255,8 @@ pub(crate) mod tests {
         EMULATED.set(false);
         found?;
         emulate_missing_products();
-        let instructions = !emulated() && (processor_has_bf16() || processor_has_vnni());
+        let int8 = Int8Products::of_this_processor().next().is_some();
+        let instructions = !emulated() && (processor_has_bf16() || int8);
         if instructions { test() } else { Ok(()) }
     }
 
@@ -233,7 +276,10 @@ pub(crate) mod tests {
         assert_eq!(parse(""), parse("avx512"));
         for value in ["AVX2", "sse", " avx2", "avx512f"] {
             let message = parse(value).unwrap_err().to_string();
-            assert!(message.contains(value) && message.contains("avx512, avx2, baseline, emulated"), "{message}");
+            assert!(
+                message.contains(value) && message.contains("avx512, avx512vnni, avxvnni, avx2, baseline, emulated"),
+                "{message}"
+            );
         }
     }
 }

@@ -57,8 +57,8 @@ fn load_judge(name: &str, precision: Option<Precision>) -> anyhow::Result<Reward
     let judge = RewardModel::load(&dir, precision).with_context(|| format!("cannot load the judge {name}"))?;
     match precision.filter(|asked| *asked != judge.precision()) {
         Some(asked) => bail!(
-            "--precision {asked}: expected a processor with AVX-512 BF16 and VNNI and layers of even sizes; leave it \
-             away to score in {}",
+            "--precision {asked}: expected {} and layers of even sizes; leave it away to score in {}",
+            asked.processor(),
             judge.precision()
         ),
         None => Ok(judge),

@@ -129,15 +129,16 @@ pub(super) fn tiles(
 }
 
 dispatch! {
-    fn narrow_row(out: &mut [Bf16], values: &[f32]) {
+    fn narrow_row[T: Element](out: &mut [T], values: &[f32]) {
         for (out, value) in out.iter_mut().zip(values) {
-            *out = Bf16::narrow(*value);
+            *out = T::narrow(*value);
         }
     }
 }
 
-/// Writes the rows of a tile as bf16 into `[.., width]`.
-fn write_bf16(out: Shared<Bf16>, width: usize, tile: &Tile, [row, rows]: [usize; 2], [column, columns]: [usize; 2]) {
+/// Writes the rows of a tile, as they are stored, into `[.., width]`.
+fn write<T: Element>(out: Shared<T>, width: usize, tile: &Tile, rows: [usize; 2], [column, columns]: [usize; 2]) {
+    let [row, rows] = rows;
     for (i, values) in tile[..rows].iter().enumerate() {
         // SAFETY: one task owns each tile of the output.
         let out = unsafe { out.slice((row + i) * width + column, columns) };
@@ -180,16 +181,15 @@ dispatch! {
 }
 
 /// Bias and activation of tiles on their way out, and where they go.
-#[derive(Clone, Copy)]
-pub(super) struct Finish<'a> {
-    y: Shared<'a, Bf16>,
-    z: Option<Shared<'a, Bf16>>,
+pub(super) struct Finish<'a, T> {
+    y: Shared<'a, T>,
+    z: Option<Shared<'a, T>>,
     bias: &'a [f32],
     act: Option<Activation>,
 }
 
-impl<'a> Finish<'a> {
-    pub(super) fn new(layer: Linear<'a>) -> Self {
+impl<'a, T: Element> Finish<'a, T> {
+    pub(super) fn new(layer: Linear<'a, T>) -> Self {
         Self { y: Shared::new(layer.y), z: layer.z.map(Shared::new), bias: layer.bias, act: layer.act }
     }
 
@@ -197,36 +197,38 @@ impl<'a> Finish<'a> {
         let width = self.bias.len();
         add_to_rows(tile, &self.bias[columns[0]..columns[0] + columns[1]]);
         if let Some(z) = self.z {
-            write_bf16(z, width, tile, rows, columns);
+            write(z, width, tile, rows, columns);
         }
         if let Some(act) = self.act {
             apply(act, tile[..rows[1]].as_flattened_mut());
         }
-        write_bf16(self.y, width, tile, rows, columns);
+        write(self.y, width, tile, rows, columns);
     }
 }
 
-/// `y = act(x·wᵀ + bias)`.
-pub struct Linear<'a> {
+/// `y = act(x·wᵀ + bias)`, x and y stored as bf16 or (for int8) as f32.
+pub struct Linear<'a, T> {
     /// `[rows, outputs]`, written.
-    pub y: &'a mut [Bf16],
+    pub y: &'a mut [T],
     /// Receives the value before the activation, for the way back.
-    pub z: Option<&'a mut [Bf16]>,
+    pub z: Option<&'a mut [T]>,
     /// `[rows, inputs]`.
-    pub x: &'a [Bf16],
+    pub x: &'a [T],
     /// `[outputs]`.
     pub bias: &'a [f32],
     /// Applied last.
     pub act: Option<Activation>,
 }
 
-impl Linear<'_> {
+impl<T: Element> Linear<'_, T> {
     /// Refuses slices that do not have the shape's lengths.
     pub(super) fn check(&self, rows: usize, inputs: usize, outputs: usize) {
         assert!(self.x.len() == area(rows, inputs) && self.y.len() == area(rows, outputs));
         assert!(self.bias.len() == outputs && self.z.as_ref().is_none_or(|z| z.len() == self.y.len()));
     }
+}
 
+impl Linear<'_, Bf16> {
     /// Computes the layer in bf16.
     pub fn run(self, w: &PackedWeight) {
         let rows = self.x.len() / w.inputs;
@@ -256,7 +258,7 @@ impl InputGradient<'_> {
             InputGradient::Bf16(dx) => {
                 assert_eq!(dx.len(), area(rows, w.inputs));
                 let dx = Shared::new(dx);
-                product.run(|tile, rows, columns| write_bf16(dx, w.inputs, tile, rows, columns));
+                product.run(|tile, rows, columns| write(dx, w.inputs, tile, rows, columns));
             }
             InputGradient::F32(dx, store) => {
                 assert_eq!(dx.len(), area(rows, w.inputs));

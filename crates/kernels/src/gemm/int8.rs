@@ -7,9 +7,11 @@
 
 use super::bf16::{Finish, Linear, tiles};
 use super::panels::{COLUMNS, Lines, panels};
+use super::quads::{LIMIT as QUARTET, largest_quartet};
 use super::tile::{Int8Products, IntegerTile, Left, Tile};
-use crate::bf16::{Bf16, Element};
+use crate::bf16::Element;
 use crate::parallel::{Shared, area, for_each};
+use crate::reduce::sum_by;
 
 /// A weight `[outputs, inputs]` in 8 bits.
 #[derive(Clone, Debug, Default)]
@@ -26,13 +28,23 @@ pub struct Int8Weight {
 impl Int8Weight {
     /// Whether a layer of this shape can be used: words hold four neighbours.
     pub fn fits(inputs: usize, outputs: usize) -> bool {
-        inputs.is_multiple_of(4) && outputs.is_multiple_of(2) && inputs >= 16 && outputs >= 16
+        let even = inputs.is_multiple_of(4) && outputs.is_multiple_of(2);
+        // Beyond, sums could leave 32 bits.
+        even && (16..=1 << 16).contains(&inputs) && outputs >= 16
     }
 
-    /// Packs `units: [outputs, inputs]` with `scales: [outputs]`.
+    /// Packs `units: [outputs, inputs]` with `scales: [outputs]`. A row that [`quantize_weights`] would not give is
+    /// rounded to coarser units: no processor may take it for another weight.
     pub fn new(units: &[i8], scales: Vec<f32>, inputs: usize) -> Self {
         let outputs = scales.len();
         assert!(units.len() == area(inputs, outputs) && Self::fits(inputs, outputs));
+        let (mut units, mut scales) = (units.to_vec(), scales);
+        let (rows, row_scales) = (Shared::new(&mut units), Shared::new(&mut scales));
+        for_each(outputs, |row| {
+            // SAFETY: each task owns its own row.
+            let (units, scale) = unsafe { (rows.slice(row * inputs, inputs), row_scales.slice(row, 1)) };
+            scale[0] *= coarsen(units);
+        });
         let mut right = Lines::default();
         let steps = inputs / 4;
         let words = Shared::new(right.words(panels(outputs) * steps * COLUMNS));
@@ -59,6 +71,35 @@ impl Int8Weight {
 
 /// Rounds each row of `[rows, columns]` to units of its largest magnitude / 127; returns the units and the scales.
 pub fn quantize_rows(values: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
+    quantize(values, columns, |row| largest_magnitude(row) / 127.0)
+}
+
+/// As [`quantize_rows`], for the weights of a layer that multiplies in int8: units are as coarse as the products of
+/// every processor need, so that all compute the same sums.
+pub fn quantize_weights(values: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
+    quantize(values, columns, |row| {
+        let (finest, coarsest) = (largest_magnitude(row) / 127.0, largest_quartet(row, |w| w) / ROUNDED_QUARTET);
+        // Not `max`, which hides a NaN.
+        if coarsest > finest { coarsest } else { finest }
+    })
+}
+
+/// What a quartet may sum to before its four weights are rounded, each by half a unit at most.
+const ROUNDED_QUARTET: f32 = (QUARTET - 2) as f32;
+
+/// Rounds a row of units to coarser ones if a quartet of it is above the limit; returns the value of a new unit in old.
+fn coarsen(row: &mut [i8]) -> f32 {
+    let largest = largest_quartet(row, f32::from);
+    if largest <= QUARTET as f32 {
+        return 1.0;
+    }
+    let values: Vec<f32> = row.iter().map(|unit| f32::from(*unit)).collect();
+    let unit = largest / ROUNDED_QUARTET;
+    round_row(row, &values, unit);
+    unit
+}
+
+fn quantize(values: &[f32], columns: usize, scale_of: impl Fn(&[f32]) -> f32 + Sync + Send) -> (Vec<i8>, Vec<f32>) {
     let rows = values.len() / columns;
     assert_eq!(values.len(), rows * columns, "whole rows of {columns} values");
     let (mut units, mut scales) = (vec![0i8; values.len()], vec![0.0f32; rows]);
@@ -66,22 +107,27 @@ pub fn quantize_rows(values: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
     for_each(rows, |row| {
         // SAFETY: each task owns its own row.
         let (units, scale) = unsafe { (shared_units.slice(row * columns, columns), shared_scales.slice(row, 1)) };
-        scale[0] = quantize_row(units, &values[row * columns..(row + 1) * columns]);
+        let values = &values[row * columns..(row + 1) * columns];
+        scale[0] = scale_of(values);
+        round_row(units, values, scale[0]);
     });
     (units, scales)
 }
 
 dispatch! {
-    fn quantize_row(units: &mut [i8], values: &[f32]) -> f32 {
-        // Units cannot hold a NaN: the scale becomes one, and with it all that the row is multiplied with.
+    /// Units cannot hold a NaN: the scale becomes one, and with it all that the row is multiplied with.
+    fn largest_magnitude(values: &[f32]) -> f32 {
         let largest = values.iter().fold(0.0f32, |m, v| if v.abs() > m { v.abs() } else { m });
-        let largest = if values.iter().any(|v| v.is_nan()) { f32::NAN } else { largest };
-        let scale = largest / 127.0;
+        if values.iter().any(|v| v.is_nan()) { f32::NAN } else { largest }
+    }
+}
+
+dispatch! {
+    fn round_row(units: &mut [i8], values: &[f32], scale: f32) {
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         for (unit, value) in units.iter_mut().zip(values) {
             *unit = (value * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
         }
-        scale
     }
 }
 
@@ -101,7 +147,7 @@ const LIMIT: f32 = 8.0;
 const OUTLIERS: usize = 8;
 
 impl QuantizedRows {
-    fn fill(&mut self, x: &[Bf16], inputs: usize) {
+    fn fill<T: Element>(&mut self, x: &[T], inputs: usize) {
         let rows = x.len() / inputs;
         self.scales.resize(rows, [0.0; 2]);
         self.outliers.resize(rows, Vec::new());
@@ -124,61 +170,72 @@ const CHUNK: usize = 64;
 /// Tokens quantized by one task.
 const BLOCK: usize = 16;
 
-/// Rounds a token's values to 0..=255; returns the value of one unit and the zero point.
-fn quantize_token(units: &mut [u8], outliers: &mut Vec<(u32, f32)>, x: &[Bf16]) -> [f32; 2] {
+/// Rounds a token's values to 0..=255; returns the value of one unit and the zero point. Units cannot hold what is not
+/// finite: the unit of such a token is NaN, and with it all that the token is multiplied with.
+fn quantize_token<T: Element>(units: &mut [u8], outliers: &mut Vec<(u32, f32)>, x: &[T]) -> [f32; 2] {
     outliers.clear();
     let [mut low, mut high, magnitudes] = range(x);
+    if !magnitudes.is_finite() {
+        return [f32::NAN, 0.0];
+    }
     let mut limit = LIMIT * magnitudes / x.len() as f32;
     if high > limit || -low > limit {
-        while count_beyond(x, limit) > OUTLIERS {
+        find_beyond(outliers, x, limit);
+        while outliers.len() > OUTLIERS {
             limit *= 1.5;
+            outliers.retain(|(_, v)| v.abs() > limit);
         }
-        for (chunk, values) in x.chunks(CHUNK).enumerate() {
-            if count_beyond(values, limit) > 0 {
-                let at = |i: usize| (chunk * CHUNK + i) as u32;
-                let cut = values.iter().enumerate().map(|(i, v)| (at(i), v.widen())).filter(|(_, v)| v.abs() > limit);
-                outliers.extend(cut.map(|(i, v)| (i, v - limit.copysign(v))));
-            }
-        }
+        outliers.iter_mut().for_each(|(_, v)| *v -= limit.copysign(*v));
         (low, high) = (low.max(-limit), high.min(limit));
     }
-    // Units of 8 bits cannot hold what is not finite: the whole row becomes NaN, as its sums would in f32.
-    let unit = if magnitudes.is_finite() { ((high - low) / 255.0).max(f32::MIN_POSITIVE) } else { f32::NAN };
+    let unit = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
     let zero = (-low / unit).round_ties_even();
     round_token(units, x, [1.0 / unit, zero]);
     [unit, zero]
 }
 
+/// Appends the entries of a larger magnitude than `limit`, with their places.
+fn find_beyond<T: Element>(found: &mut Vec<(u32, f32)>, x: &[T], limit: f32) {
+    for (chunk, values) in x.chunks(CHUNK).enumerate() {
+        if count_beyond(values, limit) > 0 {
+            let entries = values.iter().enumerate().map(|(i, v)| ((chunk * CHUNK + i) as u32, v.widen()));
+            found.extend(entries.filter(|(_, v)| v.abs() > limit));
+        }
+    }
+}
+
 dispatch! {
-    fn count_beyond(x: &[Bf16], limit: f32) -> usize {
+    fn count_beyond[T: Element](x: &[T], limit: f32) -> usize {
         x.iter().map(|v| u32::from(v.widen().abs() > limit)).sum::<u32>() as usize
     }
 }
 
 dispatch! {
     /// Smallest and largest value, 0 included, and the sum of magnitudes.
-    fn range(x: &[Bf16]) -> [f32; 3] {
-        let (mut low, mut high, mut magnitudes) = ([0.0f32; 16], [0.0f32; 16], [0.0f32; 16]);
-        let chunks = x.chunks_exact(16);
-        for (l, v) in chunks.remainder().iter().enumerate() {
-            (low[l], high[l]) = (v.widen().min(0.0), v.widen().max(0.0));
-            magnitudes[l] = v.widen().abs();
-        }
-        for chunk in chunks {
-            for l in 0..16 {
-                let v = chunk[l].widen();
-                low[l] = if v < low[l] { v } else { low[l] };
-                high[l] = if v > high[l] { v } else { high[l] };
-                magnitudes[l] += v.abs();
-            }
-        }
-        let least = low.iter().fold(0.0f32, |m, v| m.min(*v));
-        [least, high.iter().fold(0.0f32, |m, v| m.max(*v)), crate::reduce::fold(magnitudes)]
+    fn range[T: Element](x: &[T]) -> [f32; 3] {
+        // One pass each: in one for all three the compiler keeps the lanes in memory, at a sixth of the speed.
+        [extreme(x, |v, low| v < low), extreme(x, |v, high| v > high), sum_by(x.len(), |i| x[i].widen().abs())]
     }
 }
 
+/// The value that none lies beyond, 0 included.
+#[inline(always)]
+fn extreme<T: Element>(x: &[T], beyond: impl Fn(f32, f32) -> bool) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let chunks = x.chunks_exact(16);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for l in 0..16 {
+            let v = chunk[l].widen();
+            lanes[l] = if beyond(v, lanes[l]) { v } else { lanes[l] };
+        }
+    }
+    let all = lanes.into_iter().chain(rest.iter().map(|v| v.widen()));
+    all.fold(0.0, |most, v| if beyond(v, most) { v } else { most })
+}
+
 dispatch! {
-    fn round_token(units: &mut [u8], x: &[Bf16], scale: [f32; 2]) {
+    fn round_token[T: Element](units: &mut [u8], x: &[T], scale: [f32; 2]) {
         const MAGIC: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to an integer in the low bits.
         let [inverse, zero] = scale;
         for (unit, v) in units.iter_mut().zip(x) {
@@ -190,7 +247,7 @@ dispatch! {
     }
 }
 
-impl Linear<'_> {
+impl<T: Element> Linear<'_, T> {
     /// Computes the layer in int8.
     pub fn run_int8(self, w: &Int8Weight, quantized: &mut QuantizedRows) {
         let products = Int8Products::required();
@@ -250,6 +307,7 @@ dispatch! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bf16::Bf16;
     use crate::parallel::with_threads;
     use crate::simd::tests::{on_both, on_twins_and_instructions};
     use proptest::prelude::*;
@@ -267,19 +325,17 @@ mod tests {
         }
     }
 
-    /// x as the kernels see it: rounded to bf16, on a word boundary.
-    fn run(x: &[f32], weight: &Int8Weight, bias: &[f32]) -> Vec<f32> {
-        let mut words = vec![0u32; x.len() / 2];
-        let halves: &mut [Bf16] = bytemuck::cast_slice_mut(&mut words);
-        halves.iter_mut().zip(x).for_each(|(h, v)| *h = Bf16::narrow(*v));
-        let mut y = vec![Bf16(0); x.len() / weight.inputs * weight.outputs()];
-        Linear { y: &mut y, z: None, x: halves, bias, act: None }.run_int8(weight, &mut QuantizedRows::default());
+    /// x is stored as T before and after.
+    fn run<T: Element>(x: &[f32], weight: &Int8Weight, bias: &[f32]) -> Vec<f32> {
+        let x: Vec<T> = x.iter().map(|v| T::narrow(*v)).collect();
+        let mut y = vec![T::default(); x.len() / weight.inputs * weight.outputs()];
+        Linear { y: &mut y, z: None, x: &x, bias, act: None }.run_int8(weight, &mut QuantizedRows::default());
         y.iter().map(|v| v.widen()).collect()
     }
 
     fn case(rows: usize, inputs: usize, outputs: usize, seed: u64) -> (Vec<f32>, Vec<f32>, Int8Weight) {
         let (x, w) = (values(rows * inputs, seed), values(inputs * outputs, seed ^ 3));
-        let (units, scales) = quantize_rows(&w, inputs);
+        let (units, scales) = quantize_weights(&w, inputs);
         (x, w, Int8Weight::new(&units, scales, inputs))
     }
 
@@ -300,7 +356,7 @@ mod tests {
                 prop_assert!((rounded - w).abs() <= 0.5001 * weight.scales[i / inputs]);
             }
             on_twins_and_instructions(|| {
-                let found = run(&x, &weight, &vec![0.0; outputs]);
+                let found = run::<Bf16>(&x, &weight, &vec![0.0; outputs]);
                 for (row, found) in x.chunks_exact(inputs).zip(found.chunks_exact(outputs)) {
                     let unit = f64::from(unit_of(row));
                     for (found, rounded) in found.iter().zip(rounded.chunks_exact(inputs)) {
@@ -327,17 +383,33 @@ mod tests {
         (high - low) / 255.0
     }
 
+    fn check_batches<T: Element>() {
+        let (x, _, weight) = case(150, 388, 1152, 5);
+        let bias = vec![0.5; 1152];
+        let all = run::<T>(&x, &weight, &bias);
+        for rows in [1, 2, 3, 4, 5, 11, 12, 13, 97] {
+            let own = with_threads(1 + rows % 3, || run::<T>(&x[..rows * 388], &weight, &bias));
+            assert!(own == all[..rows * 1152], "{rows} rows");
+        }
+    }
+
     #[test]
     fn a_row_has_the_same_bits_in_any_batch_and_with_any_threads() {
         on_both(|| {
-            let (x, _, weight) = case(150, 384, 1152, 5);
-            let bias = vec![0.5; 1152];
-            let all = run(&x, &weight, &bias);
-            for rows in [1, 2, 11, 12, 13, 97] {
-                let own = with_threads(1 + rows % 3, || run(&x[..rows * 384], &weight, &bias));
-                assert!(own == all[..rows * 1152], "{rows} rows");
-            }
+            check_batches::<Bf16>();
+            check_batches::<f32>();
         });
+    }
+
+    /// So a layer is the same on every processor that has int8 products.
+    #[test]
+    fn a_layer_has_the_same_bits_by_its_twin_and_by_instructions() {
+        let (mut x, _, weight) = case(40, 388, 130, 7);
+        x[5] = 100.0;
+        let found = std::cell::RefCell::new(Vec::new());
+        on_both(|| found.borrow_mut().push(run::<f32>(&x, &weight, &[0.5; 130])));
+        let found = found.into_inner();
+        assert!(found.iter().all(|y| *y == found[0]));
     }
 
     /// One NaN among 64 inputs gave 32 finite outputs.
@@ -351,27 +423,58 @@ mod tests {
         for (at, bad) in [(64, f32::NAN), (127, f32::NAN), (100, f32::INFINITY), (65, f32::NEG_INFINITY)] {
             let mut x = x.clone();
             x[at] = bad;
-            on_both(|| expected(&run(&x, &weight, &[0.5; 32]), bad));
+            on_both(|| {
+                expected(&run::<Bf16>(&x, &weight, &[0.5; 32]), bad);
+                expected(&run::<f32>(&x, &weight, &[0.5; 32]), bad);
+            });
         }
         // Weights with a NaN make their output NaN, in encoders and in decoders.
         let mut w = w.clone();
         w[3 * 64 + 7] = f32::NAN;
-        let (units, scales) = quantize_rows(&w, 64);
+        let (units, scales) = quantize_weights(&w, 64);
         let damaged = Int8Weight::new(&units, scales, 64);
         let nans = |y: &[f32]| (0..32).filter(|j| y[*j].is_nan()).collect::<Vec<_>>();
-        on_both(|| assert_eq!(nans(&run(&x, &damaged, &[0.0; 32])), [3]));
+        on_both(|| assert_eq!(nans(&run::<Bf16>(&x, &damaged, &[0.0; 32])), [3]));
         let narrow = crate::gemm::NarrowWeight::pack(&w, 64, 32, crate::gemm::Width::Int8);
         let mut y = vec![0.0; 3 * 32];
         narrow.run(&mut y, &x, &[]);
         assert_eq!(nans(&y), [3]);
     }
 
+    /// The smallest units that a quartet of equal weights allows are a quarter of the limit.
+    #[test]
+    fn weights_that_could_saturate_get_coarser_units() {
+        let row: Vec<f32> = (0..64).map(|i| if i / 32 == 0 { 1.0 } else { -0.5 }).collect();
+        let mut both = row.clone();
+        both.extend((0..64).map(|i| if i == 7 { 1.0 } else { 0.01 }));
+        let (units, scales) = quantize_weights(&both, 64);
+        assert!((31..=32).contains(&units[0]) && units[63] == -16, "{} {}", units[0], units[63]);
+        assert_eq!((units[64 + 7], units[64 + 6]), (122, 1), "one large weight among small ones costs little");
+        assert!((f32::from(units[0]) * scales[0] - 1.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn units_stored_beyond_the_limit_are_rounded_to_coarser_ones() {
+        let stored: Vec<i8> = (0..32 * 64).map(|i| if i / 64 == 3 { 127 } else { (i % 33) as i8 }).collect();
+        let weight = Int8Weight::new(&stored, vec![0.5; 32], 64);
+        for (i, unit) in stored.iter().enumerate() {
+            let (row, kept) = (i / 64, weight.unit(i / 64, i % 64));
+            if row == 3 {
+                assert!((31..=32).contains(&kept), "{kept}");
+                assert!((f32::from(kept) * weight.scales[row] - 63.5).abs() < 1.1);
+            } else {
+                assert_eq!((kept, weight.scales[row]), (*unit, 0.5), "row {row} is within the limit and stays");
+            }
+        }
+    }
+
     #[test]
     fn zero_rows_and_zero_weights_stay_zero() {
         on_both(|| {
-            let (units, scales) = quantize_rows(&[0.0; 16 * 16], 16);
+            let (units, scales) = quantize_weights(&[0.0; 16 * 16], 16);
             let weight = Int8Weight::new(&units, scales, 16);
-            assert!(run(&[0.0; 32], &weight, &[0.0; 16]).iter().all(|v| *v == 0.0));
+            assert!(run::<Bf16>(&[0.0; 32], &weight, &[0.0; 16]).iter().all(|v| *v == 0.0));
+            assert!(run::<f32>(&[0.0; 32], &weight, &[0.0; 16]).iter().all(|v| *v == 0.0));
         });
     }
 }

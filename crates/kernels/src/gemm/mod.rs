@@ -9,10 +9,11 @@ mod bf16;
 mod int8;
 mod narrow;
 pub(crate) mod panels;
+mod quads;
 pub(crate) mod tile;
 
 pub use bf16::{InputGradient, Linear, PackedWeight, Scratch, WeightGradient};
-pub use int8::{Int8Weight, QuantizedRows, quantize_rows};
+pub use int8::{Int8Weight, QuantizedRows, quantize_rows, quantize_weights};
 pub use narrow::{NarrowWeight, Width};
 
 use crate::parallel::{area, for_row_blocks, threads};

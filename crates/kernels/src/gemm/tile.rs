@@ -7,6 +7,7 @@
 //! code around the products runs on any processor.
 
 use super::panels::{COLUMNS, ROWS};
+use super::quads;
 use crate::simd;
 
 /// A's words: that of `row` at `step` is `words[row · row_stride + step · step_stride]`.
@@ -77,32 +78,47 @@ impl Bf16Products {
     }
 }
 
-/// What multiplies quads of int8 here.
+/// What multiplies quads of int8 here. All give the same integers for weights within [`quads::LIMIT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Int8Products {
-    /// `vpdpbusd` on registers of 512 bits. Only [`Self::here`] makes this value, after it saw the processor.
+    /// `vpdpbusd` on registers of 512 bits. Only [`Self::here`] makes this value and the next two, after it saw the
+    /// processor.
     Avx512Vnni,
+    /// `vpdpbusd` on registers of 256 bits.
+    AvxVnni,
+    /// `vpmaddubsw` and `vpmaddwd`.
+    Avx2,
     /// [`int8_reference`].
     Emulated,
 }
 
 impl Int8Products {
-    /// The products of this process, if it has any.
+    /// The products of this process, if it has any: the fastest.
     pub(crate) fn here() -> Option<Self> {
-        match (simd::emulated(), simd::processor_has_vnni()) {
-            (false, true) => Some(Self::Avx512Vnni),
-            (false, false) => simd::missing_is_emulated().then_some(Self::Emulated),
-            (true, _) => Some(Self::Emulated),
+        if simd::emulated() {
+            return Some(Self::Emulated);
         }
+        let emulated = simd::missing_is_emulated().then_some(Self::Emulated);
+        Self::of_this_processor().next().or(emulated)
+    }
+
+    /// The instructions that kernels may use here, the fastest first.
+    pub(crate) fn of_this_processor() -> impl Iterator<Item = Self> {
+        let has = [
+            (Self::Avx512Vnni, simd::processor_has_vnni()),
+            (Self::AvxVnni, simd::processor_has_avx_vnni()),
+            (Self::Avx2, simd::processor_has_avx2()),
+        ];
+        has.into_iter().filter(|(_, has)| *has).map(|(products, _)| products)
     }
 
     /// As [`Self::here`], for a kernel that cannot do without.
     pub(crate) fn required() -> Self {
-        Self::here().expect("int8 products need AVX-512 VNNI, or KUDOS_ISA=emulated")
+        Self::here().expect("int8 products need AVX2, or KUDOS_ISA=emulated")
     }
 
     /// `tile[..rows] = left · right` over quads, unsigned on the left and signed on the right: `rows` is 1 to 12,
-    /// `right` is one panel of `[steps][32]`.
+    /// `right` is one panel of `[steps][32]`. For AVX2 the weights must lie within [`quads::LIMIT`].
     #[inline]
     pub(crate) fn tile(self, tile: &mut IntegerTile, left: Left, right: &[u32], rows: usize) {
         left.check(rows, right.len() / COLUMNS);
@@ -110,8 +126,14 @@ impl Int8Products {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the left side was checked, the steps are those of `right`, and `here` saw the processor.
             Self::Avx512Vnni => unsafe { x86::int8(tile, left, right, rows) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::AvxVnni => unsafe { quads::avx_vnni(tile, left, right, rows) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx2 => unsafe { quads::avx2(tile, left, right, rows) },
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512Vnni => unreachable!("AVX-512 exists on x86-64 alone"),
+            Self::Avx512Vnni | Self::AvxVnni | Self::Avx2 => unreachable!("AVX exists on x86-64 alone"),
             Self::Emulated => int8_reference(tile, left, right, rows),
         }
     }
@@ -326,23 +348,65 @@ mod tests {
             }
         }
 
+        /// With 7-bit random weights and with quartets at the limit, and with activations of 255 throughout.
         #[test]
-        fn int8_products_are_their_twins(rows in 1usize..=12, steps in 0usize..200, straight: bool, seed: u64) {
-            let any = |random: u64| random as u32;
-            let (a, b) = (words(ROWS * steps, seed, any), words(COLUMNS * steps, !seed, any));
+        fn int8_products_are_their_twins(rows in 1usize..=12, steps in 0usize..200, straight: bool, extreme: bool, seed: u64) {
+            let activation = |random: u64| if extreme { u32::MAX } else { random as u32 };
+            let (a, b) = (words(ROWS * steps, seed, activation), weights(steps, !seed));
             let left = left(&a, steps, straight);
-            let (mut twin, mut found) = ([[7; COLUMNS]; ROWS], [[7; COLUMNS]; ROWS]);
-            Int8Products::Emulated.tile(&mut twin, left, &b, rows);
-            Int8Products::here().unwrap_or(Int8Products::Emulated).tile(&mut found, left, &b, rows);
-            for (row, column) in (0..ROWS).flat_map(|r| (0..COLUMNS).map(move |c| (r, c))) {
-                let quad = |step: usize| {
-                    let (a, b) = (left.word(row, step).to_le_bytes(), b[step * COLUMNS + column].to_le_bytes());
-                    (0..4).map(|i| i32::from(a[i]) * i32::from(b[i] as i8)).sum::<i32>()
-                };
-                let expected = if row < rows { (0..steps).map(quad).sum() } else { 7 };
-                prop_assert_eq!([twin[row][column], found[row][column]], [expected; 2], "row {}, column {}", row, column);
+            for products in Int8Products::of_this_processor().chain([Int8Products::Emulated]) {
+                let mut found = [[7; COLUMNS]; ROWS];
+                products.tile(&mut found, left, &b, rows);
+                for (row, column) in (0..ROWS).flat_map(|r| (0..COLUMNS).map(move |c| (r, c))) {
+                    let quad = |step: usize| {
+                        let (a, b) = (left.word(row, step).to_le_bytes(), b[step * COLUMNS + column].to_le_bytes());
+                        (0..4).map(|i| i32::from(a[i]) * i32::from(b[i] as i8)).sum::<i32>()
+                    };
+                    let expected = if row < rows { (0..steps).map(quad).sum() } else { 7 };
+                    prop_assert_eq!(found[row][column], expected, "{:?}, row {}, column {}", products, row, column);
+                }
             }
         }
+    }
+
+    /// `[steps][32]` words whose quartets (two neighbours, and the same two a step later) sum to 128 at most on each
+    /// side of zero, many of them to exactly that.
+    fn weights(steps: usize, seed: u64) -> Vec<u32> {
+        const LIMITS: [[i8; 4]; 7] = [
+            [32, 32, 32, 32],
+            [-32, -32, -32, -32],
+            [127, 1, 0, 0],
+            [0, -1, 0, -127],
+            [64, -64, 64, -64],
+            [127, -127, 1, -1],
+            [0, 0, -1, -127],
+        ];
+        let mut bytes = vec![0i8; 4 * COLUMNS * (steps + 1)];
+        for (i, random) in words(COLUMNS * steps.div_ceil(2) * 2, seed, |random| random as u32).into_iter().enumerate()
+        {
+            let (pair, column, half) = (i / COLUMNS / 2, i / 2 % COLUMNS, i % 2);
+            let quartet = match LIMITS.get(random as usize % 9) {
+                Some(quartet) => *quartet,
+                None => random.to_le_bytes().map(|byte| (byte % 65) as i8 - 32),
+            };
+            for (place, weight) in quartet.into_iter().enumerate() {
+                let step = 2 * pair + place / 2;
+                bytes[(step * COLUMNS + column) * 4 + 2 * half + place % 2] = weight;
+            }
+        }
+        let words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes([0, 1, 2, 3].map(|i| word[i] as u8)));
+        words.take(COLUMNS * steps).collect()
+    }
+
+    #[test]
+    fn the_test_weights_reach_the_limit_and_stay_within() {
+        let (steps, b) = (40, weights(40, 3));
+        let row = |column: usize| -> Vec<f32> {
+            let word = |step: usize| b[step * COLUMNS + column].to_le_bytes();
+            (0..steps).flat_map(|step| word(step).map(|byte| f32::from(byte as i8))).collect()
+        };
+        let largest = (0..COLUMNS).map(|column| quads::largest_quartet(&row(column), |w| w));
+        assert!(largest.into_iter().all(|sum| sum == quads::LIMIT as f32));
     }
 
     /// One step of one pair in every lane.

@@ -4,7 +4,7 @@ use super::config::{Config, ConfigError};
 use super::encoder::Model;
 use crate::nn::weights::{Checkpoint, INT8_FILE, Raw, SCALE_SUFFIX, WeightError, write_raw};
 use crate::nn::{LinearSpec, Packed, PackedLayer, Place, Precision, Span};
-use kernels::gemm::{Int8Weight, quantize_rows};
+use kernels::gemm::{Int8Weight, quantize_rows, quantize_weights};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -204,7 +204,11 @@ pub fn quantize(dir: &Path, output: &Path) -> Result<Model, LoadError> {
     let mut quantized = Vec::new();
     for spec in model.parameters.specs() {
         let values = &model.parameters.values[spec.span.range()];
-        quantized.push((spec.sparse || is_matrix(spec.span)).then(|| quantize_rows(values, spec.shape[1])));
+        quantized.push(match (is_matrix(spec.span), spec.sparse) {
+            (true, _) => Some(quantize_weights(values, spec.shape[1])),
+            (false, true) => Some(quantize_rows(values, spec.shape[1])),
+            (false, false) => None,
+        });
     }
     let mut tensors = Vec::new();
     for (spec, quantized) in model.parameters.specs().iter().zip(&quantized) {

@@ -291,8 +291,10 @@ impl Model {
             Precision::Int8 => Int8Weight::fits(l.inputs, l.outputs),
             _ => PackedWeight::fits(l.inputs, l.outputs),
         };
-        let fits = self.packed_layers().iter().all(fits)
-            && kernels::attention::bf16::fits(self.config.hidden / self.config.heads);
+        // Without bf16, int8's attention is f32's, which takes heads of any size.
+        let attention = asked == Precision::Int8 && !Precision::Bf16.runs_here()
+            || kernels::attention::bf16::fits(self.config.hidden / self.config.heads);
+        let fits = attention && self.packed_layers().iter().all(fits);
         if fits && asked.runs_here() { asked } else { Precision::F32 }
     }
 

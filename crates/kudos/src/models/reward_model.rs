@@ -319,8 +319,8 @@ impl Workspace {
 const SCORING_TOKENS: usize = 2048;
 
 impl RewardModel {
-    /// Loads a judge directory, to score in `precision`; `None` is int8 for a judge that is stored so, else the fastest of
-    /// bf16 and f32 that this processor has. Where the processor or the model's sizes forbid it, it scores in f32.
+    /// Loads a judge directory, to score in `precision`; `None` is int8 for a judge that is stored so, else
+    /// [`Precision::best`]. Where the processor or the model's sizes forbid it, it scores in f32.
     ///
     /// # Errors
     /// [`JudgeError`] for anything that would make its scores differ from what it was trained for.

@@ -3,7 +3,7 @@
 use super::ops::LinearSpec;
 use super::parameters::Span;
 use super::tape::Storage;
-use kernels::gemm::{Int8Weight, NarrowWeight, PackedWeight, Width, quantize_rows};
+use kernels::gemm::{Int8Weight, NarrowWeight, PackedWeight, Width, quantize_weights};
 
 /// The arithmetic of the linear layers and of attention. Norms, softmax, sums, the residual stream and the head are f32
 /// in each.
@@ -16,22 +16,31 @@ pub enum Precision {
     /// bf16 operands, f32 sums.
     Bf16,
     /// Scoring only: linear layers on 8-bit weights (a scale per output) and 8-bit activations (a scale per token);
-    /// attention as in bf16.
+    /// attention as in bf16 where the processor has that, else as in f32.
     Int8,
 }
 
 impl Precision {
-    /// The fastest arithmetic this processor has for training.
+    /// The fastest arithmetic this processor has for training, and for scoring where int8 is not asked for.
     pub fn best() -> Self {
         if Precision::Bf16.runs_here() { Precision::Bf16 } else { Precision::F32 }
     }
 
-    /// Whether this processor has the products that an encoder needs in this precision. In int8, attention is bf16's.
+    /// Whether this processor has the products that an encoder needs in this precision.
     pub fn runs_here(self) -> bool {
         match self {
             Precision::F32 => true,
             Precision::Bf16 => kernels::has_bf16_products(),
-            Precision::Int8 => kernels::has_int8_products() && kernels::has_bf16_products(),
+            Precision::Int8 => kernels::has_int8_products(),
+        }
+    }
+
+    /// What of a processor it needs.
+    pub fn processor(self) -> &'static str {
+        match self {
+            Precision::F32 => "any processor",
+            Precision::Bf16 => "a processor with AVX-512 BF16",
+            Precision::Int8 => "a processor with AVX2",
         }
     }
 }
@@ -61,6 +70,7 @@ impl PackedLayer {
     /// How the values that it reads and writes are stored.
     fn storage(&self) -> Storage {
         match self {
+            PackedLayer::Int8(_) if !Precision::Bf16.runs_here() => Storage::F32,
             PackedLayer::Bf16(_) | PackedLayer::Int8(_) => Storage::Bf16,
             PackedLayer::Narrow(_) => Storage::F32,
         }
@@ -86,7 +96,7 @@ impl PackedLayer {
                 PackedLayer::Bf16(packed)
             }
             Precision::Int8 => {
-                let (units, scales) = quantize_rows(weight, spec.inputs);
+                let (units, scales) = quantize_weights(weight, spec.inputs);
                 PackedLayer::Int8(Int8Weight::new(&units, scales, spec.inputs))
             }
         }
@@ -152,12 +162,17 @@ impl Packed {
         self.layers.iter().all(|(_, layer)| matches!(layer, PackedLayer::Bf16(_)))
     }
 
+    /// The layer whose weight this is, if it is packed.
+    pub(super) fn find(&self, weight: Span) -> Option<&PackedLayer> {
+        let index = self.layers.binary_search_by_key(&weight.start, |(spec, _)| spec.weight.start).ok()?;
+        Some(&self.layers[index].1)
+    }
+
     /// The narrow weight that is multiplied in f32, if this one is.
     pub(super) fn narrow(&self, weight: Span) -> Option<&NarrowWeight> {
-        let index = self.layers.binary_search_by_key(&weight.start, |(spec, _)| spec.weight.start).ok()?;
-        match &self.layers[index].1 {
-            PackedLayer::Narrow(weight) => Some(weight),
-            PackedLayer::Bf16(_) | PackedLayer::Int8(_) => None,
+        match self.find(weight) {
+            Some(PackedLayer::Narrow(weight)) => Some(weight),
+            _ => None,
         }
     }
 
@@ -166,8 +181,7 @@ impl Packed {
     /// # Panics
     /// When the model pushed a layer on bf16 values that it did not list.
     pub(super) fn layer(&self, weight: Span) -> &PackedLayer {
-        let index = self.layers.binary_search_by_key(&weight.start, |(spec, _)| spec.weight.start);
-        &self.layers[index.expect("every layer on bf16 values is packed")].1
+        self.find(weight).expect("every layer on bf16 values is packed")
     }
 
     /// The layer whose weight this is, when training.

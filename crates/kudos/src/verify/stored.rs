@@ -65,10 +65,10 @@ fn other(dir: &Path, precision: Precision, exact: &Reference) -> Found {
     let mut judge = RewardModel::load(dir, Some(precision))?;
     if judge.precision() != precision {
         let lacks = match precision.runs_here() {
-            true => "the model has layers of odd sizes",
-            false => "this processor lacks AVX-512 BF16 and VNNI",
+            true => "the model has layers of odd sizes".into(),
+            false => format!("it needs {}", precision.processor()),
         };
-        return Err(Trouble::Skipped(lacks.into()));
+        return Err(Trouble::Skipped(lacks));
     }
     let scores = judge.score(&probes::inputs(&exact.probes))?;
     within(precision, &Reference { probes: exact.probes.clone(), scores }, exact)

@@ -5,7 +5,9 @@ use crate::nn::packed::PackedLayer;
 use crate::nn::parameters::Span;
 use crate::nn::tape::{Backward, Buffer, Forward, Mode, Storage, Tape, Var, half};
 use kernels::activation::{self, Activation};
-use kernels::gemm::{self, InputGradient, Store, WeightGradient, linear_input_gradient, linear_weight_gradient};
+use kernels::gemm::{
+    self, InputGradient, QuantizedRows, Store, WeightGradient, linear_input_gradient, linear_weight_gradient,
+};
 
 /// The parameters of a linear layer.
 #[derive(Clone, Copy, Debug)]
@@ -84,21 +86,31 @@ impl Linear {
     fn forward_f32(&self, pass: &mut Forward) {
         let LinearSpec { weight, bias, inputs, outputs } = self.spec;
         let [x, product] = pass.arena.buffers([self.x, self.z.unwrap_or(self.y)].map(Buffer::Value));
-        if let Some(narrow) = pass.weights.packed.narrow(weight) {
-            narrow.run(product, x, &pass.weights.values[bias.range()]);
-            if let Some(act) = self.act {
-                activation::activate(act, product, outputs);
-            }
-            return;
+        let bias = &pass.weights.values[bias.range()];
+        if let Some(packed) = pass.weights.packed.find(weight) {
+            return self.forward_packed(packed, [product, x], bias, pass.quantized);
         }
         gemm::linear(product, x, &pass.weights.values[weight.range()], self.rows, inputs, outputs);
-        let bias = &pass.weights.values[bias.range()];
         match self.z {
             None => activation::add_bias(product, &mut [], bias, self.act),
             Some(z) => {
                 let [z, y] = pass.arena.buffers([z, self.y].map(Buffer::Value));
                 activation::add_bias(z, y, bias, self.act);
             }
+        }
+    }
+
+    /// On f32 values, when scoring.
+    fn forward_packed(&self, weight: &PackedLayer, [y, x]: [&mut [f32]; 2], bias: &[f32], rows: &mut QuantizedRows) {
+        match weight {
+            PackedLayer::Int8(weight) => gemm::Linear { y, z: None, x, bias, act: self.act }.run_int8(weight, rows),
+            PackedLayer::Narrow(weight) => {
+                weight.run(y, x, bias);
+                if let Some(act) = self.act {
+                    activation::activate(act, y, self.spec.outputs);
+                }
+            }
+            PackedLayer::Bf16(_) => unreachable!("bf16 weights multiply bf16 values"),
         }
     }
 
