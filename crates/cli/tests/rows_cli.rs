@@ -271,14 +271,16 @@ fn f11_empty_prompts_are_scored_as_on_the_command_line() {
     let judge = golden().display().to_string();
     let alone = |prompt: &str| {
         let args = ["score", "--judge", &judge, "--prompt", prompt, "--response", "fine", "--quiet"];
-        serde_json::from_str::<Value>(ok(dir.path(), &args).trim()).unwrap()
+        ok(dir.path(), &args).trim().parse::<f32>().unwrap()
     };
+    let single = |value: &Value| value.as_f64().unwrap() as f32;
     let (found, said) = rows(dir.path(), &["score", "empty.jsonl"]);
-    assert_eq!(column(&found, "score")[..3], [alone(""), alone("  "), alone("")]);
+    let scores: Vec<f32> = column(&found, "score").iter().map(single).collect();
+    assert_eq!(scores[..3], [alone(""), alone("  "), alone("")]);
     assert_eq!((found.len(), &found[3]["id"]), (4, &json!(5)));
     assert!(said.contains("empty.jsonl:4: column `prompt`: expected text, found nothing"), "{said}");
-    assert_eq!(rows(dir.path(), &["score", "empty.csv"]).0[0]["score"], alone(""));
-    assert_eq!(rows(dir.path(), &["score", "pairs.jsonl"]).0[0]["score_chosen"], alone(""));
+    assert_eq!(single(&rows(dir.path(), &["score", "empty.csv"]).0[0]["score"]), alone(""));
+    assert_eq!(single(&rows(dir.path(), &["score", "pairs.jsonl"]).0[0]["score_chosen"]), alone(""));
     let report: Value = serde_json::from_str(&ok(dir.path(), &["check", "empty.jsonl", "--json"])).unwrap();
     let codes = column(report["findings"].as_array().unwrap(), "code");
     assert!(codes.contains(&json!("empty_prompt")), "{codes:?}");
