@@ -113,7 +113,7 @@ fn every_kind_of_row_gets_a_column_an_attribute() {
         ok(dir.path(), &["score", "rows.csv", "--judge", "judge", "-o", out, "--quiet"]);
         let again = scored(out);
         assert_eq!(again.len(), 2);
-        assert_eq!(again[1]["score_size"], rows[1]["score_size"], "{out}");
+        assert_eq!(again[1]["kudos_score_size"], rows[1]["score_size"], "{out}");
         let report = ok(dir.path(), &["check", out, "--json"]);
         let report: Value = serde_json::from_str(&report).unwrap();
         assert_eq!(
