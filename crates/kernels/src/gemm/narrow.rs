@@ -505,13 +505,6 @@ mod tests {
     proptest! {
         #![proptest_config(crate::simd::tests::cases(48))]
         #[test]
-    fn c10_a_product_without_rows_is_no_work() {
-        for width in [Width::F32, Width::Bf16, Width::Int8] {
-            NarrowWeight::pack(&[1.0; 6], 3, 2, width).run(&mut [], &[], &[0.5, 0.5]);
-        }
-    }
-
-    #[test]
         fn products_match_the_reference(rows in 1usize..40, inputs in 1usize..200, outputs in 1usize..240, seed in any::<u64>()) {
             let (x, w, bias) = (values(rows * inputs, seed), values(outputs * inputs, seed ^ 1), values(outputs, seed ^ 2));
             for (width, tolerance) in widths().into_iter().zip([0.5 / 127.0, 1.0 / 512.0, 0.0]) {
@@ -528,6 +521,13 @@ mod tests {
                     prop_assert!((y - e - bias[i % outputs]).abs() < 2e-6 * (inputs as f32).sqrt() + 1e-6, "{width:?}: {y} for {e}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn c10_a_product_without_rows_is_no_work() {
+        for width in [Width::F32, Width::Bf16, Width::Int8] {
+            NarrowWeight::pack(&[1.0; 6], 3, 2, width).run(&mut [], &[], &[0.5, 0.5]);
         }
     }
 

@@ -476,7 +476,8 @@ mod tests {
         };
         let pairs = "subset,prompt,chosen,rejected\neasy,p,a,b\nhard,p,c,d\nhard,q,c,d\n,p,a,d\n";
         let ranks = "prompt,answer,rank,subset\np,a,1,x\np,b,2,y\np,c,3,x\n";
-        let cases: [(&str, &[(&str, usize, usize)]); 2] =
+        type Subsets = &'static [(&'static str, usize, usize)];
+        let cases: [(&str, Subsets); 2] =
             [(pairs, &[("easy", 1, 1), ("hard", 2, 2)]), (ranks, &[("x", 1, 1), ("y", 0, 1)])];
         for (text, expected) in cases {
             let groups = load(text);

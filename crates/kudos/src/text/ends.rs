@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn names_count_where_they_are_marked() {
-        let cases: [(&[u32], &[(u32, &str, Mark)], &[u32]); 8] = [
+        type Tokens = &'static [(u32, &'static str, Mark)];
+        let cases: [(&[u32], Tokens, &[u32]); 8] = [
             (&[1], &[(9, "<|eot_id|>", Control), (1, "<|end_of_text|>", Control)], &[1, 9]),
             (&[5], &[(3, "<|endoftext|>", Control), (5, "<|im_end|>", Control), (4, "<|im_start|>", Control)], &[5, 3]),
             (&[], &[(2, "<end_of_turn>", Added), (7, "</s>", Added)], &[2]),
