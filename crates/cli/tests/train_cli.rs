@@ -367,7 +367,7 @@ fn every_way_to_score_gives_the_same_number() {
         let again = ok(dir.path(), &["score", file, "--judge", "judge", "--quiet"]);
         let again: Vec<Value> = again.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         for (a, b) in again.iter().zip(&scored) {
-            assert_eq!(a["score_chosen"], b["score_chosen"], "{file}");
+            assert_eq!(a["kudos_score_chosen"], b["score_chosen"], "{file}");
         }
     }
     std::fs::write(dir.path().join("empty.csv"), "prompt,chosen,rejected\np,,x\np,same,same\n").unwrap();
