@@ -189,7 +189,9 @@ fn training_goes_on_from_a_judge_and_is_quantized() {
     }
     let plain = ["train", "rated.jsonl", "--base", "judge", "-o", "plain", "--quiet", "--max-steps", "2"];
     assert!(error(dir.path(), &plain).contains("2 outputs, a judge has 1"));
-    ok(dir.path(), &[&plain[..], &["--new-head"]].concat());
+    // A new head on a judge of width 32 is further from f32 in bf16 than the self-test allows, so f32 alone is on offer.
+    let f32_alone = kudos(dir.path()).env("KUDOS_ISA", "baseline").args(plain).arg("--new-head").output().unwrap();
+    assert!(f32_alone.status.success(), "{}", String::from_utf8_lossy(&f32_alone.stderr));
     let reward = dir.path().join("judge/reward.json");
     let mut without = read(&reward);
     without.as_object_mut().unwrap().remove("attributes");

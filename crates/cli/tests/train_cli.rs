@@ -110,7 +110,7 @@ fn a_head_that_is_kept_is_fitted_to_all_prompts() {
     let (said, figures) = train("judge", &["--eval-fraction", "0.5"]);
     assert!(said.contains("it was then fitted again, on all prompts"), "{said}");
     let card = std::fs::read_to_string(dir.path().join("judge/README.md")).unwrap();
-    assert!(card.contains("The judge has been fitted to these prompts, too, since then"), "{card}");
+    assert!(card.contains("The judge itself was then fitted on all prompts: evaluate it on others"), "{card}");
     let on_all: Value =
         serde_json::from_slice(&run(dir.path(), &["eval", &pairs(), "--judge", "judge", "--json"]).stdout).unwrap();
     let spread = |of: &Value, key: &str| of["data"][0][key].as_f64().unwrap();
@@ -641,7 +641,7 @@ fn other_processors_train_in_f32_and_score_in_what_they_have() {
             assert_eq!(refused.status.code(), Some(1));
         }
         let (checks, message) = on(isa, dir.path(), &["verify", "--judge", "judge"]);
-        let int8 = if precision == "int8" { "ok" } else { "skipped" };
+        let int8 = if precision == "int8" { "ok" } else { "skip" };
         let found = checks.lines().find(|line| line.contains("precision int8")).unwrap();
         assert!(found.starts_with(int8), "{isa}: {found} {message}");
         let base = golden().display().to_string();

@@ -13,7 +13,9 @@ const TOGETHER: usize = 4;
 /// When the rows are not as many and as wide as that.
 pub fn row_dots(out: &mut [f64], rows: &[f32], vector: &[f64]) {
     assert_eq!(rows.len(), out.len() * vector.len(), "one row an output");
-    if !vector.is_empty() {
+    if vector.is_empty() {
+        out.fill(0.0);
+    } else {
         dots(out, rows, vector);
     }
 }
@@ -32,14 +34,14 @@ pub fn add_scaled_rows(sum: &mut [f64], rows: &[f32], scales: &[f64]) {
 dispatch! {
     /// `a·b` of vectors of the same length.
     pub fn dot(a: &[f64], b: &[f64]) -> f64 {
-        lanes(a, b, |a| a)
+        sum_of_products(a, b, |a| a)
     }
 }
 
 dispatch! {
     fn dots(out: &mut [f64], rows: &[f32], vector: &[f64]) {
         for (out, row) in out.iter_mut().zip(rows.chunks_exact(vector.len())) {
-            *out = lanes(row, vector, f64::from);
+            *out = sum_of_products(row, vector, f64::from);
         }
     }
 }
@@ -68,7 +70,7 @@ dispatch! {
 
 /// Σ a·b in [`LANES`] chains of fused multiply-adds, folded as a tree.
 #[inline(always)]
-fn lanes<T: Copy>(a: &[T], b: &[f64], wide: impl Fn(T) -> f64) -> f64 {
+fn sum_of_products<T: Copy>(a: &[T], b: &[f64], wide: impl Fn(T) -> f64) -> f64 {
     let mut lanes = [0.0f64; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let (a_rest, b_rest) = (a_chunks.remainder(), b_chunks.remainder());

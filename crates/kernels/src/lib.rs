@@ -31,5 +31,6 @@ pub mod rotary;
 mod scratch;
 
 pub use simd::{
-    Isa, UnknownIsa, check_isa, description, emulate_missing_products, has_bf16_products, has_int8_products, isa,
+    Isa, UnknownIsa, bf16_is_faster, check_isa, description, emulate_missing_products, has_bf16_products,
+    has_int8_products, isa,
 };

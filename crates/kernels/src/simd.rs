@@ -97,6 +97,26 @@ pub fn has_bf16_products() -> bool {
     Bf16Products::here().is_some()
 }
 
+/// Whether bf16 products are faster than f32 ones, where they run. `vdpbf16ps` has twice the rate of f32's multiply-adds
+/// on AMD, and half of it on Intel (measured: `cargo bench -p kernels`).
+pub fn bf16_is_faster() -> bool {
+    has_bf16_products() && (emulated() || made_by_amd())
+}
+
+/// Whether the processor names AMD as its maker.
+fn made_by_amd() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // Leaf 0 of `cpuid` spells the maker's name over three registers.
+        let leaf = std::arch::x86_64::__cpuid(0);
+        [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 /// Whether the int8 kernels run here: on AVX-512 VNNI or AVX-VNNI (`vpdpbusd`), on AVX2 (`vpmaddubsw`), or emulated.
 pub fn has_int8_products() -> bool {
     Int8Products::here().is_some()

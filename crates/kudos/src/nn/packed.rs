@@ -23,7 +23,7 @@ pub enum Precision {
 impl Precision {
     /// The fastest arithmetic this processor has for training, and for scoring where int8 is not asked for.
     pub fn best() -> Self {
-        if Precision::Bf16.runs_here() { Precision::Bf16 } else { Precision::F32 }
+        if kernels::bf16_is_faster() { Precision::Bf16 } else { Precision::F32 }
     }
 
     /// Whether this processor has the products that an encoder needs in this precision.
