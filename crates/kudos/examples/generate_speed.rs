@@ -7,7 +7,7 @@
 mod measured;
 
 use kernels::parallel::{inside, set_threads};
-use kudos::models::{Decoder, DecoderHead, Wanted};
+use kudos::models::{Decoder, DecoderHead, LogitRows};
 use kudos::nn::{Batch, KvCache, Precision, Tape};
 use kudos::random::Stream;
 use std::time::Instant;
@@ -58,19 +58,19 @@ fn run(model: &Decoder, tape: &mut Tape, cache: &mut KvCache, prompt: &[u32], wo
             let ids: Vec<u32> = prompt.iter().copied().cycle().take(tokens).collect();
             batch.push_cached(&ids, 0, 0).expect("one slot");
             let start = Instant::now();
-            model.logits(tape, &batch, cache, Wanted::Last);
+            model.logits(tape, &batch, cache, LogitRows::Last);
             1e3 * start.elapsed().as_secs_f64()
         }
         Work::Decode { sequences, tokens } => {
             batch.push_cached(&prompt[..PROMPT], 0, 0).expect("one slot");
-            let mut next = vec![best(model.logits(tape, &batch, cache, Wanted::Last)); sequences];
+            let mut next = vec![best(model.logits(tape, &batch, cache, LogitRows::Last)); sequences];
             (1..sequences).for_each(|slot| cache.copy(0, slot, PROMPT));
             let start = Instant::now();
             for step in 0..tokens {
                 batch.clear();
                 let mut push = |(slot, id): (usize, &u32)| batch.push_cached(&[*id], slot, PROMPT + step);
                 next.iter().enumerate().try_for_each(&mut push).expect("a slot for each");
-                let logits = model.logits(tape, &batch, cache, Wanted::Last);
+                let logits = model.logits(tape, &batch, cache, LogitRows::Last);
                 let width = logits.len() / sequences;
                 next.iter_mut().zip(logits.chunks_exact(width)).for_each(|(next, logits)| *next = best(logits));
             }

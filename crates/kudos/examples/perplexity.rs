@@ -4,7 +4,7 @@
 //! from its second token on; prints `{"nll_sum": …, "tokens": …}` (natural logarithms).
 
 use kernels::parallel::{inside, set_threads};
-use kudos::models::{Decoder, DecoderHead, Wanted, gguf};
+use kudos::models::{Decoder, DecoderHead, LogitRows, gguf};
 use kudos::nn::gguf::Gguf;
 use kudos::nn::{Batch, Precision, Tape};
 use kudos::text::Prompter;
@@ -38,7 +38,7 @@ fn measure(path: &Path, precision: Precision, text: &str, context: usize) {
     for window in ids.chunks(context) {
         let mut batch = Batch::default();
         batch.push_cached(window, 0, 0).expect("a window of tokens");
-        let logits = model.logits(&mut tape, &batch, &mut cache, Wanted::All);
+        let logits = model.logits(&mut tape, &batch, &mut cache, LogitRows::All);
         let width = logits.len() / window.len();
         for (next, logits) in window[1..].iter().zip(logits.chunks_exact(width)) {
             let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

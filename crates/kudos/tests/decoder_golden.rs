@@ -1,6 +1,6 @@
 //! Decoders against transformers (`golden/decoders`, made by `golden/make_decoder_golden.py`).
 
-use kudos::models::{Decoder, DecoderHead, Wanted};
+use kudos::models::{Decoder, DecoderHead, LogitRows};
 use kudos::nn::{Batch, Precision, Tape};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ fn logits_and_states_are_transformers() {
         let (mut cache, mut tape) = (model.cache(prompts.len(), 64), Tape::default());
         let batch = packed(&prompts);
         let difference =
-            largest_difference(model.logits(&mut tape, &batch, &mut cache, Wanted::All), &expected.floats("logits"));
+            largest_difference(model.logits(&mut tape, &batch, &mut cache, LogitRows::All), &expected.floats("logits"));
         assert!(difference < 1e-4, "{name}: logits differ by {difference}");
         let states = model.states(&mut tape, &batch, &mut cache);
         let difference = largest_difference(states, &expected.floats("last_hidden_state"));
@@ -99,7 +99,7 @@ fn sixty_four_greedy_tokens_are_transformers() {
         let mut batch = packed(&prompts);
         let mut written: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
         for _ in 0..64 {
-            let logits = model.logits(&mut tape, &batch, &mut cache, Wanted::Last);
+            let logits = model.logits(&mut tape, &batch, &mut cache, LogitRows::Last);
             let width = logits.len() / prompts.len();
             written.iter_mut().zip(logits.chunks_exact(width)).for_each(|(own, logits)| own.push(best(logits)));
             batch.clear();
@@ -117,7 +117,7 @@ fn a_reward_head_is_read_off_the_last_token() {
     let mut model = Decoder::load(&dir("llama_reward"), DecoderHead::Score, Precision::F32).expect("a reward model");
     let prompts = expected.prompts();
     let (mut cache, mut tape) = (model.cache(prompts.len(), 64), Tape::default());
-    let scores = model.logits(&mut tape, &packed(&prompts), &mut cache, Wanted::Last);
+    let scores = model.logits(&mut tape, &packed(&prompts), &mut cache, LogitRows::Last);
     assert!(largest_difference(scores, &expected.floats("scores")) < 1e-4);
     let error = Decoder::load(&dir("llama_reward"), DecoderHead::Words, Precision::F32).err().expect("no logits");
     assert!(error.to_string().contains("cannot generate"), "{error}");
@@ -151,7 +151,7 @@ fn fewer_bits_stay_close() {
         let mut model = Decoder::load(&dir("llama"), DecoderHead::Words, precision).expect("a decoder");
         let prompts = expected.prompts();
         let (mut cache, mut tape) = (model.cache(prompts.len(), 64), Tape::default());
-        let logits = model.logits(&mut tape, &packed(&prompts), &mut cache, Wanted::All);
+        let logits = model.logits(&mut tape, &packed(&prompts), &mut cache, LogitRows::All);
         let difference = largest_difference(logits, &expected.floats("logits"));
         assert!(difference < bound, "{precision}: logits differ by {difference}");
     }
@@ -167,11 +167,11 @@ fn a_text_has_the_same_bits_in_any_batch() {
             let (mut cache, mut tape) = (model.cache(6, 64), Tape::default());
             let mut batch = Batch::default();
             order.iter().for_each(|i| batch.push_cached(&prompts[*i], i + shift, 0).unwrap());
-            model.logits(&mut tape, &batch, &mut cache, Wanted::Last);
+            model.logits(&mut tape, &batch, &mut cache, LogitRows::Last);
             order.iter().for_each(|i| cache.copy(i + shift, (i + shift + 3) % 6, prompts[*i].len()));
             batch.clear();
             order.iter().for_each(|i| batch.push_cached(&[7], (i + shift + 3) % 6, prompts[*i].len()).unwrap());
-            let logits = model.logits(&mut tape, &batch, &mut cache, Wanted::Last);
+            let logits = model.logits(&mut tape, &batch, &mut cache, LogitRows::Last);
             let width = logits.len() / order.len();
             logits.chunks_exact(width).map(<[f32]>::to_vec).collect::<Vec<_>>()
         };
@@ -188,7 +188,7 @@ fn a_text_has_the_same_bits_in_any_batch() {
 fn c10_an_empty_batch_has_no_logits() {
     let mut model = Decoder::load(&dir("llama"), DecoderHead::Words, Precision::Int8).unwrap();
     let (mut cache, mut tape) = (model.cache(1, 8), Tape::default());
-    for wanted in [Wanted::Last, Wanted::All] {
+    for wanted in [LogitRows::Last, LogitRows::All] {
         assert!(model.logits(&mut tape, &Batch::default(), &mut cache, wanted).is_empty());
     }
     assert!(model.states(&mut tape, &Batch::default(), &mut cache).is_empty());
@@ -201,7 +201,7 @@ fn c10_a_cache_that_another_decoder_made_is_refused() {
     let [mut one, other] = [0, 1].map(|_| Decoder::load(&dir("llama"), DecoderHead::Words, Precision::F32).unwrap());
     let (mut cache, mut batch) = (one.cache(1, 8), Batch::default());
     batch.push_cached(&[1], 0, 0).unwrap();
-    other.logits(&mut Tape::default(), &batch, &mut cache, Wanted::Last);
+    other.logits(&mut Tape::default(), &batch, &mut cache, LogitRows::Last);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn c10_tokens_beyond_the_cache_are_refused() {
     let mut model = Decoder::load(&dir("llama"), DecoderHead::Words, Precision::F32).unwrap();
     let (mut cache, mut batch) = (model.cache(2, 8), Batch::default());
     batch.push_cached(&[1, 2], 1, 7).unwrap();
-    model.logits(&mut Tape::default(), &batch, &mut cache, Wanted::Last);
+    model.logits(&mut Tape::default(), &batch, &mut cache, LogitRows::Last);
 }
 
 /// Every family's GGUF file finds all its tensors' uses and runs.
@@ -224,7 +224,7 @@ fn a_gguf_of_each_family_loads_and_runs() {
             let (mut cache, mut tape) = (model.cache(1, 8), Tape::default());
             let mut batch = Batch::default();
             batch.push_cached(&[1, 3, 2], 0, 0).unwrap();
-            let logits = model.logits(&mut tape, &batch, &mut cache, Wanted::All);
+            let logits = model.logits(&mut tape, &batch, &mut cache, LogitRows::All);
             assert!(logits.len() == 3 * model.config.vocabulary && logits.iter().all(|l| l.is_finite()), "{name}");
         }
     }

@@ -5,7 +5,7 @@
 //! is a child's: an ignored test of this file, started by the others with a directory in [`DIRECTORY`].
 #![cfg(target_os = "linux")]
 
-use kudos::models::{Decoder, DecoderHead, Wanted};
+use kudos::models::{Decoder, DecoderHead, LogitRows};
 use kudos::nn::{Batch, Precision, Tape};
 use serde_json::{Map, Value, json};
 use std::io::Write;
@@ -110,7 +110,7 @@ fn a_decoder_opens_and_computes() {
     let mut model = Decoder::load(dir.as_ref(), DecoderHead::Words, Precision::Int8).unwrap();
     let (mut cache, mut tape, mut batch) = (model.cache(1, 8), Tape::default(), Batch::default());
     batch.push_cached(&[1, 2, 3], 0, 0).unwrap();
-    let logits = model.logits(&mut tape, &batch, &mut cache, Wanted::Last);
+    let logits = model.logits(&mut tape, &batch, &mut cache, LogitRows::Last);
     assert_eq!((logits.len(), logits.iter().all(|l| *l == 0.0)), (model.config.vocabulary, true));
 }
 

@@ -108,7 +108,7 @@ fn one(args: &Args, name: &str, global: &Global) -> anyhow::Result<()> {
     let (mut analyses, mut files) = (Vec::new(), Vec::new());
     for path in &args.data {
         let loaded = args.load(path, global)?;
-        let scored = Scored::new(&mut judge, &loaded, global).with_context(|| path.display().to_string())?;
+        let scored = ScoredFile::new(&mut judge, &loaded, global).with_context(|| path.display().to_string())?;
         let report = scored.report(&options)?;
         values.push(match args.analysis {
             true => with_analysis(&report, &scored.analysis(&options)?)?,
@@ -194,7 +194,7 @@ impl Args {
 }
 
 /// The judged groups of a file with the judge's scores.
-struct Scored {
+struct ScoredFile {
     file: String,
     groups: Vec<Group>,
     scores: Vec<Vec<f32>>,
@@ -202,7 +202,7 @@ struct Scored {
     truncated: usize,
 }
 
-impl Scored {
+impl ScoredFile {
     fn new(judge: &mut RewardModel, loaded: &Loaded, global: &Global) -> anyhow::Result<Self> {
         let names = judge.attributes().to_vec();
         let groups = judged_groups(loaded, &names)?;

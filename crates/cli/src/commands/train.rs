@@ -83,8 +83,8 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     renew_layers: Option<usize>,
     /// Course of the learning rate: linear, cosine or constant [default: linear]
-    #[arg(long, value_parser = choice::<kudos::train::Schedule>, value_name = "NAME")]
-    schedule: Option<kudos::train::Schedule>,
+    #[arg(long, value_parser = choice::<kudos::train::LearningRateSchedule>, value_name = "NAME")]
+    schedule: Option<kudos::train::LearningRateSchedule>,
     /// Steps to reach the peak learning rate [default: a tenth of the steps; trl: 0]
     #[arg(long, value_name = "N")]
     warmup_steps: Option<u64>,

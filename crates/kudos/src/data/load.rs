@@ -125,7 +125,7 @@ impl Loaded {
 
 /// Which rows of one prompt go together.
 #[derive(Clone, Copy, PartialEq, Hash)]
-enum Family {
+enum RowKind {
     Rankings,
     Judgements,
 }
@@ -183,13 +183,13 @@ impl Grouping {
 
     fn add_response(&mut self, prompt: Content, candidate: Candidate, row: Judged) {
         let Candidate { content, rank, score, attributes } = candidate;
-        let g = self.group_of(Family::Rankings, Some(prompt), &row);
+        let g = self.group_of(RowKind::Rankings, Some(prompt), &row);
         let Judged { location, extra, .. } = row;
         self.groups[g].responses.push(Response { content, rank, score, attributes, location, extra });
     }
 
     fn add_judgement(&mut self, prompt: Option<Content>, sides: [Content; 2], verdict: Comparison, row: Judged) {
-        let g = self.group_of(Family::Judgements, prompt, &row);
+        let g = self.group_of(RowKind::Judgements, prompt, &row);
         let [first, second] = sides.map(|side| self.response_of(g, side, &row));
         if !verdict.counts() {
             self.info.weightless += 1;
@@ -205,13 +205,13 @@ impl Grouping {
     }
 
     /// The group of this prompt and family, new if there is none. Without a prompt it is always new.
-    fn group_of(&mut self, family: Family, prompt: Option<Content>, row: &Judged) -> usize {
+    fn group_of(&mut self, family: RowKind, prompt: Option<Content>, row: &Judged) -> usize {
         let Some(reading) = prompt.as_ref().map(|prompt| prompt.reading(USER)) else {
             return self.new_group(prompt, row);
         };
         let (groups, origins) = (&self.groups, &self.origins);
         let read = |g: usize| groups[g].prompt.as_ref().map(|prompt| prompt.reading(USER));
-        let same = |g: usize| read(g) == Some(reading) && Family::of(origins[g].kind) == Some(family);
+        let same = |g: usize| read(g) == Some(reading) && RowKind::of(origins[g].kind) == Some(family);
         match self.prompts.find_or_insert(&(family, reading), self.groups.len(), same) {
             Some(g) => g,
             None => self.new_group(prompt, row),
@@ -258,12 +258,12 @@ impl Grouping {
     }
 }
 
-impl Family {
+impl RowKind {
     /// Group rows stand alone: each is complete.
-    fn of(kind: Kind) -> Option<Family> {
+    fn of(kind: Kind) -> Option<RowKind> {
         match kind {
-            Kind::Ranked | Kind::Unlabelled => Some(Family::Rankings),
-            Kind::Pairs | Kind::Comparisons => Some(Family::Judgements),
+            Kind::Ranked | Kind::Unlabelled => Some(RowKind::Rankings),
+            Kind::Pairs | Kind::Comparisons => Some(RowKind::Judgements),
             Kind::Groups => None,
         }
     }

@@ -6,7 +6,7 @@
 //! comparison lists its sides the other way round. `f64` throughout, so the log-sigmoid is written
 //! out here and not taken from the `f32` numerics of training.
 
-use super::{Scored, mean};
+use super::{ScoredGroup, mean};
 
 const BINS: usize = 10;
 
@@ -30,8 +30,8 @@ pub struct Bin {
 }
 
 /// All comparisons, ties included.
-pub(super) fn forecasts(data: &[Scored], temperature: f32) -> Vec<Forecast> {
-    let of_group = |scored: &Scored| -> Vec<Forecast> {
+pub(super) fn forecasts(data: &[ScoredGroup], temperature: f32) -> Vec<Forecast> {
+    let of_group = |scored: &ScoredGroup| -> Vec<Forecast> {
         let score = |index: usize| f64::from(scored.scores[index]);
         let comparisons = scored.group.counted();
         comparisons

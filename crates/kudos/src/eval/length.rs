@@ -4,7 +4,7 @@
 //! partial correlation takes out what the people's order and the length have in common, and leaves
 //! the rest.
 
-use super::{Scored, mean};
+use super::{ScoredGroup, mean};
 use crate::data::{Content, Group};
 
 /// Characters of a text, or of the contents of all messages together.
@@ -22,7 +22,7 @@ pub(super) fn characters(content: &Content) -> usize {
 /// responses, with Pearson's r, `r_sl·q = (r_sl − r_sq·r_lq) / √((1 − r_sq²)(1 − r_lq²))`
 /// (Yule 1907). Groups without comparisons are left out. `None` when it is undefined: equal scores
 /// or lengths everywhere, or people's order decides one of them fully.
-pub(super) fn partial_correlation(data: &[Scored]) -> Option<f64> {
+pub(super) fn partial_correlation(data: &[ScoredGroup]) -> Option<f64> {
     let (mut s, mut l, mut q) = (Vec::new(), Vec::new(), Vec::new());
     for scored in data.iter().filter(|d| d.group.counted().next().is_some()) {
         let responses = scored.group.responses.iter();

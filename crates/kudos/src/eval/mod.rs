@@ -66,7 +66,7 @@ use crate::data::Group;
 
 /// A group with the judge's scores of its responses: what every metric is computed from.
 #[derive(Clone, Copy)]
-struct Scored<'a> {
+struct ScoredGroup<'a> {
     group: &'a Group,
     /// Its place among the groups.
     index: usize,
@@ -85,7 +85,7 @@ fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
 /// Builders of small groups, for the tables of cases of this module.
 #[cfg(test)]
 mod testing {
-    use super::Scored;
+    use super::ScoredGroup;
     use crate::data::{Comparison, Content, Group, Location, Response};
     use serde_json::{Map, Value};
 
@@ -146,8 +146,8 @@ mod testing {
     }
 
     /// The groups with their scores, each prompt on its own.
-    pub(super) fn scored<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Vec<Scored<'a>> {
-        let number = |(index, (group, scores)): (usize, (&'a Group, &'a Vec<f32>))| Scored {
+    pub(super) fn scored<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Vec<ScoredGroup<'a>> {
+        let number = |(index, (group, scores)): (usize, (&'a Group, &'a Vec<f32>))| ScoredGroup {
             group,
             index,
             scores,

@@ -5,12 +5,12 @@
 //! pairs weigh the same here, whatever
 //! `weight` says: weights are for training, and an accuracy must be countable by hand. A comparison of weight 0 is none.
 
-use super::{Scored, length};
+use super::{ScoredGroup, length};
 
 /// One (better, worse) pair of a group, as indices of its responses.
 #[derive(Clone, Copy)]
 pub(super) struct Pair<'a> {
-    pub scored: Scored<'a>,
+    pub scored: ScoredGroup<'a>,
     pub better: usize,
     pub worse: usize,
     /// Index of its comparison in the group.
@@ -54,8 +54,8 @@ pub(super) fn halves(better_against_worse: Option<std::cmp::Ordering>) -> Halves
 }
 
 /// All pairs, in the order of the file.
-pub(super) fn of<'a>(data: &[Scored<'a>]) -> Vec<Pair<'a>> {
-    let of_group = |&scored: &Scored<'a>| {
+pub(super) fn of<'a>(data: &[ScoredGroup<'a>]) -> Vec<Pair<'a>> {
+    let of_group = |&scored: &ScoredGroup<'a>| {
         let comparisons = scored.group.comparisons.iter().enumerate().filter(|(_, c)| c.counts());
         comparisons.filter_map(move |(comparison, c)| {
             let (better, worse) = c.better_worse()?;
@@ -73,7 +73,7 @@ pub(super) fn accuracy<'a>(pairs: &[Pair<'a>], rule: impl Fn(&Pair<'a>) -> Halve
 
 /// True when the file lists the better one first by its format (`chosen` before `rejected`), so
 /// that its order says nothing: every target is 1 and nothing has a rank.
-pub(super) fn chosen_first(data: &[Scored]) -> bool {
+pub(super) fn chosen_first(data: &[ScoredGroup]) -> bool {
     data.iter().all(|scored| {
         let unranked = scored.group.responses.iter().all(|r| r.rank.is_none());
         unranked && scored.group.counted().all(|c| c.target == 1.0)

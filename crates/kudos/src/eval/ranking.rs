@@ -3,7 +3,7 @@
 //! These are for groups of three and more. On two responses tau and rho are ±1 and their mean is
 //! twice the accuracy less one, so pairs in the same file would only dilute what the rankings say.
 
-use super::{Scored, length, mean};
+use super::{ScoredGroup, length, mean};
 use crate::data::Response;
 
 /// The ranked responses of a group, with the judge's scores of them.
@@ -17,7 +17,7 @@ pub(super) struct Ranking {
 /// The rankings that can be measured: three or more ranked responses, not all of them tied.
 ///
 /// The quality is −rank or, in a group that has no ranks, the rating. Unranked responses are left out.
-pub(super) fn rankings(data: &[Scored]) -> Vec<Ranking> {
+pub(super) fn rankings(data: &[ScoredGroup]) -> Vec<Ranking> {
     data.iter().map(ranking).filter(Ranking::is_usable).collect()
 }
 
@@ -28,7 +28,7 @@ impl Ranking {
     }
 }
 
-fn ranking(scored: &Scored) -> Ranking {
+fn ranking(scored: &ScoredGroup) -> Ranking {
     let responses = &scored.group.responses;
     let has_ranks = responses.iter().any(|r| r.rank.is_some());
     let quality = |r: &Response| match has_ranks {

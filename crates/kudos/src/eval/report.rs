@@ -1,7 +1,9 @@
 //! All the metrics of a file, together and by subset: the content of `eval --json`.
 
 use super::pairs::Pair;
-use super::{AttributeMetrics, BestOfN, Bin, Scored, best_of_n, bootstrap, calibration, length, mean, pairs, ranking};
+use super::{
+    AttributeMetrics, BestOfN, Bin, ScoredGroup, best_of_n, bootstrap, calibration, length, mean, pairs, ranking,
+};
 use crate::data::{Group, Location, integer};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -145,7 +147,7 @@ pub fn evaluate(
     let data = matched(groups, scores)?;
     check_temperature(options.temperature)?;
     let chosen_first = pairs::chosen_first(&data);
-    let report = |data: &[Scored]| {
+    let report = |data: &[ScoredGroup]| {
         let mut metrics = measure(data, options);
         if chosen_first {
             metrics.first_listed_accuracy = None;
@@ -211,7 +213,7 @@ fn check_temperature(temperature: f32) -> Result<(), EvalError> {
 }
 
 /// Groups with their scores and the numbers of their prompts.
-pub(super) fn matched<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Result<Vec<Scored<'a>>, EvalError> {
+pub(super) fn matched<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Result<Vec<ScoredGroup<'a>>, EvalError> {
     if groups.len() != scores.len() {
         return Err(EvalError::GroupCount { expected: groups.len(), found: scores.len() });
     }
@@ -221,7 +223,7 @@ pub(super) fn matched<'a>(groups: &'a [Group], scores: &'a [Vec<f32>]) -> Result
         .map(|(own, (group, scores))| {
             check_scores(group, scores)?;
             let prompt = *numbers.entry(group.prompt_key()).or_insert(own);
-            Ok(Scored { group, index: own, scores, prompt })
+            Ok(ScoredGroup { group, index: own, scores, prompt })
         })
         .collect()
 }
@@ -246,13 +248,13 @@ fn check_scores(group: &Group, scores: &[f32]) -> Result<(), EvalError> {
 
 /// What a group has in one subset: some of its responses with their scores.
 struct Part<'a> {
-    whole: Scored<'a>,
+    whole: ScoredGroup<'a>,
     group: Cow<'a, Group>,
     scores: Cow<'a, [f32]>,
 }
 
 impl<'a> Part<'a> {
-    fn of(whole: Scored<'a>, responses: &BTreeSet<usize>, name: &str) -> Self {
+    fn of(whole: ScoredGroup<'a>, responses: &BTreeSet<usize>, name: &str) -> Self {
         let wanted = |c: usize| subset(whole.group, c).as_deref() == Some(name);
         if responses.len() == whole.scores.len() && (0..whole.group.comparisons.len()).all(wanted) {
             return Part { whole, group: Cow::Borrowed(whole.group), scores: Cow::Borrowed(whole.scores) };
@@ -262,14 +264,14 @@ impl<'a> Part<'a> {
         Part { whole, group: Cow::Owned(whole.group.part(&responses, wanted)), scores: Cow::Owned(scores) }
     }
 
-    fn scored(&self) -> Scored<'_> {
-        Scored { group: &self.group, scores: &self.scores, ..self.whole }
+    fn scored(&self) -> ScoredGroup<'_> {
+        ScoredGroup { group: &self.group, scores: &self.scores, ..self.whole }
     }
 }
 
 /// The parts of the groups by `subset`: each comparison with its responses is in the subset of its own row, and what has
 /// no subset in none.
-fn subsets<'a>(data: &[Scored<'a>]) -> BTreeMap<String, Vec<Part<'a>>> {
+fn subsets<'a>(data: &[ScoredGroup<'a>]) -> BTreeMap<String, Vec<Part<'a>>> {
     let mut subsets: BTreeMap<String, Vec<Part>> = BTreeMap::new();
     for scored in data {
         for (name, responses) in responses_by_subset(scored.group) {
@@ -316,7 +318,7 @@ fn name(value: &Value) -> Option<String> {
     }
 }
 
-fn measure(data: &[Scored], options: &EvalOptions) -> Metrics {
+fn measure(data: &[ScoredGroup], options: &EvalOptions) -> Metrics {
     let pairs = pairs::of(data);
     let rankings = ranking::rankings(data);
     let forecasts = calibration::forecasts(data, options.temperature);
@@ -344,7 +346,7 @@ fn measure(data: &[Scored], options: &EvalOptions) -> Metrics {
     }
 }
 
-pub(super) fn prompts(data: &[Scored]) -> usize {
+pub(super) fn prompts(data: &[ScoredGroup]) -> usize {
     let mut numbers: Vec<usize> = data.iter().map(|scored| scored.prompt).collect();
     numbers.sort_unstable();
     numbers.dedup();
@@ -352,7 +354,7 @@ pub(super) fn prompts(data: &[Scored]) -> usize {
 }
 
 /// Mean and standard deviation of all scores.
-pub(super) fn moments(data: &[Scored]) -> (Option<f64>, Option<f64>) {
+pub(super) fn moments(data: &[ScoredGroup]) -> (Option<f64>, Option<f64>) {
     let scores = || data.iter().flat_map(|d| d.scores).map(|&s| f64::from(s));
     let centre = mean(scores());
     let variance = centre.and_then(|m| mean(scores().map(|s| (s - m).powi(2))));

@@ -9,7 +9,7 @@
 //! This file knows ids. It must not know texts (a stop string is asked about through [`Draw::is_over`]).
 
 use super::sampler::{Sampler, Seen};
-use crate::models::{Decoder, Wanted};
+use crate::models::{Decoder, LogitRows};
 use crate::nn::{Batch, KvCache, Tape};
 use crate::random::Stream;
 use rayon::prelude::*;
@@ -170,7 +170,7 @@ impl<'m, 'a> Engine<'m, 'a> {
             self.batch.clear();
             let pushed = self.batch.push_cached(ids, slot, piece * PIECE);
             pushed.expect("a piece of a prompt has tokens");
-            logits = self.model.logits(&mut self.tape, &self.batch, &mut self.cache, Wanted::Last).to_vec();
+            logits = self.model.logits(&mut self.tape, &self.batch, &mut self.cache, LogitRows::Last).to_vec();
         }
         let order = self.computed;
         self.computed += 1;
@@ -189,7 +189,7 @@ impl<'m, 'a> Engine<'m, 'a> {
             let pushed = self.batch.push_cached(&[last], text.slot, text.draw.prompt.len() + text.ids.len() - 1);
             pushed.expect("each text has a slot of its own");
         }
-        let logits = self.model.logits(&mut self.tape, &self.batch, &mut self.cache, Wanted::Last);
+        let logits = self.model.logits(&mut self.tape, &self.batch, &mut self.cache, LogitRows::Last);
         let (width, capacity, drawn) = (logits.len() / going.len(), self.capacity, going.len());
         logits.par_chunks_mut(width).zip(going).for_each(|(logits, text)| text.choose(logits, capacity));
         drawn

@@ -7,7 +7,7 @@ use super::cache::RepoCache;
 use super::error::HubError;
 use super::name::ModelName;
 use super::settings::Settings;
-use super::source::{SOURCE_FILE, Source};
+use super::source::{Provenance, SOURCE_FILE};
 
 /// The path that `name_or_path` stands for: see [`super::resolve`].
 pub fn resolve_with(name_or_path: &str, settings: &Settings) -> Result<PathBuf, HubError> {
@@ -47,8 +47,8 @@ pub(super) fn find_pulled(
 
 /// The model that an earlier pull copied to `dir`, if that is this one.
 pub(super) fn find_in_dir(name: &ModelName, file: Option<&str>, dir: &Path) -> Result<Option<PathBuf>, HubError> {
-    let is_this = |source: &Source| source.is_of(&name.repo, name.revision_or_main());
-    match Source::read(dir).filter(is_this) {
+    let is_this = |source: &Provenance| source.is_of(&name.repo, name.revision_or_main());
+    match Provenance::read(dir).filter(is_this) {
         Some(_) => model_in(dir, file, &name.typed),
         None => Ok(None),
     }
@@ -67,7 +67,7 @@ pub(super) fn revision_of(dir: &Path) -> Option<String> {
     if dir.parent()?.file_name()? == "snapshots" {
         return Some(dir.file_name()?.to_string_lossy().into_owned());
     }
-    Source::read(dir).map(|source| source.revision)
+    Provenance::read(dir).map(|source| source.revision)
 }
 
 /// What to open in `dir`: the folder itself when it holds whole safetensors weights and a config,

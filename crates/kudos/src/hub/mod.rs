@@ -51,7 +51,7 @@ pub use local::resolve_with;
 pub use settings::Settings;
 
 use name::ModelName;
-use source::Source;
+use source::Provenance;
 
 /// What to fetch of a model, and where to.
 #[derive(Debug, Clone, Default)]
@@ -184,7 +184,7 @@ fn copy_to(
 ) -> Result<PathBuf, HubError> {
     let from = local::model_dir(path);
     let gguf = path.file_name().filter(|_| path.is_file()).map(|f| f.to_string_lossy());
-    let source = Source::read(from).unwrap_or_else(|| Source {
+    let source = Provenance::read(from).unwrap_or_else(|| Provenance {
         format: 1,
         name: name.typed.clone(),
         repo: name.repo.clone(),

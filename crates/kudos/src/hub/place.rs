@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use super::error::HubError;
 use super::hash::{sha256_hex, sha256_of};
 use super::local::files_below;
-use super::source::{Source, SourceFile};
+use super::source::{Provenance, SourceFile};
 use super::{Progress, Report};
 
 /// Refuses a folder that holds anything but an earlier pull of `repo`.
 pub(super) fn check_destination(dir: &Path, repo: &str, name: &str) -> Result<(), HubError> {
-    let is_ours = Source::read(dir).is_some_and(|source| source.repo == repo);
+    let is_ours = Provenance::read(dir).is_some_and(|source| source.repo == repo);
     let is_empty = match fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_none(),
         Err(_) => !dir.exists(),
@@ -32,7 +32,7 @@ pub(super) fn check_destination(dir: &Path, repo: &str, name: &str) -> Result<()
 pub(super) fn copy_model(
     from: &Path,
     gguf: Option<&str>,
-    mut source: Source,
+    mut source: Provenance,
     staging: Staging,
 ) -> Result<PathBuf, HubError> {
     source.files.clear();

@@ -13,7 +13,7 @@ pub(super) const SOURCE_FILE: &str = "kudos-source.json";
 
 /// Where the files beside this note came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Source {
+pub(super) struct Provenance {
     /// Version of this note's format: 1.
     pub format: u32,
     /// The name that was pulled.
@@ -33,7 +33,7 @@ pub(super) struct Source {
     pub files: Vec<SourceFile>,
 }
 
-/// One file of a [`Source`].
+/// One file of a [`Provenance`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SourceFile {
     /// Path in the folder.
@@ -44,7 +44,7 @@ pub(super) struct SourceFile {
     pub sha256: String,
 }
 
-impl Source {
+impl Provenance {
     /// The note in `dir`, if there is a readable one.
     pub fn read(dir: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(dir.join(SOURCE_FILE)).ok()?).ok()

@@ -1,14 +1,14 @@
 //! BERT (Devlin et al. 2018, arXiv:1810.04805): segments, a pooler with tanh, a classifier.
 
 use super::config::{Config, ConfigError, Family, Fields, limit};
-use super::encoder::Names;
+use super::encoder::TensorNames;
 use crate::nn::Activation;
 use serde_json::{Map, json};
 
-pub(super) static NAMES: Names = ENCODER_NAMES;
+pub(super) static NAMES: TensorNames = ENCODER_NAMES;
 
 /// BERT's names, most of which RoBERTa shares.
-pub(super) const ENCODER_NAMES: Names = Names {
+pub(super) const ENCODER_NAMES: TensorNames = TensorNames {
     prefix: "bert.",
     layers: "encoder.layer",
     query: "attention.self.query",

@@ -54,7 +54,7 @@ pub enum DecoderHead {
 }
 
 /// Where tensors come from: each is asked for by its Hugging Face name.
-pub(super) trait Source {
+pub(super) trait TensorSource {
     /// What the file calls a tensor, if it holds it.
     fn stored(&self, name: &str) -> Option<String>;
     /// Dimensions of a tensor that it holds.
@@ -67,7 +67,7 @@ pub(super) trait Source {
     fn path(&self) -> &Path;
 }
 
-impl Source for Checkpoint {
+impl TensorSource for Checkpoint {
     fn stored(&self, name: &str) -> Option<String> {
         self.tensors.contains_key(name).then(|| name.to_owned())
     }
@@ -89,7 +89,7 @@ impl Source for Checkpoint {
     }
 }
 
-impl Source for Gguf {
+impl TensorSource for Gguf {
     fn stored(&self, name: &str) -> Option<String> {
         gguf::stored_name(self, name)
     }
@@ -276,7 +276,7 @@ impl Declare<'_> {
 
 /// Which rows of the last states become logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum LogitRows {
     /// The last token of each sequence.
     Last,
     /// All tokens.
@@ -300,7 +300,7 @@ impl Decoder {
 
     fn assemble(
         config: DecoderConfig,
-        source: &dyn Source,
+        source: &dyn TensorSource,
         head: DecoderHead,
         precision: Precision,
     ) -> Result<Self, DecoderError> {
@@ -330,7 +330,7 @@ impl Decoder {
     }
 
     /// For each parameter the name of its tensor. Every tensor must find its use.
-    fn match_tensors(&self, source: &dyn Source, head: DecoderHead) -> Result<Vec<String>, DecoderError> {
+    fn match_tensors(&self, source: &dyn TensorSource, head: DecoderHead) -> Result<Vec<String>, DecoderError> {
         let names = self.config.names;
         let mut left: BTreeMap<String, Vec<usize>> = source.all().into_iter().collect();
         let mut found = Vec::new();
@@ -373,7 +373,12 @@ impl Decoder {
     }
 
     /// Reads the tensors of one layer and packs them.
-    fn read_layer(&self, source: &dyn Source, layer: &Layered, names: &[String]) -> Result<PackedLayer, DecoderError> {
+    fn read_layer(
+        &self,
+        source: &dyn TensorSource,
+        layer: &Layered,
+        names: &[String],
+    ) -> Result<PackedLayer, DecoderError> {
         let LinearSpec { inputs, outputs, .. } = layer.spec;
         let mut weight = vec![0.0; inputs * outputs];
         let mut rest = weight.as_mut_slice();
@@ -413,12 +418,18 @@ impl Decoder {
     ///
     /// # Panics
     /// When the cache is not one that [`Self::cache`] made, or a piece of the batch lies outside it.
-    pub fn logits<'a>(&self, tape: &'a mut Tape, batch: &Batch, cache: &mut KvCache, wanted: Wanted) -> &'a mut [f32] {
+    pub fn logits<'a>(
+        &self,
+        tape: &'a mut Tape,
+        batch: &Batch,
+        cache: &mut KvCache,
+        wanted: LogitRows,
+    ) -> &'a mut [f32] {
         self.run(tape, batch, cache, |tape| {
             let states = self.hidden_states(tape, batch);
             let states = match wanted {
-                Wanted::All => states,
-                Wanted::Last => tape.rows(states, batch.offsets()[1..].iter().map(|end| end - 1).collect()),
+                LogitRows::All => states,
+                LogitRows::Last => tape.rows(states, batch.offsets()[1..].iter().map(|end| end - 1).collect()),
             };
             tape.linear(states, self.wiring.head, None)
         })
@@ -549,7 +560,7 @@ fn transpose(values: &mut [f32], inputs: usize) {
     }
 }
 
-fn missing(source: &dyn Source, tensor: &str, shape: &[usize], head: DecoderHead) -> DecoderError {
+fn missing(source: &dyn TensorSource, tensor: &str, shape: &[usize], head: DecoderHead) -> DecoderError {
     let path = source.path().to_path_buf();
     match (head, tensor) {
         (DecoderHead::Words, "lm_head.weight") => {

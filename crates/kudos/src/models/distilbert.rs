@@ -1,11 +1,11 @@
 //! DistilBERT (Sanh et al. 2019, arXiv:1910.01108): half of BERT's layers, no segments, a ReLU head.
 
 use super::config::{Config, ConfigError, Family, Fields, limit};
-use super::encoder::Names;
+use super::encoder::TensorNames;
 use crate::nn::Activation;
 use serde_json::{Map, json};
 
-pub(super) static NAMES: Names = Names {
+pub(super) static NAMES: TensorNames = TensorNames {
     prefix: "distilbert.",
     layers: "transformer.layer",
     query: "attention.q_lin",

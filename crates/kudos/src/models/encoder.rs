@@ -1,7 +1,7 @@
 //! The post-norm transformer encoder that BERT, DistilBERT and RoBERTa share, and its head.
 //!
 //! The three families differ in names, sizes and which tables they have, not in calculus; each states
-//! its [`Names`] in its own file.
+//! its [`TensorNames`] in its own file.
 
 use super::config::{Config, Family};
 use crate::nn::weights::WeightError;
@@ -13,7 +13,7 @@ use kernels::gemm::{self, Int8Weight, PackedWeight};
 use std::collections::HashMap;
 
 /// Checkpoint names of one family. A layer's names follow its prefix.
-pub(super) struct Names {
+pub(super) struct TensorNames {
     /// Prefix of the encoder in a checkpoint with a head (`bert.`).
     pub prefix: &'static str,
     /// Prefix of layer `i`, after `prefix`, up to the number.
@@ -138,7 +138,7 @@ impl Declare<'_> {
         Ok(NormSpec { gamma, beta: self.bias(name, width)?, epsilon: self.config.epsilon })
     }
 
-    fn layer(&mut self, prefix: &str, names: &Names) -> Result<Layer, WeightError> {
+    fn layer(&mut self, prefix: &str, names: &TensorNames) -> Result<Layer, WeightError> {
         let name = |part: &str| format!("{prefix}.{part}");
         let (hidden, intermediate, place) = (self.config.hidden, self.config.intermediate, self.layers);
         Ok(Layer {
@@ -151,7 +151,7 @@ impl Declare<'_> {
         })
     }
 
-    fn wiring(&mut self, names: &Names) -> Result<Wiring, WeightError> {
+    fn wiring(&mut self, names: &TensorNames) -> Result<Wiring, WeightError> {
         let Config { hidden, vocabulary, positions, types, layers, labels, .. } = *self.config;
         let table = |part: &str| format!("{}embeddings.{part}", names.prefix);
         Ok(Wiring {
@@ -430,7 +430,7 @@ impl Model {
     }
 }
 
-fn names(family: Family) -> &'static Names {
+fn names(family: Family) -> &'static TensorNames {
     match family {
         Family::DistilBert => &super::distilbert::NAMES,
         Family::Bert => &super::bert::NAMES,

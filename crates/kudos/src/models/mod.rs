@@ -25,7 +25,7 @@ mod roberta;
 pub use attributes::{AttributeHead, Weighting};
 pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load, load_for_attributes, quantize};
 pub use config::{Config, ConfigError, Family};
-pub use decoder::{Decoder, DecoderError, DecoderHead, Wanted};
+pub use decoder::{Decoder, DecoderError, DecoderHead, LogitRows};
 pub use decoder_config::DecoderConfig;
 pub use encoder::{Model, Opened};
 pub use reward_model::{

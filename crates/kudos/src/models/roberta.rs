@@ -4,9 +4,9 @@
 
 use super::bert::encoder_config;
 use super::config::{Config, ConfigError, Family, Fields};
-use super::encoder::Names;
+use super::encoder::TensorNames;
 
-pub(super) static NAMES: Names = Names {
+pub(super) static NAMES: TensorNames = TensorNames {
     prefix: "roberta.",
     head_dense: "classifier.dense",
     head_out: "classifier.out_proj",

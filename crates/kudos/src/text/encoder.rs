@@ -82,7 +82,8 @@ impl Encoder {
     /// # Errors
     /// A missing or malformed file, a chat rendering without a template, a `max_length` without room for text.
     pub fn load(dir: &Path, settings: EncodeSettings) -> Result<Self, TextError> {
-        let Opened { tokenizer, side, rebuilt, template, model_vocab_size, model_segments } = open_tokenizer(dir)?;
+        let TokenizerFiles { tokenizer, side, rebuilt, template, model_vocab_size, model_segments } =
+            open_tokenizer(dir)?;
         let count = |pair| tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(pair));
         let encoder = Self {
             special_counts: [count(false), count(true)],
@@ -380,7 +381,7 @@ impl std::fmt::Debug for Encoder {
 }
 
 /// What a model directory says about text.
-pub(super) struct Opened {
+pub(super) struct TokenizerFiles {
     pub(super) tokenizer: Tokenizer,
     side: TruncationDirection,
     pub(super) rebuilt: Rebuilt,
@@ -390,7 +391,7 @@ pub(super) struct Opened {
 }
 
 /// Reads the tokenizer of a model directory and makes of it the one that transformers would use.
-pub(super) fn open_tokenizer(dir: &Path) -> Result<Opened, TextError> {
+pub(super) fn open_tokenizer(dir: &Path) -> Result<TokenizerFiles, TextError> {
     let path = dir.join("tokenizer.json");
     let config = TokenizerConfig::read(dir)?;
     let (mut tokenizer, is_whole) = match read_if_exists(&path)? {
@@ -407,7 +408,7 @@ pub(super) fn open_tokenizer(dir: &Path) -> Result<Opened, TextError> {
     }
     let template = chat_template(dir, &config, &rebuilt)?;
     let TokenizerConfig { model_vocab_size, model_segments, .. } = config;
-    Ok(Opened { tokenizer, side, rebuilt, template, model_vocab_size, model_segments })
+    Ok(TokenizerFiles { tokenizer, side, rebuilt, template, model_vocab_size, model_segments })
 }
 
 /// The tokenizer of an old BERT or DistilBERT, which has its words alone: the class gives all the rest.

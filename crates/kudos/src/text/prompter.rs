@@ -5,7 +5,7 @@
 //! of a model directory or of a GGUF file; which one, nobody needs to ask.
 
 use super::chat::ChatTemplate;
-use super::encoder::{Opened, open_tokenizer};
+use super::encoder::{TokenizerFiles, open_tokenizer};
 use super::ends::{Mark, ends};
 use super::gguf_tokenizer::{GgufVocabulary, build};
 use super::tokenizer_config::read_object;
@@ -33,7 +33,7 @@ impl Prompter {
     /// # Errors
     /// A missing or malformed file, a chat template that does not parse.
     pub fn load(dir: &Path) -> Result<Self, TextError> {
-        let Opened { tokenizer, rebuilt, template, .. } = open_tokenizer(dir)?;
+        let TokenizerFiles { tokenizer, rebuilt, template, .. } = open_tokenizer(dir)?;
         let named = |name| tokenizer.token_to_id(&rebuilt.special_tokens.get(name)?.content);
         let (bos, eos) = (named("bos_token"), named("eos_token"));
         let added = tokenizer.get_added_tokens_decoder();

@@ -9,7 +9,7 @@ use crate::nn::numerics::{log_sigmoid, sigmoid};
 
 /// How the overall score weighs the attributes.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Weights {
+pub enum AttributeWeights {
     /// Fitted where the data have an overall order, else equal.
     Auto,
     /// Fitted to the overall order or score.
@@ -53,7 +53,11 @@ pub enum AttributeError {
 ///
 /// # Errors
 /// [`AttributeError`].
-pub fn attribute_head(groups: &[Group], names: &[String], weights: &Weights) -> Result<AttributeHead, AttributeError> {
+pub fn attribute_head(
+    groups: &[Group],
+    names: &[String],
+    weights: &AttributeWeights,
+) -> Result<AttributeHead, AttributeError> {
     let scales = names.iter().map(|name| scale(groups, name)).collect::<Result<Vec<_>, _>>()?;
     let (means, stds) = scales.into_iter().unzip();
     let equal = vec![1.0 / names.len() as f64; names.len()];
@@ -66,12 +70,12 @@ pub fn attribute_head(groups: &[Group], names: &[String], weights: &Weights) -> 
         stds,
     };
     match weights {
-        Weights::Equal => Ok(head),
-        Weights::Declared(weights) => {
+        AttributeWeights::Equal => Ok(head),
+        AttributeWeights::Declared(weights) => {
             Ok(AttributeHead { weights: weights.clone(), weighting: Weighting::Declared, ..head })
         }
-        Weights::Fit => fitted(groups, &head).ok_or(AttributeError::NoFit),
-        Weights::Auto => Ok(fitted(groups, &head).unwrap_or(head)),
+        AttributeWeights::Fit => fitted(groups, &head).ok_or(AttributeError::NoFit),
+        AttributeWeights::Auto => Ok(fitted(groups, &head).unwrap_or(head)),
     }
 }
 
@@ -344,7 +348,7 @@ mod tests {
             ratings.iter().map(|&(a, b)| ([("a", a), ("b", b)], Some(0.5 * a + 2.0 * b + 1.0))).collect();
         let mut rows: Vec<Row> = rows.iter().map(|(ratings, score)| (&ratings[..], *score)).collect();
         rows.push((&[("a", 5.0)], Some(-99.0)));
-        let head = attribute_head(&[group(&rows)], &names(&["a", "b"]), &Weights::Auto).unwrap();
+        let head = attribute_head(&[group(&rows)], &names(&["a", "b"]), &AttributeWeights::Auto).unwrap();
         assert_eq!(head.weighting, Weighting::Fitted);
         for (found, expected) in head.weights.iter().zip([0.5, 2.0]) {
             assert!((found / expected - 1.0).abs() < 1e-3, "{found} instead of {expected}");
@@ -364,7 +368,7 @@ mod tests {
         let mut ordered = group(&rows);
         let better = |first, second| Comparison { first, second, target: 1.0, margin: 0.0, weight: 1.0 };
         ordered.comparisons = vec![better(3, 2), better(3, 1), better(2, 1), better(1, 0), better(3, 0), better(2, 0)];
-        let head = attribute_head(&[ordered], &names(&["a", "b"]), &Weights::Fit).unwrap();
+        let head = attribute_head(&[ordered], &names(&["a", "b"]), &AttributeWeights::Fit).unwrap();
         assert!(head.weights[0] > 3.0 * head.weights[1].abs(), "{:?}", head.weights);
         assert_eq!(head.intercept, 0.0);
     }
@@ -374,13 +378,13 @@ mod tests {
         let rows: [(&[(&str, f64)], _); 2] =
             [(&[("a", 1.0), ("flat", 2.0)], None), (&[("a", 3.0), ("flat", 2.0)], None)];
         let groups = [group(&rows)];
-        let of = |name: &str, weights: Weights| attribute_head(&groups, &names(&[name]), &weights);
-        let message = of("b", Weights::Auto).unwrap_err().to_string();
+        let of = |name: &str, weights: AttributeWeights| attribute_head(&groups, &names(&[name]), &weights);
+        let message = of("b", AttributeWeights::Auto).unwrap_err().to_string();
         assert!(message.contains("--attributes b: no response") && message.contains("found a, flat"), "{message}");
-        assert!(of("flat", Weights::Auto).unwrap_err().to_string().contains("all 2 ratings are 2"));
-        assert_eq!(of("a", Weights::Fit), Err(AttributeError::NoFit));
-        assert_eq!(of("a", Weights::Auto).unwrap().weighting, Weighting::Equal);
-        let declared = of("a", Weights::Declared(vec![0.3])).unwrap();
+        assert!(of("flat", AttributeWeights::Auto).unwrap_err().to_string().contains("all 2 ratings are 2"));
+        assert_eq!(of("a", AttributeWeights::Fit), Err(AttributeError::NoFit));
+        assert_eq!(of("a", AttributeWeights::Auto).unwrap().weighting, Weighting::Equal);
+        let declared = of("a", AttributeWeights::Declared(vec![0.3])).unwrap();
         assert_eq!((declared.weights, declared.means, declared.stds), (vec![0.3], vec![2.0], vec![1.0]));
     }
 }

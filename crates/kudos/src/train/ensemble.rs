@@ -8,7 +8,7 @@
 //! Each member is a run of its own in `run/ensemble/N`, resumed as any run. Member 1 has the seed of a single run
 //! and is that run.
 
-use super::{Event, Finished, Measured, TrainError, Trainer, checkpoint, log};
+use super::{Event, Finished, Measured, TrainError, Trainer, log, run_state};
 use crate::nn::weights;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -140,7 +140,7 @@ fn settle(trainer: &mut Trainer, mean: &[f32], mut runs: Vec<Finished>) -> Resul
         Chosen::Average => Finished { held_out: average, ..runs.swap_remove(0) },
         Chosen::Member(best) => {
             let path = member_dir(&trainer.dir, best).join("model.safetensors");
-            checkpoint::read_weights(&path, &mut trainer.model.parameters)?;
+            run_state::read_weights(&path, &mut trainer.model.parameters)?;
             trainer.pack();
             runs.swap_remove(best)
         }
@@ -158,7 +158,7 @@ fn tidy(dir: &Path, members: usize) -> Result<(), TrainError> {
     crate::files::write(&log::path(dir), &bytes).map_err(TrainError::io(log::path(dir)))?;
     for place in 0..members {
         let member = member_dir(dir, place);
-        for file in [member.join("model.safetensors"), member.join("run").join(checkpoint::FILE)] {
+        for file in [member.join("model.safetensors"), member.join("run").join(run_state::FILE)] {
             if file.exists() {
                 std::fs::remove_file(&file).map_err(TrainError::io(&file))?;
             }

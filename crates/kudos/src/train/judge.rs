@@ -1,6 +1,6 @@
 //! The judge directory: what `AutoModelForSequenceClassification.from_pretrained` loads, and `reward.json`.
 
-use super::{FOLD_FILES, Finished, FoldResult, Measured, TrainError, Trainer, card, checkpoint};
+use super::{FOLD_FILES, Finished, FoldResult, Measured, TrainError, Trainer, card, run_state};
 use crate::models::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
 use crate::nn::weights::{INT8_FILE, shard_names};
 use crate::text::{EncodeSettings, Encoder, TOKENIZER_FILES};
@@ -30,7 +30,7 @@ const OTHERS: [&str; 6] = ["config.json", "reward.json", LENGTH_FILE, "training_
 /// The token limit for text-embeddings-inference, which reads it nowhere else.
 const LENGTH_FILE: &str = "sentence_bert_config.json";
 /// What a run leaves in `run/`, beside what folds found.
-const RUN: [&str; 4] = ["metrics.jsonl", checkpoint::FILE, "ensemble", "folds"];
+const RUN: [&str; 4] = ["metrics.jsonl", run_state::FILE, "ensemble", "folds"];
 
 /// Whether a directory holds weights or a run: then nothing may be written over it unless that is wanted.
 pub fn holds_judge(dir: &Path) -> bool {

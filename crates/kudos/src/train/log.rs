@@ -1,7 +1,7 @@
 //! `run/metrics.jsonl`: one line a step.
 
 use super::TrainError;
-use super::checkpoint::Best;
+use super::run_state::Best;
 use crate::data::Location;
 use serde::Serialize;
 use std::fs::File;

@@ -6,7 +6,6 @@
 
 mod attributes;
 mod card;
-mod checkpoint;
 mod ensemble;
 mod examples;
 mod features;
@@ -16,14 +15,14 @@ mod judge;
 mod log;
 mod loss;
 mod optimizer;
-mod sampler;
+mod run_state;
 mod settings;
 mod solve;
 mod start;
 mod step;
+mod visits;
 
-pub use attributes::{AttributeError, Weights as AttributeWeights, attribute_head, attribute_loss};
-pub use checkpoint::{Best, State, resumed_settings};
+pub use attributes::{AttributeError, AttributeWeights, attribute_head, attribute_loss};
 pub use ensemble::{Chosen, Ensemble, Figures, Member, run_ensemble};
 pub use examples::{Example, HeldOut, Measured, each_pair_alone, is_rated, preferred_pairs, truncated_share};
 pub use features::Features;
@@ -32,10 +31,11 @@ pub use head::{Head, fit_head};
 pub use judge::{JudgeFiles, clear_judge, holds_judge, write_judge};
 pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
-pub use optimizer::{Optimizer, Schedule, clip_scale};
-pub use sampler::{Visit, epoch};
+pub use optimizer::{LearningRateSchedule, Optimizer, clip_scale};
+pub use run_state::{Best, State, resumed_settings};
 pub use settings::{Asked, Extent, HeldOutData, Recipe, Settings, SettingsError, Start};
 pub use start::{Starts, compare_starts};
+pub use visits::{Visit, epoch};
 
 use crate::data::Location;
 use crate::eval::EvalError;
@@ -273,7 +273,7 @@ impl Trainer {
         let top = model.config.layers + 1;
         let rate = |name: &str| settings.layer_decay.powi((top - model.depth(name)) as i32) as f32;
         let optimizer = Optimizer::new(&model.parameters, settings.weight_decay).with_rates(&model.parameters, rate);
-        let visits = sampler::epoch(&examples, settings.group_size, settings.shuffle, settings.seed, 0);
+        let visits = visits::epoch(&examples, settings.group_size, settings.shuffle, settings.seed, 0);
         Ok(Self {
             model,
             opened,
@@ -313,7 +313,7 @@ impl Trainer {
         let path = self.checkpoint_path();
         if path.exists() {
             let identity = self.identity();
-            self.state = checkpoint::read(&path, &mut self.model.parameters, &mut self.optimizer, &identity)?;
+            self.state = run_state::read(&path, &mut self.model.parameters, &mut self.optimizer, &identity)?;
             self.visits = self.epoch(self.state.epoch);
             self.frozen = self.state.step == 0;
             self.pack();
@@ -380,7 +380,7 @@ impl Trainer {
 
     fn epoch(&self, epoch: u64) -> Vec<Visit> {
         let Settings { group_size, shuffle, seed, .. } = self.settings;
-        sampler::epoch(&self.examples, group_size, shuffle, seed, epoch)
+        visits::epoch(&self.examples, group_size, shuffle, seed, epoch)
     }
 
     /// Fits the head on the features of the base as it is. With held-out data that is the first candidate for the judge.
@@ -480,7 +480,7 @@ impl Trainer {
     }
 
     fn checkpoint_path(&self) -> PathBuf {
-        self.dir.join("run").join(checkpoint::FILE)
+        self.dir.join("run").join(run_state::FILE)
     }
 
     /// What a checkpoint must agree with to be resumed.
@@ -494,7 +494,7 @@ impl Trainer {
         self.check_weights()?;
         self.state.saved = self.state.step;
         let path = self.checkpoint_path();
-        checkpoint::write(&path, &self.model.parameters, &self.optimizer, &self.state, &self.identity())
+        run_state::write(&path, &self.model.parameters, &self.optimizer, &self.state, &self.identity())
     }
 
     /// Settles on the best weights or the last, and says how good they are.
@@ -503,7 +503,7 @@ impl Trainer {
         if best.is_none() {
             self.write_judge_weights()?;
         }
-        checkpoint::read_weights(&self.dir.join("model.safetensors"), &mut self.model.parameters)?;
+        run_state::read_weights(&self.dir.join("model.safetensors"), &mut self.model.parameters)?;
         self.pack();
         self.frozen = best.is_some_and(|best| best.step == 0);
         let refits = self.settings.refit_head && self.frozen;

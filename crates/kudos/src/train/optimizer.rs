@@ -124,7 +124,7 @@ pub fn clip_scale(norm: f64, limit: f64) -> f32 {
 /// How the learning rate moves over the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Schedule {
+pub enum LearningRateSchedule {
     /// Straight down to 0 at the last step.
     Linear,
     /// Half a cosine down to 0.
@@ -133,7 +133,7 @@ pub enum Schedule {
     Constant,
 }
 
-impl Schedule {
+impl LearningRateSchedule {
     /// Factor on the peak rate for the step after `done` steps (transformers' `get_*_schedule_with_warmup`).
     pub fn factor(self, done: u64, warmup: u64, total: u64) -> f64 {
         if done < warmup {
@@ -141,9 +141,9 @@ impl Schedule {
         }
         let progress = (done - warmup) as f64 / total.saturating_sub(warmup).max(1) as f64;
         match self {
-            Schedule::Linear => (1.0 - progress).max(0.0),
-            Schedule::Cosine => (0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos())).max(0.0),
-            Schedule::Constant => 1.0,
+            LearningRateSchedule::Linear => (1.0 - progress).max(0.0),
+            LearningRateSchedule::Cosine => (0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos())).max(0.0),
+            LearningRateSchedule::Constant => 1.0,
         }
     }
 }
@@ -156,9 +156,9 @@ mod tests {
     #[test]
     fn factors_are_transformers() {
         let cases = [
-            (Schedule::Linear, [0.0, 0.5, 1.0, 0.875, 0.125]),
-            (Schedule::Cosine, [0.0, 0.5, 1.0, 0.961_939_766_255_643_4, 0.038_060_233_744_356_63]),
-            (Schedule::Constant, [0.0, 0.5, 1.0, 1.0, 1.0]),
+            (LearningRateSchedule::Linear, [0.0, 0.5, 1.0, 0.875, 0.125]),
+            (LearningRateSchedule::Cosine, [0.0, 0.5, 1.0, 0.961_939_766_255_643_4, 0.038_060_233_744_356_63]),
+            (LearningRateSchedule::Constant, [0.0, 0.5, 1.0, 1.0, 1.0]),
         ];
         for (schedule, expected) in cases {
             for (done, expected) in [0, 1, 2, 3, 9].into_iter().zip(expected) {

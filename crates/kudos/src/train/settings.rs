@@ -2,8 +2,8 @@
 
 use super::examples::{Example, preferred_pairs};
 use super::loss::Loss;
-use super::optimizer::Schedule;
-use super::sampler::epoch;
+use super::optimizer::LearningRateSchedule;
+use super::visits::epoch;
 use crate::models::{AttributeHead, Model, Opened};
 use crate::nn::Precision;
 use crate::text::Truncation;
@@ -36,7 +36,7 @@ pub struct Asked {
     pub layer_decay: Option<f64>,
     pub keep_layers: Option<usize>,
     pub renew_layers: Option<usize>,
-    pub schedule: Option<Schedule>,
+    pub schedule: Option<LearningRateSchedule>,
     pub warmup_steps: Option<u64>,
     pub weight_decay: Option<f32>,
     pub max_grad_norm: Option<f64>,
@@ -78,7 +78,7 @@ pub struct Settings {
     /// Last layers of the base that start anew.
     pub renew_layers: usize,
     /// Its course.
-    pub schedule: Schedule,
+    pub schedule: LearningRateSchedule,
     /// Steps to reach it.
     pub warmup_steps: u64,
     /// Decoupled weight decay, on weights that are no biases or norms.
@@ -261,7 +261,7 @@ impl Asked {
             layer_decay: self.layer_decay.unwrap_or(1.0),
             keep_layers: self.keep_layers,
             renew_layers: self.renew_layers.unwrap_or(0),
-            schedule: self.schedule.unwrap_or(Schedule::Linear),
+            schedule: self.schedule.unwrap_or(LearningRateSchedule::Linear),
             warmup_steps: self.warmup_steps.unwrap_or(if trl { 0 } else { max_steps / 10 }),
             weight_decay: self.weight_decay.unwrap_or(0.0),
             max_grad_norm: self.max_grad_norm.unwrap_or(1.0),

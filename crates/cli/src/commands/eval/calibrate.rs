@@ -1,6 +1,6 @@
 //! `kudos eval DATA --judge J --calibrate`: the temperature, fitted on held-out data and stored with the judge.
 
-use super::{Args, Scored};
+use super::{Args, ScoredFile};
 use crate::commands::{Global, announce_precision, load_judge};
 use anyhow::{Context, bail};
 use kudos::data::{FileInfo, Group};
@@ -23,7 +23,7 @@ pub fn run(args: &Args, name: &str, global: &Global) -> anyhow::Result<()> {
         if !args.allow_training_data {
             loaded.files.iter().try_for_each(|file| refuse_training_data(file, &judge.reward))?;
         }
-        let scored = Scored::new(&mut judge, &loaded, global).with_context(|| path.display().to_string())?;
+        let scored = ScoredFile::new(&mut judge, &loaded, global).with_context(|| path.display().to_string())?;
         groups.extend(scored.groups);
         scores.extend(scored.scores);
     }

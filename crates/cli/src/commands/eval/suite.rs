@@ -18,7 +18,7 @@ pub fn run(args: &Args, name: &str, suite: Suite, global: &Global) -> anyhow::Re
     report.truncated = Some(truncated);
     if args.report.is_some() {
         let attributes = Default::default(); // suites have none
-        let scored = super::Scored { file: title, groups, scores, attributes, truncated };
+        let scored = super::ScoredFile { file: title, groups, scores, attributes, truncated };
         args.write_report(name, &judge, &[scored.analysis(&args.options(&judge))?], Vec::new())?;
     }
     let text = render(&headline, &report);

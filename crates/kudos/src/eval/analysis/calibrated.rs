@@ -1,7 +1,7 @@
 //! Whether the judge's probabilities hold, as they are and with a temperature fitted on other prompts.
 
 use super::super::calibration::{self, Forecast};
-use super::super::{Bin, Scored};
+use super::super::{Bin, ScoredGroup};
 use super::folds::FOLDS;
 use super::material::Material;
 use rayon::prelude::*;
@@ -42,7 +42,7 @@ pub struct CalibrationSection {
 
 pub(super) fn section(material: &Material) -> CalibrationSection {
     let at = |temperature| calibrated(&calibration::forecasts(&material.data, temperature));
-    let fitted = |data: &[Scored]| calibration::best_temperature(&calibration::forecasts(data, 1.0), 0.0);
+    let fitted = |data: &[ScoredGroup]| calibration::best_temperature(&calibration::forecasts(data, 1.0), 0.0);
     let fold_temperatures = material.folds.as_ref().and_then(|folds| {
         let without = |fold| fitted(&of_folds(material, folds, |f| f != fold));
         (0..FOLDS).into_par_iter().map(without).collect::<Option<Vec<f32>>>()
@@ -67,7 +67,7 @@ fn calibrated(forecasts: &[Forecast]) -> Calibrated {
     }
 }
 
-fn of_folds<'a>(material: &Material<'a>, folds: &[usize], wanted: impl Fn(usize) -> bool) -> Vec<Scored<'a>> {
+fn of_folds<'a>(material: &Material<'a>, folds: &[usize], wanted: impl Fn(usize) -> bool) -> Vec<ScoredGroup<'a>> {
     material.data.iter().filter(|scored| wanted(folds[scored.index])).copied().collect()
 }
 

@@ -1,6 +1,6 @@
 //! What to read: the scores of a few prompts, the hardest mistakes, labels that look wrong.
 
-use super::super::Scored;
+use super::super::ScoredGroup;
 use super::super::pairs::Pair;
 use super::super::ranking::wins;
 use super::super::report::subset;
@@ -70,7 +70,7 @@ pub(super) fn bars(material: &Material) -> Vec<PromptBars> {
     shown.map(prompt_bars).collect()
 }
 
-fn prompt_bars(scored: &Scored) -> PromptBars {
+fn prompt_bars(scored: &ScoredGroup) -> PromptBars {
     let scores: Vec<f64> = scored.scores.iter().map(|&s| f64::from(s)).collect();
     let people = places(&scored.group.responses);
     let bar = |((response, score), rank): ((&Response, &f64), Option<f64>)| Bar {

@@ -2,12 +2,12 @@
 
 use super::super::bootstrap::{accuracies, intervals, tallies};
 use super::super::pairs::{self, Halves, Pair};
-use super::super::{EvalOptions, Scored, length};
+use super::super::{EvalOptions, ScoredGroup, length};
 use super::{Rate, folds};
 
 /// One file, ready to be analysed.
 pub(super) struct Material<'a> {
-    pub data: Vec<Scored<'a>>,
+    pub data: Vec<ScoredGroup<'a>>,
     /// Comparisons with a preferred side.
     pub pairs: Vec<Pair<'a>>,
     /// Characters of each response of each group.
@@ -18,8 +18,8 @@ pub(super) struct Material<'a> {
 }
 
 impl<'a> Material<'a> {
-    pub fn new(data: Vec<Scored<'a>>, options: EvalOptions) -> Self {
-        let characters = |scored: &Scored| -> Vec<usize> {
+    pub fn new(data: Vec<ScoredGroup<'a>>, options: EvalOptions) -> Self {
+        let characters = |scored: &ScoredGroup| -> Vec<usize> {
             scored.group.responses.iter().map(|r| length::characters(&r.content)).collect()
         };
         Material {

@@ -35,7 +35,7 @@ type Features = Vec<(u32, f32)>;
 /// How it judges each pair, by a model that never saw the pair's prompt; `None` with too few prompts.
 pub(super) fn verdicts(material: &Material) -> Option<Vec<Halves>> {
     let folds = material.folds.as_ref()?;
-    let of_group = |scored: &super::super::Scored| scored.group.responses.iter().map(features).collect();
+    let of_group = |scored: &super::super::ScoredGroup| scored.group.responses.iter().map(features).collect();
     let bags: Vec<Vec<Features>> = material.data.par_iter().map(of_group).collect();
     let sides = |pair: &Pair| {
         let own = &bags[pair.scored.index];

@@ -4,18 +4,18 @@
 //! transformers. A setting that this module does not know how to express is an error where it would change the
 //! model (experts, other value sizes), because a config that leaves it out describes another model.
 
-use super::{Family, GgufModelError, rope};
+use super::{Architecture, GgufModelError, rope};
 use crate::nn::gguf::{Gguf, Value as Setting};
 use serde_json::{Map, Value, json};
 
 /// Settings with the family's prefix, and what is wrong with them.
 pub(super) struct Settings<'a> {
     pub(super) gguf: &'a Gguf,
-    family: Family,
+    family: Architecture,
 }
 
 /// A whole number `key` of the family. Where a file gives one for each layer, all must be the same.
-pub(super) fn size(gguf: &Gguf, family: Family, key: &str) -> Result<Option<u64>, GgufModelError> {
+pub(super) fn size(gguf: &Gguf, family: Architecture, key: &str) -> Result<Option<u64>, GgufModelError> {
     Settings { gguf, family }.whole(key)
 }
 
@@ -100,20 +100,20 @@ fn shortest(value: f64) -> f64 {
 }
 
 /// The whole config.
-pub(super) fn config(gguf: &Gguf, family: Family) -> Result<Map<String, Value>, GgufModelError> {
+pub(super) fn config(gguf: &Gguf, family: Architecture) -> Result<Map<String, Value>, GgufModelError> {
     let settings = Settings { gguf, family };
     settings.only("expert_count", 0)?;
     let mut config = common(&settings)?;
     let own = match family {
-        Family::Llama => llama(&settings)?,
-        Family::Qwen2 | Family::Qwen3 => qwen(&settings)?,
-        Family::Gemma3 => gemma3(&settings)?,
-        Family::Phi => phi(&settings)?,
-        Family::Gpt2 => gpt2(&settings)?,
+        Architecture::Llama => llama(&settings)?,
+        Architecture::Qwen2 | Architecture::Qwen3 => qwen(&settings)?,
+        Architecture::Gemma3 => gemma3(&settings)?,
+        Architecture::Phi => phi(&settings)?,
+        Architecture::Gpt2 => gpt2(&settings)?,
     };
     let Value::Object(own) = own else { unreachable!("families write objects") };
     config.extend(own);
-    if family != Family::Gpt2 {
+    if family != Architecture::Gpt2 {
         config.extend(rope::config(&settings, settings.head_size()?)?);
     }
     Ok(config)
@@ -123,12 +123,12 @@ pub(super) fn config(gguf: &Gguf, family: Family) -> Result<Map<String, Value>, 
 fn common(settings: &Settings) -> Result<Map<String, Value>, GgufModelError> {
     let gguf = settings.gguf;
     let (model_type, class) = match settings.family {
-        Family::Llama => ("llama", "LlamaForCausalLM"),
-        Family::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
-        Family::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
-        Family::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
-        Family::Phi => ("phi", "PhiForCausalLM"),
-        Family::Gpt2 => ("gpt2", "GPT2LMHeadModel"),
+        Architecture::Llama => ("llama", "LlamaForCausalLM"),
+        Architecture::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
+        Architecture::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
+        Architecture::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
+        Architecture::Phi => ("phi", "PhiForCausalLM"),
+        Architecture::Gpt2 => ("gpt2", "GPT2LMHeadModel"),
     };
     let mut config = Map::new();
     config.insert("model_type".into(), json!(model_type));
@@ -183,7 +183,7 @@ fn llama(settings: &Settings) -> Result<Value, GgufModelError> {
 
 fn qwen(settings: &Settings) -> Result<Value, GgufModelError> {
     let mut config = sizes(settings)?;
-    if settings.family == Family::Qwen3 {
+    if settings.family == Architecture::Qwen3 {
         config.insert("head_dim".into(), json!(settings.head_size()?));
         config.insert("attention_bias".into(), json!(settings.has("blk.0.attn_q.bias")));
     }

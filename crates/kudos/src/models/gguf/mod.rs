@@ -37,7 +37,7 @@ mod vocabulary;
 pub use vocabulary::vocabulary;
 
 use crate::nn::gguf::{Gguf, GgufError};
-use names::{Source, Transform};
+use names::{StoredTensor, Transform};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
@@ -93,7 +93,7 @@ pub enum GgufModelError {
 
 /// The model families whose files are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
+enum Architecture {
     Llama,
     Qwen2,
     Qwen3,
@@ -102,29 +102,29 @@ enum Family {
     Gpt2,
 }
 
-const FAMILIES: [(&str, Family); 6] = [
-    ("llama", Family::Llama),
-    ("qwen2", Family::Qwen2),
-    ("qwen3", Family::Qwen3),
-    ("gemma3", Family::Gemma3),
-    ("phi2", Family::Phi),
-    ("gpt2", Family::Gpt2),
+const ARCHITECTURES: [(&str, Architecture); 6] = [
+    ("llama", Architecture::Llama),
+    ("qwen2", Architecture::Qwen2),
+    ("qwen3", Architecture::Qwen3),
+    ("gemma3", Architecture::Gemma3),
+    ("phi2", Architecture::Phi),
+    ("gpt2", Architecture::Gpt2),
 ];
 
-impl Family {
+impl Architecture {
     fn of(gguf: &Gguf) -> Result<Self, GgufModelError> {
         let found = gguf.text("general.architecture")?.unwrap_or_default();
-        let family = FAMILIES.iter().find(|(name, _)| *name == found).map(|(_, family)| *family);
+        let family = ARCHITECTURES.iter().find(|(name, _)| *name == found).map(|(_, family)| *family);
         family.ok_or_else(|| GgufModelError::Architecture {
             path: gguf.path().into(),
             found: found.into(),
-            known: FAMILIES.map(|(name, _)| name).join(", "),
+            known: ARCHITECTURES.map(|(name, _)| name).join(", "),
         })
     }
 
     /// How its settings begin.
     fn prefix(self) -> &'static str {
-        FAMILIES.iter().find(|(_, family)| *family == self).map_or("", |(name, _)| name)
+        ARCHITECTURES.iter().find(|(_, family)| *family == self).map_or("", |(name, _)| name)
     }
 }
 
@@ -135,7 +135,7 @@ impl Family {
 /// # Errors
 /// An unknown architecture; settings that are missing or contradict each other or the tensors.
 pub fn config(gguf: &Gguf) -> Result<Map<String, Value>, GgufModelError> {
-    config::config(gguf, Family::of(gguf)?)
+    config::config(gguf, Architecture::of(gguf)?)
 }
 
 /// Whether the file holds a parameter, by its Hugging Face name. A tied `lm_head.weight` is not held.
@@ -145,17 +145,17 @@ pub fn has(gguf: &Gguf, parameter: &str) -> bool {
 
 /// What the file calls the tensor that holds a parameter; `None` if it holds none.
 pub(super) fn stored_name(gguf: &Gguf, parameter: &str) -> Option<String> {
-    let source = names::source(gguf, Family::of(gguf).ok()?, parameter)?;
+    let source = names::source(gguf, Architecture::of(gguf).ok()?, parameter)?;
     gguf.tensors.contains_key(&source.tensor).then_some(source.tensor)
 }
 
 /// The shape of a parameter as Hugging Face has it; `None` if the file does not hold it.
 pub fn shape(gguf: &Gguf, parameter: &str) -> Option<Vec<usize>> {
-    shape_of(gguf, &names::source(gguf, Family::of(gguf).ok()?, parameter)?)
+    shape_of(gguf, &names::source(gguf, Architecture::of(gguf).ok()?, parameter)?)
 }
 
 /// `None` also for a tensor that cannot have been made by the converter: three dimensions to turn round.
-fn shape_of(gguf: &Gguf, source: &Source) -> Option<Vec<usize>> {
+fn shape_of(gguf: &Gguf, source: &StoredTensor) -> Option<Vec<usize>> {
     let mut shape = gguf.tensors.get(&source.tensor)?.shape.clone();
     match &source.transform {
         Transform::Transposed | Transform::Rows(_) if shape.len() > 2 => return None,
@@ -171,11 +171,11 @@ fn shape_of(gguf: &Gguf, source: &Source) -> Option<Vec<usize>> {
 /// # Errors
 /// A parameter that is not held, another number of values, and what [`Gguf::read`] refuses.
 pub fn read_tensor(gguf: &Gguf, parameter: &str, values: &mut [f32]) -> Result<(), GgufModelError> {
-    let family = Family::of(gguf)?;
+    let family = Architecture::of(gguf)?;
     let missing = || GgufModelError::Parameter { path: gguf.path().into(), parameter: parameter.into() };
     let source = names::source(gguf, family, parameter).ok_or_else(missing)?;
     let expected = shape_of(gguf, &source).ok_or_else(missing)?.iter().product();
-    let Source { tensor, transform } = source;
+    let StoredTensor { tensor, transform } = source;
     if values.len() != expected {
         let (path, found) = (gguf.path().into(), values.len());
         return Err(GgufError::Length { path, tensor, expected, found }.into());

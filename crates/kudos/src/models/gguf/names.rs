@@ -3,7 +3,7 @@
 //! A table a family; a name is a module and `weight` or `bias`. Which tensors there are is the file's business:
 //! `source` answers only for those it holds.
 
-use super::Family;
+use super::Architecture;
 use crate::nn::gguf::Gguf;
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ pub(super) enum Transform {
 
 /// Where a parameter comes from.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct StoredTensor {
     /// Name of the tensor in the file.
     pub(super) tensor: String,
     /// What to do with its values.
@@ -113,26 +113,26 @@ const GPT2: Names = Names {
 };
 
 /// The tensor that holds a parameter; `None` for parameters that the family or the file does not have.
-pub(super) fn source(gguf: &Gguf, family: Family, parameter: &str) -> Option<Source> {
+pub(super) fn source(gguf: &Gguf, family: Architecture, parameter: &str) -> Option<StoredTensor> {
     let (layer, module, kind) = tensor_name(family, parameter)?;
     let name = |module: &str| layer.map_or(format!("{module}.{kind}"), |layer| format!("blk.{layer}.{module}.{kind}"));
     let tensor = name(module);
-    if family == Family::Phi && layer.is_some() && !gguf.tensors.contains_key(&tensor) {
+    if family == Architecture::Phi && layer.is_some() && !gguf.tensors.contains_key(&tensor) {
         let tensor = name("attn_qkv");
         let transform = Transform::Rows(part(gguf, &tensor, module)?);
-        return Some(Source { tensor, transform });
+        return Some(StoredTensor { tensor, transform });
     }
     let transform = transform(gguf, family, module, kind)?;
-    gguf.tensors.contains_key(&tensor).then_some(Source { tensor, transform })
+    gguf.tensors.contains_key(&tensor).then_some(StoredTensor { tensor, transform })
 }
 
 /// Layer, tensor without number, and `weight` or `bias`.
-fn tensor_name(family: Family, parameter: &str) -> Option<(Option<usize>, &'static str, &str)> {
+fn tensor_name(family: Architecture, parameter: &str) -> Option<(Option<usize>, &'static str, &str)> {
     let names = match family {
-        Family::Llama | Family::Qwen2 | Family::Qwen3 => LLAMA,
-        Family::Gemma3 => GEMMA3,
-        Family::Phi => PHI,
-        Family::Gpt2 => GPT2,
+        Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => LLAMA,
+        Architecture::Gemma3 => GEMMA3,
+        Architecture::Phi => PHI,
+        Architecture::Gpt2 => GPT2,
     };
     let (module, kind) = parameter.rsplit_once('.').filter(|(_, kind)| ["weight", "bias"].contains(kind))?;
     let module = module.strip_prefix(names.prefix).unwrap_or(module);
@@ -150,18 +150,20 @@ fn tensor_name(family: Family, parameter: &str) -> Option<(Option<usize>, &'stat
 }
 
 /// What the converter of llama.cpp does to this kind of tensor.
-fn transform(gguf: &Gguf, family: Family, module: &str, kind: &str) -> Option<Transform> {
+fn transform(gguf: &Gguf, family: Architecture, module: &str, kind: &str) -> Option<Transform> {
     Some(match (family, module) {
-        (Family::Llama, "attn_q") => Transform::Heads(heads(gguf, family)?.0),
-        (Family::Llama, "attn_k") => Transform::Heads(heads(gguf, family)?.1),
-        (Family::Gemma3, module) if module.ends_with("norm") => Transform::MinusOne,
-        (Family::Gpt2, "attn_qkv" | "attn_output" | "ffn_up" | "ffn_down") if kind == "weight" => Transform::Transposed,
+        (Architecture::Llama, "attn_q") => Transform::Heads(heads(gguf, family)?.0),
+        (Architecture::Llama, "attn_k") => Transform::Heads(heads(gguf, family)?.1),
+        (Architecture::Gemma3, module) if module.ends_with("norm") => Transform::MinusOne,
+        (Architecture::Gpt2, "attn_qkv" | "attn_output" | "ffn_up" | "ffn_down") if kind == "weight" => {
+            Transform::Transposed
+        }
         _ => Transform::Same,
     })
 }
 
 /// Heads of the queries, and of keys and values.
-fn heads(gguf: &Gguf, family: Family) -> Option<(usize, usize)> {
+fn heads(gguf: &Gguf, family: Architecture) -> Option<(usize, usize)> {
     let count = |key| super::config::size(gguf, family, key).ok().flatten().and_then(|n| usize::try_from(n).ok());
     let queries = count("attention.head_count")?;
     Some((queries, count("attention.head_count_kv").unwrap_or(queries)))
@@ -170,7 +172,7 @@ fn heads(gguf: &Gguf, family: Family) -> Option<(usize, usize)> {
 /// Where one of queries, keys and values lies in all three.
 fn part(gguf: &Gguf, fused: &str, module: &str) -> Option<Range<usize>> {
     let rows = *gguf.tensors.get(fused)?.shape.first()?;
-    let (queries, others) = heads(gguf, Family::Phi)?;
+    let (queries, others) = heads(gguf, Architecture::Phi)?;
     let all = others.checked_mul(2)?.checked_add(queries)?;
     if all == 0 || !rows.is_multiple_of(all) {
         return None;
@@ -191,25 +193,29 @@ mod tests {
     #[test]
     fn names_of_each_family() {
         let cases = [
-            (Family::Llama, "model.embed_tokens.weight", Some((None, "token_embd", "weight"))),
-            (Family::Llama, "model.layers.3.self_attn.q_proj.weight", Some((Some(3), "attn_q", "weight"))),
-            (Family::Llama, "layers.3.self_attn.q_proj.bias", Some((Some(3), "attn_q", "bias"))),
-            (Family::Qwen2, "lm_head.weight", Some((None, "output", "weight"))),
-            (Family::Qwen3, "model.layers.0.self_attn.k_norm.weight", Some((Some(0), "attn_k_norm", "weight"))),
+            (Architecture::Llama, "model.embed_tokens.weight", Some((None, "token_embd", "weight"))),
+            (Architecture::Llama, "model.layers.3.self_attn.q_proj.weight", Some((Some(3), "attn_q", "weight"))),
+            (Architecture::Llama, "layers.3.self_attn.q_proj.bias", Some((Some(3), "attn_q", "bias"))),
+            (Architecture::Qwen2, "lm_head.weight", Some((None, "output", "weight"))),
+            (Architecture::Qwen3, "model.layers.0.self_attn.k_norm.weight", Some((Some(0), "attn_k_norm", "weight"))),
             (
-                Family::Gemma3,
+                Architecture::Gemma3,
                 "model.layers.0.post_attention_layernorm.weight",
                 Some((Some(0), "post_attention_norm", "weight")),
             ),
-            (Family::Llama, "model.layers.0.post_attention_layernorm.weight", Some((Some(0), "ffn_norm", "weight"))),
-            (Family::Phi, "model.final_layernorm.bias", Some((None, "output_norm", "bias"))),
-            (Family::Gpt2, "transformer.h.11.attn.c_attn.weight", Some((Some(11), "attn_qkv", "weight"))),
-            (Family::Gpt2, "wpe.weight", Some((None, "position_embd", "weight"))),
-            (Family::Llama, "model.layers.03.mlp.up_proj.weight", None),
-            (Family::Llama, "model.layers.-1.mlp.up_proj.weight", None),
-            (Family::Llama, "model.layers.0.mlp.up_proj.scale", None),
-            (Family::Llama, "model.layers.0.weight", None),
-            (Family::Llama, "weight", None),
+            (
+                Architecture::Llama,
+                "model.layers.0.post_attention_layernorm.weight",
+                Some((Some(0), "ffn_norm", "weight")),
+            ),
+            (Architecture::Phi, "model.final_layernorm.bias", Some((None, "output_norm", "bias"))),
+            (Architecture::Gpt2, "transformer.h.11.attn.c_attn.weight", Some((Some(11), "attn_qkv", "weight"))),
+            (Architecture::Gpt2, "wpe.weight", Some((None, "position_embd", "weight"))),
+            (Architecture::Llama, "model.layers.03.mlp.up_proj.weight", None),
+            (Architecture::Llama, "model.layers.-1.mlp.up_proj.weight", None),
+            (Architecture::Llama, "model.layers.0.mlp.up_proj.scale", None),
+            (Architecture::Llama, "model.layers.0.weight", None),
+            (Architecture::Llama, "weight", None),
         ];
         for (family, parameter, expected) in cases {
             assert_eq!(tensor_name(family, parameter), expected, "{parameter}");
