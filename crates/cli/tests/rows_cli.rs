@@ -125,7 +125,10 @@ fn f3_both_forms_of_a_prompt_are_in_one_fold() {
     let dir = folder(&[("mixed.jsonl", &both_forms(6).concat())]);
     let base = golden().display().to_string();
     let folds = ["train", "mixed.jsonl", "--base", &base, "--folds", "3", "--max-steps", "1", "-o", "judge", "--quiet"];
-    ok(dir.path(), &folds);
+    // A judge of width 32 with a head fitted to six pairs is further from f32 in bf16 and in 8 bits than its self-test
+    // allows, so f32 alone is on offer.
+    let trained = kudos(dir.path()).env("KUDOS_ISA", "baseline").args(folds).output().unwrap();
+    assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
     let out = lines(&std::fs::read_to_string(dir.path().join("judge/run/out_of_fold.jsonl")).unwrap());
     assert_eq!(out.len(), 6, "both forms are one group");
     let pairs = lines(&ok(dir.path(), &["pairs", "mixed.jsonl", "--quiet"]));
