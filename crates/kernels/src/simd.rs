@@ -263,9 +263,11 @@ macro_rules! dispatch {
 pub(crate) mod tests {
     use super::*;
 
-    /// Cases of a property. Under Miri, which takes thousands of times as long, one.
+    /// Cases of a property: `count`, or `PROPTEST_CASES` where that is fewer (on an emulated processor, say). Under Miri,
+    /// which takes thousands of times as long, one.
     pub(crate) fn cases(count: u32) -> proptest::test_runner::Config {
-        proptest::test_runner::Config::with_cases(if cfg!(miri) { 1 } else { count })
+        let most = std::env::var("PROPTEST_CASES").ok().and_then(|most| most.parse().ok()).unwrap_or(u32::MAX);
+        proptest::test_runner::Config::with_cases(if cfg!(miri) { 1 } else { count.min(most) })
     }
 
     /// Runs a test of a bf16 or int8 kernel on the plain twins, then on the instructions where the processor has them.
