@@ -2,7 +2,7 @@
 //!
 //! `serde_json` would make floats of them and lose digits. (Its feature `arbitrary_precision` keeps them, but for every
 //! number of every crate of the program, and breaks readers of tagged formats, tokenizers among them.) So such an
-//! integer is carried as an object with one key of its own, [`KEY`], whose value is its digits: made while JSON is
+//! integer is carried as an object with one key of its own, `KEY`, whose value is its digits: made while JSON is
 //! read, and undone while it is written.
 
 use serde_json::{Map, Value};

@@ -75,7 +75,7 @@ pub enum SuiteError {
 
 impl Suite {
     /// Reads the suite's files, or the directories that hold them, as published. Every comparison has its
-    /// subset in [`Group::extra`].
+    /// subset in the extra columns of its row.
     ///
     /// # Errors
     /// [`SuiteError`].
