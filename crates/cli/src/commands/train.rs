@@ -22,8 +22,8 @@ use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::Encoder;
 use kudos::train::{
-    Asked, Example, Extent, FOLD_FILES, Features, FoldOptions, FoldResult, JudgeFiles, Recipe, Settings, Start, Starts,
-    Trainer, clear_judge, compare_starts, holds_judge, resumed_settings, write_judge,
+    Asked, Example, Extent, FOLD_FILES, Features, Finished, FoldOptions, FoldResult, JudgeFiles, Recipe, Settings,
+    Start, Starts, Trainer, clear_judge, compare_starts, holds_judge, resumed_settings, write_judge,
 };
 use outcome::{conclude, print_json, write_report};
 use progress::{announce, watch};
@@ -266,20 +266,28 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         Some(members) => folds::ensemble(&mut trainer, members.into(), args.resume, global)?,
         None => watch(&mut trainer, global)?,
     };
-    let files = JudgeFiles {
-        encoder: &encoder,
-        base: &args.base,
-        new_head: start.new_head,
-        data: data.files.iter().map(trained_on).collect(),
-        folds: folds.as_ref(),
-    };
-    write_judge(&args.output, &trainer, &finished, &files)?;
-    write_report(args, &data, (&trainer, &finished), folds.as_ref())?;
-    conclude(args, &trainer, &finished, global);
-    if args.json {
-        print_json(args, &data, &finished, folds.as_ref());
-    }
+    let run = (&trainer, &finished, folds.as_ref());
+    write_all(args, (&data, &encoder), start.new_head, run, global)?;
     super::verify::after_training(&args.output, global)
+}
+
+/// Writes the judge and the report of a finished run, and says what its figures mean.
+fn write_all(
+    args: &Args,
+    (data, encoder): (&Data, &Encoder),
+    new_head: bool,
+    (trainer, finished, folds): (&Trainer, &Finished, Option<&FoldResult>),
+    global: &Global,
+) -> anyhow::Result<()> {
+    let files =
+        JudgeFiles { encoder, base: &args.base, new_head, data: data.files.iter().map(trained_on).collect(), folds };
+    write_judge(&args.output, trainer, finished, &files)?;
+    write_report(args, data, (trainer, finished), folds)?;
+    conclude(args, trainer, finished, global);
+    if args.json {
+        print_json(args, data, finished, folds);
+    }
+    Ok(())
 }
 
 /// The model to start from, with a head for what is learnt.
