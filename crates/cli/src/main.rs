@@ -21,7 +21,7 @@ mod help;
 mod interrupt;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use commands::{Global, best, check, eval, generate, pairs, pull, quantize, quickstart, score, train, verify};
+use commands::{Global, best, check, convert, eval, generate, pairs, pull, quantize, quickstart, score, train, verify};
 use std::process::ExitCode;
 
 /// Train, measure and use reward models, on a CPU.
@@ -61,6 +61,7 @@ enum Command {
     Pull(WithJson<pull::Args>),
     Generate(Box<generate::Args>),
     Check(WithJson<check::Args>),
+    Convert(convert::Args),
     Pairs(WithJson<pairs::Args>),
     Train(Box<train::Args>),
     Eval(eval::Args),
@@ -128,6 +129,7 @@ fn run() -> anyhow::Result<()> {
         Command::Pull(with) => pull::run(&with.args, &global(with.json)),
         Command::Generate(args) => generate::run(args, &global(false)),
         Command::Check(with) => check::run(&with.args, &global(with.json)),
+        Command::Convert(args) => convert::run(args, &global(false)),
         Command::Pairs(with) => pairs::run(&with.args, &global(with.json)),
         Command::Train(args) => train::run(args, &global(false)),
         Command::Eval(args) => eval::run(args, &global(false)),

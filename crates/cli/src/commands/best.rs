@@ -1,6 +1,7 @@
 //! `kudos best`: keep the good responses: best of n, the k best, those above a score, the top percent.
 
 use super::columns::Added;
+use super::data::DataArgs;
 use super::eval::{overall, rate_groups};
 use super::score::nothing_scored;
 use super::{Global, announce_precision, attributes, choice, load_judge, train::report_problems};
@@ -47,6 +48,8 @@ pub struct Args {
     /// Put TEXT before the name of every column that is added [default: none; `kudos_` where the input has the name]
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
+    #[command(flatten)]
+    input: DataArgs,
     /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
@@ -67,7 +70,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut judge = load_judge(&args.judge, args.precision)?;
     let by = attribute_of(&judge, args)?;
     announce_precision(&judge, global);
-    let loaded = load_groups(&args.data, &Options { strict: args.strict, ..Options::default() })?;
+    let loaded = load_groups(&args.data, &Options { labelled: false, ..args.input.options(args.strict)? })?;
     report_problems(&loaded, global);
     if loaded.groups.is_empty() {
         let data: Vec<_> = args.data.iter().map(|path| path.to_string_lossy()).collect();

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, bail};
 use kudos::data::check::{self, Baseline, CheckOptions, EncodedInfo, Finding, Ratings, Report, Severity};
-use kudos::data::{Content, FileInfo, Options, load_groups};
+use super::data::DataArgs;
+use kudos::data::{Content, FileInfo, load_groups};
 use kudos::models::{Config, Input};
 use kudos::text::{Encoder, TextError};
 use std::cell::RefCell;
@@ -34,6 +35,8 @@ pub struct Args {
     /// Tokens that a prompt and a response may have together [default: the base's limit]
     #[arg(long, value_name = "N", requires = "base")]
     max_length: Option<usize>,
+    #[command(flatten)]
+    input: DataArgs,
     /// Exit with status 1 if any row cannot be used
     #[arg(long)]
     strict: bool,
@@ -45,7 +48,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
     let paths: Vec<&PathBuf> = args.data.iter().chain(&args.eval).collect();
-    let loaded = load_groups(&paths, &Options::default())?;
+    let loaded = load_groups(&paths, &args.input.options(false)?)?;
     let encoder = args.base.as_deref().map(|base| encoder_for(base, args.max_length)).transpose()?;
     let failed = RefCell::new(None);
     let encode =

@@ -11,11 +11,12 @@ mod calibrate;
 mod compare;
 mod suite;
 
+use super::data::DataArgs;
 use super::{Global, announce_precision, choice, load_judge, report, resolve, train::report_problems, wrong_usage};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
-use kudos::data::{Group, Loaded, Options, load_groups};
+use kudos::data::{Group, Loaded, load_groups};
 use kudos::eval::{
     Analysis, AnalysisOptions, AttributeMetrics, DataReport, EvalOptions, Suite, analyse, attribute_metrics, evaluate,
     render_table,
@@ -75,6 +76,8 @@ pub struct Args {
     /// Seed of the bootstrap
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
+    #[command(flatten)]
+    input: DataArgs,
     /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
@@ -139,7 +142,7 @@ impl Args {
     }
 
     fn load(&self, path: &Path, global: &Global) -> anyhow::Result<Loaded> {
-        let loaded = load_groups(&[path], &Options { strict: self.strict, ..Options::default() })?;
+        let loaded = load_groups(&[path], &self.input.options(self.strict)?)?;
         report_problems(&loaded, global);
         Ok(loaded)
     }

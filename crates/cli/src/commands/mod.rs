@@ -4,6 +4,8 @@ mod attributes;
 pub mod best;
 pub mod check;
 mod columns;
+pub mod convert;
+pub mod data;
 pub mod eval;
 pub mod folds;
 pub mod generate;

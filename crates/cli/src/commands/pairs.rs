@@ -1,7 +1,8 @@
 //! `kudos pairs`: rankings → preference pairs, in the format that trainers read.
 
 use anyhow::bail;
-use kudos::data::{DataError, Loaded, Options, OutputFormat, Writer, load_groups, preferences};
+use super::data::{self, DataArgs};
+use kudos::data::{DataError, Loaded, OutputFormat, Writer, load_groups, preferences};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,8 @@ pub struct Args {
     /// File to write: .jsonl, .json, .csv or .parquet, also .gz and .zst [default: JSONL on standard output]
     #[arg(short, long, value_name = "FILE", default_value = "-", hide_default_value = true)]
     output: PathBuf,
+    #[command(flatten)]
+    input: DataArgs,
     /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
@@ -28,8 +31,8 @@ const PROBLEMS_SHOWN: usize = 20;
 
 /// Runs the command.
 pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
-    let options = Options { strict: args.strict, ..Options::default() };
-    let loaded = load_groups(&args.data, &options)?;
+    let loaded = load_groups(&args.data, &args.input.options(args.strict)?)?;
+    data::announce(&loaded.files, global);
     if loaded.pairs() == 0 {
         bail!("{}", nothing_to_write(&loaded));
     }

@@ -1,6 +1,7 @@
 //! `kudos score`: the judge's number for every response, rows in order, at constant memory.
 
 use super::columns::Added;
+use super::data::{self, DataArgs};
 use super::{Global, announce_precision, attributes, choice, load_judge};
 use crate::display::Progress;
 use crate::interrupt;
@@ -46,6 +47,8 @@ pub struct Args {
     /// Put TEXT before the name of every column that is added [default: none; `kudos_` where the input has the name]
     #[arg(long, value_name = "TEXT", requires = "data")]
     prefix: Option<String>,
+    #[command(flatten)]
+    input: DataArgs,
     /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
@@ -127,11 +130,13 @@ struct Window {
     /// Texts of all rows, in the order of their score columns.
     encoded: Vec<Encoded>,
     problems: Vec<RowProblem>,
+    /// What is to be said of the file, in the last window.
+    said: Option<(Option<String>, Vec<String>)>,
 }
 
 /// Reads and encodes one window ahead on its own thread while the model computes; memory is two windows.
 fn file(args: &Args, judge: &mut RewardModel, data: &Path, global: &Global) -> anyhow::Result<()> {
-    let options = Options { strict: args.strict, ..Options::default() };
+    let options = Options { labelled: false, ..args.input.options(args.strict)? };
     // A column that only a late row has must not meet one of ours, so a file is looked through first.
     let mut added = Added::beside(column_names(data, &options)?.unwrap_or_default(), args.prefix.as_deref());
     let reader = Reader::open(data, &options)?;
@@ -141,11 +146,16 @@ fn file(args: &Args, judge: &mut RewardModel, data: &Path, global: &Global) -> a
     announce_precision(judge, global);
     let mut tally = Tally::default();
     let encoder = judge.encoder.clone();
+    let name = data.to_string_lossy().into_owned();
     let (sender, windows) = std::sync::mpsc::sync_channel(1);
     std::thread::scope(|scope| {
         scope.spawn(move || read_windows(reader, &encoder, args.strict, &sender));
         for window in windows {
-            score_window(judge, window?, &mut writer, &mut tally, &mut added)?;
+            let mut window = window?;
+            if let Some((layout, notes)) = window.said.take().filter(|_| !global.quiet) {
+                data::say(&name, layout.as_deref(), &notes);
+            }
+            score_window(judge, window, &mut writer, &mut tally, &mut added)?;
             if !global.quiet {
                 added.notes().iter().for_each(|note| eprintln!("{note}"));
             }
@@ -163,9 +173,9 @@ fn file(args: &Args, judge: &mut RewardModel, data: &Path, global: &Global) -> a
 }
 
 /// Sends the file window by window, until its end, an error, or nobody listens.
-fn read_windows(reader: Reader, encoder: &Encoder, strict: bool, sender: &SyncSender<anyhow::Result<Window>>) {
+fn read_windows(mut reader: Reader, encoder: &Encoder, strict: bool, sender: &SyncSender<anyhow::Result<Window>>) {
     let mut window = Window::default();
-    for row in reader {
+    for row in reader.by_ref() {
         match add_row(&mut window, row, encoder, strict) {
             Ok(()) if window.rows.len() < WINDOW => {}
             Ok(()) => {
@@ -179,6 +189,7 @@ fn read_windows(reader: Reader, encoder: &Encoder, strict: bool, sender: &SyncSe
             }
         }
     }
+    window.said = Some((reader.layout().map(str::to_owned), reader.notes()));
     let _ = sender.send(Ok(window));
 }
 
@@ -253,7 +264,7 @@ fn inputs(record: &Record) -> Vec<Input<'_>> {
             vec![(prompt.as_ref(), chosen), (prompt.as_ref(), rejected)]
         }
         Record::Comparison { prompt, a, b, .. } => vec![(prompt.as_ref(), a), (prompt.as_ref(), b)],
-        Record::Group { prompt, responses } => responses.iter().map(|r| (Some(prompt), &r.content)).collect(),
+        Record::Group { prompt, responses, .. } => responses.iter().map(|r| (Some(prompt), &r.content)).collect(),
     }
 }
 

@@ -14,6 +14,7 @@ mod progress;
 pub use data::report_problems;
 pub(super) use progress::Smooth;
 
+use super::data::DataArgs;
 use super::{Global, attributes, choice, encode_settings, folds, resolve};
 use anyhow::{Context, bail};
 use data::{Data, fingerprint, trained_on};
@@ -146,6 +147,8 @@ pub struct Args {
     /// Make a new head even if the base has one
     #[arg(long)]
     new_head: bool,
+    #[command(flatten)]
+    input: DataArgs,
     /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,

@@ -3,12 +3,95 @@
 //! Some files repeat the prompt inside the responses (`prompt` beside `chosen` and `rejected` that are whole
 //! conversations), others have conversations alone, which begin alike. Read as they stand, a prompt would be read
 //! twice, or be no prompt at all. The turns that both sides share are the prompt, as TRL's `extract_prompt` has it.
-//! A list of messages that begins with the assistant is a reply, and stays as it is.
+//! A list of messages that begins with the assistant is a reply, and stays as it is. The transcripts of HH-RLHF are read as the
+//! conversations that they are.
 
-use super::record::{ASSISTANT, Content, Message, USER};
+use super::record::{ASSISTANT, Content, Message, Reading, USER};
+use super::transcript;
+use std::cell::Cell;
 
 /// Roles that open a conversation, where a reply would begin with the assistant's turn.
 const OPENING: [&str; 3] = ["system", "developer", USER];
+
+/// Two sides that are no replies to one prompt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Mismatch {
+    /// This side (0 or 1) is a conversation that begins with another prompt.
+    OtherPrompt(usize),
+    /// There is no prompt, and the sides do not begin alike.
+    NoSharedStart,
+}
+
+/// A prompt, if there is one, and the replies of both sides; transcripts of plain text (see [`transcript`]) are taken apart as
+/// conversations are. `repeats` remembers whether texts of this file repeat their prompt.
+///
+/// # Errors
+/// [`Mismatch`].
+pub(super) fn two_sides(
+    prompt: Option<Content>,
+    sides: [Content; 2],
+    repeats: &Cell<Option<bool>>,
+) -> Result<(Option<Content>, [Content; 2]), Mismatch> {
+    let Some(prompt) = prompt else { return without_prompt(sides) };
+    let asked = prompt.turns(USER).into_owned();
+    let sides = sides.map(|side| transcript_of(&asked, side));
+    let (prompt, sides) = replies_of_two(prompt, sides).map_err(Mismatch::OtherPrompt)?;
+    let sides = without_echo(&prompt, sides, repeats);
+    Ok((Some(prompt), sides))
+}
+
+/// A text that is a transcript which begins with the prompt is a conversation.
+fn transcript_of(asked: &[Message], side: Content) -> Content {
+    let Content::Text(text) = &side else { return side };
+    let turns = transcript::turns(text);
+    let longer = |turns: &Vec<Message>| repeated(asked, turns).is_some_and(|length| length < turns.len());
+    turns.filter(longer).map_or(side, Content::Messages)
+}
+
+fn without_prompt(sides: [Content; 2]) -> Result<(Option<Content>, [Content; 2]), Mismatch> {
+    let turns = |side: &Content| match side {
+        Content::Text(text) => transcript::turns(text),
+        Content::Messages(turns) => Some(turns.clone()),
+    };
+    if let [Some(a), Some(b)] = [turns(&sides[0]), turns(&sides[1])] {
+        let shared = shared_start(&Content::Messages(a), &Content::Messages(b));
+        return shared.map(|(prompt, sides)| (Some(Content::Messages(prompt)), sides)).ok_or(Mismatch::NoSharedStart);
+    }
+    match &sides {
+        [Content::Text(a), Content::Text(b)] if share_words(a, b) => Ok((None, sides)),
+        _ => Err(Mismatch::NoSharedStart),
+    }
+}
+
+/// Words that two texts must begin with to be transcripts of one prompt.
+const SHARED_WORDS: usize = 2;
+
+/// True if two texts begin with the same words and then differ.
+fn share_words(a: &str, b: &str) -> bool {
+    let alike = a.split_whitespace().zip(b.split_whitespace()).take_while(|(a, b)| a == b).count();
+    alike >= SHARED_WORDS || a == b
+}
+
+/// Takes the prompt off texts that both begin with it, in a file whose first pair does.
+fn without_echo(prompt: &Content, sides: [Content; 2], repeats: &Cell<Option<bool>>) -> [Content; 2] {
+    let Reading::Text(asked) = prompt.reading(USER) else { return sides };
+    let asked = asked.trim();
+    let reply = |side: &Content| match side {
+        Content::Text(text) => {
+            let rest = text.trim_start().strip_prefix(asked)?;
+            rest.starts_with(|next: char| next.is_whitespace()).then(|| Content::Text(rest.trim().to_owned()))
+        }
+        Content::Messages(_) => None,
+    };
+    let replies = [reply(&sides[0]), reply(&sides[1])];
+    let echoed = asked.split_whitespace().count() >= SHARED_WORDS && replies.iter().all(Option::is_some);
+    let follow = repeats.get().unwrap_or(echoed);
+    repeats.set(Some(follow));
+    match replies {
+        [Some(a), Some(b)] if echoed && follow => [a, b],
+        _ => sides,
+    }
+}
 
 /// A prompt and the replies to it.
 pub(super) type Exchange = (Content, Vec<Content>);
@@ -40,7 +123,7 @@ pub(super) fn replies(mut prompt: Content, mut responses: Vec<Content>) -> Resul
 ///
 /// # Errors
 /// As [`replies`].
-pub(super) fn replies_of_two(prompt: Content, sides: [Content; 2]) -> Result<(Content, [Content; 2]), usize> {
+fn replies_of_two(prompt: Content, sides: [Content; 2]) -> Result<(Content, [Content; 2]), usize> {
     let whole = sides.iter().all(|side| conversation(side).is_some());
     let (prompt, replies) = replies(prompt, sides.to_vec())?;
     let [a, b] = replies.try_into().expect("two sides");
@@ -52,7 +135,7 @@ pub(super) fn replies_of_two(prompt: Content, sides: [Content; 2]) -> Result<(Co
 
 /// The turns that two transcripts begin with, and what is left of each; `None` where they begin differently. At least one turn
 /// is left of each, the assistant's where that can be.
-pub(super) fn shared_start(a: &Content, b: &Content) -> Option<(Vec<Message>, [Content; 2])> {
+fn shared_start(a: &Content, b: &Content) -> Option<(Vec<Message>, [Content; 2])> {
     let (Content::Messages(a), Content::Messages(b)) = (a, b) else { return None };
     let alike = a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let most = alike.min(a.len().saturating_sub(1)).min(b.len().saturating_sub(1));

@@ -43,8 +43,8 @@ pub enum DataError {
         /// What the first bytes say it is.
         found: &'static str,
     },
-    /// The columns (or the keys of the first row) are not those of any kind of data.
-    #[error("{location}: expected {expected}, found {found}; rename or add the columns")]
+    /// The columns (or the keys of the first row) are not those of any kind of data, or of more than one.
+    #[error("{location}: expected {expected}, found {found}; {advice}")]
     Columns {
         /// Header line or first row.
         location: Location,
@@ -52,6 +52,49 @@ pub enum DataError {
         expected: String,
         /// The columns there are.
         found: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Labels that are whole numbers, whose meaning cannot be known.
+    #[error(
+        "{location}: column `{column}`: expected a, b, tie, or a share of votes from 0 to 1, found the whole numbers \
+         {found}; say what they mean: --labels a=…,b=…,tie=…"
+    )]
+    Labels {
+        /// The first row with such a number outside of 0 and 1.
+        location: Location,
+        /// The column.
+        column: String,
+        /// The distinct numbers.
+        found: String,
+    },
+    /// Ranks that go beyond the number of responses.
+    #[error(
+        "{location}: expected ranks of the {responses} responses, 1 the best, found {found} in most rankings like this; \
+         say --rating {column} if higher is better, --rank {column} if lower is"
+    )]
+    RanksOrRatings {
+        /// The first row of such a ranking.
+        location: Location,
+        /// The column.
+        column: String,
+        /// The responses of that ranking.
+        responses: usize,
+        /// The highest rank.
+        found: f64,
+    },
+    /// Most rows are pairs without a prompt that do not begin alike.
+    #[error(
+        "{file}: expected a column `prompt`, or two sides that begin alike, found neither in {rows} rows; {}",
+        advice_on_prompt(likely.as_deref())
+    )]
+    NoPrompt {
+        /// The file as the user named it.
+        file: String,
+        /// Rows of this kind.
+        rows: usize,
+        /// The column that is likely the prompt.
+        likely: Option<String>,
     },
     /// Another separator than the comma.
     #[error("{location}: the columns are separated by {found}, expected `,`; write the file with commas")]
@@ -272,6 +315,63 @@ pub enum ProblemKind {
         /// Where it stood first.
         earlier: Location,
     },
+    /// No prompt, and sides that do not begin alike.
+    #[error("expected a column `prompt`, or two sides that begin alike, found neither; {}", advice_on_prompt(likely.as_deref()))]
+    NoPrompt {
+        /// The column that is likely the prompt.
+        likely: Option<String>,
+    },
+    /// A text that is a list in the writing of some programming language.
+    #[error("column `{column}`: expected a text or messages, found {found:?}, which looks like a list that was written as text")]
+    Serialised {
+        /// The column.
+        column: String,
+        /// Its beginning.
+        found: String,
+    },
+    /// A turn of a conversation that cannot be read.
+    #[error("column `{column}`, message {number}: expected a text, found {found}")]
+    Message {
+        /// The column.
+        column: String,
+        /// The turn, from 1.
+        number: usize,
+        /// What it holds.
+        found: String,
+    },
+    /// A response that ends with a turn of the user.
+    #[error("column `{column}`: expected a reply as the last turn, found one of the role {role:?}")]
+    LastSpeaker {
+        /// The column.
+        column: String,
+        /// Whose turn it is.
+        role: String,
+    },
+    /// A column `history` beside `prompt`.
+    #[error("column `history`: expected nothing beside `prompt`, found earlier turns; --columns history=history puts them in front")]
+    History,
+    /// A label of which `--labels` says nothing.
+    #[error("expected a label of --labels ({}), found {found}", known.join(", "))]
+    UncoveredLabel {
+        /// The label.
+        found: String,
+        /// Those that have a meaning.
+        known: Vec<String>,
+    },
+    /// A row of another layout than its file.
+    #[error("expected a row of {expected} as before, found one of {found}")]
+    OtherLayout {
+        /// The file's.
+        expected: String,
+        /// The row's.
+        found: String,
+    },
+    /// A row that a tool marks as not to be used.
+    #[error("expected an assignment that counts, found the status {found:?}")]
+    Status {
+        /// The status.
+        found: String,
+    },
     /// A conversation that does not begin with the prompt of its row.
     #[error(
         "column `{column}`: expected the reply alone, or a conversation that begins with `prompt`, found another prompt"
@@ -299,6 +399,21 @@ impl ProblemKind {
             ProblemKind::TooFew { .. } => "too_few_responses",
             ProblemKind::Identical | ProblemKind::RankedTwice { .. } => "identical",
             ProblemKind::OtherPrompt { .. } => "other_prompt",
+            ProblemKind::NoPrompt { .. } => "no_prompt",
+            ProblemKind::Serialised { .. } => "serialised",
+            ProblemKind::Message { .. } => "message",
+            ProblemKind::LastSpeaker { .. } => "last_speaker",
+            ProblemKind::History => "history",
+            ProblemKind::UncoveredLabel { .. } => "unknown_label",
+            ProblemKind::OtherLayout { .. } => "other_layout",
+            ProblemKind::Status { .. } => "status",
         }
+    }
+}
+
+fn advice_on_prompt(likely: Option<&str>) -> String {
+    match likely {
+        Some(column) => format!("is it `{column}`? --columns prompt={column}"),
+        None => "add the column, or say where it is: --columns prompt=…".to_owned(),
     }
 }

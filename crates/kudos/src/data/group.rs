@@ -37,6 +37,8 @@ pub struct Judged {
     pub location: Location,
     /// Its extra columns.
     pub extra: Extra,
+    /// Who judged, where the file says it.
+    pub voter: Option<Arc<str>>,
 }
 
 /// One response of a group.
@@ -171,10 +173,34 @@ impl Group {
     }
 }
 
+/// The shortest decimal that reads back as the same `f32`: 0.1, not 0.10000000149011612.
+pub(super) fn decimal(value: f32) -> Value {
+    let shortest: f64 = value.to_string().parse().unwrap_or(f64::from(value));
+    shortest.into()
+}
+
 /// What opens a reply in the transcripts of HH-RLHF.
 const LAST_TURN: &str = "\n\nAssistant:";
 
 impl Comparison {
+    /// The first response is better than the second, and nothing more is said.
+    pub const BETTER: Comparison = Comparison { first: 0, second: 1, target: 1.0, margin: 0.0, weight: 1.0 };
+
+    /// As it stands in the list `comparisons` of a group row.
+    pub(super) fn to_value(self) -> Value {
+        let mut fields = Map::new();
+        fields.insert("first".to_owned(), self.first.into());
+        fields.insert("second".to_owned(), self.second.into());
+        fields.insert("target".to_owned(), decimal(self.target));
+        if self.margin != 0.0 {
+            fields.insert("margin".to_owned(), decimal(self.margin));
+        }
+        if self.weight != 1.0 {
+            fields.insert("weight".to_owned(), decimal(self.weight));
+        }
+        Value::Object(fields)
+    }
+
     /// False for a weight of 0: such a judgement is no comparison, neither to learn from nor to be measured with.
     pub fn counts(&self) -> bool {
         self.weight > 0.0

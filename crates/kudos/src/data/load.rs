@@ -7,12 +7,13 @@
 
 use super::columns::unusable;
 use super::error::{DataError, ProblemKind, RowProblem};
-use super::group::{Attributes, Comparison, Group, Judged, Response};
+use super::group::{Attributes, Comparison, Extra, Group, Judged, Response};
 use super::reader::{Options, Reader, Row};
 use super::record::{ASSISTANT, Candidate, Content, Kind, Location, Record, USER};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::path::Path;
+use serde_json::Value;
 use std::sync::Arc;
 
 /// More ranked responses to one prompt than this make more pairs than memory should hold.
@@ -49,6 +50,14 @@ pub struct FileInfo {
     pub sha256: String,
     /// The kind of its first usable row; `None` if it has none.
     pub kind: Option<Kind>,
+    /// The published layout it was read as, or the columns that the user or the header's spelling gave; `None` for our own kinds.
+    pub layout: Option<String>,
+    /// What is to be said of it once: its encoding, what labels mean, what was passed over.
+    pub notes: Vec<String>,
+    /// Columns of unlabelled rows that hold numbers or truth values: one of them may say what is better.
+    pub might_rate: Vec<String>,
+    /// Rows that hold no judgement by the layout of the file.
+    pub passed_over: u64,
     /// Usable rows of each kind.
     pub kinds: BTreeMap<Kind, u64>,
     /// All rows, usable or not.
@@ -94,7 +103,9 @@ impl Loaded {
             }
             self.check_strict(options)?;
         }
-        grouping.info.sha256 = reader.sha256();
+        let info = &mut grouping.info;
+        info.sha256 = reader.sha256();
+        (info.layout, info.notes, info.passed_over) = (reader.layout().map(str::to_owned), reader.notes(), reader.passed_over());
         grouping.finish(self, first_problem)?;
         self.check_strict(options)
     }
@@ -136,6 +147,12 @@ struct Grouping {
     file: usize,
     groups: Vec<Group>,
     origins: Vec<Origin>,
+    /// Whose ranking each group is; parallel to `groups`.
+    rankers: Vec<Option<Arc<str>>>,
+    /// True if the file's rows, and not the user, say whose rankings they are.
+    is_guessed: bool,
+    /// The column of ranks of our own kinds, where the user has not said that it holds ranks.
+    unsaid_ranks: Option<String>,
     prompts: Index,
     responses: Index,
 }
@@ -144,7 +161,8 @@ impl Grouping {
     fn new(file: usize, name: Arc<str>) -> Self {
         let info = FileInfo { file: name.to_string(), ..FileInfo::default() };
         let (prompts, responses) = (Index::default(), Index::default());
-        Grouping { info, file, groups: Vec::new(), origins: Vec::new(), prompts, responses }
+        let (groups, origins, rankers) = (Vec::new(), Vec::new(), Vec::new());
+        Grouping { info, file, groups, origins, rankers, is_guessed: false, unsaid_ranks: None, prompts, responses }
     }
 
     fn add(&mut self, row: Row, problems: &mut Vec<RowProblem>) {
@@ -152,44 +170,59 @@ impl Grouping {
             return problems.push(RowProblem { location: row.location, kind });
         }
         let kind = row.record.kind();
+        self.is_guessed |= row.ranker.is_some() && row.ranker_is_guessed();
+        self.unsaid_ranks = self.unsaid_ranks.take().or_else(|| row.unsaid_ranks());
+        let voter = row.ranker.clone();
         let (record, location, extra) = row.into_parts();
-        let row = Judged { kind, location, extra: extra.into() };
+        let row = Judged { kind, location, extra: extra.into(), voter };
         match record {
-            Record::Ranked { prompt, response: content, rank, attributes } => {
-                self.add_response(prompt, Candidate { content, rank, score: None, attributes }, row)
+            Record::Ranked { prompt, response: content, rank, rating: score, attributes } => {
+                self.add_response(prompt, Candidate { content, rank, score, attributes }, row.voter.clone(), &row)
             }
             Record::Unlabelled { prompt, response: content, attributes } => {
-                self.add_response(prompt, Candidate { content, rank: None, score: None, attributes }, row)
+                self.note_numbers(&row.extra);
+                self.add_response(prompt, Candidate { content, rank: None, score: None, attributes }, None, &row)
             }
             Record::Pair { prompt, chosen, rejected, margin, weight } => {
-                let verdict = Comparison { margin, weight, ..BETTER };
+                let verdict = Comparison { margin, weight, ..Comparison::BETTER };
                 self.add_judgement(prompt, [chosen, rejected], verdict, row);
             }
-            Record::Comparison { prompt, a, b, target } => {
-                let verdict = Comparison { target, ..BETTER };
+            Record::Comparison { prompt, a, b, target, margin, weight } => {
+                let verdict = Comparison { target, margin, weight, ..Comparison::BETTER };
                 self.add_judgement(prompt, [a, b], verdict, row);
             }
-            Record::Group { prompt, responses } => {
-                let responses = usable_responses(responses, &row, problems);
-                if responses.is_empty() {
-                    return;
-                }
-                self.add_group(prompt, responses, row);
+            Record::Group { prompt, responses, comparisons } => {
+                let Some((responses, comparisons)) = usable_responses(responses, comparisons, &row, problems) else { return };
+                self.add_group(prompt, responses, comparisons, row);
             }
         }
         self.info.kind.get_or_insert(kind);
         *self.info.kinds.entry(kind).or_default() += 1;
     }
 
-    fn add_response(&mut self, prompt: Content, candidate: Candidate, row: Judged) {
+    /// Columns that might say what is better, of rows that do not.
+    fn note_numbers(&mut self, extra: &Extra) {
+        const MOST: usize = 8;
+        let tells = |value: &Value| match value {
+            Value::Number(_) | Value::Bool(_) => true,
+            Value::String(text) => !text.is_empty() && text.trim().parse::<f64>().is_ok(),
+            _ => false,
+        };
+        if self.info.might_rate.is_empty() {
+            let names = extra.iter().filter(|(_, value)| tells(value)).map(|(name, _)| name.clone());
+            self.info.might_rate = names.take(MOST).collect();
+        }
+    }
+
+    fn add_response(&mut self, prompt: Content, candidate: Candidate, ranker: Option<Arc<str>>, row: &Judged) {
         let Candidate { content, rank, score, attributes } = candidate;
-        let g = self.group_of(RowKind::Rankings, Some(prompt), &row);
-        let Judged { location, extra, .. } = row;
+        let g = self.group_of(RowKind::Rankings, Some(prompt), ranker, row);
+        let (location, extra) = (row.location.clone(), row.extra.clone());
         self.groups[g].responses.push(Response { content, rank, score, attributes, location, extra });
     }
 
     fn add_judgement(&mut self, prompt: Option<Content>, sides: [Content; 2], verdict: Comparison, row: Judged) {
-        let g = self.group_of(RowKind::Judgements, prompt, &row);
+        let g = self.group_of(RowKind::Judgements, prompt, None, &row);
         let [first, second] = sides.map(|side| self.response_of(g, side, &row));
         if !verdict.counts() {
             self.info.weightless += 1;
@@ -199,27 +232,44 @@ impl Grouping {
         self.groups[g].judged.push(row);
     }
 
-    fn add_group(&mut self, prompt: Content, candidates: Vec<Candidate>, row: Judged) {
-        let g = self.new_group(Some(prompt), &row);
+    fn add_group(&mut self, prompt: Content, candidates: Vec<Candidate>, comparisons: Vec<Comparison>, row: Judged) {
+        // One person's ranking of a row's responses: a ranking by itself, which meets others of the same prompt as votes.
+        if let Some(voter) = row.voter.as_ref().filter(|_| comparisons.is_empty()) {
+            let ranker: Arc<str> = format!("{voter}\n{}", row.location.line).into();
+            candidates.into_iter().for_each(|candidate| {
+                self.add_response(prompt.clone(), candidate, Some(ranker.clone()), &row);
+            });
+            return;
+        }
+        let g = self.new_group(Some(prompt), None, &row);
         self.groups[g].responses = ranked(candidates, &row);
+        let counted = comparisons.iter().filter(|comparison| comparison.counts());
+        self.groups[g].judged = counted.clone().map(|_| row.clone()).collect();
+        self.groups[g].comparisons = counted.copied().collect();
+        self.info.weightless += comparisons.len() - self.groups[g].comparisons.len();
     }
 
-    /// The group of this prompt and family, new if there is none. Without a prompt it is always new.
-    fn group_of(&mut self, family: RowKind, prompt: Option<Content>, row: &Judged) -> usize {
+    /// The group of this prompt, family and ranker, new if there is none. Without a prompt it is always new.
+    fn group_of(&mut self, family: RowKind, prompt: Option<Content>, ranker: Option<Arc<str>>, row: &Judged) -> usize {
         let Some(reading) = prompt.as_ref().map(|prompt| prompt.reading(USER)) else {
-            return self.new_group(prompt, row);
+            return self.new_group(prompt, ranker, row);
         };
-        let (groups, origins) = (&self.groups, &self.origins);
+        let (groups, origins, rankers) = (&self.groups, &self.origins, &self.rankers);
         let read = |g: usize| groups[g].prompt.as_ref().map(|prompt| prompt.reading(USER));
-        let same = |g: usize| read(g) == Some(reading) && RowKind::of(origins[g].kind) == Some(family);
-        match self.prompts.find_or_insert(&(family, reading), self.groups.len(), same) {
+        let same = |g: usize| {
+            read(g) == Some(reading) && RowKind::of(origins[g].kind) == Some(family) && rankers[g] == ranker
+        };
+        match self.prompts.find_or_insert(&(family, reading, &ranker), self.groups.len(), same) {
             Some(g) => g,
-            None => self.new_group(prompt, row),
+            None => self.new_group(prompt, ranker, row),
         }
     }
 
-    fn new_group(&mut self, prompt: Option<Content>, row: &Judged) -> usize {
-        self.origins.push(Origin { file: self.file, kind: row.kind });
+    fn new_group(&mut self, prompt: Option<Content>, ranker: Option<Arc<str>>, row: &Judged) -> usize {
+        // A ranking that is told by a group row is one of the rankings by rows.
+        let kind = if ranker.is_some() && row.kind == Kind::Groups { Kind::Ranked } else { row.kind };
+        self.origins.push(Origin { file: self.file, kind });
+        self.rankers.push(ranker);
         let (responses, comparisons, judged) = (Vec::new(), Vec::new(), Vec::new());
         self.groups.push(Group { prompt, responses, comparisons, judged, location: row.location.clone() });
         self.groups.len() - 1
@@ -240,11 +290,16 @@ impl Grouping {
 
     /// Turns ranks into comparisons and hands everything over; the problems of this file begin at `first_problem`.
     fn finish(mut self, loaded: &mut Loaded, first_problem: usize) -> Result<(), DataError> {
+        self.one_person_a_row();
+        self.check_ranks()?;
+        self.check_prompts(&loaded.problems[first_problem..])?;
         for group in self.groups.iter_mut().filter(|group| group.judged.is_empty()) {
+            rank_by_score(group);
             let alike = group.first_alike();
             ranked_twice(group, &alike, &mut loaded.problems);
             group.comparisons = comparisons_of_ranks(group, &alike)?;
         }
+        self.merge_people();
         let new = &mut loaded.problems[first_problem..];
         new.sort_by_key(|problem| problem.location.line);
         self.info.unusable = new.chunk_by(|a, b| a.location == b.location).count() as u64;
@@ -258,37 +313,194 @@ impl Grouping {
     }
 }
 
+impl Grouping {
+    /// A column that names another person in every row of a prompt says something else, such as who wrote the response.
+    fn one_person_a_row(&mut self) {
+        let places = |group: &Group| group.responses.iter().filter(|r| r.rank.is_some() || r.score.is_some()).count();
+        let by_person = || self.groups.iter().zip(&self.rankers).filter(|(_, ranker)| ranker.is_some());
+        if !self.is_guessed || by_person().next().is_none() || by_person().any(|(group, _)| places(group) > 1) {
+            return;
+        }
+        let mut first: HashMap<String, usize> = HashMap::new();
+        for g in 0..self.groups.len() {
+            let Some(prompt) = self.groups[g].prompt.as_ref().filter(|_| self.rankers[g].is_some()) else { continue };
+            let key = format!("{:?}", prompt.reading(USER));
+            let to = *first.entry(key).or_insert(g);
+            if to != g {
+                let mut moved = std::mem::take(&mut self.groups[g].responses);
+                self.groups[to].responses.append(&mut moved);
+            }
+        }
+        self.rankers.iter_mut().for_each(|ranker| *ranker = None);
+        self.drop_empty();
+    }
+
+    fn drop_empty(&mut self) {
+        let kept: Vec<bool> = self.groups.iter().map(|group| !group.responses.is_empty()).collect();
+        let mut keep = kept.iter().copied();
+        self.groups.retain(|_| keep.next() == Some(true));
+        let mut keep = kept.iter().copied();
+        self.origins.retain(|_| keep.next() == Some(true));
+        let mut keep = kept.iter().copied();
+        self.rankers.retain(|_| keep.next() == Some(true));
+    }
+
+    /// Ranks that go beyond the number of responses, in most rankings, are ratings, or ranks of something else.
+    fn check_ranks(&self) -> Result<(), DataError> {
+        let Some(column) = &self.unsaid_ranks else { return Ok(()) };
+        let ranks = |group: &Group| group.responses.iter().filter_map(|r| r.rank).collect::<Vec<f64>>();
+        let highest = |ranks: &[f64]| ranks.iter().copied().fold(0.0, f64::max);
+        let rankings = || self.groups.iter().map(|group| (group, ranks(group))).filter(|(_, ranks)| ranks.len() > 1);
+        let beyond = || rankings().filter(|(_, ranks)| highest(ranks) > ranks.len() as f64);
+        match beyond().next() {
+            Some((group, ranks)) if 2 * beyond().count() > rankings().count() => Err(DataError::RanksOrRatings {
+                location: group.location.clone(),
+                column: column.clone(),
+                responses: ranks.len(),
+                found: highest(&ranks),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Texts that do not begin alike are no transcripts: in more than a tenth of the rows it is the prompt that is missing, and
+    /// the others begin alike by chance.
+    fn check_prompts(&self, problems: &[RowProblem]) -> Result<(), DataError> {
+        let likely = |problem: &RowProblem| match &problem.kind {
+            ProblemKind::NoPrompt { likely } => Some(likely.clone()),
+            _ => None,
+        };
+        let missing: Vec<Option<String>> = problems.iter().filter_map(likely).collect();
+        match missing.first() {
+            Some(likely) if 10 * missing.len() as u64 > self.info.rows => {
+                let (file, rows) = (self.info.file.clone(), missing.len());
+                Err(DataError::NoPrompt { file, rows, likely: likely.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Rankings of one prompt by several people become one group, whose comparisons are their votes.
+    fn merge_people(&mut self) {
+        let mut of_prompt: HashMap<String, Vec<usize>> = HashMap::new();
+        for (g, group) in self.groups.iter().enumerate().filter(|(g, _)| self.rankers[*g].is_some()) {
+            if let Some(prompt) = &group.prompt {
+                of_prompt.entry(format!("{:?}", prompt.reading(USER))).or_default().push(g);
+            }
+        }
+        for rankings in of_prompt.into_values().filter(|rankings| rankings.len() > 1) {
+            let (first, others) = rankings.split_first().expect("two at least");
+            let mut merged = Votes::new(&self.groups[*first]);
+            for g in &rankings {
+                let voter = self.rankers[*g].as_ref().map(|ranker| ranker.split('\n').next().unwrap_or_default().into());
+                let ranking = taken(&mut self.groups[*g]);
+                merged.add(ranking, voter, self.origins[*g].kind);
+            }
+            self.groups[*first] = merged.group;
+            debug_assert!(others.iter().all(|g| self.groups[*g].responses.is_empty()));
+        }
+        self.drop_empty();
+    }
+}
+
+/// A group, of which its place keeps the prompt alone.
+fn taken(group: &mut Group) -> Group {
+    let (responses, comparisons) = (std::mem::take(&mut group.responses), std::mem::take(&mut group.comparisons));
+    let (judged, prompt, location) = (std::mem::take(&mut group.judged), group.prompt.clone(), group.location.clone());
+    Group { prompt, responses, comparisons, judged, location }
+}
+
+/// Several people's rankings of one prompt while they become one group.
+struct Votes {
+    group: Group,
+}
+
+impl Votes {
+    fn new(first: &Group) -> Votes {
+        let (responses, comparisons, judged) = (Vec::new(), Vec::new(), Vec::new());
+        let (prompt, location) = (first.prompt.clone(), first.location.clone());
+        Votes { group: Group { prompt, responses, comparisons, judged, location } }
+    }
+
+    /// Adds one ranking: its comparisons, each with the later of the rows of its responses. A response is one by its reading.
+    fn add(&mut self, ranking: Group, voter: Option<Arc<str>>, kind: Kind) {
+        let rows: Vec<Judged> = (0..ranking.comparisons.len())
+            .map(|c| Judged {
+                kind,
+                location: ranking.comparison_location(c).clone(),
+                extra: ranking.comparison_extra(c).into(),
+                voter: voter.clone(),
+            })
+            .collect();
+        let places: Vec<usize> = ranking.responses.into_iter().map(|response| self.place_of(response)).collect();
+        for (comparison, row) in ranking.comparisons.into_iter().zip(rows) {
+            let (first, second) = (places[comparison.first], places[comparison.second]);
+            self.group.comparisons.push(Comparison { first, second, ..comparison });
+            self.group.judged.push(row);
+        }
+    }
+
+    fn place_of(&mut self, response: Response) -> usize {
+        let reading = response.content.reading(ASSISTANT);
+        let found = self.group.responses.iter().position(|known| known.content.reading(ASSISTANT) == reading);
+        found.unwrap_or_else(|| {
+            self.group.responses.push(Response { rank: None, score: None, ..response });
+            self.group.responses.len() - 1
+        })
+    }
+}
+
 impl RowKind {
     /// Group rows stand alone: each is complete.
     fn of(kind: Kind) -> Option<RowKind> {
         match kind {
-            Kind::Ranked | Kind::Unlabelled => Some(RowKind::Rankings),
+            Kind::Ranked | Kind::Rated | Kind::Unlabelled => Some(RowKind::Rankings),
             Kind::Pairs | Kind::Comparisons => Some(RowKind::Judgements),
             Kind::Groups => None,
         }
     }
 }
 
-/// The first response is better, and nothing more is said.
-const BETTER: Comparison = Comparison { first: 0, second: 1, target: 1.0, margin: 0.0, weight: 1.0 };
-
-/// The responses of a group row that hold text; none if too few are left to compare.
-fn usable_responses(candidates: Vec<Candidate>, row: &Judged, problems: &mut Vec<RowProblem>) -> Vec<Candidate> {
+/// The responses of a group row that hold text, with the comparisons between them; `None` if too few are left to compare.
+fn usable_responses(
+    candidates: Vec<Candidate>,
+    comparisons: Vec<Comparison>,
+    row: &Judged,
+    problems: &mut Vec<RowProblem>,
+) -> Option<(Vec<Candidate>, Vec<Comparison>)> {
     let mut report = |kind| problems.push(RowProblem { location: row.location.clone(), kind });
+    let mut places = Vec::with_capacity(candidates.len());
     let mut usable = Vec::with_capacity(candidates.len());
     for (at, candidate) in candidates.into_iter().enumerate() {
         if candidate.content.is_blank() {
             report(ProblemKind::EmptyText { column: format!("responses[{}].text", at + 1) });
+            places.push(None);
         } else {
+            places.push(Some(usable.len()));
             usable.push(candidate);
         }
     }
     let needed = if row.kind == Kind::Unlabelled { 1 } else { 2 };
     if usable.len() < needed {
         report(ProblemKind::TooFew { found: usable.len() });
-        usable.clear();
+        return None;
     }
-    usable
+    let moved = |comparison: Comparison| {
+        Some(Comparison { first: places[comparison.first]?, second: places[comparison.second]?, ..comparison })
+    };
+    Some((usable, comparisons.into_iter().filter_map(moved).collect()))
+}
+
+/// Ranks the responses of rows with ratings: the highest first, equal ratings share a rank.
+fn rank_by_score(group: &mut Group) {
+    if group.responses.iter().any(|response| response.rank.is_some()) {
+        return;
+    }
+    let mut scores: Vec<f64> = group.responses.iter().filter_map(|response| response.score).collect();
+    scores.sort_by(|a, b| b.total_cmp(a));
+    for response in &mut group.responses {
+        response.rank = response.score.map(|score| 1.0 + scores.partition_point(|other| *other > score) as f64);
+    }
 }
 
 /// Gives every candidate its rank: as stated, or, where no candidate states one, by score (highest

@@ -2,17 +2,21 @@
 //!
 //! This module knows files and rankings; it must not know tokens or models.
 
+mod cells;
 pub mod check;
 mod columns;
+mod content;
+mod convert;
 mod conversation;
 mod csv;
 mod error;
 mod group;
 pub mod integer;
 mod jsonl;
-#[allow(dead_code)] // read by the columns that hold serialised values
+mod layouts;
 mod literal;
 mod load;
+mod mapping;
 mod pairs;
 mod parquet;
 mod reader;
@@ -22,12 +26,16 @@ mod sink;
 mod source;
 mod split;
 mod table;
+mod transcript;
+mod verdict;
 mod writer;
 
-pub(crate) use columns::{PROMPT, prompt, prompt_cell};
+pub(crate) use columns::{PROMPT, prompt};
+pub use convert::converted;
 pub use error::{DataError, ProblemKind, RowProblem};
 pub use group::{Attributes, Comparison, Extra, Group, Judged, Response};
 pub use load::{FileInfo, Loaded, Origin, load_groups};
+pub use mapping::{Mapping, MappingError, MappingText};
 pub use pairs::preferences;
 pub use reader::{Options, Reader, Row, column_names};
 pub use record::{ASSISTANT, Candidate, Content, Kind, Location, Message, Reading, Record, USER};

@@ -1,6 +1,6 @@
 //! Groups → rows of TRL's preference format: `prompt, chosen, rejected`.
 
-use super::group::{Comparison, Group};
+use super::group::{Comparison, Group, decimal};
 use super::load::Loaded;
 use serde_json::{Map, Value};
 
@@ -61,12 +61,6 @@ fn state_preference(row: &mut Map<String, Value>, group: &Group, comparison: &Co
         }
     }
     Some(())
-}
-
-/// The shortest decimal that reads back as the same `f32`: 0.1, not 0.10000000149011612.
-fn decimal(value: f32) -> Value {
-    let shortest: f64 = value.to_string().parse().unwrap_or(f64::from(value));
-    shortest.into()
 }
 
 #[cfg(test)]

@@ -4,13 +4,16 @@
 //! memory that does not grow with the file. What is wrong with a row comes as [`DataError::Row`] and the
 //! next call goes on after it; any other error ends the file.
 
-use super::columns::{Shape, Unrecognised};
-use super::error::{DataError, RowProblem};
-use super::record::{Location, Record};
+use super::cells::{Cells, Memory};
+use super::error::{DataError, ProblemKind, RowProblem};
+use super::layouts::{Outcome, Part, Plan, Refusal, own_row};
+use super::mapping::{Mapping, Source};
+use super::record::{Kind, Location, Record};
 use super::rows::Rows;
-use super::source::{self, Source};
+use super::source::{self, Source as Input};
+use super::verdict;
 use serde_json::{Map, Value};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -22,16 +25,20 @@ pub struct Options {
     pub strict: bool,
     /// Bytes of one row (a line, a CSV record, an array element) beyond which it is unusable: 64 MiB.
     pub max_row_bytes: usize,
+    /// What the user says of the columns.
+    pub mapping: Mapping,
+    /// True where labels are read: a file whose labels cannot be understood is an error. Otherwise they are passed over.
+    pub labelled: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { strict: false, max_row_bytes: 64 << 20 }
+        Options { strict: false, max_row_bytes: 64 << 20, mapping: Mapping::default(), labelled: true }
     }
 }
 
 /// One row: what it says, where it stands, and all its columns as they were.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Row {
     /// What the row says.
     pub record: Record,
@@ -40,16 +47,39 @@ pub struct Row {
     /// All columns in their order. Numbers of CSV's known columns are numbers; its others are text. An integer beyond 64
     /// bits is an object that [`digits`](super::integer::digits) knows, and that [`super::Writer`] writes as it was.
     pub original: Map<String, Value>,
-    shape: Shape,
+    /// Whose ranking the row belongs to, where the file says it: rankings of one prompt by two people are two.
+    pub ranker: Option<Arc<str>>,
+    plan: Arc<Plan>,
+    /// True for a row that was made of a part of the file's row, in a kind of our own.
+    is_part: bool,
 }
 
 impl Row {
     /// The record, its place, and the columns that the record does not hold.
     pub fn into_parts(self) -> (Record, Location, Map<String, Value>) {
-        let extra = self.original.into_iter().filter(|(name, value)| !self.shape.holds_value(name, value)).collect();
+        let held = |name: &String, value: &Value| !self.is_part && self.plan.holds_value(name, value);
+        let extra = self.original.iter().filter(|(name, value)| !held(name, value));
+        let extra = extra.filter(|(name, _)| !(self.is_part && OWN.contains(&name.as_str())));
+        let extra = extra.map(|(name, value)| (name.clone(), value.clone())).collect();
         (self.record, self.location, extra)
     }
+
+    /// True if its rows, and not the file, say of whom the ranking is, and the user has not asked for it.
+    pub(super) fn ranker_is_guessed(&self) -> bool {
+        self.plan.ranker.as_ref().is_some_and(|(_, said)| !said)
+    }
+
+    /// The column of the ranks, where it is one of our own kinds' and the user has not said that it holds ranks.
+    pub(super) fn unsaid_ranks(&self) -> Option<String> {
+        let is_own = self.plan.layout.name.is_empty() && self.record.kind() == Kind::Ranked;
+        is_own.then(|| self.plan.view.alias("rank").unwrap_or("rank").to_owned())
+    }
 }
+
+/// The columns of rows that a part of a row is written as.
+const OWN: [&str; 10] = [
+    "prompt", "responses", "comparisons", "response", "rank", "rating", "chosen", "rejected", "response_a", "response_b",
+];
 
 /// The names of all columns of all rows of a file, read to its end where the format has no header; `None` where it can be read
 /// only once (`-`, a pipe). What is wrong with the file is left to its reader.
@@ -76,12 +106,21 @@ pub fn column_names(path: impl AsRef<Path>, options: &Options) -> Result<Option<
 /// A streaming reader of one file: an iterator of rows.
 pub struct Reader {
     rows: Rows,
-    /// The shape of every row (CSV, Parquet), or of the last one (JSON).
-    shape: Option<Shape>,
+    /// How every row is read (CSV, Parquet), or the last one (JSON).
+    plan: Option<Arc<Plan>>,
+    /// The keys of the last row, where each row has its own.
+    keys: Vec<String>,
     /// True where the format says the columns once for all rows.
     fixed: bool,
     done: bool,
-    strict: bool,
+    options: Options,
+    memory: Memory,
+    /// Further records of the row that was read last.
+    waiting: VecDeque<Row>,
+    /// What the file was read as.
+    layout: Option<String>,
+    /// Rows that hold no judgement, and the first reason.
+    passed_over: (u64, Option<&'static str>),
 }
 
 impl Reader {
@@ -109,9 +148,20 @@ impl Reader {
         Self::from_read(name, Cursor::new(bytes), options)
     }
 
-    fn new(source: Source, options: &Options) -> Result<Reader, DataError> {
+    fn new(source: Input, options: &Options) -> Result<Reader, DataError> {
         let rows = Rows::new(source, options.max_row_bytes)?;
-        let mut reader = Reader { rows, shape: None, fixed: false, done: false, strict: options.strict };
+        let mut reader = Reader {
+            rows,
+            plan: None,
+            keys: Vec::new(),
+            fixed: false,
+            done: false,
+            options: options.clone(),
+            memory: Memory::default(),
+            waiting: VecDeque::new(),
+            layout: None,
+            passed_over: (0, None),
+        };
         reader.recognise_header()?;
         Ok(reader)
     }
@@ -126,40 +176,183 @@ impl Reader {
         self.rows.sha256()
     }
 
+    /// What the file was read as, in words, as far as it was read: `PKU-SafeRLHF: better_response_id, 0 = response_0`. `None` for
+    /// our own kinds under their own names.
+    pub fn layout(&self) -> Option<&str> {
+        self.layout.as_deref()
+    }
+
+    /// What is to be said of the file beside that, once.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.memory.notes();
+        if let (rows, Some(why)) = self.passed_over {
+            notes.push(format!("{rows} rows were passed over, the first as {why}"));
+        }
+        notes
+    }
+
+    /// Rows that hold no judgement by the layout of the file.
+    pub fn passed_over(&self) -> u64 {
+        self.passed_over.0
+    }
+
     /// CSV and Parquet say once for all rows which columns there are.
     fn recognise_header(&mut self) -> Result<(), DataError> {
         let Some((names, location)) = self.rows.columns()? else {
             return Ok(());
         };
-        let shape = Shape::recognise(&names).map_err(|missing| no_kind(location, missing))?;
-        (self.shape, self.fixed) = (Some(shape), true);
-        self.rows.type_cells(Box::new(move |column, cell| shape.type_cell(column, cell)));
-        self.rows.hold(|column| shape.holds(column));
+        let is_cell = self.rows.has_cells();
+        let plan = Plan::of(&names, &self.options.mapping, is_cell).map_err(|refusal| no_kind(location, refusal))?;
+        self.fixed = true;
+        let plan = self.follow(plan);
+        let cells = plan.clone();
+        self.rows.type_cells(Box::new(move |column, cell| cells.type_cell(column, cell)));
+        self.rows.hold(|column| plan.holds(column));
         Ok(())
     }
 
-    fn row(&mut self, location: Location, original: Map<String, Value>) -> Result<Row, DataError> {
+    /// Reads on by this plan.
+    fn follow(&mut self, plan: Plan) -> Arc<Plan> {
+        let plan = Arc::new(plan);
+        if self.plan.is_none() {
+            self.layout = plan.said();
+        }
+        self.plan = Some(plan.clone());
+        plan
+    }
+
+    /// The plan of a row with these columns.
+    fn plan_of(&mut self, location: &Location, original: &Map<String, Value>) -> Result<Arc<Plan>, DataError> {
+        let known = self.plan.clone();
+        if let Some(plan) = known.as_ref().filter(|_| self.fixed || self.keys.iter().eq(original.keys())) {
+            return Ok(plan.clone());
+        }
+        let names: Vec<&str> = original.keys().map(String::as_str).collect();
+        let found = Plan::of(&names, &self.options.mapping, false);
         let problem = |kind| DataError::Row(RowProblem { location: location.clone(), kind });
-        let shape = match self.shape {
-            Some(shape) if self.fixed => shape,
-            known => {
-                let names: Vec<&str> = original.keys().map(String::as_str).collect();
-                Shape::recognise(&names).map_err(|missing| match known {
-                    Some(_) => problem(missing.into()),
-                    None => no_kind(location.clone(), missing),
-                })?
+        let plan = match (known, found) {
+            (None, found) => found.map_err(|refusal| no_kind(location.clone(), refusal))?,
+            (Some(_), Err(refusal)) => return Err(problem(refusal.into())),
+            (Some(known), Ok(plan)) if !known.goes_with(&plan) => {
+                let [expected, found] = [&known, &Arc::new(plan)].map(|plan| plan.layout.title());
+                return Err(problem(ProblemKind::OtherLayout { expected, found }));
+            }
+            (Some(_), Ok(plan)) => plan,
+        };
+        self.keys = original.keys().cloned().collect();
+        Ok(self.follow(plan))
+    }
+
+    /// The first record of a row; others wait. `None` for a row without a judgement.
+    fn row(&mut self, location: Location, original: Map<String, Value>) -> Result<Option<Row>, DataError> {
+        let plan = self.plan_of(&location, &original)?;
+        let problem = |kind| DataError::Row(RowProblem { location: location.clone(), kind });
+        self.check_status(&plan, &original).map_err(problem)?;
+        self.check_label(&plan, &location, &original)?;
+        let cells = Cells { fields: &original, view: &plan.view, memory: &self.memory };
+        let mut parts = match self.read(&plan, &cells).map_err(problem)? {
+            Outcome::Parts(parts) => parts,
+            Outcome::Nothing(why) => {
+                self.passed_over.0 += 1;
+                self.passed_over.1.get_or_insert(why);
+                return Ok(None);
             }
         };
-        self.shape = Some(shape);
-        let record = shape.record(&original).map_err(problem)?;
-        Ok(Row { record, location, original, shape })
+        let named = plan.ranker.as_ref().and_then(|(source, _)| ranker_of(source, &original));
+        let ranker = |part: &Option<String>| part.as_deref().map(Arc::from).or_else(|| named.clone());
+        if parts.len() == 1 {
+            let Part { record, ranker: own } = parts.remove(0);
+            let ranker = ranker(&own);
+            return Ok(Some(Row { record, location, original, ranker, plan, is_part: false }));
+        }
+        for Part { record, ranker: own } in parts {
+            let mut row = own_row(&record);
+            row.extend(original.iter().filter(|(name, _)| !plan.holds(name)).map(|(name, v)| (name.clone(), v.clone())));
+            let (ranker, location, plan) = (ranker(&own), location.clone(), plan.clone());
+            self.waiting.push_back(Row { record, location, original: row, ranker, plan, is_part: true });
+        }
+        Ok(self.waiting.pop_front())
+    }
+
+    fn read(&self, plan: &Plan, cells: &Cells) -> Result<Outcome, ProblemKind> {
+        match plan.read(cells) {
+            // A verdict that is not understood costs nothing where verdicts are not asked for.
+            Err(ProblemKind::UnknownLabel { .. } | ProblemKind::UncoveredLabel { .. }) if !self.options.labelled => {
+                plan.read_without_label(cells)
+            }
+            read => read,
+        }
+    }
+
+    fn check_status(&self, plan: &Plan, original: &Map<String, Value>) -> Result<(), ProblemKind> {
+        let status = plan.status.as_ref().and_then(|column| original.get(column)?.as_str());
+        match status {
+            Some(status) if status.eq_ignore_ascii_case("rejected") => {
+                Err(ProblemKind::Status { found: status.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whole numbers as labels: 1 and 0 have a meaning that is said, others have none.
+    fn check_label(&mut self, plan: &Plan, at: &Location, original: &Map<String, Value>) -> Result<(), DataError> {
+        if plan.kind() != Some(Kind::Comparisons) || !plan.view.labels.is_empty() || !self.options.labelled {
+            return Ok(());
+        }
+        let cells = Cells { fields: original, view: &plan.view, memory: &self.memory };
+        match verdict::whole(&cells.value("label")) {
+            None => Ok(()),
+            Some(0 | 1) => {
+                self.memory.note("label 1 = response_a is better, 0 = response_b (--labels a=0,b=1 for the opposite)");
+                Ok(())
+            }
+            Some(found) => Err(self.labels_error(plan, at.clone(), found)),
+        }
+    }
+
+    /// Reads on to list the distinct numbers.
+    fn labels_error(&mut self, plan: &Plan, location: Location, first: i64) -> DataError {
+        let mut found = BTreeSet::from([first]);
+        if self.memory.notes().iter().any(|note| note.starts_with("label 1")) {
+            found.extend([0, 1]);
+        }
+        while let Ok(Some((_, fields))) = self.rows.next() {
+            let Ok(fields) = fields else { continue };
+            let cells = Cells { fields: &fields, view: &plan.view, memory: &self.memory };
+            if found.len() < LABELS_SHOWN {
+                found.extend(verdict::whole(&cells.value("label")));
+            }
+        }
+        let column = plan.view.alias("label").unwrap_or("label").to_owned();
+        let found: Vec<String> = found.iter().map(i64::to_string).collect();
+        DataError::Labels { location, column, found: found.join(", ") }
     }
 
     fn step(&mut self) -> Result<Option<Row>, DataError> {
-        let Some((location, fields)) = self.rows.next()? else {
-            return Ok(None);
-        };
-        self.row(location, fields.map_err(DataError::Row)?).map(Some)
+        loop {
+            if let Some(row) = self.waiting.pop_front() {
+                return Ok(Some(row));
+            }
+            let Some((location, fields)) = self.rows.next()? else {
+                return Ok(None);
+            };
+            if let Some(row) = self.row(location, fields.map_err(DataError::Row)?)? {
+                return Ok(Some(row));
+            }
+        }
+    }
+}
+
+/// Distinct labels that an error lists.
+const LABELS_SHOWN: usize = 12;
+
+fn ranker_of(source: &Source, original: &Map<String, Value>) -> Option<Arc<str>> {
+    let value = source.find(original)?;
+    match &*value {
+        Value::Null => None,
+        Value::String(text) if text.trim().is_empty() => None,
+        Value::String(text) => Some(text.as_str().into()),
+        other => Some(other.to_string().into()),
     }
 }
 
@@ -173,15 +366,17 @@ impl Iterator for Reader {
         let step = self.step();
         self.done = match &step {
             Ok(row) => row.is_none(),
-            Err(DataError::Row(_)) => self.strict,
+            Err(DataError::Row(_)) => self.options.strict,
             Err(_) => true,
         };
         step.transpose()
     }
 }
 
-fn no_kind(location: Location, Unrecognised { expected, found }: Unrecognised) -> DataError {
-    DataError::Columns { location, expected, found }
+fn no_kind(location: Location, refusal: Refusal) -> DataError {
+    let advice = refusal.advice();
+    let (expected, found) = refusal.sides();
+    DataError::Columns { location, expected, found, advice }
 }
 
 #[cfg(test)]

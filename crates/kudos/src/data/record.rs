@@ -1,7 +1,7 @@
 //! The vocabulary of the data files: contents, messages and the place a row came from.
 
-use super::group::Attributes;
-use serde_json::Value;
+use super::group::{Attributes, Comparison};
+use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -125,7 +125,7 @@ impl Message {
     }
 }
 
-/// The five kinds of row.
+/// The six kinds of row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -135,6 +135,8 @@ pub enum Kind {
     Pairs,
     /// `prompt, response_a, response_b, label`.
     Comparisons,
+    /// `prompt, response, rating`: one row a response, higher is better.
+    Rated,
     /// `prompt, responses: [{text, score or rank}]`.
     Groups,
     /// `prompt, response`, or `prompt, responses: [text]`: no order to learn from (ratings of attributes they may have).
@@ -145,6 +147,7 @@ impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Kind::Ranked => "ranked responses",
+            Kind::Rated => "rated responses",
             Kind::Pairs => "pairs",
             Kind::Comparisons => "comparisons",
             Kind::Groups => "groups",
@@ -164,6 +167,8 @@ pub enum Record {
         response: Content,
         /// 1 is best; equal ranks are ties.
         rank: Option<f64>,
+        /// What it is ranked by instead, in rows of ratings: higher is better.
+        rating: Option<f64>,
         /// Its ratings.
         attributes: Attributes,
     },
@@ -190,6 +195,10 @@ pub enum Record {
         b: Content,
         /// Share of votes for `a`: 1, 0, 0.5 for a tie, or between.
         target: f32,
+        /// How much better the better one is; 0 unless the row says.
+        margin: f32,
+        /// Weight of the judgement; 1 unless the row says.
+        weight: f32,
     },
     /// A whole group in one row.
     Group {
@@ -197,6 +206,8 @@ pub enum Record {
         prompt: Content,
         /// Its responses, in the order of the row; a text may be empty.
         responses: Vec<Candidate>,
+        /// What the row says of their order beside ranks and scores; empty where these decide.
+        comparisons: Vec<Comparison>,
     },
     /// One response without a place in an order.
     Unlabelled {
@@ -213,10 +224,15 @@ impl Record {
     /// The kind of row.
     pub fn kind(&self) -> Kind {
         match self {
+            Record::Ranked { rating: Some(_), .. } => Kind::Rated,
             Record::Ranked { .. } => Kind::Ranked,
             Record::Pair { .. } => Kind::Pairs,
             Record::Comparison { .. } => Kind::Comparisons,
-            Record::Group { responses, .. } if responses.iter().any(Candidate::is_labelled) => Kind::Groups,
+            Record::Group { responses, comparisons, .. }
+                if !comparisons.is_empty() || responses.iter().any(Candidate::is_labelled) =>
+            {
+                Kind::Groups
+            }
             Record::Group { .. } | Record::Unlabelled { .. } => Kind::Unlabelled,
         }
     }
@@ -236,6 +252,23 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// A response of which nothing more is known.
+    pub fn of(content: Content) -> Candidate {
+        Candidate { content, rank: None, score: None, attributes: Attributes::new() }
+    }
+
+    /// As it stands in a group row of a data file.
+    pub fn to_value(&self) -> Value {
+        let mut fields = Map::from_iter([("text".to_owned(), self.content.to_value())]);
+        fields.extend(self.rank.map(|rank| ("rank".to_owned(), rank.into())));
+        fields.extend(self.score.map(|score| ("score".to_owned(), score.into())));
+        if !self.attributes.is_empty() {
+            let ratings = self.attributes.iter().map(|(name, rating)| (name.clone(), Value::from(*rating)));
+            fields.insert("attributes".to_owned(), Value::Object(ratings.collect()));
+        }
+        Value::Object(fields)
+    }
+
     /// True if the row says how good it is as a whole.
     pub fn is_labelled(&self) -> bool {
         self.rank.is_some() || self.score.is_some()

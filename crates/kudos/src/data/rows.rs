@@ -109,6 +109,11 @@ impl Rows {
         }
     }
 
+    /// True where cells have no types of their own.
+    pub fn has_cells(&self) -> bool {
+        matches!(self.format, Format::Csv(_))
+    }
+
     /// How the text of CSV cells becomes values. Other formats have types of their own.
     pub fn type_cells(&mut self, type_cell: TypeCell) {
         if let Format::Csv(csv) = &mut self.format {

@@ -4,7 +4,7 @@
 //! the union of the columns of the first [`FIRST_ROWS`] rows, in order of appearance. A row that does
 //! not fit them is an error that names it; JSONL takes any row.
 
-use super::columns::describe;
+use super::content::describe;
 use super::error::DataError;
 use super::integer;
 use super::sink::{Compression, Sink};

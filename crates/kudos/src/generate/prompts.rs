@@ -5,7 +5,7 @@
 //! of `data`; here it is only decided what counts as a prompt, and that asking the same twice is asking once.
 
 use super::job::Prompt;
-use crate::data::{Content, DataError, Location, Options, PROMPT, RowProblem, Rows, prompt, prompt_cell};
+use crate::data::{Content, DataError, Location, Options, PROMPT, RowProblem, Rows, prompt};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -68,7 +68,6 @@ pub fn read_prompts(path: &Path) -> Result<PromptList, PromptError> {
     if let Some((names, location)) = rows.columns()? {
         has_prompt(names.into_iter(), location)?;
     }
-    rows.type_cells(Box::new(prompt_cell));
     let mut list = PromptList::default();
     let mut seen = HashSet::new();
     while let Some((location, fields)) = rows.next()? {

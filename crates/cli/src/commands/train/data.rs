@@ -1,9 +1,10 @@
 //! What a training learns from and is measured with: files → groups.
 
+use super::super::data::announce;
 use super::super::report;
 use super::{Args, Global, note};
 use anyhow::bail;
-use kudos::data::{FileInfo, Group, Loaded, Options, check, load_groups, split_by_prompt};
+use kudos::data::{FileInfo, Group, Loaded, check, load_groups, split_by_prompt};
 use kudos::models::TrainedOn;
 use kudos::text::Encoder;
 use kudos::train::{Asked, HeldOut, HeldOutData, Labelled, Recipe, TrainError, each_pair_alone, is_rated};
@@ -26,7 +27,7 @@ pub(super) struct Data {
 
 impl Data {
     pub fn load(args: &Args, asked: &Asked, global: &Global) -> anyhow::Result<Self> {
-        let options = Options { strict: args.strict, ..Options::default() };
+        let options = args.input.options(args.strict)?;
         let loaded = load_groups(&args.data, &options)?;
         report_problems(&loaded, global);
         let alone = (asked.recipe == Some(Recipe::Trl)).then(|| each_pair_alone(&loaded));
@@ -139,6 +140,7 @@ fn warn_of_leak(train: &[Group], eval: &[Group], global: &Global) {
 /// States each unusable row, or the first few of many.
 pub fn report_problems(loaded: &Loaded, global: &Global) {
     const SHOWN: usize = 5;
+    announce(&loaded.files, global);
     for problem in loaded.problems.iter().take(SHOWN) {
         note(global, &format!("not used: {problem}"));
     }

@@ -1,0 +1,112 @@
+//! Groups → rows of our own kinds, as `kudos convert` writes them: what was understood, with nothing lost.
+//!
+//! A judgement becomes a pair or a comparison with its margin, weight and columns; a response of a ranking becomes a row with its
+//! rank or rating; a row that held a whole group becomes a group. Read back, they make the same groups.
+
+use super::group::{Comparison, Group, Judged, Response, decimal};
+use super::load::Loaded;
+use super::record::{Candidate, Kind};
+use serde_json::{Map, Value};
+
+/// Columns whose names mean something to a reader: an extra column of such a name becomes `input_NAME`.
+const MEANT: [&str; 21] = [
+    "prompt", "system", "history", "answer", "response", "responses", "comparisons", "rank", "rating", "chosen", "rejected",
+    "response_a", "response_b", "label", "margin", "weight", "attributes", "question", "instruction", "input", "query",
+];
+
+/// Rows of our own kinds, in the order of the groups.
+pub fn converted(loaded: &Loaded) -> impl Iterator<Item = Map<String, Value>> + '_ {
+    loaded.groups.iter().zip(&loaded.origins).flat_map(|(group, origin)| match origin.kind {
+        Kind::Groups => vec![group_row(group)],
+        _ if !group.judged.is_empty() => judgements(group),
+        _ => group.responses.iter().map(|response| response_row(group, response, origin.kind)).collect(),
+    })
+}
+
+/// The columns of a row that are none of ours.
+fn extra(columns: &Map<String, Value>) -> Map<String, Value> {
+    let free = |name: &str| {
+        let numbered = (2..).map(|n| format!("input_{name}_{n}"));
+        [format!("input_{name}")].into_iter().chain(numbered).find(|new| !columns.contains_key(new))
+    };
+    let renamed = |name: &String| if MEANT.contains(&name.as_str()) { free(name) } else { None };
+    columns.iter().map(|(name, value)| (renamed(name).unwrap_or_else(|| name.clone()), value.clone())).collect()
+}
+
+fn put_prompt(row: &mut Map<String, Value>, group: &Group) {
+    if let Some(prompt) = &group.prompt {
+        row.insert("prompt".to_owned(), prompt.to_value());
+    }
+}
+
+fn group_row(group: &Group) -> Map<String, Value> {
+    let mut row = group.responses.first().map(|response| extra(&response.extra)).unwrap_or_default();
+    put_prompt(&mut row, group);
+    let by_score = group.responses.iter().any(|response| response.score.is_some());
+    let candidate = |response: &Response| Candidate {
+        content: response.content.clone(),
+        // Where ranks follow from scores, the scores say more.
+        rank: response.rank.filter(|_| !by_score),
+        score: response.score,
+        attributes: response.attributes.clone(),
+    };
+    row.insert("responses".to_owned(), group.responses.iter().map(|r| candidate(r).to_value()).collect());
+    if !group.judged.is_empty() {
+        row.insert("comparisons".to_owned(), group.comparisons.iter().map(|c| c.to_value()).collect());
+    }
+    row
+}
+
+/// A row of a ranking, of ratings, or of nothing.
+fn response_row(group: &Group, response: &Response, kind: Kind) -> Map<String, Value> {
+    let mut row = extra(&response.extra);
+    put_prompt(&mut row, group);
+    row.insert("response".to_owned(), response.content.to_value());
+    match kind {
+        Kind::Rated => row.insert("rating".to_owned(), response.score.into()),
+        Kind::Ranked => row.insert("rank".to_owned(), response.rank.into()),
+        _ => None,
+    };
+    if !response.attributes.is_empty() {
+        let ratings = response.attributes.iter().map(|(name, rating)| (name.clone(), Value::from(*rating)));
+        row.insert("attributes".to_owned(), Value::Object(ratings.collect()));
+    }
+    row
+}
+
+fn judgements(group: &Group) -> Vec<Map<String, Value>> {
+    group.comparisons.iter().zip(&group.judged).map(|(comparison, judged)| judgement(group, comparison, judged)).collect()
+}
+
+fn judgement(group: &Group, comparison: &Comparison, judged: &Judged) -> Map<String, Value> {
+    let mut row = extra(&judged.extra);
+    put_prompt(&mut row, group);
+    let [first, second] = [comparison.first, comparison.second].map(|r| group.responses[r].content.to_value());
+    let is_pair = judged.kind == Kind::Pairs && comparison.target == 1.0;
+    let names = if is_pair { ["chosen", "rejected"] } else { ["response_a", "response_b"] };
+    row.insert(names[0].to_owned(), first);
+    row.insert(names[1].to_owned(), second);
+    if !is_pair {
+        row.insert("label".to_owned(), label(comparison.target));
+    }
+    if comparison.margin != 0.0 {
+        row.insert("margin".to_owned(), decimal(comparison.margin));
+    }
+    if comparison.weight != 1.0 {
+        row.insert("weight".to_owned(), decimal(comparison.weight));
+    }
+    if let Some(voter) = &judged.voter {
+        row.insert("annotator".to_owned(), voter.as_ref().into());
+    }
+    row
+}
+
+/// The verdict as a word where it is one.
+fn label(target: f32) -> Value {
+    match target {
+        1.0 => "a".into(),
+        0.0 => "b".into(),
+        0.5 => "tie".into(),
+        share => decimal(share),
+    }
+}

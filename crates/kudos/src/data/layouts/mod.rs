@@ -1,0 +1,507 @@
+//! Which layout the rows of a file have: a table of what is published and exported, and the rule that picks an entry.
+//!
+//! An entry is a name, the columns that identify it, and a function row → records. Recognition is exact: all columns are there.
+//! Where two entries fit, the one that knows more of the columns is meant; where neither knows more, the file is refused.
+
+mod own;
+mod preferences;
+mod rated;
+mod refused;
+mod threads;
+mod tools;
+mod trainers;
+mod wide;
+
+use super::cells::{Cells, View};
+use super::content::shorten;
+use super::error::ProblemKind;
+use super::mapping::{Mapping, Source};
+use super::record::{Kind, Record};
+use serde_json::Value;
+use std::collections::{BTreeSet, HashMap};
+
+pub(crate) use own::RATING;
+pub(super) use threads::own_row;
+
+/// What a row holds.
+pub(super) enum Outcome {
+    /// One record, or several: a thread with many replies, several people's rankings.
+    Parts(Vec<Part>),
+    /// No judgement, and why.
+    Nothing(&'static str),
+}
+
+/// One record of a row.
+pub(super) struct Part {
+    pub record: Record,
+    /// Whose ranking it belongs to: rankings of one prompt by two people are two.
+    pub ranker: Option<String>,
+}
+
+impl From<Record> for Outcome {
+    fn from(record: Record) -> Self {
+        Outcome::Parts(vec![Part { record, ranker: None }])
+    }
+}
+
+/// Reads a row.
+pub(super) type ReadRow = fn(&Cells) -> Result<Outcome, ProblemKind>;
+
+/// What is done with the rows of a layout.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Read {
+    /// Rows of our own kind.
+    Own(Kind, ReadRow),
+    /// Rows of a published layout.
+    Published(ReadRow),
+    /// Nothing: why, and what to do.
+    Refused(&'static str),
+}
+
+/// An entry of the table.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// As people call it; empty for our own.
+    pub name: &'static str,
+    /// Columns that are all there. `*.x` is any column that ends with `.x`.
+    pub columns: &'static [&'static str],
+    /// Columns of which none is there.
+    pub unless: &'static [&'static str],
+    /// Further columns that are read where they are there.
+    pub also: &'static [&'static str],
+    /// Columns that can say which is better, where there are several; the first is the usual one.
+    pub verdicts: &'static [&'static str],
+    /// What the verdict is and which way it runs.
+    pub said: &'static str,
+    pub read: Read,
+}
+
+/// An entry with nothing beside its columns.
+const PLAIN: Layout =
+    Layout { name: "", columns: &[], unless: &[], also: &[], verdicts: &[], said: "", read: Read::Refused("") };
+
+/// All tables, ours first.
+fn table() -> impl Iterator<Item = &'static Layout> {
+    own::KINDS
+        .iter()
+        .chain(&preferences::TABLE)
+        .chain(&rated::TABLE)
+        .chain(&threads::TABLE)
+        .chain(&trainers::TABLE)
+        .chain(&tools::TABLE)
+        .chain(&refused::TABLE)
+}
+
+/// How the rows of a file are read.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub layout: &'static Layout,
+    pub view: View,
+    /// Columns (as the file calls them) that the records hold; all others are extra.
+    held: BTreeSet<String>,
+    /// The column that says whose ranking a row belongs to, and whether the user named it.
+    pub ranker: Option<(Source, bool)>,
+    /// Rows of an assignment that was rejected are left out, where the file has such a column.
+    pub status: Option<String>,
+}
+
+/// Why no layout can be had.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Refusal {
+    /// No layout has these columns.
+    Unrecognised { expected: String, found: String },
+    /// Two have.
+    Ambiguous { names: [String; 2] },
+    /// A layout that cannot be used.
+    Refused { name: &'static str, why: &'static str },
+    /// The user named a column that is not there.
+    NoColumn { name: String, found: String },
+    /// The user named a column that the layout cannot go by.
+    NoVerdict { column: String, layout: &'static str, known: String },
+}
+
+impl Plan {
+    /// The layout of rows with these columns.
+    pub fn of(names: &[&str], mapping: &Mapping, is_cell: bool) -> Result<Plan, Refusal> {
+        let header = Header::new(names, mapping)?;
+        let (layout, wide) = header.layout(mapping)?;
+        if let Read::Refused(why) = layout.read {
+            return Err(Refusal::Refused { name: layout.name, why });
+        }
+        let verdict = header.verdict(layout, mapping)?;
+        let mut view = View { aliases: header.aliases(layout, mapping), labels: mapping.labels().to_vec(), ..View::default() };
+        (view.verdict, view.wide, view.is_cell) = (verdict, wide, is_cell);
+        let mut held: BTreeSet<String> = layout.columns.iter().chain(layout.also).map(|name| header.real(name)).collect();
+        held.extend(view.aliases.iter().filter_map(|(_, source)| header.column_of(source)));
+        held.extend(view.wide.iter().flat_map(|(answer, place)| [answer.clone(), place.clone()]));
+        held.extend(view.verdict.iter().map(|column| header.real(column)));
+        Ok(Plan { ranker: header.ranker(mapping, layout), status: header.status(), layout, view, held })
+    }
+
+    /// True for columns that the records hold; all others are extra.
+    pub fn holds(&self, column: &str) -> bool {
+        self.held.contains(column) || (self.has_one_response() && column.starts_with(RATING))
+    }
+
+    /// As [`Self::holds`], for one row: an object `attributes` is held too, anything else of that name is extra.
+    pub fn holds_value(&self, column: &str, value: &Value) -> bool {
+        let is_object = || value.is_object() && super::integer::digits(value).is_none();
+        self.holds(column) || (self.has_one_response() && column == own::ATTRIBUTES && is_object())
+    }
+
+    /// The kind of our own that the rows have.
+    pub fn kind(&self) -> Option<Kind> {
+        match self.layout.read {
+            Read::Own(kind, _) => Some(kind),
+            Read::Published(_) | Read::Refused(_) => None,
+        }
+    }
+
+    fn has_one_response(&self) -> bool {
+        matches!(self.kind(), Some(Kind::Ranked | Kind::Rated | Kind::Unlabelled))
+    }
+
+    /// What a row says.
+    pub fn read(&self, cells: &Cells) -> Result<Outcome, ProblemKind> {
+        match self.layout.read {
+            Read::Own(_, read) | Read::Published(read) => read(cells),
+            Read::Refused(why) => Ok(Outcome::Nothing(why)),
+        }
+    }
+
+    /// The responses of a row whose verdict cannot be understood.
+    pub fn read_without_label(&self, cells: &Cells) -> Result<Outcome, ProblemKind> {
+        let view = View { labels: Vec::new(), ..cells.view.clone() };
+        let mut fields = cells.fields.clone();
+        let column = self.view.verdict.as_deref().unwrap_or("label");
+        fields.insert(cells.name(column), Value::from("tie"));
+        self.read(&Cells { fields: &fields, view: &view, memory: cells.memory })
+    }
+
+    /// True if rows of both may stand in one file: kinds of our own go together, and so do rows of one layout.
+    pub fn goes_with(&self, other: &Plan) -> bool {
+        self.layout.name == other.layout.name
+    }
+
+    /// A CSV cell as the value its column calls for. Cells that do not parse stay text.
+    pub fn type_cell(&self, column: &str, cell: String) -> Value {
+        let Some(kind) = self.kind() else { return cell.into() };
+        let named = self.view.aliases.iter().find(|(_, source)| source.path() == column);
+        let name = named.map_or(column, |(name, _)| name.as_str());
+        match name {
+            own::ATTRIBUTES if self.has_one_response() && cell.starts_with('{') => json_cell(cell),
+            _ if !self.holds(column) => cell.into(),
+            _ if self.has_one_response() && name.starts_with(RATING) => number_cell(cell),
+            "rank" | "rating" | "margin" | "weight" | "label" => number_cell(cell),
+            "responses" | "comparisons" => json_cell(cell),
+            // The one column that may say nothing: an empty cell is no prompt, where other texts are empty texts.
+            "prompt" if kind == Kind::Pairs && cell.is_empty() => Value::Null,
+            _ => cell.into(),
+        }
+    }
+
+    /// What the file is read as, in words; `None` for our own kinds under their own names.
+    pub fn said(&self) -> Option<String> {
+        let renamed = |(name, source): &(String, Source)| {
+            (name != source.path()).then(|| format!("{name} = `{}`", shorten(source.path())))
+        };
+        let mut words: Vec<String> = match self.kind() {
+            Some(_) => self.view.aliases.iter().filter_map(renamed).collect(),
+            None => Vec::new(),
+        };
+        if let Some(column) = &self.view.verdict {
+            words.push(format!("by `{column}`, as asked"));
+        } else if !self.layout.said.is_empty() {
+            words.push(self.layout.said.to_owned());
+        }
+        match (self.layout.name, words.is_empty()) {
+            ("", true) => None,
+            ("", false) => Some(words.join(", ")),
+            (name, true) => Some(name.to_owned()),
+            (name, false) => Some(format!("{name}: {}", words.join(", "))),
+        }
+    }
+}
+
+/// The columns of a file, under the names that layouts have for them.
+struct Header<'a> {
+    names: &'a [&'a str],
+    /// Names without case, blanks, `_` and `-` → those that the file has.
+    squashed: HashMap<String, Vec<&'a str>>,
+    /// True for an export whose columns begin with `Input.` and `Answer.`.
+    has_prefixes: bool,
+}
+
+/// The columns that mark an export of Mechanical Turk.
+const MTURK: [&str; 2] = ["HITId", "AssignmentStatus"];
+/// What its columns of data begin with.
+const PREFIXES: [&str; 2] = ["Input.", "Answer."];
+
+/// Columns that say whose ranking a row belongs to.
+const RANKERS: [&str; 13] = [
+    "annotator", "annotator_id", "worker", "worker_id", "user", "user_id", "judge", "judge_id", "session", "session_id",
+    "labeler", "rater", "_annotator_id",
+];
+
+/// A name without what people vary in it.
+fn squash(name: &str) -> String {
+    name.chars().filter(|c| !c.is_whitespace() && !"_-".contains(*c)).flat_map(char::to_lowercase).collect()
+}
+
+impl<'a> Header<'a> {
+    fn new(names: &'a [&'a str], mapping: &Mapping) -> Result<Self, Refusal> {
+        let has_prefixes = MTURK.iter().all(|column| names.contains(column));
+        let mut squashed: HashMap<String, Vec<&str>> = HashMap::new();
+        for name in names {
+            let bare = PREFIXES.iter().filter(|_| has_prefixes).find_map(|prefix| name.strip_prefix(prefix));
+            squashed.entry(squash(bare.unwrap_or(name))).or_default().push(name);
+        }
+        let header = Header { names, squashed, has_prefixes };
+        let sources = mapping.columns().iter().map(|(_, source)| source).chain(mapping.group_by());
+        for source in sources {
+            // A verdict may be one that a layout knows by a name of its own.
+            let is_verdict = mapping.verdict() == Some(source);
+            if header.column_of(source).is_none() && !is_verdict {
+                return Err(header.no_column(source));
+            }
+        }
+        Ok(header)
+    }
+
+    fn no_column(&self, source: &Source) -> Refusal {
+        Refusal::NoColumn { name: source.path().to_owned(), found: quoted(&self.useful()) }
+    }
+
+    /// The file's column that a mapping begins with.
+    fn column_of(&self, source: &Source) -> Option<String> {
+        source.column(|name| self.names.contains(&name)).map(str::to_owned)
+    }
+
+    /// The file's name for a layout's column: the same, or the only one that differs in case, blanks, `_` and `-` alone.
+    fn find(&self, column: &str) -> Option<&'a str> {
+        if let Some(end) = column.strip_prefix('*') {
+            return self.names.iter().copied().find(|name| name.len() > end.len() && name.ends_with(end));
+        }
+        if let Some(exact) = self.names.iter().copied().find(|name| *name == column) {
+            return Some(exact);
+        }
+        match self.squashed.get(&squash(column)).map(Vec::as_slice) {
+            Some([only]) => Some(only),
+            _ => None,
+        }
+    }
+
+    fn real(&self, column: &str) -> String {
+        self.find(column).unwrap_or(column).to_owned()
+    }
+
+    fn has_all(&self, layout: &Layout) -> bool {
+        layout.columns.iter().all(|column| self.find(column).is_some())
+            && layout.unless.iter().all(|column| self.find(column).is_none())
+    }
+
+    /// The layout that fits, with the columns of a wide table.
+    fn layout(&self, mapping: &Mapping) -> Result<(&'static Layout, Vec<(String, String)>), Refusal> {
+        if mapping.says_texts() {
+            return Ok((self.mapped(mapping)?, Vec::new()));
+        }
+        let fits: Vec<&'static Layout> = table().filter(|layout| self.has_all(layout)).collect();
+        let knows_more = |a: &Layout, b: &Layout| a.columns.len() > b.columns.len() && b.columns.iter().all(|c| a.columns.contains(c));
+        let mut best: Vec<&'static Layout> =
+            fits.iter().copied().filter(|layout| !fits.iter().any(|other| knows_more(other, layout))).collect();
+        // Of our own kinds the first in the table is meant.
+        let own = best.iter().copied().find(|layout| layout.name.is_empty());
+        best.retain(|layout| !layout.name.is_empty() || own.is_some_and(|own| std::ptr::eq(own, *layout)));
+        let wide = wide::columns(self.names);
+        match (&best[..], wide) {
+            ([], Some(columns)) => Ok((&wide::LAYOUT, columns)),
+            ([], None) => self.by_verdict(mapping).ok_or_else(|| self.unrecognised()).map(|layout| (layout, Vec::new())),
+            ([only], _) => Ok((self.by_verdict(mapping).unwrap_or(only), Vec::new())),
+            ([first, second, ..], _) => Err(Refusal::Ambiguous { names: [first, second].map(|layout| layout.title()) }),
+        }
+    }
+
+    /// The kind of our own that the user's columns and those under their own name make.
+    fn mapped(&self, mapping: &Mapping) -> Result<&'static Layout, Refusal> {
+        let has = |column: &&str| mapping.source(column).is_some() || self.free(column, mapping);
+        // What is mapped must be read: of the kinds that fit, the one that reads most of it.
+        let reads = |layout: &Layout| mapping.columns().iter().filter(|(name, _)| layout.reads(name)).count();
+        let fits = own::KINDS.iter().filter(|layout| layout.columns.iter().all(|column| has(&column)));
+        let best = fits.rev().max_by_key(|layout| reads(layout)).filter(|layout| reads(layout) == mapping.columns().len());
+        best.ok_or_else(|| self.unmapped(mapping))
+    }
+
+    /// A column under its own name that the user has not given another.
+    fn free(&self, column: &str, mapping: &Mapping) -> bool {
+        let taken = |name: &str| mapping.columns().iter().any(|(_, source)| source.path() == name);
+        self.find(column).is_some_and(|name| !taken(name))
+    }
+
+    /// Our own kind of a file that lacks nothing but the verdict, which the user names.
+    fn by_verdict(&self, mapping: &Mapping) -> Option<&'static Layout> {
+        let source = mapping.verdict()?;
+        self.column_of(source)?;
+        let has = |column: &&str| mapping.source(column).is_some() || self.find(column).is_some();
+        let name = mapping.columns().iter().find(|(_, known)| known == source).map(|(name, _)| name.as_str())?;
+        own::KINDS.iter().find(|layout| layout.columns.contains(&name) && layout.columns.iter().all(|column| has(&column)))
+    }
+
+    /// The verdict's column where the user names one that the layout knows.
+    fn verdict(&self, layout: &Layout, mapping: &Mapping) -> Result<Option<String>, Refusal> {
+        let Some(source) = mapping.verdict() else { return Ok(None) };
+        if matches!(layout.read, Read::Own(..)) {
+            return if self.column_of(source).is_some() { Ok(None) } else { Err(self.no_column(source)) };
+        }
+        match layout.verdicts.iter().find(|known| squash(known) == squash(source.path())) {
+            Some(known) => Ok(Some((*known).to_owned())),
+            None => Err(Refusal::NoVerdict {
+                column: source.path().to_owned(),
+                layout: layout.name,
+                known: if layout.verdicts.is_empty() { "its own alone".to_owned() } else { quoted(layout.verdicts) },
+            }),
+        }
+    }
+
+    /// Columns of the layout that stand elsewhere than under their name.
+    fn aliases(&self, layout: &Layout, mapping: &Mapping) -> Vec<(String, Source)> {
+        let is_own = matches!(layout.read, Read::Own(..));
+        let mut aliases = if is_own { mapping.columns().to_vec() } else { Vec::new() };
+        for column in layout.columns.iter().chain(layout.also).chain(layout.verdicts) {
+            let known = aliases.iter().any(|(name, _)| name == column);
+            if let Some(name) = self.find(column).filter(|name| name != column && !known && !column.starts_with('*')) {
+                aliases.push((column.to_string(), Source::new(name)));
+            }
+        }
+        aliases
+    }
+
+    fn ranker(&self, mapping: &Mapping, layout: &Layout) -> Option<(Source, bool)> {
+        if let Some(source) = mapping.group_by() {
+            return Some((source.clone(), true));
+        }
+        let is_own = matches!(layout.read, Read::Own(..));
+        let held = |name: &&str| !layout.reads(name);
+        let named = RANKERS.iter().filter(|_| is_own).find_map(|name| self.find(name)).filter(held);
+        named.map(|name| (Source::new(name), false))
+    }
+
+    fn status(&self) -> Option<String> {
+        self.has_prefixes.then(|| MTURK[1].to_owned())
+    }
+
+    /// The columns that may matter: those of an export that are its own bookkeeping come last.
+    fn useful(&self) -> Vec<&'a str> {
+        let data = |name: &&&str| !self.has_prefixes || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        let (useful, rest): (Vec<&str>, Vec<&str>) = self.names.iter().partition(|name| data(&name));
+        [useful, rest].concat()
+    }
+
+    fn unmapped(&self, mapping: &Mapping) -> Refusal {
+        let named: Vec<&str> = mapping.columns().iter().map(|(name, _)| name.as_str()).collect();
+        let expected = format!("columns that make a kind of row with {} of --columns", quoted(&named));
+        Refusal::Unrecognised { expected, found: quoted(&self.useful()) }
+    }
+
+    /// Names the nearest layout: the one with the greatest share of its columns present.
+    fn unrecognised(&self) -> Refusal {
+        let missing = |layout: &'static Layout| -> Vec<&'static str> {
+            layout.columns.iter().filter(|name| self.find(name).is_none()).copied().collect()
+        };
+        // Every kind has a prompt, so having one tells nothing.
+        let share = |layout: &&'static Layout| {
+            let telling = || layout.columns.iter().filter(|name| **name != "prompt");
+            telling().filter(|name| self.find(name).is_some()).count() * 60 / telling().count().max(1)
+        };
+        let is_read = |layout: &&'static Layout| !matches!(layout.read, Read::Refused(_));
+        // Of equal shares ours wins, and of those the first.
+        let nearest = table().filter(is_read).fold(None, |best: Option<&'static Layout>, layout| match best {
+            Some(known) if share(&known) >= share(&layout) => Some(known),
+            _ => Some(layout),
+        });
+        let expected = match nearest.filter(|layout| share(layout) > 0) {
+            Some(layout) => {
+                format!("the columns {} ({}; missing: {})", quoted(layout.columns), layout.title(), quoted(&missing(layout)))
+            }
+            None => "the columns prompt, answer, rank, or prompt, chosen, rejected, or prompt, response_a, \
+                     response_b, label, or prompt, responses, or prompt, response"
+                .to_owned(),
+        };
+        let found = if self.names.is_empty() { "none".to_owned() } else { quoted(&self.useful()) };
+        Refusal::Unrecognised { expected, found }
+    }
+}
+
+impl Layout {
+    /// As messages call it.
+    pub fn title(&self) -> String {
+        match self.read {
+            Read::Own(kind, _) => kind.to_string(),
+            Read::Published(_) | Read::Refused(_) => self.name.to_owned(),
+        }
+    }
+
+    fn reads(&self, column: &str) -> bool {
+        self.columns.contains(&column) || self.also.contains(&column) || column.starts_with(RATING)
+            || column == own::ATTRIBUTES
+    }
+}
+
+impl From<Refusal> for ProblemKind {
+    fn from(refusal: Refusal) -> Self {
+        let (expected, found) = refusal.sides();
+        ProblemKind::Missing { expected, found }
+    }
+}
+
+impl Refusal {
+    /// What to do.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Refusal::Unrecognised { .. } => "rename the columns, or say which they are: --columns prompt=…,chosen=…,rejected=…",
+            Refusal::Ambiguous { .. } => "say which columns are meant: --columns prompt=…,chosen=…,rejected=…",
+            Refusal::Refused { .. } => "nothing was read",
+            Refusal::NoColumn { .. } | Refusal::NoVerdict { .. } => "correct the name",
+        }
+    }
+
+    /// What was expected, and what was found.
+    pub fn sides(self) -> (String, String) {
+        match self {
+            Refusal::Unrecognised { expected, found } => (expected, found),
+            Refusal::Ambiguous { names: [a, b] } => ("the columns of one layout".to_owned(), format!("those of {a} and of {b}")),
+            Refusal::Refused { name, why } => ("preferences between responses".to_owned(), format!("{name}: {why}")),
+            Refusal::NoColumn { name, found } => (format!("a column `{name}`, as asked"), found),
+            Refusal::NoVerdict { column, layout, known } => {
+                (format!("a column that {layout} can go by: {known}"), format!("`{column}`"))
+            }
+        }
+    }
+}
+
+const NAMES_SHOWN: usize = 12;
+
+fn quoted(names: &[&str]) -> String {
+    let mut list: Vec<String> = names.iter().take(NAMES_SHOWN).map(|name| format!("`{}`", shorten(name))).collect();
+    if names.len() > NAMES_SHOWN {
+        list.push(format!("and {} more", names.len() - NAMES_SHOWN));
+    }
+    list.join(", ")
+}
+
+/// A cell that holds JSON; text where it does not parse.
+fn json_cell(cell: String) -> Value {
+    super::integer::parse(&cell).unwrap_or(Value::String(cell))
+}
+
+fn number_cell(cell: String) -> Value {
+    let trimmed = cell.trim();
+    if trimmed.is_empty() {
+        return Value::Null;
+    }
+    if let Ok(whole) = trimmed.parse::<i64>() {
+        return whole.into();
+    }
+    let real = trimmed.parse().ok().and_then(serde_json::Number::from_f64);
+    real.map_or(Value::String(cell), Value::Number)
+}
+
