@@ -10,6 +10,8 @@ mod error;
 mod group;
 pub mod integer;
 mod jsonl;
+#[allow(dead_code)] // read by the columns that hold serialised values
+mod literal;
 mod load;
 mod pairs;
 mod parquet;
