@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(long, requires = "calibrate")]
     allow_training_data: bool,
     /// Read DATA as a published suite and print its own score: llmbar, pandalm, judgebench, rewardbench,
-    /// rm-bench or xstest
+    /// rewardbench-2, rm-bench or xstest
     #[arg(long, value_parser = choice::<Suite>, value_name = "NAME")]
     suite: Option<Suite>,
     /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else the fastest here]

@@ -10,6 +10,7 @@ mod judgebench;
 mod llmbar;
 mod pandalm;
 mod rewardbench;
+mod rewardbench_2;
 mod rm_bench;
 mod rows;
 mod xstest;
@@ -30,6 +31,9 @@ pub enum Suite {
     Judgebench,
     /// RewardBench (Lambert et al. 2024), version 1.
     Rewardbench,
+    /// RewardBench 2 (Malik et al. 2025): one right response of four, and prompts with many right ones.
+    #[serde(rename = "rewardbench-2")]
+    Rewardbench2,
     /// RM-Bench (Liu et al. 2025): three styles of each response.
     RmBench,
     /// XSTest (Röttger et al. 2024): answer the safe, refuse the unsafe.
@@ -85,6 +89,7 @@ impl Suite {
             Suite::Pandalm => pandalm::read,
             Suite::Judgebench => judgebench::read,
             Suite::Rewardbench => rewardbench::read,
+            Suite::Rewardbench2 => rewardbench_2::read,
             Suite::RmBench => rm_bench::read,
             Suite::Xstest => xstest::read,
         };
@@ -99,6 +104,7 @@ impl Suite {
             Suite::Pandalm => pandalm::headline(groups, scores),
             Suite::Judgebench => judgebench::headline(&outcomes(groups, scores)),
             Suite::Rewardbench => rewardbench::headline(&outcomes(groups, scores)),
+            Suite::Rewardbench2 => rewardbench_2::headline(groups, scores),
             Suite::RmBench => rm_bench::headline(groups, scores),
             Suite::Xstest => xstest::headline(&outcomes(groups, scores)),
         }

@@ -96,11 +96,27 @@ impl SuiteRow {
 
     /// A column that must be a list of `count` texts.
     pub fn texts(&self, column: &str, count: usize) -> Result<Vec<Content>, SuiteError> {
-        let list = self.columns.get(column).and_then(Value::as_array);
-        let texts: Option<Vec<Content>> =
-            list.and_then(|items| items.iter().map(|t| Some(Content::Text(t.as_str()?.to_owned()))).collect());
         let expected = || self.unlike(&format!("a list `{column}` of {count} texts"), column);
-        texts.filter(|texts| texts.len() == count).ok_or_else(expected)
+        self.list_of_texts(column).filter(|texts| texts.len() == count).ok_or_else(expected)
+    }
+
+    /// A column that must be a list of one text or more.
+    pub fn some_texts(&self, column: &str) -> Result<Vec<Content>, SuiteError> {
+        let expected = || self.unlike(&format!("a list `{column}` of texts"), column);
+        self.list_of_texts(column).filter(|texts| !texts.is_empty()).ok_or_else(expected)
+    }
+
+    fn list_of_texts(&self, column: &str) -> Option<Vec<Content>> {
+        let list = self.columns.get(column)?.as_array()?;
+        list.iter().map(|text| Some(Content::Text(text.as_str()?.to_owned()))).collect()
+    }
+
+    /// A column that must be the number `count`, which is of `things`.
+    pub fn expect_count(&self, column: &str, count: usize, things: &str) -> Result<(), SuiteError> {
+        match usize::try_from(self.integer(column)?) {
+            Ok(found) if found == count => Ok(()),
+            _ => Err(self.unlike(&format!("`{column}` {count} ({things})"), column)),
+        }
     }
 
     /// The error for a column that is not as published.
