@@ -146,3 +146,24 @@ fn a_suite_prints_its_own_score_next_to_ours() {
     let wrong = error(dir.path(), &["eval", ".", "--suite", "judgebench", "--judge", "judge"]);
     assert!(wrong.contains("expected a JSONL file of JudgeBench"), "{wrong}");
 }
+
+#[test]
+fn rewardbench_2_scores_best_of_four_and_ties() {
+    let dir = tempfile::tempdir().unwrap();
+    judge(dir.path(), "judge", "1");
+    let row = |id: &str, subset: &str, correct: usize| {
+        let (chosen, rejected) = (vec!["yes"; correct], vec!["no no"; 4 - correct]);
+        let counts = format!(r#""num_correct": {correct}, "num_incorrect": {}, "total_completions": 4"#, 4 - correct);
+        format!(
+            r#"{{"id": "{id}", "prompt": "ask", "chosen": {chosen:?}, "rejected": {rejected:?}, {counts}, "subset": "{subset}"}}"#
+        )
+    };
+    let subsets = ["Factuality", "Precise IF", "Math", "Safety", "Focus"];
+    let ties = [row("ref:1", "Ties", 1), row("tied:1", "Ties", 2)];
+    let rows: Vec<String> = subsets.iter().map(|subset| row("1", subset, 1)).chain(ties).collect();
+    std::fs::write(dir.path().join("test.jsonl"), rows.join("\n")).unwrap();
+    let found = json(dir.path(), &["eval", "test.jsonl", "--suite", "rewardbench-2", "--judge", "judge", "--json"]);
+    assert!(found["suite"] == "rewardbench-2" && found["headline"]["score"].is_number(), "{found}");
+    assert_eq!(found["headline"]["parts"].as_array().unwrap().len(), 6 + 5);
+    assert_eq!((&found["data"][0]["pairs"], &found["data"][0]["subsets"]["Ties"]["pairs"]), (&22.into(), &7.into()));
+}

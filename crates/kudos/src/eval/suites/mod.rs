@@ -16,7 +16,7 @@ mod rows;
 mod xstest;
 
 use super::{mean, subset};
-use crate::data::{DataError, Group, Location};
+use crate::data::{DataError, Group, Location, RowProblem};
 use std::path::{Path, PathBuf};
 
 /// The suites.
@@ -67,6 +67,9 @@ pub enum SuiteError {
         /// What this one has.
         found: String,
     },
+    /// A row that cannot be read at all.
+    #[error("{0}; a suite needs all of its rows: write or fetch the file again")]
+    Broken(RowProblem),
     /// No file of the suite at the path.
     #[error("{path}: expected {expected}")]
     Missing {
@@ -85,13 +88,13 @@ impl Suite {
     /// [`SuiteError`].
     pub fn read(self, paths: &[PathBuf]) -> Result<Vec<Group>, SuiteError> {
         let read: fn(&Path) -> Result<Vec<Group>, SuiteError> = match self {
+            Suite::Xstest => return xstest::read(paths), // its pairs have a side in each of two files
             Suite::Llmbar => llmbar::read,
             Suite::Pandalm => pandalm::read,
             Suite::Judgebench => judgebench::read,
             Suite::Rewardbench => rewardbench::read,
             Suite::Rewardbench2 => rewardbench_2::read,
             Suite::RmBench => rm_bench::read,
-            Suite::Xstest => xstest::read,
         };
         let groups: Result<Vec<Vec<Group>>, SuiteError> = paths.iter().map(|path| read(path)).collect();
         Ok(groups?.concat())
@@ -170,5 +173,52 @@ mod testing {
             scores
         };
         groups.iter().enumerate().map(of_group).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::files;
+    use super::*;
+
+    /// What each suite says of a file with one row that is not as published.
+    #[test]
+    fn a_row_that_is_not_as_published_ends_the_suite() {
+        let llmbar = |more: &str| format!(r#"{{"input": "q", "output_2": "b", "label": 1, {more}}}"#);
+        let panda = |more: &str| {
+            let votes = r#""annotator1": 1, "annotator2": 1, "annotator3": 1"#;
+            format!(r#"{{"instruction": "q", "response1": "a", "response2": "b", {votes}, {more}}}"#)
+        };
+        let rewardbench = |more: &str| format!(r#"{{"prompt": "q", "rejected": "b", "subset": "s", {more}}}"#);
+        let domain = |domain: &str| {
+            let three = r#"["a", "b", "c"]"#;
+            format!(r#"{{"prompt": "q", "chosen": {three}, "rejected": {three}, "domain": "{domain}"}}"#)
+        };
+        let long = format!(r#""output_1": ["{}"]"#, "é".repeat(100));
+        let wide: Vec<String> = (0..1000).map(|n| format!(r#""column {n}": 1"#)).collect();
+        let csv = |row: &str| format!("prompt,type,completion,final_label\nq,homonyms,a,1_full\n{row}\n");
+        let cases = [
+            (Suite::Llmbar, llmbar(r#""output_1": []"#), "rows:1: expected a text `output_1`, found []"),
+            (Suite::Llmbar, llmbar(&long), "é…; is this the file that the suite published?"),
+            (Suite::Llmbar, llmbar(&wide.join(",")), "column 24, column 25, …; is this"),
+            (Suite::Llmbar, llmbar(r#""output_1": "a""#) + "\n{\"input", "rows:2: expected a JSON object, found EOF"),
+            (Suite::Llmbar, "{\"input".to_owned(), "a suite needs all of its rows: write or fetch the file again"),
+            (Suite::Pandalm, panda(r#""id": 1"#), "expected a text `input`, found the columns"),
+            (Suite::Pandalm, panda(r#""input": 7"#), "expected a text `input`, found 7"),
+            (Suite::Rewardbench, rewardbench(r#""chosen": []"#), "expected a text `chosen`, found []"),
+            (
+                Suite::Rewardbench,
+                rewardbench(r#""chosen": ["a"], "num_correct": 1"#),
+                "expected a row of RewardBench 1, found one of version 2 (--suite rewardbench-2)",
+            ),
+            (Suite::RmBench, domain("poetry"), "expected a `domain` of chat, code, math or safety, found \"poetry\""),
+            (Suite::Xstest, csv("q,,b,2_full"), "rows:3: expected a `type` of prompt, found \"\""),
+            (Suite::Xstest, csv("q,homonyms"), "rows:3: expected 4 fields as in the header, found 2; a suite needs"),
+        ];
+        for (suite, text, expected) in cases {
+            let dir = files(&[("rows", &text)]);
+            let error = suite.read(&[dir.path().join("rows")]).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.len() < 600, "{suite:?}: {error}");
+        }
     }
 }

@@ -9,6 +9,7 @@
 use super::rows::{self, SuiteRow};
 use super::{Headline, SuiteError};
 use crate::data::{Content, Group};
+use serde_json::Value;
 use std::path::Path;
 
 const EXPECTED: &str = "PandaLM's testset-v1.json, or the directory that holds it";
@@ -40,10 +41,8 @@ fn group(row: &SuiteRow) -> Result<Group, SuiteError> {
 /// The instruction, and the input below it where there is one.
 fn prompt(row: &SuiteRow) -> Result<String, SuiteError> {
     let instruction = row.text("instruction")?;
-    match row.text("input") {
-        Ok(input) if !input.trim().is_empty() => Ok(format!("{instruction}\n\n{input}")),
-        _ => Ok(instruction.to_owned()),
-    }
+    let input = if row.columns.get("input").is_some_and(Value::is_null) { "" } else { row.text("input")? };
+    if input.trim().is_empty() { Ok(instruction.to_owned()) } else { Ok(format!("{instruction}\n\n{input}")) }
 }
 
 /// Counts of (class of people, class of the judge): tie, first, second.

@@ -65,6 +65,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Group>, SuiteError> {
     let mut groups = Vec::new();
     for file in rows::files(path, EXPECTED, table)? {
         for row in rows::read(&file)? {
+            row.expect_version(1, row.columns.contains_key("num_correct"))?;
             let responses = vec![row.content("chosen")?, row.content("rejected")?];
             groups.push(row.group(row.content("prompt")?, responses, &[(0, 1, 1.0)], row.text("subset")?));
         }

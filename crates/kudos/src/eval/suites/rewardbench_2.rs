@@ -9,7 +9,7 @@
 use super::rows::{self, SuiteRow};
 use super::{Headline, SuiteError, mean, mean_of_all, present, subset};
 use crate::data::Group;
-use serde_json::Map;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -35,6 +35,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<Group>, SuiteError> {
 
 /// The chosen responses, then the rejected ones, and each of the former over each of the latter.
 fn group(row: &SuiteRow) -> Result<Group, SuiteError> {
+    let is_a_pair = row.columns.get("chosen").is_some_and(Value::is_string);
+    row.expect_version(2, is_a_pair && !row.columns.contains_key("num_correct"))?;
     let [chosen, rejected] = [row.some_texts("chosen")?, row.some_texts("rejected")?];
     let (correct, all) = (chosen.len(), chosen.len() + rejected.len());
     row.expect_count("num_correct", correct, "the responses in `chosen`")?;
@@ -207,7 +209,7 @@ mod tests {
     use super::super::Suite;
     use super::super::testing::files;
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     /// A row as published, its texts numbered.
     fn row(id: &str, subset: &str, correct: usize, all: usize) -> Value {
@@ -275,7 +277,12 @@ mod tests {
             row
         };
         let cases = [
-            (with("chosen", json!("r0")), "a list `chosen` of texts, found \"r0\""),
+            (
+                json!({"prompt": "p", "chosen": "a", "rejected": "b", "subset": "math-prm"}),
+                "expected a row of RewardBench 2, found one of version 1 (--suite rewardbench)",
+            ),
+            (with("chosen", json!("['r0']")), "a list `chosen` of texts, found \"['r0']\""),
+            (with("chosen", json!(1)), "a list `chosen` of texts, found 1"),
             (with("rejected", json!([])), "a list `rejected` of texts, found []"),
             (with("rejected", json!([1])), "a list `rejected` of texts, found [1]"),
             (with("num_correct", json!(1)), "`num_correct` 2 (the responses in `chosen`), found 1"),

@@ -21,7 +21,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<Group>, SuiteError> {
     for file in rows::files(path, EXPECTED, |name| name == "total_dataset.json")? {
         for row in rows::read(&file)? {
             let responses = [row.texts("chosen", STYLES)?, row.texts("rejected", STYLES)?].concat();
-            groups.push(row.group(row.content("prompt")?, responses, &all, row.text("domain")?));
+            let domain = row.text("domain")?;
+            if !DOMAINS.iter().any(|known| domain.starts_with(known)) {
+                return Err(row.unlike("a `domain` of chat, code, math or safety", "domain"));
+            }
+            groups.push(row.group(row.content("prompt")?, responses, &all, domain));
         }
     }
     Ok(groups)

@@ -31,7 +31,7 @@ pub(super) fn read_python_json(path: &Path) -> Result<Vec<SuiteRow>, SuiteError>
 fn collect(mut rows: Rows) -> Result<Vec<SuiteRow>, SuiteError> {
     let mut all = Vec::new();
     while let Some((location, columns)) = rows.next()? {
-        let columns = columns.map_err(crate::data::DataError::Row)?;
+        let columns = columns.map_err(SuiteError::Broken)?;
         all.push(SuiteRow { location, columns });
     }
     Ok(all)
@@ -86,10 +86,11 @@ impl SuiteRow {
         self.columns.get(column).and_then(number).ok_or_else(expected)
     }
 
-    /// A column that must be a text, or a list of `{role, content}`.
+    /// A column that must be a text, or a list of one `{role, content}` or more.
     pub fn content(&self, column: &str) -> Result<Content, SuiteError> {
         let value = self.columns.get(column);
-        let messages = |v: &Value| serde_json::from_value::<Vec<Message>>(v.clone()).ok().map(Content::Messages);
+        let some = |messages: &Vec<Message>| !messages.is_empty();
+        let messages = |v: &Value| serde_json::from_value(v.clone()).ok().filter(some).map(Content::Messages);
         let content = value.and_then(|v| v.as_str().map(|t| Content::Text(t.to_owned())).or_else(|| messages(v)));
         content.ok_or_else(|| self.unlike(&format!("a text `{column}`"), column))
     }
@@ -119,11 +120,22 @@ impl SuiteRow {
         }
     }
 
+    /// An error if the row is of the other version of RewardBench.
+    pub fn expect_version(&self, version: u8, is_other: bool) -> Result<(), SuiteError> {
+        if !is_other {
+            return Ok(());
+        }
+        let (other, suite) = if version == 1 { (2, "rewardbench-2") } else { (1, "rewardbench") };
+        let found = format!("one of version {other} (--suite {suite})");
+        let expected = format!("a row of RewardBench {version}");
+        Err(SuiteError::Row { location: self.location.clone(), expected, found })
+    }
+
     /// The error for a column that is not as published.
     pub fn unlike(&self, expected: &str, column: &str) -> SuiteError {
         let found = match self.columns.get(column) {
-            None => format!("the columns {}", self.columns.keys().cloned().collect::<Vec<_>>().join(", ")),
-            Some(value) => value.to_string().chars().take(60).collect(),
+            None => format!("the columns {}", cut(&self.columns.keys().cloned().collect::<Vec<_>>().join(", "), 300)),
+            Some(value) => cut(&value.to_string(), 60),
         };
         SuiteError::Row { location: self.location.clone(), expected: expected.to_owned(), found }
     }
@@ -137,6 +149,14 @@ impl SuiteRow {
         subset: &str,
     ) -> Group {
         group(&self.location, prompt, responses, compared, subset)
+    }
+}
+
+/// The first characters of a text.
+fn cut(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

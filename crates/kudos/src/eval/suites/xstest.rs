@@ -12,34 +12,49 @@ use super::rows::{self, SuiteRow};
 use super::{Headline, Outcome, SuiteError, accuracy, mean_of_all, present};
 use crate::data::{Content, Group};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const KINDS: [&str; 2] = ["should-respond", "should-refuse"];
 const EXPECTED: &str = "XSTest's directory model_completions with two or more xstest_v2_completions_….csv, or a file \
     of RewardBench";
+const SUBSETS: &str = "rows of the subsets xstest-should-respond and xstest-should-refuse";
+const PAIRS: &str = "a prompt with a full compliance and a full refusal; give the files of two models or more";
 
-pub(super) fn read(path: &Path) -> Result<Vec<Group>, SuiteError> {
+/// The pairs of all files together, as the completions of a model are a file.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Group>, SuiteError> {
     let named = |name: &str| name.starts_with("xstest_v2_completions") && name.ends_with(".csv");
-    let mut all = Vec::new();
-    for file in rows::files(path, EXPECTED, named)? {
-        all.extend(rows::read(&file)?);
+    let (mut groups, mut completions) = (Vec::new(), Vec::new());
+    for path in paths {
+        for file in rows::files(path, EXPECTED, named)? {
+            let rows = rows::read(&file)?;
+            if rows.first().is_some_and(|row| row.columns.contains_key("chosen")) {
+                groups.extend(of_rewardbench(&file, &rows)?);
+            } else {
+                completions.extend(rows);
+            }
+        }
     }
-    let groups = match all.first().is_some_and(|row| row.columns.contains_key("chosen")) {
-        true => all.iter().filter_map(|row| of_rewardbench(row).transpose()).collect::<Result<Vec<_>, _>>()?,
-        false => of_completions(&all)?,
-    };
-    match groups.is_empty() {
-        true => Err(SuiteError::Missing { path: path.into(), expected: EXPECTED }),
-        false => Ok(groups),
+    let pairs = of_completions(&completions)?;
+    match completions.first() {
+        Some(row) if pairs.is_empty() => {
+            Err(SuiteError::Missing { path: PathBuf::from(&*row.location.file), expected: PAIRS })
+        }
+        _ => Ok([groups, pairs].concat()),
     }
 }
 
-fn of_rewardbench(row: &SuiteRow) -> Result<Option<Group>, SuiteError> {
-    let Some(kind) = row.text("subset")?.strip_prefix("xstest-") else {
-        return Ok(None);
-    };
-    let responses = vec![row.content("chosen")?, row.content("rejected")?];
-    Ok(Some(row.group(row.content("prompt")?, responses, &[(0, 1, 1.0)], kind)))
+fn of_rewardbench(file: &Path, rows: &[SuiteRow]) -> Result<Vec<Group>, SuiteError> {
+    let mut groups = Vec::new();
+    for row in rows {
+        if let Some(kind) = row.text("subset")?.strip_prefix("xstest-") {
+            let responses = vec![row.content("chosen")?, row.content("rejected")?];
+            groups.push(row.group(row.content("prompt")?, responses, &[(0, 1, 1.0)], kind));
+        }
+    }
+    match groups.is_empty() {
+        true => Err(SuiteError::Missing { path: file.into(), expected: SUBSETS }),
+        false => Ok(groups),
+    }
 }
 
 /// The completions of one prompt.
@@ -55,6 +70,9 @@ fn of_completions(rows: &[SuiteRow]) -> Result<Vec<Group>, SuiteError> {
     for row in rows {
         let completions = prompts.entry(row.text("prompt")?).or_default();
         completions.row.get_or_insert(row);
+        if row.text("type")?.is_empty() {
+            return Err(row.unlike("a `type` of prompt", "type"));
+        }
         let text = Content::Text(row.text("completion")?.to_owned());
         match row.text("final_label")? {
             label if label.starts_with('1') => completions.complying.push(text),
@@ -114,7 +132,14 @@ mod tests {
             + &row("homonyms", "cut bread?", "Perhaps.", "3_partial_refusal");
         let name = |model: &str| format!("xstest_v2_completions_{model}.csv");
         let dir = files(&[(&name("a"), &(HEADER.to_owned() + &first)), (&name("b"), &(HEADER.to_owned() + &second))]);
-        let groups = read(dir.path()).unwrap();
+        let groups = read(&[dir.path().to_owned()]).unwrap();
+        let [a, b] = ["a", "b"].map(|model| dir.path().join(name(model)));
+        assert_eq!(read(&[a.clone(), b]).unwrap(), groups);
+        let error = read(&[a]).unwrap_err().to_string();
+        assert!(
+            error.ends_with("a full compliance and a full refusal; give the files of two models or more"),
+            "{error}"
+        );
         assert_eq!(groups.len(), 2);
         // A judge that always prefers to comply.
         let found = headline(&outcomes(&groups, &[vec![1.0, 0.0], vec![1.0, 0.0]]));
@@ -127,8 +152,11 @@ mod tests {
         let row = |s: &str| format!(r#"{{"prompt": "p", "chosen": "c", "rejected": "r", "subset": "{s}"}}"#);
         let text = [row("xstest-should-refuse"), row("math-prm")].join("\n");
         let dir = files(&[("f.jsonl", &text)]);
-        let groups = read(&dir.path().join("f.jsonl")).unwrap();
+        let groups = read(&[dir.path().join("f.jsonl")]).unwrap();
         assert_eq!((groups.len(), &groups[0].responses[0].extra["subset"]), (1, &"should-refuse".into()));
-        assert!(read(dir.path()).unwrap_err().to_string().contains("model_completions"));
+        assert!(read(&[dir.path().to_owned()]).unwrap_err().to_string().contains("model_completions"));
+        let other = files(&[("f.jsonl", &row("math-prm"))]);
+        let error = read(&[other.path().join("f.jsonl")]).unwrap_err().to_string();
+        assert!(error.contains("expected rows of the subsets xstest-should-respond"), "{error}");
     }
 }
