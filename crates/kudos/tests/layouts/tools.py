@@ -1,0 +1,273 @@
+"""Exports of annotation tools and crowd-work platforms."""
+from fixture import *
+
+
+def write():
+    argilla()
+    label_studio()
+    smaller_tools()
+    crowds()
+
+
+def argilla():
+    record = {"external_id": None, "metadata": "{}"}
+    none = {"type": None, "score": None, "agent": None}
+
+    def ranked(user_id, ranks, status="submitted"):
+        value = {"rank": list(ranks), "value": ["response1", "response2", "response3"][:len(ranks)]}
+        return {"user_id": user_id, "value": value, "status": status}
+
+    def v1(i, responses, suggestion=None):
+        return {"prompt": p(i), "response1": bad(i), "response2": good(i), "response3": mid(i), "preference": responses,
+                "preference-suggestion": suggestion, "preference-suggestion-metadata": none, **record}
+
+    parquet("argilla_v1_ranking.parquet",
+            [v1(0, [ranked("u1", (3, 1, 2))], {"rank": [1, 2, 3], "value": ["response1", "response2", "response3"]}),
+             v1(1, [ranked("u1", (2, 1, 1))]), v1(2, [ranked("u1", (1, 2, 3), "draft")]),
+             v1(3, [ranked("u1", (1, 2, 3), "discarded")])],
+            [*ranking(0), [p(1), good(1), bad(1)], [p(1), mid(1), bad(1)]],
+            ("Argilla v1 ranking question (format_as datasets, push_to_huggingface)",
+             "QUESTION[{user_id, value{rank[], value[]}, status}], fields named in value",
+             "rank 1 is best, equal ranks tie; only status submitted counts, suggestions do not",
+             "HF kursathalat/ranking_ds; argilla 1.29 client/feedback/integrations/huggingface/dataset.py", "literal"))
+    rows = [{"prompt": p(i), "response": text, "quality": [{"user_id": "u1", "value": value, "status": status}],
+             "quality-suggestion": 3, "quality-suggestion-metadata": none, **record}
+            for i, text, value, status in ((0, bad(0), 1, "submitted"), (0, good(0), 5, "submitted"),
+                                           (0, mid(0), 3, "submitted"), (1, good(1), 4, "submitted"),
+                                           (1, bad(1), 2, "submitted"), (1, mid(1), 5, "discarded"))]
+    parquet("argilla_v1_rating_statuses.parquet", rows, [*ranking(0), pair(1)],
+            ("Argilla v1 rating question", "prompt, response, QUESTION[{user_id, value, status}]",
+             "higher is better; only submitted counts", "the same file", "literal"))
+
+    def nested(i, values, suggestion=None):
+        return {"id": f"r{i}", "fields": {"prompt": p(i), "response-1": bad(i), "response-2": good(i),
+                                          "response-3": mid(i)},
+                "metadata": {"source": "x"}, "suggestions": suggestion or {},
+                "responses": {"ranking": [{"value": value, "user_id": f"u{n}"} for n, value in enumerate(values)]},
+                "vectors": {}, "status": "completed", "_server_id": f"s{i}"}
+
+    best = ["response-2", "response-3", "response-1"]
+    hint = {"ranking": {"value": best[::-1], "score": None, "agent": "m"}}
+    array("argilla_v2_nested_ranking.json", [nested(0, [best], hint), nested(1, [best])], [*ranking(0), *ranking(1)],
+          ("Argilla v2 to_list(), to_json()", "fields{}, responses{QUESTION[{value[], user_id}]}",
+           "the first of value is best; suggestions do not count. This form has no status",
+           "argilla-io/argilla argilla/src/argilla/records/_resource.py, responses.py", "literal"))
+
+    def flat(i, values, statuses, question="ranking", fields=None):
+        return {"id": f"r{i}", "status": "completed", "_server_id": f"s{i}",
+                **(fields or {"prompt": p(i), "response-1": bad(i), "response-2": good(i), "response-3": mid(i)}),
+                f"{question}.responses": values, f"{question}.responses.users": [f"u{n}" for n in range(len(values))],
+                f"{question}.responses.status": statuses, f"{question}.suggestion": None,
+                f"{question}.suggestion.score": None, f"{question}.suggestion.agent": None}
+
+    parquet("argilla_v2_datasets_ranking.parquet",
+            [flat(0, [best], ["submitted"]), flat(1, [best[::-1], best], ["draft", "submitted"]),
+             flat(2, [best[::-1]], ["discarded"])], [*ranking(0), *ranking(1)],
+            ("Argilla v2 to_datasets()", "QUESTION.responses[], .responses.status[], .responses.users[]",
+             "parallel lists; only submitted counts; the first of a ranking is best",
+             "argilla-io/argilla argilla/src/argilla/records/_io/_generic.py", "literal"))
+    array("argilla_v2_flat_rating.json",
+          [flat(i, [value], [status], "quality", {"prompt": p(i), "response": text})
+           for i, text, value, status in ((0, bad(0), 1, "submitted"), (0, good(0), 5, "submitted"),
+                                          (1, good(1), 4, "submitted"), (1, bad(1), 2, "submitted"),
+                                          (1, mid(1), 5, "discarded"))], [pair(0), pair(1)],
+          ("Argilla v2 to_list(flatten=True), rating question", "prompt, response, QUESTION.responses[]",
+           "higher is better; only submitted counts", "the same file", "literal"))
+
+    def labelled(i, first, second, values, statuses):
+        return flat(i, values, statuses, "preference", {"prompt": p(i), "response_a": first, "response_b": second})
+
+    array("argilla_v2_flat_label.json",
+          [labelled(0, good(0), bad(0), ["response_a"], ["submitted"]),
+           labelled(1, bad(1), good(1), ["response_b"], ["submitted"]),
+           labelled(2, mid(2), good(2), ["tie"], ["submitted"]),
+           labelled(3, bad(3), good(3), ["response_a"], ["discarded"])], [pair(0), pair(1)],
+          ("Argilla v2, label question", "QUESTION.responses[] naming a field",
+           "the label is the name of the better field", "the same file", "part"))
+    array("trap_argilla_v2_label_a_b.json",
+          [labelled(0, good(0), bad(0), ["A"], ["submitted"]), labelled(1, bad(1), good(1), ["B"], ["submitted"])],
+          [pair(0), pair(1)],
+          ("Argilla v2, label question with labels A and B", "preference.responses[], response_a, response_b",
+           "A is response_a", "the same file", "part"))
+
+
+def label_studio():
+    export = "HumanSignal/label-studio docs/source/templates/generative-pairwise-human-preference.md"
+    converter = "HumanSignal/label-studio-sdk label_studio_sdk/converter/converter.py, exports/csv2.py, utils.py"
+
+    def result(name, kind, value, to="answer1,answer2"):
+        return {"id": "x1", "from_name": name, "to_name": to, "type": kind, "origin": "manual", "value": value}
+
+    def annotation(ident, results, by=1, cancelled=False):
+        return {"id": ident, "completed_by": by, "result": results, "was_cancelled": cancelled, "ground_truth": False,
+                "created_at": f"2024-05-01T10:00:0{ident % 10}.000000Z", "updated_at": "2024-05-01T10:00:09.000000Z",
+                "lead_time": 4.2}
+
+    def task(i, data, annotations, predictions=()):
+        return {"id": i + 1, "annotations": annotations, "file_upload": "dataset.json", "drafts": [],
+                "predictions": list(predictions), "data": data, "meta": {}, "created_at": "2024-05-01T09:00:00.000000Z",
+                "updated_at": "2024-05-01T10:00:00.000000Z", "inner_id": i + 1, "total_annotations": len(annotations),
+                "cancelled_annotations": 0, "total_predictions": len(predictions), "project": 3}
+
+    def side(which):
+        return [result("comparison", "pairwise", {"selected": which})]
+
+    def answers(i, first, second):
+        return {"prompt": p(i), "answer1": first, "answer2": second}
+
+    array("labelstudio_pairwise_annotators.json",
+          [task(0, answers(0, good(0), bad(0)), [annotation(1, side("left")), annotation(2, side("right"), 2, True)]),
+           task(1, answers(1, bad(1), good(1)), [annotation(3, side("right"))],
+                [{"id": 9, "result": side("left"), "score": 0.9, "model_version": "m"}]),
+           task(2, answers(2, bad(2), good(2)), [annotation(4, side("left"), 1, True)]),
+           task(3, answers(3, bad(3), good(3)), [], [{"id": 10, "result": side("left"), "score": 0.9}])],
+          [pair(0), pair(1)],
+          ("Label Studio Pairwise, JSON", "data.answer1, data.answer2, annotations[].result[].value.selected",
+           "left = answer1 is better; cancelled annotations and predictions do not count", export + "; " + converter,
+           "literal"))
+
+    def minimal(i, data, value, name):
+        return {**data, "id": i + 1, name: value, "annotator": 1, "annotation_id": i + 10,
+                "created_at": "2024-05-01T10:00:00.000000Z", "updated_at": "2024-05-01T10:00:09.000000Z",
+                "lead_time": 4.2}
+
+    array("labelstudio_pairwise_min.json",
+          [minimal(0, answers(0, good(0), bad(0)), [{"selected": "left"}], "comparison"),
+           minimal(1, answers(1, bad(1), good(1)), [{"selected": "right"}], "comparison")], [pair(0), pair(1)],
+          ("Label Studio Pairwise, JSON_MIN", "answer1, answer2, comparison[{selected}]",
+           "left = answer1 is better; the control's value stays a list of objects", converter, "literal"))
+    header = ["annotation_id", "annotator", "answer1", "answer2", "comparison", "created_at", "id", "lead_time", "prompt",
+              "updated_at"]
+    table("labelstudio_pairwise.csv", header,
+          [[10 + i, 1, first, second, json.dumps([{"selected": which}]), "2024-05-01T10:00:00Z", i + 1, 4.2, p(i),
+            "2024-05-01T10:00:09Z"] for i, first, second, which in ((0, good(0), bad(0), "left"),
+                                                                    (1, bad(1), good(1), "right"))], [pair(0), pair(1)],
+          ("Label Studio Pairwise, CSV", "answer1, answer2, comparison as JSON text", "left = answer1 is better",
+           converter, "literal"), quoting=csv.QUOTE_NONNUMERIC)
+
+    def items(i):
+        return {"prompt": p(i), "items": [{"id": "llm_1", "title": "LLM 1", "body": bad(i)},
+                                          {"id": "llm_2", "title": "LLM 2", "body": good(i)},
+                                          {"id": "llm_3", "title": "LLM 3", "body": mid(i)}]}
+
+    best = ["llm_2", "llm_3", "llm_1"]
+
+    def order(value):
+        return [result("rank", "ranker", {"ranker": value}, "answers")]
+
+    array("labelstudio_ranker_annotators.json",
+          [task(0, items(0), [annotation(1, order({"rank": best})), annotation(2, order({"rank": best[::-1]}), 2, True)]),
+           task(1, items(1), [annotation(3, order({"rank": best}))],
+                [{"id": 9, "result": order({"rank": best[::-1]}), "score": 0.5}])], [*ranking(0), *ranking(1)],
+          ("Label Studio Ranker, JSON", "data.items[{id, body}], value.ranker",
+           "the first id is best; cancelled annotations and predictions do not count",
+           "HumanSignal/label-studio docs/source/templates/generative-llm-ranker.md", "part"))
+    array("labelstudio_ranker_min.json",
+          [minimal(i, items(i), [{"ranker": {"rank": best}}], "rank") for i in range(2)], [*ranking(0), *ranking(1)],
+          ("Label Studio Ranker, JSON_MIN", "items[{id, body}], rank[{ranker}]", "the first id is best", converter, "part"))
+    array("trap_labelstudio_ranker_buckets.json",
+          [task(i, items(i), [annotation(i + 1, order({"_": ["llm_1"], "relevant_results": ["llm_2", "llm_3"],
+                                                       "biased_results": []}))]) for i in range(2)],
+          [[p(i), good(i), mid(i)] for i in range(2)],
+          ("Label Studio Ranker with buckets", "value.ranker{BUCKET[], _[]}",
+           "the order holds within a bucket; `_` is what was not ranked; no order between buckets is in the file",
+           "HumanSignal/label-studio docs/source/templates/generative-llm-ranker.md", "literal"))
+    array("trap_labelstudio_ratings.json",
+          [task(i, answers(i, first, second),
+                [annotation(i + 1, [result("rating1", "rating", {"rating": one}, "answer1"),
+                                    result("rating2", "rating", {"rating": two}, "answer2")])])
+           for i, first, second, one, two in ((0, good(0), bad(0), 5, 1), (1, bad(1), good(1), 2, 4))], [pair(0), pair(1)],
+          ("Label Studio Rating of each response", "result[].to_name, value.rating", "more stars are better",
+           "HumanSignal/label-studio docs/source/tags/rating.md", "memory"))
+    array("labelstudio_pairwise_two_people.json",
+          [task(0, answers(0, good(0), bad(0)), [annotation(1, side("left")), annotation(2, side("left"), 2)]),
+           task(1, answers(1, bad(1), good(1)), [annotation(3, side("right")), annotation(4, side("right"), 2)])],
+          [pair(0), pair(0), pair(1), pair(1)],
+          ("Label Studio Pairwise, two annotators who agree", "annotations[].completed_by, value.selected",
+           "one vote for each annotation that was not cancelled", export, "literal"))
+
+
+def smaller_tools():
+    def choice(i, accept, answer, options=None, **more):
+        texts = options or [good(i), bad(i)]
+        return {"text": p(i), "options": [{"id": n, "text": text} for n, text in enumerate(texts)],
+                "_input_hash": 100 + i, "_task_hash": 200 + i, "_view_id": "choice", "accept": accept, "answer": answer,
+                "config": {"choice_style": "single"}, "_timestamp": 1700000000 + i, "_annotator_id": "rlhf-ann",
+                "_session_id": "rlhf-ann", **more}
+
+    jsonl("prodigy_choice_answers.jsonl",
+          [choice(0, [0], "accept"), choice(1, [1], "accept", [bad(1), good(1)]), choice(2, [1], "reject"),
+           choice(3, [], "ignore"), choice(4, [], "accept"),
+           choice(5, [0, 2], "accept", [good(5), bad(5), mid(5)])],
+          [pair(0), pair(1), [p(5), good(5), bad(5)], [p(5), mid(5), bad(5)]],
+          ("Prodigy choice", "text, options[{id, text}], accept[], answer",
+           "accepted options are better than the others; answer reject or ignore means the row does not count",
+           "HF space wesslen/prodigy-rlhf-ranking; explosion/prodigy-recipes README", "part"))
+    jsonl("doccano_jsonl.jsonl",
+          [{"id": 1, "text": p(0), "response_a": good(0), "response_b": bad(0), "label": ["A"], "Comments": []},
+           {"id": 2, "text": p(1), "response_a": bad(1), "response_b": good(1), "label": ["B"], "Comments": ["ok"]},
+           {"id": 3, "text": p(2), "response_a": good(2), "response_b": bad(2), "label": [], "Comments": []},
+           {"id": 4, "text": p(3), "response_a": good(3), "response_b": bad(3), "label": ["A", "B"], "Comments": []}],
+          [pair(0), pair(1)],
+          ("doccano JSONL", "text, label[] and the columns of the import",
+           "a list of one label; an empty list is unlabelled, two labels are no verdict",
+           "doccano/doccano backend/data_export/tests/test_task.py", "part"))
+    table("doccano.csv", ["id", "text", "label", "response_a", "response_b"],
+          [[1, p(0), "A", good(0), bad(0)], [2, p(1), "B", bad(1), good(1)], [3, p(2), "", good(2), bad(2)]],
+          [pair(0), pair(1)],
+          ("doccano CSV", "text, label, response_a, response_b", "the label names the better response",
+           "doccano/doccano backend/data_export/pipeline/writers.py", "part"))
+    jsonl("potato_annotated_instances.jsonl",
+          [{"id": f"i{i}", "displayed_text": f"{p(i)} A: {good(i)} B: {bad(i)}",
+            "label_annotations": {"preference": {"A is better": "A is better"}}, "span_annotations": [],
+            "behavioral_data": {"time_string": "Time spent: 0d 0h 0m 4s "}} for i in range(2)], None,
+          ("Potato annotated_instances.jsonl", "id, displayed_text, label_annotations",
+           "the responses stand only in the input file: refuse and say so",
+           "davidjurgens/potato example-projects/*/annotation_output", "part"))
+
+
+MTURK = ["HITId", "HITTypeId", "Title", "Description", "Keywords", "Reward", "CreationTime", "MaxAssignments",
+         "RequesterAnnotation", "AssignmentDurationInSeconds", "AutoApprovalDelayInSeconds", "Expiration",
+         "NumberOfSimilarHITs", "LifetimeInSeconds", "AssignmentId", "WorkerId", "AssignmentStatus", "AcceptTime",
+         "SubmitTime", "AutoApprovalTime", "ApprovalTime", "RejectionTime", "RequesterFeedback", "WorkTimeInSeconds",
+         "LifetimeApprovalRate", "Last30DaysApprovalRate", "Last7DaysApprovalRate"]
+
+
+def crowds():
+    def hit(i, worker, status, *cells):
+        values = {"HITId": f"3H{i}", "HITTypeId": "3T", "Title": "Compare answers", "Description": "Two answers",
+                  "Keywords": "text", "Reward": "$0.05", "CreationTime": "Wed May 01 10:00:00 PDT 2024",
+                  "MaxAssignments": 3, "RequesterAnnotation": "BatchId:5;", "AssignmentDurationInSeconds": 3600,
+                  "AutoApprovalDelayInSeconds": 28800, "Expiration": "Wed May 08 10:00:00 PDT 2024",
+                  "AssignmentId": f"3A{i}{worker}", "WorkerId": worker, "AssignmentStatus": status,
+                  "AcceptTime": "Wed May 01 10:05:00 PDT 2024", "SubmitTime": "Wed May 01 10:06:00 PDT 2024",
+                  "WorkTimeInSeconds": 60, "LifetimeApprovalRate": "0% (0/0)", "Last30DaysApprovalRate": "0% (0/0)",
+                  "Last7DaysApprovalRate": "0% (0/0)"}
+        return [values.get(name, "") for name in MTURK] + list(cells) + ["", ""]
+
+    source = "a public MTurk batch file (27 fixed columns, then Input.*, Answer.*, Approve, Reject)"
+    names = ["Input.prompt", "Input.response_a", "Input.response_b"]
+    table("mturk_three_workers.csv", [*MTURK, *names, "Answer.preference", "Answer.why", "Approve", "Reject"],
+          [hit(0, "W1", "Approved", p(0), good(0), bad(0), "A", "shorter"),
+           hit(0, "W2", "Submitted", p(0), good(0), bad(0), "A", ""),
+           hit(0, "W3", "Rejected", p(0), good(0), bad(0), "B", "xx"),
+           hit(1, "W1", "Approved", p(1), bad(1), good(1), "B", "clear"),
+           hit(1, "W2", "Approved", p(1), bad(1), good(1), "tie", "")], [pair(0), pair(0), pair(1)],
+          ("MTurk batch results", "Input.*, Answer.preference, AssignmentStatus",
+           "one vote a row; rows with status Rejected do not count", source, "part"), quoting=csv.QUOTE_ALL)
+    table("trap_mturk_two_answers.csv", [*MTURK, *names, "Answer.preference", "Answer.safer", "Approve", "Reject"],
+          [hit(0, "W1", "Approved", p(0), good(0), bad(0), "A", "B"),
+           hit(1, "W1", "Approved", p(1), bad(1), good(1), "B", "A")], [pair(0), pair(1)],
+          ("MTurk with two verdicts", "Answer.preference, Answer.safer", "two questions: which one counts must be said",
+           source, "part"), quoting=csv.QUOTE_ALL)
+    table("trap_mturk_radio_columns.csv", [*MTURK, *names, "Answer.preference.A", "Answer.preference.B", "Approve",
+                                           "Reject"],
+          [hit(0, "W1", "Approved", p(0), good(0), bad(0), "true", "false"),
+           hit(1, "W1", "Approved", p(1), bad(1), good(1), "false", "true")], [pair(0), pair(1)],
+          ("MTurk crowd-form with radio buttons", "Answer.preference.A, Answer.preference.B",
+           "a column of true and false for each choice", source, "memory"), quoting=csv.QUOTE_ALL)
+    table("google_forms.csv", ["Timestamp", "Email Address", f"1. {p(0)} (A: {good(0)} B: {bad(0)})", f"2. {p(1)}"],
+          [["2024/05/01 10:00:00 AM GMT+2", "ann@example.org", "A", "B"],
+           ["2024/05/01 10:04:00 AM GMT+2", "bob@example.org", "A", "A"]], None,
+          ("Google Forms answers", "one column a question, one row a person",
+           "the responses are not in the cells: refuse", "spreadsheet export of Google Forms", "memory"))
