@@ -140,7 +140,35 @@ def table(name, header, rows, pairs, source, **how):
     expect(name, pairs, source)
 
 
+# how many messages the prompt of each pair has, in the order of expect.json, where it is more than one
+TURNS = {
+    "distilabel_intel_orca.parquet": [2, 2], "capybara_dpo_7k.parquet": [1, 1, 3],
+    "tulu_3_preference_mixture.parquet": [1, 1, 3], "openrlhf_mixture2_and_safe_pku.parquet": [3, 3, 1],
+    "skywork_reward_v02.parquet": [1, 1, 3], "ultrainteract_pair.parquet": [1, 1, 3],
+    "nectar_two_turns.parquet": [1, 1, 1, 3, 3, 3], "helpsteer3_individual.jsonl.gz": [1, 1, 3],
+    "arena_human_preference_140k.parquet": [1, 1, 3], "oasst1.trees.jsonl.gz": [1, 1, 1, 3, 1],
+    "oasst2_messages.parquet": [1, 3, 1], "trl_lib_hh_rlhf_helpful_base.parquet": [1, 3],
+    "llamafactory_dpo_demo.json": [2, 1, 3], "llamafactory_kto_demo.json": [1, 1, 3],
+    "llamafactory_alpaca_history.json": [2, 4, 1], "llamafactory_v1_pair.jsonl": [2, 2],
+    "axolotl_argilla.jsonl": [2, 1], "axolotl_argilla_chat.jsonl": [1, 4], "axolotl_icr.jsonl": [2, 1],
+    "axolotl_intel.jsonl": [2, 1], "axolotl_prompt_pairs.jsonl": [2, 1], "axolotl_ultra.jsonl": [2, 1],
+    "axolotl_chat_template_forms.jsonl": [2, 3, 1, 1], "axolotl_kto_argilla.jsonl": [2, 2],
+    "msswift_rejected_response.jsonl": [2, 3, 1], "msswift_rejected_messages.jsonl": [1, 3],
+    "msswift_query_response.jsonl": [2, 3, 1], "msswift_kto.jsonl": [2, 2],
+    "nemo_rl_preference.jsonl": [1, 3, 2, 2, 2], "nemo_rl_binary.jsonl": [1, 3], "verl_rm_full_hh.parquet": [1, 3],
+    "deepspeed_rm_static.parquet": [1, 3], "medicalgpt_old.json": [2, 3], "medicalgpt_new.jsonl": [2, 3],
+    "openai_preference_turns.jsonl": [2, 3], "sheet_system_empty.csv": [1, 2], "trap_history_pairs.jsonl": [3],
+    "trap_history_messages.jsonl": [3], "trap_history_objects.jsonl": [3], "trap_history_sharegpt.jsonl": [3],
+    "trap_history_python_text.csv": [3], "trap_history_keeps_groups_apart.jsonl": [3, 3],
+    "trap_system_keeps_groups_apart.csv": [2, 2], "trap_tool_turns_in_prompt.jsonl": [3],
+}
+
+
 def finish():
+    for name, turns in TURNS.items():
+        assert len(turns) == len(EXPECT[name]), name
+    with open(os.path.join(HERE, "expect_turns.json"), "w", encoding="utf-8") as out:
+        out.write("{\n" + ",\n".join(f' "{name}": {turns}' for name, turns in TURNS.items()) + "\n}\n")
     with open(os.path.join(HERE, "expect.json"), "w", encoding="utf-8") as out:
         json.dump(EXPECT, out, ensure_ascii=False, indent=1)
         out.write("\n")
@@ -159,6 +187,8 @@ names, the types of the other columns and the direction come from the source in 
 
 - `expect.json` gives the pairs `[prompt, chosen, rejected]` of each sample. Of a list of messages it is the text of the
   last one. `null` means that the file must be refused.
+- `expect_turns.json` gives how many messages each prompt has, where it is more than one: system, earlier turns and
+  question. A prompt that is a single text counts as one. A wrong number means that context was lost.
 - A sample named `trap_…` may also be refused, as its meaning cannot be known from the file alone.
 - *seen*: `literal` (names and direction stand in the source), `part` (names stand there, some columns or the direction
   come from memory), `memory` (nothing was found to check it against).
