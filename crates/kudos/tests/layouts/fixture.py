@@ -161,6 +161,7 @@ TURNS = {
     "trap_history_messages.jsonl": [3], "trap_history_objects.jsonl": [3], "trap_history_sharegpt.jsonl": [3],
     "trap_history_python_text.csv": [3], "trap_history_keeps_groups_apart.jsonl": [3, 3],
     "trap_system_keeps_groups_apart.csv": [2, 2], "trap_tool_turns_in_prompt.jsonl": [3],
+    "trap_medicalgpt_tool_turns.jsonl": [3], "trap_paddlenlp_sort.jsonl": [1, 3], "hh_mark_inside_a_turn.jsonl": [3],
 }
 
 

@@ -100,11 +100,11 @@ def binarised():
     rows = [{"prompt": p(i), "completion": reply, "label": label, "rating": rating, "model": "m"}
             for i in range(2) for reply, label, rating in ((good(i), True, 5.0), (bad(i), False, 2.0))]
     rows.append({"prompt": p(2), "completion": good(2), "label": True, "rating": 4.5, "model": "m"})
-    parquet("argilla_kto.parquet", [{**r, "completion": content_first([user(r["prompt"]), assistant(r["completion"])])}
-                                    for r in rows], [pair(0), pair(1)],
-            ("argilla/ultrafeedback-binarized-preferences-cleaned-kto", "prompt, completion[user, assistant], label",
+    parquet("argilla_kto.parquet", rows, [pair(0), pair(1)],
+            ("argilla/ultrafeedback-binarized-preferences-cleaned-kto", "prompt, completion (texts), label",
              "true is desired, false is not; two responses of one prompt with different labels are a pair",
-             "axolotl docs/rlhf.qmd (KTO, chatml.ultra); src/axolotl/prompt_strategies/kto/chatml.py", "part"))
+             "axolotl src/axolotl/prompt_strategies/kto/chatml.py (ultra); ms-swift (process_ultrafeedback_kto)",
+             "literal"))
 
 
 def completions(i, scores):
@@ -178,7 +178,7 @@ def ratings():
             [*ranking(0), [p(1), good(1), mid(1)], [p(1), good(1), bad(1)]],
             ("HuggingFaceH4/stack-exchange-preferences", "question, answers[].text, answers[].pm_score",
              "higher is better (votes, plus one if accepted, below zero -1); equal is a tie",
-             "HF HuggingFaceH4/stack-exchange-preferences", "memory"))
+             "HF HuggingFaceH4/stack-exchange-preferences (card with its script)", "literal"))
 
     def nectar(i, prompt, ranks):
         answers = [{"answer": text, "model": "m", "rank": rank}
@@ -195,7 +195,22 @@ def ratings():
              "HF berkeley-nest/Nectar; axolotl src/axolotl/prompt_strategies/dpo/zephyr.py", "literal"))
 
 
+def pandalm():
+    def judged(i, first, second, *votes):
+        return {"idx": i, "motivation_app": "Grammarly", "cmp_key": "a_b", "instruction": p(i), "input": "",
+                "response1": first, "response2": second, **{f"annotator{n}": v for n, v in enumerate(votes, 1)}}
+
+    array("pandalm_votes.json",
+          [judged(0, good(0), bad(0), 1, 1, 1), judged(1, bad(1), good(1), 2, 2, 2),
+           judged(2, True, "The statement is true.", 1, 2, 2), judged(3, mid(3), good(3), 0, 0, 0)], [pair(0), pair(1)],
+          ("PandaLM test set", "response1, response2, annotator1…3",
+           "0 tie, 1 and 2 the better one; three rows of the real file have `true` for a response: not usable",
+           "WeOpenML/PandaLM data/testset-v1.json", "literal"))
+
+
 def comparisons():
+    pandalm()
+
     def strength(i, first, second, value):
         return {"split": "train", "prompt": p(i), "response_1": first, "response_2": second,
                 "preference_strength": value, "preference_statement": "One is better.",
@@ -257,7 +272,7 @@ def comparisons():
                                      pku(2, bad(2), good(2), 1, 1)], [pair(i) for i in range(3)],
           ("PKU-Alignment/PKU-SafeRLHF-30K and -10K", "response_0, response_1, better_response_id",
            "the id is the index of the better response; safer_response_id is a second verdict, which may differ",
-           "HF PKU-Alignment/PKU-SafeRLHF-30K", "part"))
+           "PKU-Alignment/align-anything assets/text_to_text/preference/train.json", "literal"))
     jsonl("pku_saferlhf_single_dimension.jsonl",
           [{"prompt": p(i), "response_0": first, "response_1": second, "prompt_source": "BeaverTails",
             "response_0_source": "Alpaca-7B", "response_1_source": "Alpaca3-8B", "better_response_id": better,
@@ -285,11 +300,12 @@ def comparisons():
 
     array("alpaca_eval_annotations.json",
           [judged(0, good(0), bad(0), 1.0), judged(1, bad(1), good(1), 2.0), judged(2, bad(2), good(2), 1.9871),
-           judged(3, mid(3), good(3), 1.5), judged(4, good(4), bad(4), 1.0000043)],
+           judged(3, mid(3), good(3), 1.5), judged(4, good(4), bad(4), 1.0000043), judged(5, good(5), bad(5), 0.0),
+           judged(5, mid(5), bad(5), None)],
           [pair(0), pair(1), pair(2), pair(4)],
           ("AlpacaEval annotations.json", "instruction, output_1, output_2, preference",
-           "1 to 2: near 1 output_1 is better, near 2 output_2; 1.5 is a tie. preference - 1 is the share for output_2",
-           "tatsu-lab/alpaca_eval README.md (its win rate is the mean of preference - 1)", "literal"))
+           "1 to 2: near 1 output_1 is better, near 2 output_2; 1.5 is a tie, and so is 0 in files of version 1; null is none",
+           "tatsu-lab/alpaca_eval README.md, results/text_davinci_001/alpaca_eval_gpt4/annotations.json", "literal"))
 
 
 def arenas():
@@ -392,10 +408,11 @@ def arenas():
 
 def trees():
     def node(ident, text, role, rank=None, replies=(), **more):
-        return {"message_id": ident, "parent_id": None, "user_id": "u", "created_date": "2023-02-05T14:23:50+00:00",
-                "text": text, "role": role, "lang": "en", "review_count": 3, "review_result": True, "deleted": False,
-                "rank": rank, "synthetic": False, "model_name": None, "emojis": {"+1": 2},
-                "labels": {"quality": {"value": 0.75, "count": 3}}, "replies": list(replies), **more}
+        ranked = {} if rank is None and ident[0] != "a" else {"rank": rank}  # exports leave null keys out
+        return {"message_id": ident, "user_id": "u", "created_date": "2023-02-05T14:23:50+00:00", "text": text,
+                "role": role, "lang": "en", "review_count": 3, "review_result": True, "deleted": False, **ranked,
+                "synthetic": False, "emojis": {"+1": 2}, "labels": {"quality": {"value": 0.75, "count": 3}},
+                "replies": list(replies), **more}
 
     first = node("a0", p(0), "prompter", replies=[
         node("a1", bad(0), "assistant", 2),
@@ -413,7 +430,7 @@ def trees():
     jsonl("oasst1.trees.jsonl.gz", rows, [*ranking(0), later(0), pair(1)],
           ("OpenAssistant oasst1 trees", "prompt.replies[] with text, role, rank, deleted",
            "rank 0 is best among the replies of one message; null is unranked; the path from the root is the prompt",
-           "HF OpenAssistant/oasst1; LAION-AI/Open-Assistant oasst-data/README.md, schemas.py", "literal"))
+           "LAION-AI/Open-Assistant oasst-data/README.md, model/model_eval/manual/data/en_100_tree.jsonl", "literal"))
 
     def flat(ident, parent, text, role, rank=None, deleted=False):
         return {"message_id": ident, "parent_id": parent, "user_id": "u", "created_date": "2023-11-05T10:24:44+00:00",

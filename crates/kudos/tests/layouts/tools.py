@@ -109,8 +109,8 @@ def label_studio():
                 "updated_at": "2024-05-01T10:00:00.000000Z", "inner_id": i + 1, "total_annotations": len(annotations),
                 "cancelled_annotations": 0, "total_predictions": len(predictions), "project": 3}
 
-    def side(which):
-        return [result("comparison", "pairwise", {"selected": which})]
+    def side(which, to="comparison"):
+        return [result("comparison", "pairwise", {"selected": which}, to)]
 
     def answers(i, first, second):
         return {"prompt": p(i), "answer1": first, "answer2": second}
@@ -123,8 +123,8 @@ def label_studio():
            task(3, answers(3, bad(3), good(3)), [], [{"id": 10, "result": side("left"), "score": 0.9}])],
           [pair(0), pair(1)],
           ("Label Studio Pairwise, JSON", "data.answer1, data.answer2, annotations[].result[].value.selected",
-           "left = answer1 is better; cancelled annotations and predictions do not count", export + "; " + converter,
-           "literal"))
+           "left = answer1 is better; cancelled annotations and predictions do not count; to_name need not name the texts",
+           "HumanSignal/RLHF tutorials/ls_output_data.json; " + converter, "literal"))
 
     def minimal(i, data, value, name):
         return {**data, "id": i + 1, name: value, "annotator": 1, "annotation_id": i + 10,
@@ -179,9 +179,10 @@ def label_studio():
            for i, first, second, one, two in ((0, good(0), bad(0), 5, 1), (1, bad(1), good(1), 2, 4))], [pair(0), pair(1)],
           ("Label Studio Rating of each response", "result[].to_name, value.rating", "more stars are better",
            "HumanSignal/label-studio docs/source/tags/rating.md", "memory"))
+    both = "answer1,answer2"
     array("labelstudio_pairwise_two_people.json",
-          [task(0, answers(0, good(0), bad(0)), [annotation(1, side("left")), annotation(2, side("left"), 2)]),
-           task(1, answers(1, bad(1), good(1)), [annotation(3, side("right")), annotation(4, side("right"), 2)])],
+          [task(0, answers(0, good(0), bad(0)), [annotation(1, side("left", both)), annotation(2, side("left", both), 2)]),
+           task(1, answers(1, bad(1), good(1)), [annotation(3, side("right", both)), annotation(4, side("right", both), 2)])],
           [pair(0), pair(0), pair(1), pair(1)],
           ("Label Studio Pairwise, two annotators who agree", "annotations[].completed_by, value.selected",
            "one vote for each annotation that was not cancelled", export, "literal"))
@@ -266,6 +267,16 @@ def crowds():
            hit(1, "W1", "Approved", p(1), bad(1), good(1), "false", "true")], [pair(0), pair(1)],
           ("MTurk crowd-form with radio buttons", "Answer.preference.A, Answer.preference.B",
            "a column of true and false for each choice", source, "memory"), quoting=csv.QUOTE_ALL)
+    header = ["id", "instance_id", "prompt", "model_a", "model_b", "completion_a", "completion_b",
+              "completion_a_is_acceptable", "completion_b_is_acceptable", "preference", "evaluator", "timestamp"]
+    table("trap_human_eval_words.csv", header,
+          [[n, f"t{i}", p(i), "m1", "m2", first, second, "yes", "no", words, who, "2023-05-19 13:11:45"]
+           for n, (i, first, second, words, who) in enumerate((
+               (0, good(0), bad(0), "a-is-better", "yo"), (1, bad(1), good(1), "b-is-slightly-better", "yo"),
+               (2, mid(2), good(2), "tie", "yu"), (3, good(3), bad(3), "", "yu")))], [pair(0), pair(1)],
+          ("AI2 human evaluation sheet", "completion_a, completion_b, preference in words, evaluator",
+           "a-is-better, a-is-slightly-better, tie, b-is-…; empty is no verdict",
+           "allenai/open-instruct human_eval/data/eval_annotations_tulu_1.xlsx", "literal"))
     table("google_forms.csv", ["Timestamp", "Email Address", f"1. {p(0)} (A: {good(0)} B: {bad(0)})", f"2. {p(1)}"],
           [["2024/05/01 10:00:00 AM GMT+2", "ann@example.org", "A", "B"],
            ["2024/05/01 10:04:00 AM GMT+2", "bob@example.org", "A", "A"]], None,

@@ -249,6 +249,31 @@ def others():
           ("MedicalGPT", "conversations[{from, value}], chosen text, rejected text", "chosen is better",
            "shibing624/MedicalGPT data/reward/dpo_zh_500.jsonl", "literal"))
 
+    call = {"from": "function_call", "value": json.dumps({"name": "timer", "arguments": {}})}
+    jsonl("trap_medicalgpt_tool_turns.jsonl",
+          [{"conversations": [human(p(0)), call, {"from": "observation", "value": "6 minutes"}],
+            "tools": json.dumps([{"name": "timer"}]), "chosen": good(0), "rejected": bad(0)}],
+          [["6 minutes", good(0), bad(0)]],
+          ("MedicalGPT with tools", "conversations with function_call and observation, chosen, rejected",
+           "read with all turns or refused, never without them",
+           "shibing624/MedicalGPT data/reward/toolcall_dpo_zh_demo.jsonl", "literal"))
+    jsonl("trap_paddlenlp_sort.jsonl",
+          [{"src": [p(0)], "tgt": [], "response": [good(0), bad(0)], "sort": [1, 0]},
+           {"src": [p(1), LATER[0]], "tgt": [good(1)], "response": [LATER[2], LATER[1]], "sort": [0, 1]}],
+          [pair(0), later(1)],
+          ("PaddleNLP DPO", "src[], tgt[], response[2], sort[2]",
+           "the larger sort is chosen: not a rank; src and tgt are the user's and the model's turns",
+           "PaddlePaddle/PaddleNLP llm/docs/dpo.md", "literal"))
+    jsonl("trap_torchtune_conversations.jsonl",
+          [{"chosen_conversations": chat(i, good(i)), "rejected_conversations": chat(i, bad(i))} for i in range(2)],
+          [pair(0), pair(1)],
+          ("torchtune preference data", "chosen_conversations[], rejected_conversations[]",
+           "whole conversations; chosen is better", "torchtune preference dataset page", "part"))
+    jsonl("trap_selected_rejected.jsonl",
+          [{"prompt": p(i), "selected": good(i), "rejected": bad(i)} for i in range(2)], [pair(0), pair(1)],
+          ("small reward-model trainers", "prompt, selected, rejected", "selected is better",
+           "HarderThenHarder/transformers_tasks LLM/LLMsTrainer/data/reward_model_data", "literal"))
+
     def tuning(messages, better, worse):
         return {"input": {"messages": messages, "tools": [], "parallel_tool_calls": True},
                 "preferred_output": [assistant(better)], "non_preferred_output": [assistant(worse)]}

@@ -101,6 +101,11 @@ def conversations():
     hh = "\n\nHuman: {}\n\nAssistant: {}"
     jsonl("prompts_differ_hh.jsonl", [{"chosen": hh.format(p(0), good(0)), "rejected": hh.format(p(1), bad(1))}], None,
           trap("chosen, rejected", "the two transcripts have different prompts: no usable row"))
+    inside = f"\n\nHuman: {p(0)}\n\nAssistant: Human: or by hand? I would use a timer.\n\nHuman: {LATER[0]}\n\nAssistant: "
+    jsonl("hh_mark_inside_a_turn.jsonl", [{"chosen": inside + LATER[1], "rejected": inside + LATER[2]}], [later(0)],
+          ("HH-RLHF, marks inside a turn", "chosen, rejected",
+           "a turn may itself begin with `Human:`; only marks after an empty line divide turns",
+           "anthropics/hh-rlhf harmless-base/test.jsonl.gz (37 of 2312 rows)", "literal"))
     jsonl("prompts_differ_named.jsonl", [{"prompt": p(2), "chosen": chat(0, good(0)), "rejected": chat(0, bad(0))}], None,
           trap("prompt, chosen[], rejected[]", "the conversations begin with another prompt than the row names"))
     jsonl("last_speaker_user.jsonl",
@@ -183,6 +188,13 @@ def mixtures():
     jsonl("trap_ratings_unlike_responses.jsonl",
           [{"instruction": p(i), "generations": [bad(i), good(i), mid(i)], "ratings": [1, 5]} for i in range(2)], None,
           trap("generations[3], ratings[2]", "the lists differ in length: refuse"))
+
+
+    array("trap_llmbar_label_1_2.json",
+          [{"input": p(0), "output_1": good(0), "output_2": bad(0), "label": 1},
+           {"input": p(1), "output_1": bad(1), "output_2": good(1), "label": 2}], [pair(0), pair(1)],
+          ("LLMBar", "input, output_1, output_2, label", "the number of the better output (or `eval --suite llmbar`)",
+           "princeton-nlp/LLMBar Dataset/LLMBar/Natural/dataset.json", "literal"))
 
 
 def people():
