@@ -261,12 +261,19 @@ def crowds():
            hit(1, "W1", "Approved", p(1), bad(1), good(1), "B", "A")], [pair(0), pair(1)],
           ("MTurk with two verdicts", "Answer.preference, Answer.safer", "two questions: which one counts must be said",
            source, "part"), quoting=csv.QUOTE_ALL)
-    table("trap_mturk_radio_columns.csv", [*MTURK, *names, "Answer.preference.A", "Answer.preference.B", "Approve",
-                                           "Reject"],
-          [hit(0, "W1", "Approved", p(0), good(0), bad(0), "true", "false"),
-           hit(1, "W1", "Approved", p(1), bad(1), good(1), "false", "true")], [pair(0), pair(1)],
-          ("MTurk crowd-form with radio buttons", "Answer.preference.A, Answer.preference.B",
-           "a column of true and false for each choice", source, "memory"), quoting=csv.QUOTE_ALL)
+    radio = [json.dumps([{"preference": {"A": first, "B": not first}, "note": ""}]) for first in (True, False)]
+    table("trap_mturk_task_answers_radio.csv", [*MTURK, *names, "Answer.taskAnswers", "Approve", "Reject"],
+          [hit(0, "W1", "Approved", p(0), good(0), bad(0), radio[0]),
+           hit(1, "W1", "Approved", p(1), bad(1), good(1), radio[1])], [pair(0), pair(1)],
+          ("MTurk crowd-form, radio buttons", "Answer.taskAnswers: JSON text of one object",
+           "the choice that is true", "a public reader of Input.response_a and json.loads(Answer.taskAnswers)[0]", "part"),
+          quoting=csv.QUOTE_ALL, end="\r\n")
+    table("trap_mturk_task_answers_select.csv", [*MTURK, *names, "Answer.taskAnswers", "Approve", "Reject"],
+          [hit(0, "W1", "Approved", p(0), good(0), bad(0), json.dumps([{"preference": "A"}])),
+           hit(1, "W1", "Rejected", p(1), bad(1), good(1), json.dumps([{"preference": "A"}])),
+           hit(1, "W2", "Approved", p(1), bad(1), good(1), json.dumps([{"preference": "B"}]))], [pair(0), pair(1)],
+          ("MTurk crowd-form, a selection", "Answer.taskAnswers: JSON text of one object", "A is response_a",
+           "the same", "part"), quoting=csv.QUOTE_ALL, end="\r\n")
     header = ["id", "instance_id", "prompt", "model_a", "model_b", "completion_a", "completion_b",
               "completion_a_is_acceptable", "completion_b_is_acceptable", "preference", "evaluator", "timestamp"]
     table("trap_human_eval_words.csv", header,

@@ -264,11 +264,12 @@ def others():
           ("PaddleNLP DPO", "src[], tgt[], response[2], sort[2]",
            "the larger sort is chosen: not a rank; src and tgt are the user's and the model's turns",
            "PaddlePaddle/PaddleNLP llm/docs/dpo.md", "literal"))
-    jsonl("trap_torchtune_conversations.jsonl",
+    array("trap_torchtune_conversations.json",
           [{"chosen_conversations": chat(i, good(i)), "rejected_conversations": chat(i, bad(i))} for i in range(2)],
           [pair(0), pair(1)],
           ("torchtune preference data", "chosen_conversations[], rejected_conversations[]",
-           "whole conversations; chosen is better", "torchtune preference dataset page", "part"))
+           "whole conversations; chosen is better", "pytorch/torchtune docs/source/basics/preference_datasets.rst",
+           "literal"))
     jsonl("trap_selected_rejected.jsonl",
           [{"prompt": p(i), "selected": good(i), "rejected": bad(i)} for i in range(2)], [pair(0), pair(1)],
           ("small reward-model trainers", "prompt, selected, rejected", "selected is better",

@@ -152,6 +152,12 @@ def conversations():
             "rejected": [user(p(0)), assistant(bad(0)), user(LATER[0]), assistant(LATER[2])]}],
           [[p(0), "3 messages: the prompt stands twice", "3 messages: the prompt stands twice"]],
           trap("chosen[], rejected[]", "only the first question is shared; both sides are three messages"))
+    jsonl("trap_diverging_lengths.jsonl",
+          [{"chosen": [user(p(0)), assistant(good(0)), user(LATER[0]), assistant(LATER[1])],
+            "rejected": [user(p(0)), assistant(bad(0))]}],
+          [[p(0), "3 messages: the prompt stands twice", bad(0)]],
+          ("RLHFlow/HH-RLHF-Helpful-standard", "chosen[], rejected[]", "the sides part after the first question and end at "
+           "different lengths", "pytorch/torchtune docs/source/basics/preference_datasets.rst", "literal"))
     cells = [json.dumps([p(0), LATER[0]]), json.dumps([good(0), LATER[1]]), json.dumps([bad(0), LATER[2]])]
     table("trap_arena_55k_two_turns.csv", ["id", "model_a", "model_b", "prompt", "response_a", "response_b",
                                            "winner_model_a", "winner_model_b", "winner_tie"],
