@@ -2,7 +2,9 @@
 """Writes samples/, expect.json and SOURCES.md beside this file (needs pyarrow, pandas, openpyxl, XlsxWriter)."""
 import os
 
+import compared
 import fixture
+import label_studio
 import published
 import sheets
 import tools
@@ -11,8 +13,10 @@ import traps
 
 os.makedirs(os.path.join(fixture.HERE, "samples"), exist_ok=True)
 published.write()
+compared.write()
 trainers.write()
 tools.write()
+label_studio.write()
 sheets.write()
 traps.write()
 fixture.finish()

@@ -20,6 +20,8 @@ def write():
     text_tables()
     wide_tables()
     workbooks()
+    odd_workbooks()
+    other_makers()
     containers()
     frames()
 
@@ -38,23 +40,30 @@ def source(fields, meaning, where=SHEET, seen="memory"):
 
 def text_tables():
     table("sheet_semicolon_decimal_rank.csv", RANKED, ranked_rows(("1,5", "1,0", "2,5")), rankings(),
-          source("prompt;answer;rank", "`;` between cells, decimal commas in rank; 1 is best"), separator=";", end="\r\n")
-    table("sheet_semicolon_rating.csv", ["Prompt", "Response", "Rating"], ranked_rows(("3,5", "4,75", "1,0")), rankings(),
-          source("Prompt;Response;Rating", "`;` and decimal commas; a higher rating is better"), separator=";", end="\r\n")
+          source("prompt;answer;rank", "`;` between cells, decimal commas in rank; 1 is best"), separator=";",
+          end="\r\n")
+    table("sheet_semicolon_rating.csv", ["Prompt", "Response", "Rating"], ranked_rows(("3,5", "4,75", "1,0")),
+          rankings(),
+          source("Prompt;Response;Rating", "`;` and decimal commas; a higher rating is better"), separator=";",
+          end="\r\n")
     table("sheet_tab.tsv", RANKED, ranked_rows(), rankings(), source("prompt TAB answer TAB rank", "1 is best"),
           separator="\t")
     put("sheet_sep_semicolon.csv", ("sep=;\r\n" + table_text(RANKED, ranked_rows(), ";", end="\r\n")).encode())
-    expect("sheet_sep_semicolon.csv", rankings(), source("sep=; and then prompt;answer;rank", "the first line is Excel's"))
+    expect("sheet_sep_semicolon.csv", rankings(), source("sep=; and then prompt;answer;rank",
+                                                         "the first line is Excel's"))
     rows = [[ACCENTS[0], ACCENTS[1], 1], [ACCENTS[0], ACCENTS[2], 2], [p(0), good(0), 1], [p(0), bad(0), 2]]
     put("sheet_windows_1252.csv", table_text(RANKED, rows, ";", end="\r\n").encode("cp1252"))
     expect("sheet_windows_1252.csv", [list(ACCENTS), pair(0)], source("prompt;answer;rank", "saved as Windows-1252"))
-    for name, codec, mark in (("sheet_utf16_le.txt", "utf-16-le", b"\xff\xfe"), ("sheet_utf16_be.txt", "utf-16-be", b"\xfe\xff")):
+    for name, codec, mark in (("sheet_utf16_le.txt", "utf-16-le", b"\xff\xfe"), ("sheet_utf16_be.txt", "utf-16-be",
+            b"\xfe\xff")):
         put(name, mark + table_text(RANKED, rows, "\t", end="\r\n").encode(codec))
         expect(name, [list(ACCENTS), pair(0)], source("prompt TAB answer TAB rank", "UTF-16 with its mark"))
     put("sheet_utf8_bom_semicolon.csv", b"\xef\xbb\xbf" + table_text(RANKED, rows, ";", end="\r\n").encode())
-    expect("sheet_utf8_bom_semicolon.csv", [list(ACCENTS), pair(0)], source("prompt;answer;rank", "UTF-8 with its mark"))
+    expect("sheet_utf8_bom_semicolon.csv", [list(ACCENTS), pair(0)], source("prompt;answer;rank",
+                                                                            "UTF-8 with its mark"))
     table("sheet_capitals_blanks_dashes.csv", [" PROMPT ", "Response-A", "RESPONSE B", "Label "],
-          [[p(0), good(0), bad(0), "A"], [p(1), bad(1), good(1), "B"], [p(2), mid(2), good(2), "Tie"]], [pair(0), pair(1)],
+          [[p(0), good(0), bad(0), "A"], [p(1), bad(1), good(1), "B"], [p(2), mid(2), good(2), "Tie"]], [pair(0),
+            pair(1)],
           source("PROMPT, Response-A, RESPONSE B, Label", "case, blanks and dashes do not matter; A, B, Tie"))
     table("sheet_ordinals.csv", RANKED, ranked_rows(("2nd", "1st", "3rd")), rankings(), source("rank", "1st is best"))
     table("sheet_merged_cells.csv", RANKED,
@@ -62,7 +71,8 @@ def text_tables():
           [*ranking(0), pair(1)], source("an empty prompt cell is the one above", "1 is best"))
     table("sheet_quoted_line_breaks.csv", RANKED,
           [[p(0), good(0) + "\n\n- slowly\n- \"gently\"", 1], [p(0), bad(0), 2]],
-          [[p(0), good(0) + "\n\n- slowly\n- \"gently\"", bad(0)]], source("cells with line breaks and quotes", "1 is best"),
+          [[p(0), good(0) + "\n\n- slowly\n- \"gently\"", bad(0)]], source("cells with line breaks and quotes",
+                                                                           "1 is best"),
           separator=";")
     table("sheet_system_empty.csv", ["system", "prompt", "chosen", "rejected"],
           [["", *pair(0)], [SYSTEM, *pair(1)]], [pair(0), pair(1)],
@@ -79,7 +89,8 @@ def wide_tables():
           [*ranking(0), [p(1), good(1), mid(1)], [p(1), good(1), bad(1)]],
           source("A, B, C and Rank A, Rank B, Rank C", "1 is best, equal ranks tie"))
     table("sheet_wide_ratings.csv", ["Prompt", "Response 1", "Rating 1", "Response 2", "Rating 2"],
-          [[p(0), bad(0), 2, good(0), 5], [p(1), good(1), 4, bad(1), 1], [p(2), good(2), 3, mid(2), 3]], [pair(0), pair(1)],
+          [[p(0), bad(0), 2, good(0), 5], [p(1), good(1), 4, bad(1), 1], [p(2), good(2), 3, mid(2), 3]], [pair(0),
+            pair(1)],
           source("Response N, Rating N", "higher is better, equal ratings tie"))
     table("trap_sheet_wide_scores_no_direction.csv", ["Prompt", "Answer 1", "Answer 2", "Judgement 1", "Judgement 2"],
           [[p(0), bad(0), good(0), 2, 5], [p(1), good(1), bad(1), 4, 1]], [pair(0), pair(1)],
@@ -101,7 +112,8 @@ def workbooks():
     notes.sheet_state = "hidden"
     book.active = 1
     save_openpyxl(book, "book_hidden_sheet_dates.xlsx", rankings(),
-                  source("Prompt, Answer, Rank, Judged on", "the hidden sheet comes first and does not count", "openpyxl"))
+                  source("Prompt, Answer, Rank, Judged on", "the hidden sheet comes first and does not count",
+                         "openpyxl"))
 
     book = openpyxl.Workbook()
     sheet = book.active
@@ -112,6 +124,8 @@ def workbooks():
     save_openpyxl(book, "book_merged_prompts.xlsx", rankings(),
                   source("prompt cells merged downwards", "1 is best", "openpyxl"))
 
+
+def odd_workbooks():
     book = openpyxl.Workbook()
     sheet = book.active
     for n, row in enumerate([RANKED, *ranked_rows(count=1)]):
@@ -138,6 +152,9 @@ def workbooks():
     save_openpyxl(book, "trap_book_two_sheets.xlsx", [*ranking(0), pair(1)],
                   source("two visible sheets with data", "both, or say which one is meant", "openpyxl"))
 
+
+def other_makers():
+    stamp = datetime.datetime(2024, 5, 1, 10, 0)
     with xlsxwriter.Workbook(path("book_xlsxwriter_formulas.xlsx"), {"default_date_format": "yyyy-mm-dd"}) as book:
         book.set_properties({"created": stamp})
         sheet = book.add_worksheet("Data")
@@ -160,7 +177,8 @@ def workbooks():
     frame.to_excel(path("book_pandas_index.xlsx"), engine="openpyxl")
     settle("book_pandas_index.xlsx")
     expect("book_pandas_index.xlsx", [pair(0), pair(1)],
-           source("an unnamed index column, then prompt, response_a, response_b, label", "a, b, tie", "pandas to_excel"))
+           source("an unnamed index column, then prompt, response_a, response_b, label", "a, b, tie",
+                  "pandas to_excel"))
 
 
 def save_openpyxl(book, name, pairs, row):
@@ -183,7 +201,8 @@ def settle(name):
 
 def containers():
     rows = [{"prompt": p(i), "chosen": good(i), "rejected": bad(i)} for i in range(2)]
-    messages = [{"chosen": content_first(chat(i, good(i))), "rejected": content_first(chat(i, bad(i)))} for i in range(2)]
+    messages = [{"chosen": content_first(chat(i, good(i))), "rejected": content_first(chat(i,
+            bad(i)))} for i in range(2)]
     pairs = [pair(0), pair(1)]
     sink = io.BytesIO()
     made = pa.Table.from_pylist(messages)
@@ -196,13 +215,16 @@ def containers():
     with pa.ipc.new_file(sink, made.schema) as file:
         file.write_table(made)
     put("arrow_file.arrow", sink.getvalue())
-    expect("arrow_file.arrow", pairs, ("Arrow IPC file", "chosen[], rejected[]", "chosen is better", "pyarrow", "literal"))
+    expect("arrow_file.arrow", pairs, ("Arrow IPC file", "chosen[], rejected[]", "chosen is better", "pyarrow",
+                                       "literal"))
     pyarrow.feather.write_feather(pa.Table.from_pylist(rows), path("trap_arrow_feather_lz4.feather"), compression="lz4")
     expect("trap_arrow_feather_lz4.feather", pairs, ("Feather, compressed with LZ4", "prompt, chosen, rejected",
-                                                "chosen is better; refuse if LZ4 is not supported", "pyarrow", "literal"))
+                                                "chosen is better; refuse if LZ4 is not supported", "pyarrow",
+                                                     "literal"))
     array_of = lambda name, value, meaning, want=pairs: (
         put(name, json.dumps(value, ensure_ascii=False).encode()),
-        expect(name, want, ("JSON in another shape", "prompt, chosen, rejected", meaning, "pandas to_json; datasets server",
+        expect(name, want, ("JSON in another shape", "prompt, chosen, rejected", meaning,
+                            "pandas to_json; datasets server",
                             "literal")))
     array_of("trap_json_under_data.json", {"version": "1.0", "data": rows}, "the rows stand under `data`")
     frame = pd.DataFrame(rows)
@@ -236,8 +258,10 @@ def frames():
             "pandas, pyarrow", "literal"))
     cells = [[json.dumps(row["chosen"]), json.dumps(row["rejected"])] for row in whole]
     table("frame_json_cells.csv", ["chosen", "rejected"], cells, want,
-          ("CSV with message lists as JSON text", "chosen, rejected", "chosen is better", "Kudos docs/data.md", "literal"))
+          ("CSV with message lists as JSON text", "chosen, rejected", "chosen is better", "Kudos docs/data.md",
+           "literal"))
     table("trap_frame_list_of_texts.csv", ["prompt", "chosen", "rejected"],
           [[p(i), repr([good(i)]), repr([bad(i)])] for i in range(2)], [pair(0), pair(1)],
-          ("CSV with lists of one text", "prompt, chosen, rejected", "a list in a cell is read or refused, never a text",
+          ("CSV with lists of one text", "prompt, chosen, rejected",
+           "a list in a cell is read or refused, never a text",
            "pandas", "literal"))

@@ -3,13 +3,13 @@ from fixture import *
 
 
 def write():
-    argilla()
-    label_studio()
+    argilla_1()
+    argilla_2()
     smaller_tools()
     crowds()
 
 
-def argilla():
+def argilla_1():
     record = {"external_id": None, "metadata": "{}"}
     none = {"type": None, "score": None, "agent": None}
 
@@ -39,6 +39,8 @@ def argilla():
             ("Argilla v1 rating question", "prompt, response, QUESTION[{user_id, value, status}]",
              "higher is better; only submitted counts", "the same file", "literal"))
 
+
+def argilla_2():
     def nested(i, values, suggestion=None):
         return {"id": f"r{i}", "fields": {"prompt": p(i), "response-1": bad(i), "response-2": good(i),
                                           "response-3": mid(i)},
@@ -89,103 +91,6 @@ def argilla():
           [pair(0), pair(1)],
           ("Argilla v2, label question with labels A and B", "preference.responses[], response_a, response_b",
            "A is response_a", "the same file", "part"))
-
-
-def label_studio():
-    export = "HumanSignal/label-studio docs/source/templates/generative-pairwise-human-preference.md"
-    converter = "HumanSignal/label-studio-sdk label_studio_sdk/converter/converter.py, exports/csv2.py, utils.py"
-
-    def result(name, kind, value, to="answer1,answer2"):
-        return {"id": "x1", "from_name": name, "to_name": to, "type": kind, "origin": "manual", "value": value}
-
-    def annotation(ident, results, by=1, cancelled=False):
-        return {"id": ident, "completed_by": by, "result": results, "was_cancelled": cancelled, "ground_truth": False,
-                "created_at": f"2024-05-01T10:00:0{ident % 10}.000000Z", "updated_at": "2024-05-01T10:00:09.000000Z",
-                "lead_time": 4.2}
-
-    def task(i, data, annotations, predictions=()):
-        return {"id": i + 1, "annotations": annotations, "file_upload": "dataset.json", "drafts": [],
-                "predictions": list(predictions), "data": data, "meta": {}, "created_at": "2024-05-01T09:00:00.000000Z",
-                "updated_at": "2024-05-01T10:00:00.000000Z", "inner_id": i + 1, "total_annotations": len(annotations),
-                "cancelled_annotations": 0, "total_predictions": len(predictions), "project": 3}
-
-    def side(which, to="comparison"):
-        return [result("comparison", "pairwise", {"selected": which}, to)]
-
-    def answers(i, first, second):
-        return {"prompt": p(i), "answer1": first, "answer2": second}
-
-    array("labelstudio_pairwise_annotators.json",
-          [task(0, answers(0, good(0), bad(0)), [annotation(1, side("left")), annotation(2, side("right"), 2, True)]),
-           task(1, answers(1, bad(1), good(1)), [annotation(3, side("right"))],
-                [{"id": 9, "result": side("left"), "score": 0.9, "model_version": "m"}]),
-           task(2, answers(2, bad(2), good(2)), [annotation(4, side("left"), 1, True)]),
-           task(3, answers(3, bad(3), good(3)), [], [{"id": 10, "result": side("left"), "score": 0.9}])],
-          [pair(0), pair(1)],
-          ("Label Studio Pairwise, JSON", "data.answer1, data.answer2, annotations[].result[].value.selected",
-           "left = answer1 is better; cancelled annotations and predictions do not count; to_name need not name the texts",
-           "HumanSignal/RLHF tutorials/ls_output_data.json; " + converter, "literal"))
-
-    def minimal(i, data, value, name):
-        return {**data, "id": i + 1, name: value, "annotator": 1, "annotation_id": i + 10,
-                "created_at": "2024-05-01T10:00:00.000000Z", "updated_at": "2024-05-01T10:00:09.000000Z",
-                "lead_time": 4.2}
-
-    array("labelstudio_pairwise_min.json",
-          [minimal(0, answers(0, good(0), bad(0)), [{"selected": "left"}], "comparison"),
-           minimal(1, answers(1, bad(1), good(1)), [{"selected": "right"}], "comparison")], [pair(0), pair(1)],
-          ("Label Studio Pairwise, JSON_MIN", "answer1, answer2, comparison[{selected}]",
-           "left = answer1 is better; the control's value stays a list of objects", converter, "literal"))
-    header = ["annotation_id", "annotator", "answer1", "answer2", "comparison", "created_at", "id", "lead_time", "prompt",
-              "updated_at"]
-    table("labelstudio_pairwise.csv", header,
-          [[10 + i, 1, first, second, json.dumps([{"selected": which}]), "2024-05-01T10:00:00Z", i + 1, 4.2, p(i),
-            "2024-05-01T10:00:09Z"] for i, first, second, which in ((0, good(0), bad(0), "left"),
-                                                                    (1, bad(1), good(1), "right"))], [pair(0), pair(1)],
-          ("Label Studio Pairwise, CSV", "answer1, answer2, comparison as JSON text", "left = answer1 is better",
-           converter, "literal"), quoting=csv.QUOTE_NONNUMERIC)
-
-    def items(i):
-        return {"prompt": p(i), "items": [{"id": "llm_1", "title": "LLM 1", "body": bad(i)},
-                                          {"id": "llm_2", "title": "LLM 2", "body": good(i)},
-                                          {"id": "llm_3", "title": "LLM 3", "body": mid(i)}]}
-
-    best = ["llm_2", "llm_3", "llm_1"]
-
-    def order(value):
-        return [result("rank", "ranker", {"ranker": value}, "answers")]
-
-    array("labelstudio_ranker_annotators.json",
-          [task(0, items(0), [annotation(1, order({"rank": best})), annotation(2, order({"rank": best[::-1]}), 2, True)]),
-           task(1, items(1), [annotation(3, order({"rank": best}))],
-                [{"id": 9, "result": order({"rank": best[::-1]}), "score": 0.5}])], [*ranking(0), *ranking(1)],
-          ("Label Studio Ranker, JSON", "data.items[{id, body}], value.ranker",
-           "the first id is best; cancelled annotations and predictions do not count",
-           "HumanSignal/label-studio docs/source/templates/generative-llm-ranker.md", "part"))
-    array("labelstudio_ranker_min.json",
-          [minimal(i, items(i), [{"ranker": {"rank": best}}], "rank") for i in range(2)], [*ranking(0), *ranking(1)],
-          ("Label Studio Ranker, JSON_MIN", "items[{id, body}], rank[{ranker}]", "the first id is best", converter, "part"))
-    array("trap_labelstudio_ranker_buckets.json",
-          [task(i, items(i), [annotation(i + 1, order({"_": ["llm_1"], "relevant_results": ["llm_2", "llm_3"],
-                                                       "biased_results": []}))]) for i in range(2)],
-          [[p(i), good(i), mid(i)] for i in range(2)],
-          ("Label Studio Ranker with buckets", "value.ranker{BUCKET[], _[]}",
-           "the order holds within a bucket; `_` is what was not ranked; no order between buckets is in the file",
-           "HumanSignal/label-studio docs/source/templates/generative-llm-ranker.md", "literal"))
-    array("trap_labelstudio_ratings.json",
-          [task(i, answers(i, first, second),
-                [annotation(i + 1, [result("rating1", "rating", {"rating": one}, "answer1"),
-                                    result("rating2", "rating", {"rating": two}, "answer2")])])
-           for i, first, second, one, two in ((0, good(0), bad(0), 5, 1), (1, bad(1), good(1), 2, 4))], [pair(0), pair(1)],
-          ("Label Studio Rating of each response", "result[].to_name, value.rating", "more stars are better",
-           "HumanSignal/label-studio docs/source/tags/rating.md", "memory"))
-    both = "answer1,answer2"
-    array("labelstudio_pairwise_two_people.json",
-          [task(0, answers(0, good(0), bad(0)), [annotation(1, side("left", both)), annotation(2, side("left", both), 2)]),
-           task(1, answers(1, bad(1), good(1)), [annotation(3, side("right", both)), annotation(4, side("right", both), 2)])],
-          [pair(0), pair(0), pair(1), pair(1)],
-          ("Label Studio Pairwise, two annotators who agree", "annotations[].completed_by, value.selected",
-           "one vote for each annotation that was not cancelled", export, "literal"))
 
 
 def smaller_tools():
@@ -266,7 +171,8 @@ def crowds():
           [hit(0, "W1", "Approved", p(0), good(0), bad(0), radio[0]),
            hit(1, "W1", "Approved", p(1), bad(1), good(1), radio[1])], [pair(0), pair(1)],
           ("MTurk crowd-form, radio buttons", "Answer.taskAnswers: JSON text of one object",
-           "the choice that is true", "a public reader of Input.response_a and json.loads(Answer.taskAnswers)[0]", "part"),
+           "the choice that is true", "a public reader of Input.response_a and json.loads(Answer.taskAnswers)[0]",
+           "part"),
           quoting=csv.QUOTE_ALL, end="\r\n")
     table("trap_mturk_task_answers_select.csv", [*MTURK, *names, "Answer.taskAnswers", "Approve", "Reject"],
           [hit(0, "W1", "Approved", p(0), good(0), bad(0), json.dumps([{"preference": "A"}])),

@@ -5,9 +5,13 @@ from fixture import *
 def write():
     llama_factory()
     axolotl()
+    axolotl_kto()
     ms_swift()
     nvidia()
-    others()
+    hh_prompts()
+    medicalgpt()
+    services()
+    smaller_trainers()
 
 
 def plain(i, prompt_name, **more):
@@ -50,7 +54,8 @@ def llama_factory():
              "history": None}]
     array("llamafactory_alpaca_history.json", rows,
           [pair(0), later(1), ["Answer the question.\n" + p(2), good(2), bad(2)]],
-          ("LLaMA-Factory alpaca ranking with system and history", "instruction, input, history, system, chosen, rejected",
+          ("LLaMA-Factory alpaca ranking with system and history",
+           "instruction, input, history, system, chosen, rejected",
            "prompt = history turns, then instruction, a line break and input; chosen is better",
            "hiyouga/LLaMA-Factory src/llamafactory/data/converter.py", "literal"))
     array("llamafactory_old_output_list.json",
@@ -113,6 +118,8 @@ def axolotl():
            {"messages": [user(p(3))], "chosen": good(3), "rejected": bad(3)}], [pair(0), later(1), pair(2), pair(3)],
           ("Axolotl chat_template.default", "messages, chosen, rejected as message, list or text",
            "chosen is better; of a list the last message counts", where.format("chat_template"), "literal"))
+
+def axolotl_kto():
     kto = "axolotl docs/rlhf.qmd (KTO); src/axolotl/prompt_strategies/kto/chatml.py"
     jsonl("axolotl_kto_argilla.jsonl",
           [{"system": SYSTEM, "instruction": p(i), "completion": text, "label": label}
@@ -142,7 +149,8 @@ def ms_swift():
     jsonl("msswift_rejected_messages.jsonl",
           [{"messages": chat(0, good(0)), "rejected_messages": chat(0, bad(0))},
            {"messages": long_chat(1, LATER[1]), "rejected_messages": long_chat(1, LATER[2])}], [pair(0), later(1)],
-          ("ms-swift", "messages, rejected_messages", "messages is better; shared turns are the prompt", docs, "literal"))
+          ("ms-swift", "messages, rejected_messages", "messages is better; shared turns are the prompt", docs,
+           "literal"))
     jsonl("msswift_query_response.jsonl",
           [{"system": SYSTEM, "query": p(0), "response": good(0), "rejected_response": bad(0)},
            {"query": LATER[0], "response": LATER[1], "rejected_response": LATER[2], "history": [[p(1), good(1)]]},
@@ -156,7 +164,8 @@ def ms_swift():
            for i in range(2) for text, label in ((bad(i), False), (good(i), True))], [pair(0), pair(1)],
           ("ms-swift KTO", "messages, label: bool", "true is desired", docs, "literal"))
     jsonl("msswift_classification.jsonl",
-          [{"messages": [user("The weather is lovely.")], "label": 1}, {"messages": [user("What a bad day.")], "label": 0}],
+          [{"messages": [user("The weather is lovely.")], "label": 1}, {"messages": [user("What a bad day.")],
+                                                                        "label": 0}],
           None, ("ms-swift sequence classification", "messages (user only), label: int",
                  "a class of the text, no preference: refuse", docs, "literal"))
     jsonl("msswift_images.jsonl",
@@ -175,7 +184,8 @@ def nvidia():
           [ranked([user(p(0))], (1, bad(0)), (0, good(0))),
            ranked(long_chat(1, "")[:3], (0, LATER[1]), (1, LATER[2])),
            ranked([system(), user(p(2))], (0, good(2)), (2, bad(2)), (1, mid(2)))], [pair(0), later(1), *ranking(2)],
-          ("NeMo RL PreferenceDataset", "context[], completions[{rank, completion[]}]", "the lower rank is better, from 0",
+          ("NeMo RL PreferenceDataset", "context[], completions[{rank, completion[]}]",
+           "the lower rank is better, from 0",
            "NVIDIA-NeMo/RL nemo_rl/data/datasets/preference_datasets/preference_dataset.py", "literal"))
     jsonl("nemo_rl_binary.jsonl",
           [{"prompt": p(0), "chosen": good(0), "rejected": bad(0)},
@@ -188,9 +198,11 @@ def nvidia():
             "rejected_response": bad(i) + "\n<extra_id_1>", "chosen_reward": 4.0, "rejected_reward": 2.0}
            for i in range(2)],
           [[tags.format(p(i)), good(i) + "\n<extra_id_1>", bad(i) + "\n<extra_id_1>"] for i in range(2)],
-          ("NeMo-Aligner DPO", "prompt, chosen_response, rejected_response", "chosen_response is better; texts as they are",
+          ("NeMo-Aligner DPO", "prompt, chosen_response, rejected_response",
+           "chosen_response is better; texts as they are",
            "NVIDIA/NeMo-Aligner tests/functional/test_data/dummy-dpo.jsonl, docs/user-guide/dpo.rst", "literal"))
-    jsonl("nemo_aligner_comparisons.jsonl", [{"text": tags.format(p(0)) + good(0)}, {"text": tags.format(p(0)) + bad(0)}],
+    jsonl("nemo_aligner_comparisons.jsonl", [{"text": tags.format(p(0)) + good(0)},
+                                             {"text": tags.format(p(0)) + bad(0)}],
           None, ("NeMo-Aligner reward model comparisons", "text, better and worse in alternate lines",
                  "nothing in a row says which it is: refuse", "NVIDIA/NeMo-Aligner docs/user-guide/rlhf.rst", "part"))
     jsonl("nemo_aligner_regression.jsonl",
@@ -209,7 +221,7 @@ def nvidia():
            "NVIDIA/NeMo-Aligner examples/nlp/data/steerlm/preprocess_helpsteer2_data.py", "literal"))
 
 
-def others():
+def hh_prompts():
     hh = "\n\nHuman: {}\n\nAssistant:"
     two = f"\n\nHuman: {p(1)}\n\nAssistant: {good(1)}\n\nHuman: {LATER[0]}\n\nAssistant:"
     parquet("verl_rm_full_hh.parquet",
@@ -232,10 +244,13 @@ def others():
             [{"prompt": f"\n\nHuman: {p(i)}\n\n", "chosen": "Assistant: " + good(i), "rejected": "Assistant: " + bad(i)}
              for i in range(2)], [pair(0), pair(1)],
             ("DeepSpeed-Chat, yitingxie/rlhf-reward-datasets", "prompt, chosen, rejected",
-             "chosen is better; the mark `Assistant:` stands at the beginning of both replies", "the same file", "part"))
+             "chosen is better; the mark `Assistant:` stands at the beginning of both replies", "the same file",
+             "part"))
     jsonl("openrlhf_input_key.jsonl", [{**plain(i, "input"), "margin": 0.5} for i in range(2)], [pair(0), pair(1)],
           ("OpenRLHF --prompt_key input", "input, chosen, rejected, margin", "chosen is better",
            "OpenRLHF/OpenRLHF openrlhf/datasets/reward_dataset.py", "literal"))
+
+def medicalgpt():
     array("medicalgpt_old.json",
           [{"system": SYSTEM, "history": [], "question": p(0), "response_chosen": good(0), "response_rejected": bad(0)},
            {"system": "", "history": [[p(1), good(1)]], "question": LATER[0], "response_chosen": LATER[1],
@@ -257,6 +272,8 @@ def others():
           ("MedicalGPT with tools", "conversations with function_call and observation, chosen, rejected",
            "read with all turns or refused, never without them",
            "shibing624/MedicalGPT data/reward/toolcall_dpo_zh_demo.jsonl", "literal"))
+
+def smaller_trainers():
     jsonl("trap_paddlenlp_sort.jsonl",
           [{"src": [p(0)], "tgt": [], "response": [good(0), bad(0)], "sort": [1, 0]},
            {"src": [p(1), LATER[0]], "tgt": [good(1)], "response": [LATER[2], LATER[1]], "sort": [0, 1]}],
@@ -275,6 +292,8 @@ def others():
           ("small reward-model trainers", "prompt, selected, rejected", "selected is better",
            "HarderThenHarder/transformers_tasks LLM/LLMsTrainer/data/reward_model_data", "literal"))
 
+
+def services():
     def tuning(messages, better, worse):
         return {"input": {"messages": messages, "tools": [], "parallel_tool_calls": True},
                 "preferred_output": [assistant(better)], "non_preferred_output": [assistant(worse)]}
@@ -283,10 +302,12 @@ def others():
           [tuning([system(), user(p(0))], good(0), bad(0)), tuning(long_chat(1, "")[:3], LATER[1], LATER[2])],
           [pair(0), later(1)],
           ("OpenAI, Azure, Together, Fireworks preference fine-tuning", "input.messages, preferred_output, "
-           "non_preferred_output", "preferred_output is better", "OpenAI direct preference optimisation guide; a public "
+           "non_preferred_output", "preferred_output is better",
+           "OpenAI direct preference optimisation guide; a public "
            "reader of the format (preference-tuning guide)", "part"))
     jsonl("together_preference.jsonl",
           [{"input": {"messages": [user(p(i))]}, "preferred_output": [assistant(good(i))],
             "non_preferred_output": [assistant(bad(i))]} for i in range(2)], [pair(0), pair(1)],
-          ("Together, Fireworks", "input.messages, preferred_output, non_preferred_output", "preferred_output is better",
+          ("Together, Fireworks", "input.messages, preferred_output, non_preferred_output",
+           "preferred_output is better",
            "Together preference fine-tuning page", "part"))

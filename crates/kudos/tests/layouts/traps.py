@@ -9,6 +9,8 @@ def write():
     labels()
     prompts()
     conversations()
+    message_contents()
+    sides_that_part_early()
     mixtures()
     people()
 
@@ -46,10 +48,13 @@ def labels():
     table("labels_1_2.csv", ["prompt", "response_a", "response_b", "label"],
           [[p(0), good(0), bad(0), "1"], [p(1), bad(1), good(1), "2"]], None, trap("label 1, 2 as text", "the same"))
     jsonl("trap_labels_winner_index.jsonl", two(0, 1), [pair(0), pair(1)],
-          trap("label 0, 1 as the index of the winner", "cannot be told from a share of votes for a: refuse, or say it"))
-    jsonl("trap_winner_column_0_1.jsonl", two(0, 1, name="winner", sides=("response_0", "response_1")), [pair(0), pair(1)],
+          trap("label 0, 1 as the index of the winner",
+               "cannot be told from a share of votes for a: refuse, or say it"))
+    jsonl("trap_winner_column_0_1.jsonl", two(0, 1, name="winner", sides=("response_0", "response_1")), [pair(0),
+            pair(1)],
           trap("response_0, response_1, winner 0, 1", "the index of the winner"))
-    jsonl("trap_preferred_1_2.jsonl", two(1, 2, name="preferred", sides=("response_1", "response_2")), [pair(0), pair(1)],
+    jsonl("trap_preferred_1_2.jsonl", two(1, 2, name="preferred", sides=("response_1", "response_2")), [pair(0),
+            pair(1)],
           trap("response_1, response_2, preferred 1, 2", "the number of the winner"))
     jsonl("trap_label_true_false.jsonl", two(True, False), [pair(0), pair(1)],
           trap("label true, false", "true may mean that a is better: refuse or ask"))
@@ -57,7 +62,8 @@ def labels():
           [{**compared(0, "gpt-x", good(0), bad(0), "winner"), "model_a": "gpt-x", "model_b": "llama-y"},
            {**compared(1, "gpt-x", bad(1), good(1), "winner"), "model_a": "llama-y", "model_b": "gpt-x"}],
           [pair(0), pair(1)], trap("winner is the name of a model", "model_a and model_b say which side it is"))
-    jsonl("labels_outside.jsonl", [compared(0, "both fine", good(0), bad(0)), compared(1, "first one", bad(1), good(1))],
+    jsonl("labels_outside.jsonl", [compared(0, "both fine", good(0), bad(0)), compared(1, "first one", bad(1),
+            good(1))],
           None, trap("label in words that nothing defines", "refuse with the distinct values"))
 
 
@@ -67,7 +73,8 @@ def prompts():
               [{column: p(i), "chosen": good(i), "rejected": bad(i)} for i in range(2)], [pair(0), pair(1)],
               trap(f"{column}, chosen, rejected", "the other column is the prompt: never lose it in silence"))
     jsonl("trap_prompt_two_candidates.jsonl",
-          [{"question": p(i), "instruction": "Answer politely.", "chosen": good(i), "rejected": bad(i)} for i in range(2)],
+          [{"question": p(i), "instruction": "Answer politely.", "chosen": good(i),
+            "rejected": bad(i)} for i in range(2)],
           None, trap("question and instruction, chosen, rejected", "two columns may be the prompt: ask"))
     said = [{"role": "user", "content": p(0)}, {"role": "assistant", "content": good(0)}]
     rest = {"prompt": LATER[0], "chosen": LATER[1], "rejected": LATER[2]}
@@ -106,21 +113,26 @@ def conversations():
           ("HH-RLHF, marks inside a turn", "chosen, rejected",
            "a turn may itself begin with `Human:`; only marks after an empty line divide turns",
            "anthropics/hh-rlhf harmless-base/test.jsonl.gz (37 of 2312 rows)", "literal"))
-    jsonl("prompts_differ_named.jsonl", [{"prompt": p(2), "chosen": chat(0, good(0)), "rejected": chat(0, bad(0))}], None,
+    jsonl("prompts_differ_named.jsonl", [{"prompt": p(2), "chosen": chat(0, good(0)), "rejected": chat(0, bad(0))}],
+          None,
           trap("prompt, chosen[], rejected[]", "the conversations begin with another prompt than the row names"))
     jsonl("last_speaker_user.jsonl",
           [{"chosen": [*chat(0, good(0)), user("Thanks.")], "rejected": [*chat(0, bad(0)), user("Oh.")]}], None,
           trap("chosen[], rejected[]", "the last turn is the user's: no reply to judge"))
     jsonl("last_speaker_human_hh.jsonl",
-          [{"chosen": hh.format(p(0), good(0)) + "\n\nHuman: Thanks.", "rejected": hh.format(p(0), bad(0)) + "\n\nHuman: Oh."}],
+          [{"chosen": hh.format(p(0), good(0)) + "\n\nHuman: Thanks.", "rejected": hh.format(p(0),
+            bad(0)) + "\n\nHuman: Oh."}],
           None, trap("chosen, rejected", "the last turn is the human's: no reply to judge"))
     jsonl("last_turn_empty_hh.jsonl",
           [{"chosen": hh.format(p(0), good(0)), "rejected": f"\n\nHuman: {p(0)}\n\nAssistant:"},
            {"chosen": hh.format(p(1), good(1)), "rejected": hh.format(p(1), bad(1))}], [pair(1)],
           trap("chosen, rejected", "a reply that is empty is reported and makes no pair"))
     jsonl("last_turn_empty_messages.jsonl",
-          [{"chosen": chat(0, good(0)), "rejected": chat(0, "")}, {"chosen": chat(1, good(1)), "rejected": chat(1, bad(1))}],
+          [{"chosen": chat(0, good(0)), "rejected": chat(0, "")}, {"chosen": chat(1, good(1)), "rejected": chat(1,
+            bad(1))}],
           [pair(1)], trap("chosen[], rejected[]", "the same"))
+
+def message_contents():
     call = {"role": "assistant", "content": None,
             "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "timer", "arguments": "{}"}}]}
     jsonl("reply_without_content.jsonl",
@@ -139,14 +151,18 @@ def conversations():
           trap("an image among the content parts", "a text judge cannot see it: refuse"))
     parts = lambda text: [{"type": "text", "text": text}]
     jsonl("text_parts.jsonl",
-          [{"prompt": [{"role": "user", "content": parts(p(i))}], "chosen": [{"role": "assistant", "content": parts(good(i))}],
+          [{"prompt": [{"role": "user", "content": parts(p(i))}], "chosen": [{"role": "assistant",
+                                                                              "content": parts(good(i))}],
             "rejected": [{"role": "assistant", "content": parts(bad(i))}]} for i in range(2)], [pair(0), pair(1)],
           trap("content[{type: text, text}]", "the text of the part is the message"))
     jsonl("trap_prompt_as_text_of_chat.jsonl",
           [{"prompt": f"<|im_start|>user\n{p(i)}<|im_end|>\n<|im_start|>assistant\n", "chosen": good(i) + "<|im_end|>",
             "rejected": bad(i) + "<|im_end|>"} for i in range(2)],
-          [[f"<|im_start|>user\n{p(i)}<|im_end|>\n<|im_start|>assistant\n", good(i) + "<|im_end|>", bad(i) + "<|im_end|>"]
+          [[f"<|im_start|>user\n{p(i)}<|im_end|>\n<|im_start|>assistant\n", good(i) + "<|im_end|>",
+            bad(i) + "<|im_end|>"]
            for i in range(2)], trap("prompt with a chat template's marks", "kept as it is, or refused"))
+
+def sides_that_part_early():
     jsonl("trap_diverging_first_replies.jsonl",
           [{"chosen": [user(p(0)), assistant(good(0)), user(LATER[0]), assistant(LATER[1])],
             "rejected": [user(p(0)), assistant(bad(0)), user(LATER[0]), assistant(LATER[2])]}],
@@ -156,7 +172,8 @@ def conversations():
           [{"chosen": [user(p(0)), assistant(good(0)), user(LATER[0]), assistant(LATER[1])],
             "rejected": [user(p(0)), assistant(bad(0))]}],
           [[p(0), "3 messages: the prompt stands twice", bad(0)]],
-          ("RLHFlow/HH-RLHF-Helpful-standard", "chosen[], rejected[]", "the sides part after the first question and end at "
+          ("RLHFlow/HH-RLHF-Helpful-standard", "chosen[], rejected[]",
+           "the sides part after the first question and end at "
            "different lengths", "pytorch/torchtune docs/source/basics/preference_datasets.rst", "literal"))
     cells = [json.dumps([p(0), LATER[0]]), json.dumps([good(0), LATER[1]]), json.dumps([bad(0), LATER[2]])]
     table("trap_arena_55k_two_turns.csv", ["id", "model_a", "model_b", "prompt", "response_a", "response_b",
@@ -171,10 +188,12 @@ def mixtures():
     jsonl("two_layouts_contradict.jsonl",
           [{"prompt": p(i), "chosen": bad(i), "rejected": good(i), "response_0": good(i), "response_1": bad(i),
             "better_response_id": 0} for i in range(2)], None,
-          trap("chosen, rejected and response_0, response_1, better_response_id", "two layouts fit: refuse, naming both"))
+          trap("chosen, rejected and response_0, response_1, better_response_id",
+               "two layouts fit: refuse, naming both"))
     other = {"instruction": p(1), "input": "", "output_1": bad(1), "output_2": good(1), "preference": 2}
     jsonl("trap_half_of_another_layout.jsonl", [{"prompt": p(0), "chosen": good(0), "rejected": bad(0)}, other],
-          [pair(0), pair(1)], trap("rows of two layouts", "both are read, or the file is refused; none is lost in silence"))
+          [pair(0), pair(1)], trap("rows of two layouts",
+                                   "both are read, or the file is refused; none is lost in silence"))
     jsonl("trap_other_types_in_layout.jsonl",
           [{"prompt": p(i), "response_0": good(i), "response_1": bad(i), "is_response_0_safe": True,
             "is_response_1_safe": False, "better_response_id": "response_0", "safer_response_id": "response_0"}
@@ -205,7 +224,8 @@ def mixtures():
 
 def people():
     header = ["prompt", "response_a", "response_b", "label", "annotator"]
-    votes = [[p(0), good(0), bad(0), "a", "ann"], [p(0), good(0), bad(0), "a", "bob"], [p(0), good(0), bad(0), "b", "cy"]]
+    votes = [[p(0), good(0), bad(0), "a", "ann"], [p(0), good(0), bad(0), "a", "bob"], [p(0), good(0), bad(0), "b",
+            "cy"]]
     table("trap_votes_two_to_one.csv", header, votes, [pair(0), pair(0), [p(0), bad(0), good(0)]],
           trap("label, annotator", "a vote a row; merged they are 2 of 3 for a"))
     ranked = ["prompt", "answer", "rank", "worker_id"]
@@ -214,4 +234,5 @@ def people():
           trap("prompt, answer, rank, worker_id", "two people ranked different answers: no pair across people"))
     session = [[p(0), good(0), 1, "s1"], [p(0), bad(0), 2, "s1"], [p(0), mid(0), 1, "s2"], [p(0), "No idea.", 2, "s2"]]
     table("people_by_session.csv", ["prompt", "answer", "rank", "session"], session,
-          [pair(0), [p(0), mid(0), "No idea."]], trap("prompt, answer, rank, session", "the same with a session column"))
+          [pair(0), [p(0), mid(0), "No idea."]], trap("prompt, answer, rank, session",
+                                                      "the same with a session column"))
