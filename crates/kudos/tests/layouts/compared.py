@@ -119,7 +119,7 @@ def alpaca_eval():
            judged(5, mid(5), bad(5), None)],
           [pair(0), pair(1), pair(2), pair(4)],
           ("AlpacaEval annotations.json", "instruction, output_1, output_2, preference",
-           "1 to 2: near 1 output_1 is better, near 2 output_2; 1.5 is a tie, and so is 0 in files of version 1; null is none",
+           "1 to 2: near 1 output_1 is better, near 2 output_2; 1.5 ties, and so does 0 of version 1; null is none",
            "tatsu-lab/alpaca_eval README.md, results/text_davinci_001/alpaca_eval_gpt4/annotations.json", "literal"))
 
 
@@ -240,5 +240,5 @@ def mt_bench():
             [bench(0, both(0, good(0), LATER[1]), both(0, bad(0), LATER[2]), "model_a", 2)],
             [[p(0), "3 messages: the prompt stands twice", "3 messages: the prompt stands twice"]],
             ("lmsys/mt_bench_human_judgments, turn 2", "conversation_a/b, winner, turn",
-             "the first replies differ, so only the first question is shared; the rest of both sides is what was judged",
+             "the first replies differ: only the first question is shared, the rest of both sides was judged",
              "HF allenai/preference-test-sets, discussion 2", "literal"))

@@ -62,7 +62,7 @@ def pairwise():
            task(3, answers(3, bad(3), good(3)), [], [{"id": 10, "result": side("left"), "score": 0.9}])],
           [pair(0), pair(1)],
           ("Label Studio Pairwise, JSON", "data.answer1, data.answer2, annotations[].result[].value.selected",
-           "left = answer1 is better; cancelled annotations and predictions do not count; to_name need not name the texts",
+           "left = answer1 is better; cancelled ones and predictions do not count; to_name need not name the texts",
            "HumanSignal/RLHF tutorials/ls_output_data.json; " + CONVERTER, "literal"))
     array("labelstudio_pairwise_min.json",
           [minimal(0, answers(0, good(0), bad(0)), [{"selected": "left"}], "comparison"),

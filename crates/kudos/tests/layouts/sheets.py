@@ -13,6 +13,8 @@ from fixture import *
 
 RANKED = ["prompt", "answer", "rank"]
 SHEET = "spreadsheet practice"
+PROPERTIES = (b'<?xml version="1.0"?><cp:coreProperties xmlns:cp='
+              b'"http://schemas.openxmlformats.org/package/2006/metadata/core-properties"/>')
 ACCENTS = ("Où est née Zoë Brücke?", "À Zürich, «près du lac» – pour 5 €.", "Nulle part…")
 
 
@@ -195,7 +197,7 @@ def settle(name):
     with zipfile.ZipFile(path(name), "w", zipfile.ZIP_DEFLATED) as new:
         for part, data in parts:
             if part == "docProps/core.xml":
-                data = b'<?xml version="1.0"?><cp:coreProperties xmlns:cp="http://schemas.openxmlformats.org/package/2006/metadata/core-properties"/>'
+                data = PROPERTIES
             new.writestr(zipfile.ZipInfo(part, (2024, 5, 1, 0, 0, 0)), data)
 
 

@@ -108,7 +108,8 @@ def conversations():
     hh = "\n\nHuman: {}\n\nAssistant: {}"
     jsonl("prompts_differ_hh.jsonl", [{"chosen": hh.format(p(0), good(0)), "rejected": hh.format(p(1), bad(1))}], None,
           trap("chosen, rejected", "the two transcripts have different prompts: no usable row"))
-    inside = f"\n\nHuman: {p(0)}\n\nAssistant: Human: or by hand? I would use a timer.\n\nHuman: {LATER[0]}\n\nAssistant: "
+    inside = (f"\n\nHuman: {p(0)}\n\nAssistant: Human: or by hand? I would use a timer."
+              f"\n\nHuman: {LATER[0]}\n\nAssistant: ")
     jsonl("hh_mark_inside_a_turn.jsonl", [{"chosen": inside + LATER[1], "rejected": inside + LATER[2]}], [later(0)],
           ("HH-RLHF, marks inside a turn", "chosen, rejected",
            "a turn may itself begin with `Human:`; only marks after an empty line divide turns",
