@@ -43,6 +43,8 @@ impl View {
 pub(super) struct Memory {
     /// Whether the first pair of texts repeated its prompt; the others follow it.
     pub repeats_prompt: Cell<Option<bool>>,
+    /// True if the prompt of the row has the marks of HH transcripts.
+    pub is_marked: Cell<bool>,
     /// The last prompt, for blank cells below it.
     pub last_prompt: RefCell<Option<Content>>,
     /// Messages of threads by their id: the parent's id and the turn.
@@ -181,14 +183,20 @@ impl<'a> Cells<'a> {
     /// form of HH transcripts is a conversation.
     pub fn asked(&self, column: &str) -> Result<Option<Content>, ProblemKind> {
         let Some(prompt) = self.optional(column)? else { return Ok(None) };
-        let prompt = match prompt {
-            Content::Text(text) => match transcript::prompt(&text) {
-                Some(turns) => Content::Messages(turns),
-                None => Content::Text(text),
-            },
-            turns => turns,
+        let turns = match &prompt {
+            Content::Text(text) => transcript::prompt(text),
+            Content::Messages(_) => None,
         };
-        self.with_context(prompt).map(Some)
+        self.memory.is_marked.set(turns.is_some());
+        self.with_context(turns.map_or(prompt, Content::Messages)).map(Some)
+    }
+
+    /// A reply to a prompt with the marks of HH transcripts, without its own mark and the white space around it; any other as it is.
+    pub fn reply(&self, reply: Content) -> Content {
+        match reply {
+            Content::Text(text) if self.memory.is_marked.get() => Content::Text(transcript::reply(&text).to_owned()),
+            reply => reply,
+        }
     }
 
     /// A prompt after the turns that the columns `system` and `history` hold.

@@ -50,7 +50,7 @@ fn text_content(text: &str, column: impl Fn() -> String, is_cell: bool) -> Resul
             messages(&turns, &column).map(Content::Messages)
         }
         Some(turn) if is_message(&turn) => Ok(Content::Messages(vec![message(&turn, 1, &column)?])),
-        _ if is_cell => Err(ProblemKind::Serialised { column: column(), found: shorten(text) }),
+        _ if is_cell && !text.trim_start().starts_with('{') => Err(ProblemKind::Serialised { column: column(), found: shorten(text) }),
         _ => Ok(Content::Text(text.to_owned())),
     }
 }
@@ -103,6 +103,9 @@ fn part(part: &Value) -> Result<&str, String> {
     match (part, kind, part.get("text")) {
         (Value::String(text), _, _) => Ok(text),
         (_, None | Some("text" | "input_text" | "output_text"), Some(Value::String(text))) => Ok(text),
+        (_, Some("text"), None) if part.get("value").is_some_and(Value::is_string) => {
+            Ok(part["value"].as_str().unwrap_or_default())
+        }
         (_, Some(kind), _) => Err(format!("a part of the type {:?}, which is no text", shorten(kind))),
         _ => Err(format!("{} for a part of a text", describe(part))),
     }

@@ -48,12 +48,21 @@ fn transcript_of(asked: &[Message], side: Content) -> Content {
     turns.filter(longer).map_or(side, Content::Messages)
 }
 
+/// True if two conversations go on alike up to a turn where their users ask different things.
+fn ask_differently(a: &[Message], b: &[Message]) -> bool {
+    let alike = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    alike > 0 && matches!((a.get(alike), b.get(alike)), (Some(a), Some(b)) if a.role == USER && b.role == USER)
+}
+
 fn without_prompt(sides: [Content; 2]) -> Result<(Option<Content>, [Content; 2]), Mismatch> {
     let turns = |side: &Content| match side {
         Content::Text(text) => transcript::turns(text),
         Content::Messages(turns) => Some(turns.clone()),
     };
     if let [Some(a), Some(b)] = [turns(&sides[0]), turns(&sides[1])] {
+        if ask_differently(&a, &b) {
+            return Err(Mismatch::OtherPrompt(1));
+        }
         let shared = shared_start(&Content::Messages(a), &Content::Messages(b));
         return shared.map(|(prompt, sides)| (Some(Content::Messages(prompt)), sides)).ok_or(Mismatch::NoSharedStart);
     }
@@ -160,8 +169,12 @@ fn repeated(asked: &[Message], turns: &[Message]) -> Option<usize> {
     let same = |(a, b): (&Message, &Message)| a.role == b.role && a.content.trim() == b.content.trim();
     let begins = |turns: &[Message]| turns.len() >= asked.len() && turns.iter().zip(asked).all(same);
     let system = turns.iter().take_while(|turn| turn.role != USER).count();
-    let skipped = [0, system].into_iter().find(|skipped| begins(&turns[*skipped..]))?;
-    Some(skipped + asked.len())
+    if let Some(skipped) = [0, system].into_iter().find(|skipped| begins(&turns[*skipped..])) {
+        return Some(skipped + asked.len());
+    }
+    // A system turn may have come from a column of its own.
+    let rest = asked.iter().position(|turn| turn.role == USER).filter(|own| *own > 0 && system == 0)?;
+    repeated(&asked[rest..], turns)
 }
 
 #[cfg(test)]

@@ -68,6 +68,16 @@ pub enum DataError {
         /// The distinct numbers.
         found: String,
     },
+    /// A row of another layout than the rows before it.
+    #[error("{location}: expected a row of {expected} as before, found one of {found}; write a file for each layout")]
+    Mixed {
+        /// The row.
+        location: Location,
+        /// The file's layout.
+        expected: String,
+        /// The row's.
+        found: String,
+    },
     /// Ranks that go beyond the number of responses.
     #[error(
         "{location}: expected ranks of the {responses} responses, 1 the best, found {found} in most rankings like this; \
@@ -347,6 +357,12 @@ pub enum ProblemKind {
         /// Whose turn it is.
         role: String,
     },
+    /// A row with pictures, sound or film.
+    #[error("column `{column}`: expected text alone, found something to be seen or heard")]
+    NotText {
+        /// The column.
+        column: String,
+    },
     /// A column `history` beside `prompt`.
     #[error("column `history`: expected nothing beside `prompt`, found earlier turns; --columns history=history puts them in front")]
     History,
@@ -357,14 +373,6 @@ pub enum ProblemKind {
         found: String,
         /// Those that have a meaning.
         known: Vec<String>,
-    },
-    /// A row of another layout than its file.
-    #[error("expected a row of {expected} as before, found one of {found}")]
-    OtherLayout {
-        /// The file's.
-        expected: String,
-        /// The row's.
-        found: String,
     },
     /// A row that a tool marks as not to be used.
     #[error("expected an assignment that counts, found the status {found:?}")]
@@ -404,8 +412,8 @@ impl ProblemKind {
             ProblemKind::Message { .. } => "message",
             ProblemKind::LastSpeaker { .. } => "last_speaker",
             ProblemKind::History => "history",
+            ProblemKind::NotText { .. } => "not_text",
             ProblemKind::UncoveredLabel { .. } => "unknown_label",
-            ProblemKind::OtherLayout { .. } => "other_layout",
             ProblemKind::Status { .. } => "status",
         }
     }

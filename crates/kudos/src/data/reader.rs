@@ -234,8 +234,8 @@ impl Reader {
             (None, found) => found.map_err(|refusal| no_kind(location.clone(), refusal))?,
             (Some(_), Err(refusal)) => return Err(problem(refusal.into())),
             (Some(known), Ok(plan)) if !known.goes_with(&plan) => {
-                let [expected, found] = [&known, &Arc::new(plan)].map(|plan| plan.layout.title());
-                return Err(problem(ProblemKind::OtherLayout { expected, found }));
+                let (expected, found) = (known.layout.title(), plan.layout.title());
+                return Err(DataError::Mixed { location: location.clone(), expected, found });
             }
             (Some(_), Ok(plan)) => plan,
         };
@@ -248,6 +248,7 @@ impl Reader {
         let plan = self.plan_of(&location, &original)?;
         let problem = |kind| DataError::Row(RowProblem { location: location.clone(), kind });
         self.check_status(&plan, &original).map_err(problem)?;
+        check_text_alone(&original).map_err(problem)?;
         self.check_label(&plan, &location, &original)?;
         let cells = Cells { fields: &original, view: &plan.view, memory: &self.memory };
         let mut parts = match self.read(&plan, &cells).map_err(problem)? {
@@ -341,6 +342,21 @@ impl Reader {
             }
         }
     }
+}
+
+/// Columns of what cannot be read as text.
+const NOT_TEXT: [&str; 6] = ["image", "images", "video", "videos", "audio", "audios"];
+
+/// A response to a picture cannot be judged without it.
+fn check_text_alone(original: &Map<String, Value>) -> Result<(), ProblemKind> {
+    let holds = |value: &Value| match value {
+        Value::Array(list) => list.iter().any(|item| !item.is_null()),
+        Value::Object(fields) => !fields.is_empty(),
+        Value::String(text) => !text.trim().is_empty(),
+        _ => false,
+    };
+    let found = NOT_TEXT.iter().find(|column| original.get(**column).is_some_and(holds));
+    found.map_or(Ok(()), |column| Err(ProblemKind::NotText { column: (*column).to_owned() }))
 }
 
 /// Distinct labels that an error lists.

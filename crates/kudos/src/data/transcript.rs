@@ -32,6 +32,12 @@ pub(super) fn prompt(text: &str) -> Option<Vec<Message>> {
     Some(turns)
 }
 
+/// A reply without the mark that may open it.
+pub(super) fn reply(text: &str) -> &str {
+    let text = text.trim();
+    text.strip_prefix(MARKS[1].0).map_or(text, str::trim_start)
+}
+
 /// The speaker that opens a text, and what follows the mark.
 fn opening(text: &str) -> Option<(&'static str, &str)> {
     MARKS.iter().find_map(|(mark, role)| Some((*role, text.strip_prefix(mark)?)))

@@ -76,6 +76,9 @@ pub(super) struct Layout {
     pub read: Read,
 }
 
+/// The verdicts of a layout of responses alone.
+const NO_VERDICT: &[&str] = &["none"];
+
 /// An entry with nothing beside its columns.
 const PLAIN: Layout =
     Layout { name: "", columns: &[], unless: &[], also: &[], verdicts: &[], said: "", read: Read::Refused("") };
@@ -180,7 +183,8 @@ impl Plan {
 
     /// True if rows of both may stand in one file: kinds of our own go together, and so do rows of one layout.
     pub fn goes_with(&self, other: &Plan) -> bool {
-        self.layout.name == other.layout.name
+        let is_pair = |plan: &Plan| plan.kind() == Some(Kind::Pairs) || plan.layout.name == preferences::RATED_PAIRS;
+        self.layout.name == other.layout.name || (is_pair(self) && is_pair(other))
     }
 
     /// A CSV cell as the value its column calls for. Cells that do not parse stay text.
@@ -296,7 +300,10 @@ impl<'a> Header<'a> {
     }
 
     fn has_all(&self, layout: &Layout) -> bool {
-        layout.columns.iter().all(|column| self.find(column).is_some())
+        // What is refused goes by its very names: `Timestamp` is a form's, `_timestamp` is not.
+        let exact = matches!(layout.read, Read::Refused(_));
+        let has = |column: &&str| if exact { self.names.contains(column) } else { self.find(column).is_some() };
+        layout.columns.iter().all(|column| has(&column))
             && layout.unless.iter().all(|column| self.find(column).is_none())
     }
 
@@ -309,6 +316,9 @@ impl<'a> Header<'a> {
         let knows_more = |a: &Layout, b: &Layout| a.columns.len() > b.columns.len() && b.columns.iter().all(|c| a.columns.contains(c));
         let mut best: Vec<&'static Layout> =
             fits.iter().copied().filter(|layout| !fits.iter().any(|other| knows_more(other, layout))).collect();
+        // A refusal, and rows without a verdict, give way to what has one.
+        let has_verdict = best.iter().any(|layout| !layout.is_weak());
+        best.retain(|layout| !has_verdict || !layout.is_weak());
         // Of our own kinds the first in the table is meant.
         let own = best.iter().copied().find(|layout| layout.name.is_empty());
         best.retain(|layout| !layout.name.is_empty() || own.is_some_and(|own| std::ptr::eq(own, *layout)));
@@ -438,6 +448,11 @@ impl Layout {
             Read::Own(kind, _) => kind.to_string(),
             Read::Published(_) | Read::Refused(_) => self.name.to_owned(),
         }
+    }
+
+    /// True if it says nothing of which response is better.
+    fn is_weak(&self) -> bool {
+        matches!(self.read, Read::Own(Kind::Unlabelled, _) | Read::Refused(_)) || self.verdicts == NO_VERDICT
     }
 
     fn reads(&self, column: &str) -> bool {

@@ -67,7 +67,7 @@ fn one_response(cells: &Cells, column: &str) -> Result<(Content, Content), Probl
 fn response(cells: &Cells, column: &str) -> Result<Content, ProblemKind> {
     match cells.get(column) {
         None => Err(ProblemKind::EmptyText { column: cells.name(column) }),
-        Some(value) => cells.content_of(&value, || cells.name(column)),
+        Some(value) => Ok(cells.reply(cells.content_of(&value, || cells.name(column))?)),
     }
 }
 
@@ -181,7 +181,7 @@ pub(super) fn every_over_every(
     let mut responses = Vec::new();
     for (side, list) in lists.iter().enumerate() {
         for (at, value) in list.iter().enumerate() {
-            responses.push(Candidate::of(cells.content_of(value, || place(side, at))?));
+            responses.push(Candidate::of(cells.reply(cells.content_of(value, || place(side, at))?)));
         }
     }
     let worse = better..responses.len();
@@ -263,14 +263,14 @@ pub(super) fn candidate(cells: &Cells, column: &str, at: usize, value: &Value) -
     let place = |key: &str| format!("{column}[{at}]{key}");
     let fields = match value {
         Value::Object(fields) if !fields.contains_key("role") && !fields.contains_key("from") => fields,
-        other => return Ok(Candidate::of(cells.content_of(other, || place(""))?)),
+        other => return Ok(Candidate::of(cells.reply(cells.content_of(other, || place(""))?))),
     };
     let named = |names: &[&'static str]| names.iter().copied().find(|name| fields.contains_key(*name));
     let text = named(&TEXTS).unwrap_or("text");
     let rating = named(&RATINGS).unwrap_or("score");
     let number = |key: &str| cells::number(fields.get(key), || place(&format!(".{key}")));
     Ok(Candidate {
-        content: cells.content_of(fields.get(text).unwrap_or(&Value::Null), || place(&format!(".{text}")))?,
+        content: cells.reply(cells.content_of(fields.get(text).unwrap_or(&Value::Null), || place(&format!(".{text}")))?),
         rank: number("rank")?,
         score: number(rating)?,
         attributes: match fields.get(ATTRIBUTES) {

@@ -10,6 +10,9 @@ use crate::data::record::{ASSISTANT, Content, Message, Record, USER};
 use crate::data::verdict;
 use serde_json::Value;
 
+/// Pairs that give each side its rating: some rows of such a file may lack them.
+pub(super) const RATED_PAIRS: &str = "pairs with ratings of both sides";
+
 pub(super) static TABLE: [Layout; 24] = [
     Layout {
         name: "PKU-SafeRLHF",
@@ -77,6 +80,7 @@ pub(super) static TABLE: [Layout; 24] = [
         name: "LMSYS arena 55k without verdicts",
         columns: &["id", "prompt", "response_a", "response_b"],
         unless: &["label", "winner_model_a", "winner", "preference", "preferred", "choice", "chosen", "verdict"],
+        verdicts: super::NO_VERDICT,
         said: "responses to score",
         read: Read::Published(arena_unlabelled),
         ..PLAIN
@@ -166,7 +170,7 @@ pub(super) static TABLE: [Layout; 24] = [
         ..PLAIN
     },
     Layout {
-        name: "pairs with ratings of both sides",
+        name: RATED_PAIRS,
         columns: &["prompt", "chosen", "rejected", "chosen-rating", "rejected-rating"],
         said: "chosen over rejected, the difference of their ratings is the margin",
         read: Read::Published(rated_pair),

@@ -14,6 +14,9 @@ const HELPSTEER: [&str; 5] = ["helpfulness", "correctness", "coherence", "comple
 const ULTRAFEEDBACK: [&str; 4] = ["helpfulness", "honesty", "instruction_following", "truthfulness"];
 const AXES: [&str; 4] = ["overall", "accuracy", "coverage", "coherence"];
 
+/// The mean rating, in files without an overall score.
+const FINE: &str = "fine-grained_score";
+
 pub(super) static TABLE: [Layout; 11] = [
     Layout {
         name: "HelpSteer",
@@ -95,7 +98,7 @@ fn ratings_of(cells: &Cells, columns: &[&str], path: impl Fn(&str) -> String) ->
 
 fn helpsteer(cells: &Cells) -> Result<Outcome, ProblemKind> {
     let prompt = cells.asked("prompt")?.ok_or_else(|| ProblemKind::EmptyText { column: cells.name("prompt") })?;
-    let response = cells.content("response")?;
+    let response = cells.reply(cells.content("response")?);
     let attributes = ratings_of(cells, &HELPSTEER, str::to_owned)?;
     let rating = cells.number(cells.verdict("helpfulness"))?;
     Ok(Record::Ranked { prompt, response, rank: None, rating, attributes }.into())
@@ -112,8 +115,13 @@ fn axis(cells: &Cells) -> Result<Outcome, ProblemKind> {
 
 fn ultrafeedback(cells: &Cells) -> Result<Outcome, ProblemKind> {
     let prompt = instruction(cells)?.ok_or_else(|| ProblemKind::EmptyText { column: "instruction".to_owned() })?;
-    let verdict = cells.verdict("overall_score");
     let list = cells.list("completions")?;
+    let has = |key: &str| list.iter().any(|completion| completion.get(key).is_some_and(|score| !score.is_null()));
+    let usual = if has("overall_score") || !has(FINE) { "overall_score" } else { FINE };
+    let verdict = cells.verdict(usual);
+    if verdict == FINE && cells.view.verdict.is_none() {
+        cells.memory.note("there is no overall_score: ranked by fine-grained_score");
+    }
     let responses = list.iter().enumerate().map(|(at, value)| completion(cells, at + 1, value, verdict));
     Ok(Record::Group { prompt, responses: responses.collect::<Result<_, _>>()?, comparisons: Vec::new() }.into())
 }
@@ -167,7 +175,7 @@ fn parallel_lists(cells: &Cells) -> Result<Outcome, ProblemKind> {
     let mut responses = Vec::new();
     for (at, (text, number)) in texts.iter().zip(&numbers).enumerate() {
         let place = |name: &str| format!("{name}[{}]", at + 1);
-        let content = cells.content_of(text, || place(texts_name))?;
+        let content = cells.reply(cells.content_of(text, || place(texts_name))?);
         let number = cells::number(Some(number), || place(numbers_name))?;
         let candidate = Candidate::of(content);
         responses.push(match numbers_name {

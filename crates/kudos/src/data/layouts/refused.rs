@@ -2,7 +2,7 @@
 
 use super::{Layout, PLAIN, Read};
 
-pub(super) static TABLE: [Layout; 9] = [
+pub(super) static TABLE: [Layout; 7] = [
     refused(
         "HH red-team transcripts",
         &["transcript", "task_description"],
@@ -21,11 +21,6 @@ pub(super) static TABLE: [Layout; 9] = [
         "outputs of one model; score them with --columns prompt=instruction,response=output",
     ),
     refused(
-        "BeaverTails",
-        &["prompt", "response", "category", "is_safe"],
-        "one response a prompt and whether it is safe, not which of two is better",
-    ),
-    refused(
         "XSTest",
         &["prompt", "completion", "final_label"],
         "one response a prompt; its own score: kudos eval --suite xstest",
@@ -35,7 +30,6 @@ pub(super) static TABLE: [Layout; 9] = [
         &["Timestamp"],
         "a question a column and a person a row: what is ranked cannot be known; write prompt, answer, rank rows",
     ),
-    refused("RLAIF-V", &["image", "question", "chosen", "rejected"], "the prompts are images, which Kudos does not read"),
 ];
 
 const fn refused(name: &'static str, columns: &'static [&'static str], why: &'static str) -> Layout {

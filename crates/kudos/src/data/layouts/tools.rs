@@ -11,7 +11,7 @@ use crate::data::record::{Candidate, Content, Record};
 use crate::data::verdict;
 use serde_json::{Map, Value};
 
-pub(super) static TABLE: [Layout; 10] = [
+pub(super) static TABLE: [Layout; 11] = [
     Layout {
         name: "Label Studio",
         columns: &["data", "annotations"],
@@ -40,6 +40,13 @@ pub(super) static TABLE: [Layout; 10] = [
         columns: &["*.responses", "*.responses.users"],
         said: "each user's submitted answer is one person's",
         read: Read::Published(argilla_2),
+        ..PLAIN
+    },
+    Layout {
+        name: "Argilla",
+        columns: &["fields", "responses", "suggestions"],
+        said: "each user's answer is one person's",
+        read: Read::Published(argilla_nested),
         ..PLAIN
     },
     Layout {
@@ -145,6 +152,14 @@ fn id_of(value: &Value) -> String {
 /// The text of the first key that is there.
 fn text_of<'a>(value: &'a Value, keys: &[&str]) -> Option<&'a str> {
     keys.iter().find_map(|key| value.get(key)?.as_str())
+}
+
+/// The only element of a list of one, or the value itself.
+fn only(value: Value) -> Value {
+    match value {
+        Value::Array(mut list) if list.len() == 1 && list[0].is_object() => list.remove(0),
+        other => other,
+    }
 }
 
 /// A list also as text.
@@ -257,7 +272,7 @@ fn person(cells: &Cells) -> Option<String> {
 }
 
 fn label_studio_pair(cells: &Cells) -> Result<Outcome, ProblemKind> {
-    let value = parsed(&cells.value("comparison")).unwrap_or_else(|| cells.value("comparison").into_owned());
+    let value = only(parsed(&cells.value("comparison")).unwrap_or_else(|| cells.value("comparison").into_owned()));
     let selected = value.get("selected").unwrap_or(&value);
     if selected.as_str().is_none_or(|text| text.trim().is_empty()) {
         return Ok(Outcome::Nothing("no judgement of anybody"));
@@ -269,7 +284,7 @@ fn label_studio_pair(cells: &Cells) -> Result<Outcome, ProblemKind> {
 fn label_studio_ranker(cells: &Cells) -> Result<Outcome, ProblemKind> {
     let ballot = ballot_of_items(cells, cells.fields)?;
     let order = ["ranker", "rank", "ranking"].iter().find_map(|column| cells.get(column)).and_then(|value| parsed(&value));
-    let order = order.ok_or_else(|| ProblemKind::EmptyText { column: "ranker".to_owned() })?;
+    let order = only(order.ok_or_else(|| ProblemKind::EmptyText { column: "ranker".to_owned() })?);
     let order = order.get("ranker").unwrap_or(&order);
     Ok(parts(vec![ballot.part(&order_of(order)?, person(cells))?]))
 }
@@ -345,8 +360,7 @@ fn argilla_2(cells: &Cells) -> Result<Outcome, ProblemKind> {
     let is_field = |name: &str| !name.contains(".responses") && !name.contains(".suggestion");
     let ballot = argilla_ballot(cells, is_field)?;
     let questions: Vec<&str> = cells.fields.keys().filter_map(|name| name.strip_suffix(".responses.users")).collect();
-    let wanted = ["ranking", "preference", "rating", "label", "quality", "score"];
-    let question = questions.iter().copied().find(|name| wanted.iter().any(|w| name.to_lowercase().contains(w)));
+    let question = questions.iter().copied().find(|name| is_about(name));
     let Some(question) = question.or_else(|| questions.first().copied()) else {
         return Ok(Outcome::Nothing("no judgement of anybody"));
     };
@@ -364,15 +378,39 @@ fn argilla_2(cells: &Cells) -> Result<Outcome, ProblemKind> {
     Ok(parts(found))
 }
 
+/// Which of the questions is about the responses.
+const QUESTIONS: [&str; 6] = ["ranking", "preference", "rating", "label", "quality", "score"];
+
+fn is_about(name: &str) -> bool {
+    QUESTIONS.iter().any(|question| name.to_lowercase().contains(question))
+}
+
+/// Records whose fields and answers are objects of their own.
+fn argilla_nested(cells: &Cells) -> Result<Outcome, ProblemKind> {
+    let (fields, answers) = (cells.value("fields"), cells.value("responses"));
+    let (Value::Object(fields), Value::Object(answers)) = (&*fields, &*answers) else {
+        return Err(wrong_type("responses".to_owned(), "the answers by question", &answers));
+    };
+    let ballot = argilla_ballot(&Cells { fields, ..*cells }, |_| true)?;
+    let question = answers.keys().find(|name| is_about(name)).or_else(|| answers.keys().next());
+    let Some(question) = question else { return Ok(Outcome::Nothing("no judgement of anybody")) };
+    let mut found = Vec::new();
+    for answer in answers[question].as_array().into_iter().flatten() {
+        let submitted = answer.get("status").is_none_or(|status| status.as_str() == Some("submitted"));
+        if let Some(value) = answer.get("value").filter(|value| submitted && !value.is_null()) {
+            found.push(argilla_answer(&ballot, value, question, answer.get("user_id").map(id_of))?);
+        }
+    }
+    Ok(parts(found))
+}
+
 fn argilla_1(cells: &Cells) -> Result<Outcome, ProblemKind> {
     let is_answers = |value: &Value| {
         let answer = |item: &Value| item.get("value").is_some() && item.get("status").is_some();
         parsed(value).and_then(|value| Some(value.as_array()?.iter().all(answer) && !value.as_array()?.is_empty()))
     };
     let questions = || cells.fields.iter().filter(|(_, value)| is_answers(value) == Some(true));
-    let wanted = ["ranking", "preference", "rating", "quality", "label"];
-    let about = |name: &str| wanted.iter().any(|w| name.to_lowercase().contains(w));
-    let Some((question, answers)) = questions().find(|(name, _)| about(name)).or_else(|| questions().next()) else {
+    let Some((question, answers)) = questions().find(|(name, _)| is_about(name)).or_else(|| questions().next()) else {
         return Ok(Outcome::Nothing("no judgement of anybody"));
     };
     let ballot = argilla_ballot(cells, |name| name != question && !name.ends_with("-suggestion") && !name.contains("-suggestion-"))?;

@@ -10,7 +10,7 @@ use crate::data::group::Attributes;
 use crate::data::record::{ASSISTANT, Candidate, Content, Record};
 use serde_json::Value;
 
-pub(super) static TABLE: [Layout; 22] = [
+pub(super) static TABLE: [Layout; 27] = [
     asked_by("pairs under `question` (Orca, Axolotl intel)", &["question", "chosen", "rejected"], |cells| {
         preferred(cells, cells.asked("question")?, ["chosen", "rejected"])
     }),
@@ -66,10 +66,7 @@ pub(super) static TABLE: [Layout; 22] = [
     }),
     asked_by("ms-swift", &["messages", "rejected_response"], swift_messages),
     asked_by("ms-swift", &["messages", "rejected_messages"], |cells| {
-        let sides = [cells.content("messages")?, cells.content("rejected_messages")?];
-        let (prompt, [chosen, rejected]) = sides_of(cells, None, sides, ["messages", "rejected_messages"])?;
-        let prompt = prompt.map(|prompt| cells.with_context(prompt)).transpose()?;
-        Ok(Record::Pair { prompt, chosen, rejected, margin: cells.single("margin", 0.0)?, weight: 1.0 }.into())
+        whole(cells, ["messages", "rejected_messages"])
     }),
     Layout {
         name: "OpenAI preference",
@@ -91,12 +88,29 @@ pub(super) static TABLE: [Layout; 22] = [
     unpaired("TRL unpaired preferences", &["prompt", "completion", "label"], "label, true over false", |cells| {
         flagged(cells, cells.content("prompt")?, "completion", "label")
     }),
+    unpaired("Axolotl KTO", &["instruction", "completion", "label"], "label, true over false", |cells| {
+        flagged(cells, cells.content("instruction")?, "completion", "label")
+    }),
+    unpaired("Axolotl KTO", &["question", "completion", "label"], "label, true over false", |cells| {
+        flagged(cells, cells.content("question")?, "completion", "label")
+    }),
+    unpaired("Axolotl KTO", &["completion", "label"], "label, true over false", |cells| {
+        last_turn(cells, "completion", "label")
+    }),
+    unpaired("LLaMA-Factory KTO", &["messages", "label"], "label, true over false", |cells| {
+        last_turn(cells, "messages", "label")
+    }),
+    asked_by("LLaMA-Factory 1 pairs", &["chosen_messages", "rejected_messages"], |cells| {
+        whole(cells, ["chosen_messages", "rejected_messages"])
+    }),
     unpaired("responses with a flag", &["prompt", "response", "chosen"], "chosen, true over false", |cells| {
         flagged(cells, cells.content("prompt")?, "response", "chosen")
     }),
-    unpaired("LLaMA-Factory KTO", &["messages", "kto_tag"], "kto_tag, true over false", |cells| last_turn(cells, "messages")),
+    unpaired("LLaMA-Factory KTO", &["messages", "kto_tag"], "kto_tag, true over false", |cells| {
+        last_turn(cells, "messages", "kto_tag")
+    }),
     unpaired("LLaMA-Factory KTO", &["conversations", "kto_tag"], "kto_tag, true over false", |cells| {
-        last_turn(cells, "conversations")
+        last_turn(cells, "conversations", "kto_tag")
     }),
     unpaired("LLaMA-Factory KTO", &["instruction", "output", "kto_tag"], "kto_tag, true over false", |cells| {
         let prompt = instruction(cells)?.ok_or_else(|| ProblemKind::EmptyText { column: "instruction".to_owned() })?;
@@ -118,6 +132,14 @@ const fn unpaired(
     read: super::ReadRow,
 ) -> Layout {
     Layout { name, columns, unless: &["rejected"], also: &["system", "input"], verdicts: &[], said, read: Read::Published(read) }
+}
+
+/// Two whole conversations.
+fn whole(cells: &Cells, columns: [&str; 2]) -> Result<Outcome, ProblemKind> {
+    let sides = [cells.content(columns[0])?, cells.content(columns[1])?];
+    let (prompt, [chosen, rejected]) = sides_of(cells, None, sides, columns)?;
+    let prompt = prompt.map(|prompt| cells.with_context(prompt)).transpose()?;
+    Ok(Record::Pair { prompt, chosen, rejected, margin: cells.single("margin", 0.0)?, weight: 1.0 }.into())
 }
 
 /// A conversation that ends before the reply.
@@ -200,7 +222,7 @@ fn flagged(cells: &Cells, prompt: Content, column: &str, flag: &str) -> Result<O
     Ok(rated_by_flag(prompt, replies.remove(0), cells.truth(flag)?))
 }
 
-fn last_turn(cells: &Cells, column: &str) -> Result<Outcome, ProblemKind> {
+fn last_turn(cells: &Cells, column: &str, flag: &str) -> Result<Outcome, ProblemKind> {
     let (prompt, response) = cut_reply(cells, column)?;
-    Ok(rated_by_flag(prompt, response, cells.truth("kto_tag")?))
+    Ok(rated_by_flag(prompt, response, cells.truth(flag)?))
 }

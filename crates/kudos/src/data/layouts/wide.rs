@@ -24,6 +24,9 @@ pub(super) fn columns(names: &[&str]) -> Option<Vec<(String, String)>> {
     names.iter().find(|name| squash(name) == "prompt")?;
     let numbered = |name: &&str| {
         let squashed = squash(name);
+        if squashed.len() == 1 && squashed.bytes().all(|byte| byte.is_ascii_lowercase()) {
+            return Some((name.to_string(), "", squashed));
+        }
         let stem = ANSWERS.iter().find(|stem| squashed.starts_with(**stem))?;
         let number = &squashed[stem.len()..];
         let is_number = !number.is_empty() && number.len() <= 3 && number.bytes().all(|b| b.is_ascii_digit());
