@@ -1,8 +1,8 @@
 //! `kudos check`: what is wrong with this data, before training on it.
 
+use super::data::DataArgs;
 use anyhow::{Context, bail};
 use kudos::data::check::{self, Baseline, CheckOptions, EncodedInfo, Finding, Ratings, Report, Severity};
-use super::data::DataArgs;
 use kudos::data::{Content, FileInfo, load_groups};
 use kudos::models::{Config, Input};
 use kudos::text::{Encoder, TextError};

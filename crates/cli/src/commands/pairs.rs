@@ -1,7 +1,7 @@
 //! `kudos pairs`: rankings → preference pairs, in the format that trainers read.
 
-use anyhow::bail;
 use super::data::{self, DataArgs};
+use anyhow::bail;
 use kudos::data::{DataError, Loaded, OutputFormat, Writer, load_groups, preferences};
 use serde_json::json;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,10 @@ use serde_json::Value;
 const EXPECTED: &str = "text or a list of {role, content} messages";
 
 /// The names of roles in other tools, and ours.
-const ROLES: [(&str, &str); 8] = [
+const ROLES: [(&str, &str); 11] = [
+    (USER, USER),
+    (ASSISTANT, ASSISTANT),
+    ("system", "system"),
     ("human", USER),
     ("prompter", USER),
     ("gpt", ASSISTANT),
@@ -26,8 +29,8 @@ const ROLES: [(&str, &str); 8] = [
 
 /// Our name of a role.
 pub(super) fn role(name: &str) -> String {
-    let lower = name.trim().to_lowercase();
-    ROLES.iter().find(|(other, _)| *other == lower).map_or(lower, |(_, ours)| (*ours).to_owned())
+    let same = |(other, _): &&(&str, &str)| other.eq_ignore_ascii_case(name.trim());
+    ROLES.iter().find(same).map_or(name, |(_, ours)| ours).to_owned()
 }
 
 /// The content of a column; `is_cell` says that it was a cell of a table without types, where a list that was written as text
@@ -50,7 +53,9 @@ fn text_content(text: &str, column: impl Fn() -> String, is_cell: bool) -> Resul
             messages(&turns, &column).map(Content::Messages)
         }
         Some(turn) if is_message(&turn) => Ok(Content::Messages(vec![message(&turn, 1, &column)?])),
-        _ if is_cell && !text.trim_start().starts_with('{') => Err(ProblemKind::Serialised { column: column(), found: shorten(text) }),
+        _ if is_cell && !text.trim_start().starts_with('{') => {
+            Err(ProblemKind::Serialised { column: column(), found: shorten(text) })
+        }
         _ => Ok(Content::Text(text.to_owned())),
     }
 }
@@ -206,9 +211,18 @@ mod tests {
     #[test]
     fn what_is_no_conversation_is_named() {
         let cases = [
-            (json!([{"role": "assistant", "content": null, "tool_calls": [{}]}]), "message 1: expected a text, found a tool call"),
-            (json!([{"role": "user", "content": "a"}, {"role": "assistant"}]), "message 2: expected a text, found nothing"),
-            (json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]), "of the type \"image_url\""),
+            (
+                json!([{"role": "assistant", "content": null, "tool_calls": [{}]}]),
+                "message 1: expected a text, found a tool call",
+            ),
+            (
+                json!([{"role": "user", "content": "a"}, {"role": "assistant"}]),
+                "message 2: expected a text, found nothing",
+            ),
+            (
+                json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
+                "of the type \"image_url\"",
+            ),
             (json!([{"role": 1, "content": "a"}]), "the number 1 for a role"),
             (json!(["a"]), "message 1: expected a text, found \"a\""),
             (json!(7), "found the number 7"),

@@ -10,8 +10,27 @@ use serde_json::{Map, Value};
 
 /// Columns whose names mean something to a reader: an extra column of such a name becomes `input_NAME`.
 const MEANT: [&str; 21] = [
-    "prompt", "system", "history", "answer", "response", "responses", "comparisons", "rank", "rating", "chosen", "rejected",
-    "response_a", "response_b", "label", "margin", "weight", "attributes", "question", "instruction", "input", "query",
+    "prompt",
+    "system",
+    "history",
+    "answer",
+    "response",
+    "responses",
+    "comparisons",
+    "rank",
+    "rating",
+    "chosen",
+    "rejected",
+    "response_a",
+    "response_b",
+    "label",
+    "margin",
+    "weight",
+    "attributes",
+    "question",
+    "instruction",
+    "input",
+    "query",
 ];
 
 /// Rows of our own kinds, in the order of the groups.
@@ -75,7 +94,12 @@ fn response_row(group: &Group, response: &Response, kind: Kind) -> Map<String, V
 }
 
 fn judgements(group: &Group) -> Vec<Map<String, Value>> {
-    group.comparisons.iter().zip(&group.judged).map(|(comparison, judged)| judgement(group, comparison, judged)).collect()
+    group
+        .comparisons
+        .iter()
+        .zip(&group.judged)
+        .map(|(comparison, judged)| judgement(group, comparison, judged))
+        .collect()
 }
 
 fn judgement(group: &Group, comparison: &Comparison, judged: &Judged) -> Map<String, Value> {

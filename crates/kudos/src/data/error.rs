@@ -53,7 +53,7 @@ pub enum DataError {
         /// The columns there are.
         found: String,
         /// What to do.
-        advice: &'static str,
+        advice: String,
     },
     /// Labels that are whole numbers, whose meaning cannot be known.
     #[error(
@@ -332,7 +332,9 @@ pub enum ProblemKind {
         likely: Option<String>,
     },
     /// A text that is a list in the writing of some programming language.
-    #[error("column `{column}`: expected a text or messages, found {found:?}, which looks like a list that was written as text")]
+    #[error(
+        "column `{column}`: expected a text or messages, found {found:?}, which looks like a list that was written as text"
+    )]
     Serialised {
         /// The column.
         column: String,
@@ -364,7 +366,9 @@ pub enum ProblemKind {
         column: String,
     },
     /// A column `history` beside `prompt`.
-    #[error("column `history`: expected nothing beside `prompt`, found earlier turns; --columns history=history puts them in front")]
+    #[error(
+        "column `history`: expected nothing beside `prompt`, found earlier turns; --columns history=history puts them in front"
+    )]
     History,
     /// A label of which `--labels` says nothing.
     #[error("expected a label of --labels ({}), found {found}", known.join(", "))]

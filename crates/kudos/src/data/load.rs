@@ -10,10 +10,10 @@ use super::error::{DataError, ProblemKind, RowProblem};
 use super::group::{Attributes, Comparison, Extra, Group, Judged, Response};
 use super::reader::{Options, Reader, Row};
 use super::record::{ASSISTANT, Candidate, Content, Kind, Location, Record, USER};
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::path::Path;
-use serde_json::Value;
 use std::sync::Arc;
 
 /// More ranked responses to one prompt than this make more pairs than memory should hold.
@@ -105,7 +105,8 @@ impl Loaded {
         }
         let info = &mut grouping.info;
         info.sha256 = reader.sha256();
-        (info.layout, info.notes, info.passed_over) = (reader.layout().map(str::to_owned), reader.notes(), reader.passed_over());
+        (info.layout, info.notes, info.passed_over) =
+            (reader.layout().map(str::to_owned), reader.notes(), reader.passed_over());
         grouping.finish(self, first_problem)?;
         self.check_strict(options)
     }
@@ -192,7 +193,9 @@ impl Grouping {
                 self.add_judgement(prompt, [a, b], verdict, row);
             }
             Record::Group { prompt, responses, comparisons } => {
-                let Some((responses, comparisons)) = usable_responses(responses, comparisons, &row, problems) else { return };
+                let Some((responses, comparisons)) = usable_responses(responses, comparisons, &row, problems) else {
+                    return;
+                };
                 self.add_group(prompt, responses, comparisons, row);
             }
         }
@@ -256,9 +259,8 @@ impl Grouping {
         };
         let (groups, origins, rankers) = (&self.groups, &self.origins, &self.rankers);
         let read = |g: usize| groups[g].prompt.as_ref().map(|prompt| prompt.reading(USER));
-        let same = |g: usize| {
-            read(g) == Some(reading) && RowKind::of(origins[g].kind) == Some(family) && rankers[g] == ranker
-        };
+        let same =
+            |g: usize| read(g) == Some(reading) && RowKind::of(origins[g].kind) == Some(family) && rankers[g] == ranker;
         match self.prompts.find_or_insert(&(family, reading, &ranker), self.groups.len(), same) {
             Some(g) => g,
             None => self.new_group(prompt, ranker, row),
@@ -392,7 +394,8 @@ impl Grouping {
             let (first, others) = rankings.split_first().expect("two at least");
             let mut merged = Votes::new(&self.groups[*first]);
             for g in &rankings {
-                let voter = self.rankers[*g].as_ref().map(|ranker| ranker.split('\n').next().unwrap_or_default().into());
+                let voter =
+                    self.rankers[*g].as_ref().map(|ranker| ranker.split('\n').next().unwrap_or_default().into());
                 let ranking = taken(&mut self.groups[*g]);
                 merged.add(ranking, voter, self.origins[*g].kind);
             }
@@ -634,7 +637,7 @@ mod tests {
             ("prompt,answer,rank\np,a,2\np,b,1\np,c,\np,d,2\n", &[&[(0, 1, 0.0), (0, 3, 0.5), (1, 3, 1.0)]]),
             ("prompt,answer,rank\np,a,1\nq,c,1\np,b,1.5\n", &[&[(0, 1, 1.0)], &[]]),
             ("prompt,chosen,rejected\np,a,b\nq,a,b\np,c,a\n", &[&[(0, 1, 1.0), (2, 0, 1.0)], &[(0, 1, 1.0)]]),
-            ("chosen,rejected\na,b\na,b\n", &[&[(0, 1, 1.0)], &[(0, 1, 1.0)]]),
+            ("chosen,rejected\nx y a,x y b\nx y a,x y b\n", &[&[(0, 1, 1.0)], &[(0, 1, 1.0)]]),
             (
                 "prompt,response_a,response_b,label\np,a,b,tie\np,b,a,b\np,a,c,0.25\n",
                 &[&[(0, 1, 0.5), (1, 0, 0.0), (0, 2, 0.25)]],
@@ -666,7 +669,7 @@ mod tests {
                 1,
             ),
             (
-                "prompt,response_a,response_b,label\np,a,b,model_a\np,a,b,1.5\n",
+                "prompt,response_a,response_b,label\np,a,b,model_x\np,a,b,1.5\n",
                 &[(2, "unknown_label"), (3, "unknown_label")],
                 0,
             ),

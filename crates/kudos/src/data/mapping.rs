@@ -68,8 +68,22 @@ pub enum MappingError {
 
 /// The columns of our own kinds of row.
 const TARGETS: [&str; 16] = [
-    "prompt", "system", "history", "answer", "response", "responses", "rank", "rating", "chosen", "rejected",
-    "response_a", "response_b", "label", "margin", "weight", "attributes",
+    "prompt",
+    "system",
+    "history",
+    "answer",
+    "response",
+    "responses",
+    "rank",
+    "rating",
+    "chosen",
+    "rejected",
+    "response_a",
+    "response_b",
+    "label",
+    "margin",
+    "weight",
+    "attributes",
 ];
 
 /// The columns that say which response is better, and not what the responses are.
@@ -256,9 +270,10 @@ mod tests {
     #[test]
     fn columns_as_typed() {
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-        assert_eq!(columns(&["prompt=q.x,answer=A, the reply,rank=R"]), Ok(vec![
-            pair("prompt", "q.x"), pair("answer", "A, the reply"), pair("rank", "R"),
-        ]));
+        assert_eq!(
+            columns(&["prompt=q.x,answer=A, the reply,rank=R"]),
+            Ok(vec![pair("prompt", "q.x"), pair("answer", "A, the reply"), pair("rank", "R"),])
+        );
         assert_eq!(columns(&["prompt=prompt", "label=a=b"]), Ok(vec![pair("prompt", "prompt"), pair("label", "a=b")]));
         for (typed, expected) in [
             (&["prompt"][..], "expected name=column"),
@@ -288,7 +303,8 @@ mod tests {
 
     #[test]
     fn paths_into_values() {
-        let fields = json!({"q": {"full_text": "a", "x.y": 1}, "q.z": "b", "list": [{"t": "c"}], "cell": "[{'t': 'd'}]"});
+        let fields =
+            json!({"q": {"full_text": "a", "x.y": 1}, "q.z": "b", "list": [{"t": "c"}], "cell": "[{'t': 'd'}]"});
         let cases = [
             ("q.full_text", Some("a")),
             ("q.z", Some("b")),

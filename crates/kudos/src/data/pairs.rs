@@ -96,7 +96,7 @@ mod tests {
                     r#"{"id":"2","prompt":"p","chosen":"b","rejected":"c","margin":0.0}"#,
                 ],
             ),
-            ("chosen,rejected,margin,weight\na,b,0,1\n", &[r#"{"chosen":"a","rejected":"b"}"#]),
+            ("chosen,rejected,margin,weight\nx y a,x y b,0,1\n", &[r#"{"chosen":"x y a","rejected":"x y b"}"#]),
             (
                 "prompt,response_a,response_b,label,chosen\np,a,b,b,a\np,a,b,tie,a\n",
                 &[r#"{"input_chosen":"a","prompt":"p","chosen":"b","rejected":"a"}"#],

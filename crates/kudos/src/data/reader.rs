@@ -78,7 +78,16 @@ impl Row {
 
 /// The columns of rows that a part of a row is written as.
 const OWN: [&str; 10] = [
-    "prompt", "responses", "comparisons", "response", "rank", "rating", "chosen", "rejected", "response_a", "response_b",
+    "prompt",
+    "responses",
+    "comparisons",
+    "response",
+    "rank",
+    "rating",
+    "chosen",
+    "rejected",
+    "response_a",
+    "response_b",
 ];
 
 /// The names of all columns of all rows of a file, read to its end where the format has no header; `None` where it can be read
@@ -248,7 +257,7 @@ impl Reader {
         let plan = self.plan_of(&location, &original)?;
         let problem = |kind| DataError::Row(RowProblem { location: location.clone(), kind });
         self.check_status(&plan, &original).map_err(problem)?;
-        check_text_alone(&original).map_err(problem)?;
+        check_text_alone(&plan, &original).map_err(problem)?;
         self.check_label(&plan, &location, &original)?;
         let cells = Cells { fields: &original, view: &plan.view, memory: &self.memory };
         let mut parts = match self.read(&plan, &cells).map_err(problem)? {
@@ -268,7 +277,9 @@ impl Reader {
         }
         for Part { record, ranker: own } in parts {
             let mut row = own_row(&record);
-            row.extend(original.iter().filter(|(name, _)| !plan.holds(name)).map(|(name, v)| (name.clone(), v.clone())));
+            row.extend(
+                original.iter().filter(|(name, _)| !plan.holds(name)).map(|(name, v)| (name.clone(), v.clone())),
+            );
             let (ranker, location, plan) = (ranker(&own), location.clone(), plan.clone());
             self.waiting.push_back(Row { record, location, original: row, ranker, plan, is_part: true });
         }
@@ -347,8 +358,16 @@ impl Reader {
 /// Columns of what cannot be read as text.
 const NOT_TEXT: [&str; 6] = ["image", "images", "video", "videos", "audio", "audios"];
 
-/// A response to a picture cannot be judged without it.
-fn check_text_alone(original: &Map<String, Value>) -> Result<(), ProblemKind> {
+/// What stands for them in a prompt.
+const PLACES: [&str; 3] = ["<image>", "<video>", "<audio>"];
+
+/// A response to a picture cannot be judged without it. In rows of our own kinds such a column is extra, unless the prompt has a
+/// place for it.
+fn check_text_alone(plan: &Plan, original: &Map<String, Value>) -> Result<(), ProblemKind> {
+    let has_place = || PLACES.iter().any(|place| original.get("prompt").is_some_and(|p| p.to_string().contains(place)));
+    if plan.kind().is_some() && !has_place() {
+        return Ok(());
+    }
     let holds = |value: &Value| match value {
         Value::Array(list) => list.iter().any(|item| !item.is_null()),
         Value::Object(fields) => !fields.is_empty(),
@@ -418,14 +437,14 @@ mod tests {
             ("\u{feff}\n\n prompt,response, rank\r\np,a,1\r\n", &[(Ranked, 4)]),
             ("rank,x,answer,prompt\n1,,\"a\nb\",p\n2,,a,p\n", &[(Ranked, 2), (Ranked, 4)]),
             ("prompt,chosen,rejected\np,a,b\n", &[(Pairs, 2)]),
-            ("chosen,rejected\na,b\n", &[(Pairs, 2)]),
+            ("chosen,rejected\nx y a,x y b\n", &[(Pairs, 2)]),
             ("prompt,response_a,response_b,label\np,a,b,tie\n", &[(Comparisons, 2)]),
             ("prompt,responses\np,\"[{\"\"text\"\":\"\"a\"\",\"\"rank\"\":1}]\"\n", &[(Groups, 2)]),
             ("prompt,answer\np,a\n", &[(Unlabelled, 2)]),
             (r#"{"prompt":"p","responses":["a","b"]}"#, &[(Unlabelled, 1)]),
-            ("\n {\"chosen\":\"a\",\"rejected\":\"b\"}", &[(Pairs, 2)]),
+            ("\n {\"chosen\":\"x y a\",\"rejected\":\"x y b\"}", &[(Pairs, 2)]),
             (
-                "[{\"chosen\":\"a\",\n\"rejected\":\"b\"},\n{\"prompt\":\"p\",\"answer\":\"x\"}]",
+                "[{\"chosen\":\"x y a\",\n\"rejected\":\"x y b\"},\n{\"prompt\":\"p\",\"answer\":\"x\"}]",
                 &[(Pairs, 1), (Unlabelled, 3)],
             ),
             (r#"{"prompt":[{"role":"user","content":"x"}],"response":"a"}"#, &[(Unlabelled, 1)]),
@@ -446,16 +465,16 @@ mod tests {
             (b"\xff\xfep\0", "found UTF-16 text"),
             (
                 b"question,answer,rank\nq,a,1\n",
-                "f:1: expected the columns `prompt`, `answer`, `rank` (ranked responses; missing: `prompt`), found `question`, `answer`, `rank`; rename or add the columns",
+                "f:1: expected the columns `prompt`, `answer`, `rank` (ranked responses; missing: `prompt`), found `question`, `answer`, `rank`; is `question` the prompt? --columns prompt=question",
             ),
             (b"hello world\n", "or prompt, response, found `hello world`"),
             (b"{\"prompt\":\"p\",\"chosen\":\"c\"}", "missing: `rejected`"),
             (b"a,prompt,a\n", "f:1: expected distinct column names, found \"a\" twice"),
-            (b"chosen,rejected\na,b\n\"a,b\nc,d\n", "f:3: expected a closing quote"),
+            (b"chosen,rejected\nx y a,x y b\n\"a,b\nc,d\n", "f:3: expected a closing quote"),
             (b"chosen,rejected\na\n", "f:2: expected 2 fields as in the header, found 1"),
             (b"chosen,rejected\na,\"b\xff\"\n", "f:2: expected UTF-8, found an invalid byte at byte 2 of field 2"),
             (
-                b"[{\"chosen\":\"a\",\"rejected\":\"b\"}",
+                b"[{\"chosen\":\"x y a\",\"rejected\":\"x y b\"}",
                 "expected the closing `]` of the JSON array, found the end of the file",
             ),
             (b"[] x", "f:1: expected nothing after the closing `]`"),
@@ -490,7 +509,8 @@ mod tests {
 
     #[test]
     fn compressed_whole_and_broken() {
-        let text: String = (0..500).map(|i| format!("{{\"chosen\":\"{}\",\"rejected\":\"b\"}}\n", i * 7919)).collect();
+        let text: String =
+            (0..500).map(|i| format!("{{\"chosen\":\"x y {}\",\"rejected\":\"x y b\"}}\n", i * 7919)).collect();
         let zstd = zstd::encode_all(text.as_bytes(), 1).unwrap();
         for (packed, name) in [(gzip(text.as_bytes()), "gzip"), (zstd, "zstd")] {
             assert_eq!(outline(&packed).unwrap().len(), 500);
@@ -502,7 +522,7 @@ mod tests {
 
     #[test]
     fn the_digest_is_of_the_file_as_it_lies() {
-        let bytes = gzip(b"{\"chosen\":\"a\",\"rejected\":\"b\"}\n");
+        let bytes = gzip(b"{\"chosen\":\"x y a\",\"rejected\":\"x y b\"}\n");
         let mut reader = open(&bytes).unwrap();
         assert!(reader.by_ref().all(|row| row.is_ok()));
         use sha2::Digest;

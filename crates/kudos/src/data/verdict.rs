@@ -6,9 +6,18 @@ use serde_json::Value;
 
 /// What people call the first response, the second, and neither.
 const WORDS: [(f32, &[&str]); 3] = [
-    (1.0, &["a", "model_a", "response_a", "answer_a", "left", "first", "a>b", "a>>b", "[[a]]", "model a", "response a"]),
-    (0.0, &["b", "model_b", "response_b", "answer_b", "right", "second", "b>a", "b>>a", "[[b]]", "model b", "response b"]),
-    (0.5, &["tie", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad", "both bad", "equal", "a=b", "[[c]]", "draw"]),
+    (
+        1.0,
+        &["a", "model_a", "response_a", "answer_a", "left", "first", "a>b", "a>>b", "[[a]]", "model a", "response a"],
+    ),
+    (
+        0.0,
+        &["b", "model_b", "response_b", "answer_b", "right", "second", "b>a", "b>>a", "[[b]]", "model b", "response b"],
+    ),
+    (
+        0.5,
+        &["tie", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad", "both bad", "equal", "a=b", "[[c]]", "draw"],
+    ),
 ];
 
 /// The share that a word says, without regard to case.
@@ -63,11 +72,18 @@ mod tests {
             assert_eq!(words(&value).ok(), expected, "{value}");
         }
         let labels = [("1".to_owned(), 1.0), ("B!".to_owned(), 0.0), (String::new(), 0.5)];
-        for (value, expected) in
-            [(json!(1), Some(1.0)), (json!(1.0), Some(1.0)), (json!("1"), Some(1.0)), (json!("B!"), Some(0.0)), (json!(2), None)]
-        {
+        for (value, expected) in [
+            (json!(1), Some(1.0)),
+            (json!(1.0), Some(1.0)),
+            (json!("1"), Some(1.0)),
+            (json!("B!"), Some(0.0)),
+            (json!(2), None),
+        ] {
             assert_eq!(by_labels(&value, &labels), expected, "{value}");
         }
-        assert_eq!([json!(1.0), json!("-3"), json!(0.5), json!("x")].map(|v| whole(&v)), [Some(1), Some(-3), None, None]);
+        assert_eq!(
+            [json!(1.0), json!("-3"), json!(0.5), json!("x")].map(|v| whole(&v)),
+            [Some(1), Some(-3), None, None]
+        );
     }
 }

@@ -509,7 +509,7 @@ mod tests {
         let ranked = (text(), text(), place, rating()).prop_map(move |(prompt, answer, rank, x)| {
             let row = json!({"prompt": prompt, "answer": answer, "rank": rank, "attribute:x": x});
             let (prompt, response) = (Content::Text(prompt), Content::Text(answer));
-            (Record::Ranked { prompt, response, rank, attributes: rated(x) }, row)
+            (Record::Ranked { prompt, response, rank, rating: None, attributes: rated(x) }, row)
         });
         let pair =
             (content(), content(), content(), any::<f32>()).prop_filter_map("usable", move |(p, c, r, margin)| {
@@ -528,7 +528,7 @@ mod tests {
             };
             let row = json!({"prompt": prompt, "responses": list});
             let responses = responses.into_iter().map(candidate).collect();
-            (Record::Group { prompt: Content::Text(prompt), responses }, row)
+            (Record::Group { prompt: Content::Text(prompt), responses, comparisons: Vec::new() }, row)
         });
         prop_oneof![ranked, pair, group].prop_map(|(record, row)| (record, row.as_object().unwrap().clone()))
     }

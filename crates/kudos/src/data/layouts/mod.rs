@@ -112,7 +112,12 @@ pub(super) struct Plan {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Refusal {
     /// No layout has these columns.
-    Unrecognised { expected: String, found: String },
+    Unrecognised {
+        expected: String,
+        found: String,
+        /// The column that is likely the prompt, where nothing but that is missing.
+        prompt: Option<String>,
+    },
     /// Two have.
     Ambiguous { names: [String; 2] },
     /// A layout that cannot be used.
@@ -132,9 +137,11 @@ impl Plan {
             return Err(Refusal::Refused { name: layout.name, why });
         }
         let verdict = header.verdict(layout, mapping)?;
-        let mut view = View { aliases: header.aliases(layout, mapping), labels: mapping.labels().to_vec(), ..View::default() };
+        let mut view =
+            View { aliases: header.aliases(layout, mapping), labels: mapping.labels().to_vec(), ..View::default() };
         (view.verdict, view.wide, view.is_cell) = (verdict, wide, is_cell);
-        let mut held: BTreeSet<String> = layout.columns.iter().chain(layout.also).map(|name| header.real(name)).collect();
+        let mut held: BTreeSet<String> =
+            layout.columns.iter().chain(layout.also).map(|name| header.real(name)).collect();
         held.extend(view.aliases.iter().filter_map(|(_, source)| header.column_of(source)));
         held.extend(view.wide.iter().flat_map(|(answer, place)| [answer.clone(), place.clone()]));
         held.extend(view.verdict.iter().map(|column| header.real(column)));
@@ -200,7 +207,7 @@ impl Plan {
             "responses" | "comparisons" => json_cell(cell),
             // The one column that may say nothing: an empty cell is no prompt, where other texts are empty texts.
             "prompt" if kind == Kind::Pairs && cell.is_empty() => Value::Null,
-            _ => cell.into(),
+            _ => messages_cell(cell),
         }
     }
 
@@ -243,8 +250,19 @@ const PREFIXES: [&str; 2] = ["Input.", "Answer."];
 
 /// Columns that say whose ranking a row belongs to.
 const RANKERS: [&str; 13] = [
-    "annotator", "annotator_id", "worker", "worker_id", "user", "user_id", "judge", "judge_id", "session", "session_id",
-    "labeler", "rater", "_annotator_id",
+    "annotator",
+    "annotator_id",
+    "worker",
+    "worker_id",
+    "user",
+    "user_id",
+    "judge",
+    "judge_id",
+    "session",
+    "session_id",
+    "labeler",
+    "rater",
+    "_annotator_id",
 ];
 
 /// A name without what people vary in it.
@@ -313,7 +331,9 @@ impl<'a> Header<'a> {
             return Ok((self.mapped(mapping)?, Vec::new()));
         }
         let fits: Vec<&'static Layout> = table().filter(|layout| self.has_all(layout)).collect();
-        let knows_more = |a: &Layout, b: &Layout| a.columns.len() > b.columns.len() && b.columns.iter().all(|c| a.columns.contains(c));
+        let knows_more = |a: &Layout, b: &Layout| {
+            a.columns.len() > b.columns.len() && b.columns.iter().all(|c| a.columns.contains(c))
+        };
         let mut best: Vec<&'static Layout> =
             fits.iter().copied().filter(|layout| !fits.iter().any(|other| knows_more(other, layout))).collect();
         // A refusal, and rows without a verdict, give way to what has one.
@@ -325,7 +345,9 @@ impl<'a> Header<'a> {
         let wide = wide::columns(self.names);
         match (&best[..], wide) {
             ([], Some(columns)) => Ok((&wide::LAYOUT, columns)),
-            ([], None) => self.by_verdict(mapping).ok_or_else(|| self.unrecognised()).map(|layout| (layout, Vec::new())),
+            ([], None) => {
+                self.by_verdict(mapping).ok_or_else(|| self.unrecognised()).map(|layout| (layout, Vec::new()))
+            }
             ([only], _) => Ok((self.by_verdict(mapping).unwrap_or(only), Vec::new())),
             ([first, second, ..], _) => Err(Refusal::Ambiguous { names: [first, second].map(|layout| layout.title()) }),
         }
@@ -337,7 +359,8 @@ impl<'a> Header<'a> {
         // What is mapped must be read: of the kinds that fit, the one that reads most of it.
         let reads = |layout: &Layout| mapping.columns().iter().filter(|(name, _)| layout.reads(name)).count();
         let fits = own::KINDS.iter().filter(|layout| layout.columns.iter().all(|column| has(&column)));
-        let best = fits.rev().max_by_key(|layout| reads(layout)).filter(|layout| reads(layout) == mapping.columns().len());
+        let best =
+            fits.rev().max_by_key(|layout| reads(layout)).filter(|layout| reads(layout) == mapping.columns().len());
         best.ok_or_else(|| self.unmapped(mapping))
     }
 
@@ -353,7 +376,9 @@ impl<'a> Header<'a> {
         self.column_of(source)?;
         let has = |column: &&str| mapping.source(column).is_some() || self.find(column).is_some();
         let name = mapping.columns().iter().find(|(_, known)| known == source).map(|(name, _)| name.as_str())?;
-        own::KINDS.iter().find(|layout| layout.columns.contains(&name) && layout.columns.iter().all(|column| has(&column)))
+        own::KINDS
+            .iter()
+            .find(|layout| layout.columns.contains(&name) && layout.columns.iter().all(|column| has(&column)))
     }
 
     /// The verdict's column where the user names one that the layout knows.
@@ -409,7 +434,7 @@ impl<'a> Header<'a> {
     fn unmapped(&self, mapping: &Mapping) -> Refusal {
         let named: Vec<&str> = mapping.columns().iter().map(|(name, _)| name.as_str()).collect();
         let expected = format!("columns that make a kind of row with {} of --columns", quoted(&named));
-        Refusal::Unrecognised { expected, found: quoted(&self.useful()) }
+        Refusal::Unrecognised { expected, found: quoted(&self.useful()), prompt: None }
     }
 
     /// Names the nearest layout: the one with the greatest share of its columns present.
@@ -430,14 +455,21 @@ impl<'a> Header<'a> {
         });
         let expected = match nearest.filter(|layout| share(layout) > 0) {
             Some(layout) => {
-                format!("the columns {} ({}; missing: {})", quoted(layout.columns), layout.title(), quoted(&missing(layout)))
+                format!(
+                    "the columns {} ({}; missing: {})",
+                    quoted(layout.columns),
+                    layout.title(),
+                    quoted(&missing(layout))
+                )
             }
             None => "the columns prompt, answer, rank, or prompt, chosen, rejected, or prompt, response_a, \
                      response_b, label, or prompt, responses, or prompt, response"
                 .to_owned(),
         };
         let found = if self.names.is_empty() { "none".to_owned() } else { quoted(&self.useful()) };
-        Refusal::Unrecognised { expected, found }
+        let lacks_prompt = nearest.is_some_and(|layout| missing(layout) == ["prompt"]);
+        let likely = own::PROMPTS.iter().filter(|_| lacks_prompt).find_map(|name| self.find(name));
+        Refusal::Unrecognised { expected, found, prompt: likely.map(str::to_owned) }
     }
 }
 
@@ -456,7 +488,9 @@ impl Layout {
     }
 
     fn reads(&self, column: &str) -> bool {
-        self.columns.contains(&column) || self.also.contains(&column) || column.starts_with(RATING)
+        self.columns.contains(&column)
+            || self.also.contains(&column)
+            || column.starts_with(RATING)
             || column == own::ATTRIBUTES
     }
 }
@@ -470,20 +504,29 @@ impl From<Refusal> for ProblemKind {
 
 impl Refusal {
     /// What to do.
-    pub fn advice(&self) -> &'static str {
+    pub fn advice(&self) -> String {
         match self {
-            Refusal::Unrecognised { .. } => "rename the columns, or say which they are: --columns prompt=…,chosen=…,rejected=…",
-            Refusal::Ambiguous { .. } => "say which columns are meant: --columns prompt=…,chosen=…,rejected=…",
-            Refusal::Refused { .. } => "nothing was read",
-            Refusal::NoColumn { .. } | Refusal::NoVerdict { .. } => "correct the name",
+            Refusal::Unrecognised { prompt: Some(column), .. } => {
+                format!("is `{column}` the prompt? --columns prompt={column}")
+            }
+            Refusal::Unrecognised { .. } => {
+                "rename the columns, or say which they are: --columns prompt=…,chosen=…,rejected=…".to_owned()
+            }
+            Refusal::Ambiguous { .. } => {
+                "say which columns are meant: --columns prompt=…,chosen=…,rejected=…".to_owned()
+            }
+            Refusal::Refused { .. } => "nothing was read".to_owned(),
+            Refusal::NoColumn { .. } | Refusal::NoVerdict { .. } => "correct the name".to_owned(),
         }
     }
 
     /// What was expected, and what was found.
     pub fn sides(self) -> (String, String) {
         match self {
-            Refusal::Unrecognised { expected, found } => (expected, found),
-            Refusal::Ambiguous { names: [a, b] } => ("the columns of one layout".to_owned(), format!("those of {a} and of {b}")),
+            Refusal::Unrecognised { expected, found, .. } => (expected, found),
+            Refusal::Ambiguous { names: [a, b] } => {
+                ("the columns of one layout".to_owned(), format!("those of {a} and of {b}"))
+            }
             Refusal::Refused { name, why } => ("preferences between responses".to_owned(), format!("{name}: {why}")),
             Refusal::NoColumn { name, found } => (format!("a column `{name}`, as asked"), found),
             Refusal::NoVerdict { column, layout, known } => {
@@ -508,6 +551,16 @@ fn json_cell(cell: String) -> Value {
     super::integer::parse(&cell).unwrap_or(Value::String(cell))
 }
 
+/// A cell that is the JSON of a list of messages is that list (this is how we write one to CSV).
+fn messages_cell(cell: String) -> Value {
+    let is_message = |turn: &Value| turn.get("role").is_some() && turn.get("content").is_some();
+    let parsed = if cell.starts_with("[{") { super::integer::parse(&cell).ok() } else { None };
+    match parsed {
+        Some(Value::Array(turns)) if turns.iter().all(is_message) => Value::Array(turns),
+        _ => Value::String(cell),
+    }
+}
+
 fn number_cell(cell: String) -> Value {
     let trimmed = cell.trim();
     if trimmed.is_empty() {
@@ -520,3 +573,99 @@ fn number_cell(cell: String) -> Value {
     real.map_or(Value::String(cell), Value::Number)
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::mapping::MappingText;
+
+    fn plan(header: &str, mapping: &MappingText) -> Result<Plan, String> {
+        let names: Vec<&str> = header.split(',').collect();
+        let said = |refusal: Refusal| {
+            let (expected, found) = refusal.sides();
+            format!("expected {expected}, found {found}")
+        };
+        Plan::of(&names, &Mapping::parse(mapping).unwrap(), true).map_err(said)
+    }
+
+    #[test]
+    fn what_a_header_is_read_as() {
+        let cases = [
+            ("prompt,answer,rank", "ranked responses"),
+            (" Prompt,ANSWER,Rank", "ranked responses"),
+            ("prompt,response,rating", "rated responses"),
+            ("prompt,chosen,rejected", "pairs"),
+            ("prompt,responses,chosen,rejected", "pairs"),
+            ("Prompt,Response A,Response-B,label", "comparisons"),
+            ("prompt,response_0,response_1,better_response_id,safer_response_id", "PKU-SafeRLHF"),
+            ("question,chosen,rejected,system", "pairs under `question` (Orca, Axolotl intel)"),
+            ("prompt,question,chosen,rejected", "pairs"),
+            ("prompt,response,helpfulness,correctness,coherence,complexity,verbosity", "HelpSteer"),
+            ("prompt,answer 1,answer 2,rank 1,rank 2", "a table with a row a prompt"),
+            ("Timestamp,Which is better?", "nothing"),
+        ];
+        for (header, expected) in cases {
+            let found = plan(header, &MappingText::default());
+            match found {
+                Ok(plan) => assert_eq!(plan.layout.title(), expected, "{header}"),
+                Err(error) => assert!(expected == "nothing" && error.contains("Google Forms"), "{header}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_fits_two_layouts_is_refused_with_both_names() {
+        for (header, names) in [
+            ("question,input,chosen,rejected", ["`question`", "`input`"]),
+            ("question,answer_0,answer_1,score_0,response_j,response_k", ["WebGPT", "stack-exchange"]),
+            ("prompt,answer,rank,response_0,response_1,better_response_id", ["PKU-SafeRLHF", "ranked responses"]),
+        ] {
+            let error = plan(header, &MappingText::default()).err().unwrap();
+            assert!(error.contains("one layout") && names.iter().all(|name| error.contains(name)), "{header}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_the_user_says_wins() {
+        let text = |columns: &str| MappingText { columns: vec![columns.to_owned()], ..MappingText::default() };
+        let read = |header, columns: &str| plan(header, &text(columns)).map(|plan| plan.layout.title());
+        assert_eq!(
+            read("q,left,right,vote", "prompt=q,response_a=left,response_b=right,label=vote").unwrap(),
+            "comparisons"
+        );
+        assert_eq!(read("prompt,reply,stars", "answer=reply,rating=stars").unwrap(), "rated responses");
+        assert_eq!(read("prompt,response,stars", "rating=stars").unwrap(), "rated responses");
+        assert_eq!(read("question,chosen,rejected,ctx", "prompt=ctx").unwrap(), "pairs");
+        let safer =
+            plan("prompt,response_0,response_1,better_response_id,safer_response_id", &text("label=safer_response_id"));
+        assert_eq!(safer.unwrap().view.verdict.as_deref(), Some("safer_response_id"));
+        for (header, columns, expected) in [
+            ("prompt,answer,rank", "prompt=question", "a column `question`, as asked"),
+            ("prompt,response_0,response_1,better_response_id", "label=prompt_x", "can go by: `better_response_id`"),
+            ("q,r", "prompt=q,margin=r", "make a kind of row with `prompt`, `margin`"),
+        ] {
+            let error = read(header, columns).unwrap_err();
+            assert!(error.contains(expected), "{header} {columns}: {error}");
+        }
+    }
+
+    #[test]
+    fn long_names_are_shortened() {
+        let long = "x".repeat(500);
+        let names: Vec<&str> = vec![&long; 30];
+        let (_, found) = Plan::of(&names, &Mapping::default(), false).err().unwrap().sides();
+        assert!(found.len() < 700 && found.ends_with("and 18 more"), "{found}");
+    }
+
+    #[test]
+    fn every_entry_can_be_told_from_the_others() {
+        for layout in table() {
+            let names: Vec<String> = layout.columns.iter().map(|name| name.replace('*', "q")).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            match Plan::of(&names, &Mapping::default(), false) {
+                Ok(plan) => assert_eq!(plan.layout.title(), layout.title(), "{names:?}"),
+                Err(Refusal::Refused { name, .. }) => assert_eq!(name, layout.name),
+                Err(other) => panic!("{names:?}: {other:?}"),
+            }
+        }
+    }
+}

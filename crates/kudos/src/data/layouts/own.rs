@@ -32,7 +32,12 @@ pub(super) static KINDS: [Layout; 9] = [
     own(&["prompt", "response"], &CONTEXT, Kind::Unlabelled, |cells| unlabelled(cells, "response")),
 ];
 
-const fn own(columns: &'static [&'static str], also: &'static [&'static str], kind: Kind, read: super::ReadRow) -> Layout {
+const fn own(
+    columns: &'static [&'static str],
+    also: &'static [&'static str],
+    kind: Kind,
+    read: super::ReadRow,
+) -> Layout {
     Layout { name: "", columns, unless: &[], also, verdicts: &[], said: "", read: Read::Own(kind, read) }
 }
 
@@ -119,10 +124,11 @@ pub(super) fn sides_of(
     columns: [&str; 2],
 ) -> Result<(Option<Content>, [Content; 2]), ProblemKind> {
     let before = cells.memory.repeats_prompt.get();
-    let found = conversation::two_sides(prompt, sides, &cells.memory.repeats_prompt).map_err(|mismatch| match mismatch {
-        Mismatch::OtherPrompt(side) => ProblemKind::OtherPrompt { column: cells.name(columns[side]) },
-        Mismatch::NoSharedStart => no_prompt(cells, columns),
-    });
+    let found =
+        conversation::two_sides(prompt, sides, &cells.memory.repeats_prompt).map_err(|mismatch| match mismatch {
+            Mismatch::OtherPrompt(side) => ProblemKind::OtherPrompt { column: cells.name(columns[side]) },
+            Mismatch::NoSharedStart => no_prompt(cells, columns),
+        });
     if before.is_none() && cells.memory.repeats_prompt.get() == Some(true) {
         cells.memory.note("responses that repeat their prompt are read without it");
     }
@@ -130,15 +136,32 @@ pub(super) fn sides_of(
 }
 
 /// Columns that hold prompts in other people's files, the likeliest first.
-const PROMPTS: [&str; 14] = [
-    "prompt", "question", "instruction", "input", "query", "context", "history", "post", "messages", "conversations",
-    "problem", "task", "text", "title",
+pub(super) const PROMPTS: [&str; 14] = [
+    "prompt",
+    "question",
+    "instruction",
+    "input",
+    "query",
+    "context",
+    "history",
+    "post",
+    "messages",
+    "conversations",
+    "problem",
+    "task",
+    "text",
+    "title",
 ];
 
 /// No prompt, and sides that begin differently: names the column that is likely meant.
 fn no_prompt(cells: &Cells, columns: [&str; 2]) -> ProblemKind {
     let other = |name: &&String| !columns.contains(&name.as_str());
-    let texts = || cells.fields.iter().filter(|(name, v)| other(name) && (v.is_array() || v.as_str().is_some_and(|t| !t.trim().is_empty())));
+    let texts = || {
+        cells
+            .fields
+            .iter()
+            .filter(|(name, v)| other(name) && (v.is_array() || v.as_str().is_some_and(|t| !t.trim().is_empty())))
+    };
     let known = PROMPTS.iter().find_map(|known| texts().find(|(name, _)| name.eq_ignore_ascii_case(known)));
     let longest = || texts().max_by_key(|(_, value)| value.as_str().map_or(0, str::len));
     ProblemKind::NoPrompt { likely: known.or_else(longest).map(|(name, _)| name.clone()) }
@@ -270,7 +293,8 @@ pub(super) fn candidate(cells: &Cells, column: &str, at: usize, value: &Value) -
     let rating = named(&RATINGS).unwrap_or("score");
     let number = |key: &str| cells::number(fields.get(key), || place(&format!(".{key}")));
     Ok(Candidate {
-        content: cells.reply(cells.content_of(fields.get(text).unwrap_or(&Value::Null), || place(&format!(".{text}")))?),
+        content: cells
+            .reply(cells.content_of(fields.get(text).unwrap_or(&Value::Null), || place(&format!(".{text}")))?),
         rank: number("rank")?,
         score: number(rating)?,
         attributes: match fields.get(ATTRIBUTES) {
@@ -287,7 +311,10 @@ pub(super) const ATTRIBUTES: &str = "attributes";
 pub(crate) const RATING: &str = "attribute:";
 
 /// The numbers among ratings by name; what is null, or empty in a CSV cell, is missing.
-pub(super) fn attributes(ratings: &Map<String, Value>, column: impl Fn(&str) -> String) -> Result<Attributes, ProblemKind> {
+pub(super) fn attributes(
+    ratings: &Map<String, Value>,
+    column: impl Fn(&str) -> String,
+) -> Result<Attributes, ProblemKind> {
     let mut attributes = Attributes::new();
     for (name, value) in ratings {
         if let Some(rating) = cells::number(Some(value), || column(name))? {
@@ -321,5 +348,110 @@ pub(super) fn turns(value: &Value, column: &str) -> Result<Content, ProblemKind>
     match value {
         Value::Array(list) => messages(list, &|| column.to_owned()).map(Content::Messages),
         other => Err(wrong_type(column.to_owned(), "a list of messages", other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::cells::{Memory, View};
+    use crate::data::layouts::Plan;
+    use crate::data::mapping::Mapping;
+    use serde_json::json;
+
+    /// The only record of a row.
+    fn read(row: &Value) -> Result<Record, ProblemKind> {
+        let fields = row.as_object().unwrap();
+        let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+        let plan = Plan::of(&names, &Mapping::default(), false)?;
+        let memory = Memory::default();
+        match plan.read(&Cells { fields, view: &plan.view, memory: &memory })? {
+            Outcome::Parts(mut parts) if parts.len() == 1 => Ok(parts.remove(0).record),
+            _ => panic!("{row}"),
+        }
+    }
+
+    #[test]
+    fn labels() {
+        let cases = [
+            (json!("a"), Some(1.0)),
+            (json!(" B "), Some(0.0)),
+            (json!("Tie"), Some(0.5)),
+            (json!(0.25), Some(0.25)),
+            (json!("1"), Some(1.0)),
+            (json!("model_a"), Some(1.0)),
+            (json!(1.01), None),
+            (json!(-1), None),
+            (json!("nan"), None),
+            (json!("c"), None),
+            (json!(true), None),
+            (json!(null), None),
+        ];
+        let (fields, view, memory) = (Map::new(), View::default(), Memory::default());
+        for (value, expected) in cases {
+            let cells = Cells { fields: &fields, view: &view, memory: &memory };
+            assert_eq!(label(&cells, &value).ok(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn attributes_of_responses() {
+        let group = |attributes: Value| json!({"prompt": "p", "responses": [{"text": "a", "attributes": attributes}]});
+        let row = |more: Value| {
+            let mut row = json!({"prompt": "p", "answer": "a", "rank": 1});
+            row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            row
+        };
+        let cases = [
+            (group(json!({"b": 2, "a": 1.5, "c": null, "d": ""})), Ok("{\"a\": 1.5, \"b\": 2.0}")),
+            (group(json!(null)), Ok("{}")),
+            (group(json!({"a": "4"})), Ok("{\"a\": 4.0}")),
+            (group(json!({"a": "good"})), Err("column `responses[1].attributes.a`: expected a number, found \"good\"")),
+            (group(json!({"a": "inf"})), Err("column `responses[1].attributes.a`: expected a finite number")),
+            (group(json!([1])), Err("column `responses[1].attributes`: expected an object of numbers by name")),
+            (row(json!({"attribute:a": 3, "attribute:b": null})), Ok("{\"a\": 3.0}")),
+            (row(json!({"attributes": {"b": 1}, "attribute:a": "2"})), Ok("{\"a\": 2.0, \"b\": 1.0}")),
+            (row(json!({"attributes": "red, large"})), Ok("{}")),
+            (row(json!({"attribute:a": "high"})), Err("column `attribute:a`: expected a number, found \"high\"")),
+            (row(json!({"attributes": {"a": false}})), Err("column `attributes.a`: expected a number")),
+            (row(json!({"attributes": {"a": 1}, "attribute:a": 2})), Err("the rating that `attributes` has too")),
+        ];
+        for (row, expected) in cases {
+            let found = read(&row).map(|record| match record {
+                Record::Group { responses, .. } => format!("{:?}", responses[0].attributes),
+                Record::Ranked { attributes, .. } => format!("{attributes:?}"),
+                other => panic!("{other:?}"),
+            });
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{row}"),
+                (Err(problem), Err(expected)) => assert!(problem.to_string().contains(expected), "{row}: {problem}"),
+                (found, _) => panic!("{row}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn prompts_that_are_there_and_not() {
+        let cases = [
+            (json!({"prompt": "", "chosen": "a", "rejected": "b"}), Ok(true)),
+            (json!({"prompt": [], "chosen": "x y a", "rejected": "x y b"}), Ok(false)),
+            (json!({"prompt": null, "chosen": "x y a", "rejected": "x y b"}), Ok(false)),
+            (json!({"prompt": null, "chosen": "a", "rejected": "b"}), Err("no_prompt")),
+            (json!({"prompt": "p", "chosen": "a", "rejected": "b"}), Ok(true)),
+            (json!({"prompt": " ", "answer": "a", "rank": 1}), Ok(true)),
+            (json!({"prompt": null, "answer": "a", "rank": 1}), Err("empty")),
+            (json!({"prompt": null, "responses": ["a"]}), Err("empty")),
+            (json!({"prompt": "p", "responses": []}), Err("too_few_responses")),
+            (json!({"prompt": "p", "responses": "a"}), Err("wrong_type")),
+            (json!({"chosen": "x y a", "rejected": "x y b", "weight": -1}), Err("out_of_range")),
+            (json!({"chosen": "x y a", "rejected": "x y b", "margin": 1e300}), Err("out_of_range")),
+        ];
+        for (row, expected) in cases {
+            let prompted = |record| match record {
+                Record::Pair { prompt, .. } => prompt.is_some(),
+                _ => true,
+            };
+            assert_eq!(read(&row).map(prompted).map_err(|p| p.name()), expected, "{row}");
+        }
     }
 }

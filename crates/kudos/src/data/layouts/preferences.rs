@@ -200,7 +200,8 @@ const fn worded(columns: &'static [&'static str], said: &'static str) -> Layout 
         also: &["system"],
         said,
         read: Read::Published(|cells| {
-            let column = ["winner", "preference", "preferred", "chosen"].into_iter().find(|name| cells.get(name).is_some());
+            let column =
+                ["winner", "preference", "preferred", "chosen"].into_iter().find(|name| cells.get(name).is_some());
             let value = cells.value(column.unwrap_or("winner"));
             let target = match cells.view.labels.is_empty() {
                 true => verdict::words(&value)?,
@@ -281,7 +282,13 @@ fn strength(cells: &Cells, prompt: Option<Content>, columns: [&str; 2], verdict:
     if !(-3.0..=3.0).contains(&strength) {
         return Err(wrong_type(cells.name(verdict), "a number from -3 to 3", &cells.value(verdict)));
     }
-    let target = if strength < 0.0 { 1.0 } else if strength > 0.0 { 0.0 } else { 0.5 };
+    let target = if strength < 0.0 {
+        1.0
+    } else if strength > 0.0 {
+        0.0
+    } else {
+        0.5
+    };
     let prompt = prompt.ok_or_else(|| ProblemKind::EmptyText { column: cells.name("prompt") })?;
     let (prompt, [a, b]) = two_responses(cells, Some(prompt), columns)?;
     Ok(Record::Comparison { prompt, a, b, target, margin: strength.abs() as f32, weight: 1.0 }.into())
@@ -402,9 +409,16 @@ fn pandalm(cells: &Cells) -> Result<Outcome, ProblemKind> {
 }
 
 fn unified(cells: &Cells) -> Result<Outcome, ProblemKind> {
-    let rating = |column: &str| cells.number(column)?.ok_or_else(|| ProblemKind::EmptyText { column: column.to_owned() });
+    let rating =
+        |column: &str| cells.number(column)?.ok_or_else(|| ProblemKind::EmptyText { column: column.to_owned() });
     let difference = rating("conv_A_rating")? - rating("conv_B_rating")?;
-    let target = if difference > 0.0 { 1.0 } else if difference < 0.0 { 0.0 } else { 0.5 };
+    let target = if difference > 0.0 {
+        1.0
+    } else if difference < 0.0 {
+        0.0
+    } else {
+        0.5
+    };
     let sides = [cells.content("conv_A")?, cells.content("conv_B")?];
     let (prompt, [a, b]) = sides_of(cells, None, sides, ["conv_A", "conv_B"])?;
     Ok(Record::Comparison { prompt, a, b, target, margin: 0.0, weight: 1.0 }.into())

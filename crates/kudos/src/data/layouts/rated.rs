@@ -159,7 +159,8 @@ fn listed(cells: &Cells, prompt: Option<Content>, column: &str) -> Result<Outcom
 }
 
 fn parallel_lists(cells: &Cells) -> Result<Outcome, ProblemKind> {
-    let first = |names: &[&'static str]| names.iter().copied().find(|name| cells.get(name).is_some()).unwrap_or(names[0]);
+    let first =
+        |names: &[&'static str]| names.iter().copied().find(|name| cells.get(name).is_some()).unwrap_or(names[0]);
     let prompt = match cells.get("prompt") {
         Some(_) => cells.asked("prompt")?,
         None => instruction(cells)?,

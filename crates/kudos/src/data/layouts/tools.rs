@@ -122,8 +122,9 @@ impl Ballot {
                 }
             }
         }
-        let candidate = |((_, content), rank): (&(String, Content), Option<f64>)| {
-            Candidate { rank, ..Candidate::of(content.clone()) }
+        let candidate = |((_, content), rank): (&(String, Content), Option<f64>)| Candidate {
+            rank,
+            ..Candidate::of(content.clone())
         };
         let responses = self.responses.iter().zip(ranks).map(candidate).collect();
         let record = Record::Group { prompt: self.prompt.clone(), responses, comparisons: Vec::new() };
@@ -183,7 +184,8 @@ fn label_studio(cells: &Cells) -> Result<Outcome, ProblemKind> {
         if is("was_cancelled") {
             continue;
         }
-        let person = annotation.get("completed_by").map(|by| id_of(by.get("email").or_else(|| by.get("id")).unwrap_or(by)));
+        let person =
+            annotation.get("completed_by").map(|by| id_of(by.get("email").or_else(|| by.get("id")).unwrap_or(by)));
         let none = Vec::new();
         let results = annotation.get("result").and_then(Value::as_array).unwrap_or(&none);
         for result in results {
@@ -204,7 +206,8 @@ fn label_studio_result(
     let value = result.get("value").unwrap_or(&Value::Null);
     match kind {
         "pairwise" => {
-            let named: Vec<&str> = result.get("to_name").and_then(Value::as_str).unwrap_or_default().split(',').collect();
+            let named: Vec<&str> =
+                result.get("to_name").and_then(Value::as_str).unwrap_or_default().split(',').collect();
             let sides = match named[..] {
                 [a, b] if data.contains_key(a.trim()) && data.contains_key(b.trim()) => [a.trim(), b.trim()],
                 _ => ["answer1", "answer2"],
@@ -237,7 +240,8 @@ fn ballot(cells: &Cells, data: &Map<String, Value>, columns: &[&str]) -> Result<
 
 /// The list of `{id, body}` among the fields.
 fn ballot_of_items(cells: &Cells, data: &Map<String, Value>) -> Result<Ballot, ProblemKind> {
-    let is_items = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(|item| item.get("id").is_some()));
+    let is_items =
+        |value: &Value| value.as_array().is_some_and(|list| list.iter().all(|item| item.get("id").is_some()));
     let items = data.values().filter_map(parsed).find(|value| is_items(value));
     let Some(Value::Array(items)) = items else {
         return Err(ProblemKind::EmptyText { column: "data.items".to_owned() });
@@ -256,7 +260,8 @@ fn order_of(value: &Value) -> Result<Vec<Vec<String>>, ProblemKind> {
     match value {
         Value::Array(ids) => Ok(ids.iter().map(|id| vec![id_of(id)]).collect()),
         Value::Object(drawers) => {
-            let mut placed = drawers.iter().filter(|(name, ids)| *name != "_" && ids.as_array().is_some_and(|ids| !ids.is_empty()));
+            let mut placed =
+                drawers.iter().filter(|(name, ids)| *name != "_" && ids.as_array().is_some_and(|ids| !ids.is_empty()));
             match (placed.next(), placed.next()) {
                 (Some((_, ids)), None) => order_of(ids),
                 (None, None) => Ok(Vec::new()),
@@ -278,12 +283,16 @@ fn label_studio_pair(cells: &Cells) -> Result<Outcome, ProblemKind> {
         return Ok(Outcome::Nothing("no judgement of anybody"));
     }
     let target = verdict::words(selected)?;
-    super::preferences::with_ranker(compared(cells, cells.asked("prompt")?, ["answer1", "answer2"], target)?, person(cells))
+    super::preferences::with_ranker(
+        compared(cells, cells.asked("prompt")?, ["answer1", "answer2"], target)?,
+        person(cells),
+    )
 }
 
 fn label_studio_ranker(cells: &Cells) -> Result<Outcome, ProblemKind> {
     let ballot = ballot_of_items(cells, cells.fields)?;
-    let order = ["ranker", "rank", "ranking"].iter().find_map(|column| cells.get(column)).and_then(|value| parsed(&value));
+    let order =
+        ["ranker", "rank", "ranking"].iter().find_map(|column| cells.get(column)).and_then(|value| parsed(&value));
     let order = only(order.ok_or_else(|| ProblemKind::EmptyText { column: "ranker".to_owned() })?);
     let order = order.get("ranker").unwrap_or(&order);
     Ok(parts(vec![ballot.part(&order_of(order)?, person(cells))?]))
@@ -320,7 +329,8 @@ fn argilla_answer(ballot: &Ballot, answer: &Value, question: &str, user: Option<
         }
         // A ranking question: `{rank, value}`, lists or a list of such objects.
         Value::Array(items) if items.iter().all(|item| item.get("rank").is_some()) => {
-            let pairs = items.iter().map(|item| (item["rank"].clone(), item.get("value").cloned().unwrap_or(Value::Null)));
+            let pairs =
+                items.iter().map(|item| (item["rank"].clone(), item.get("value").cloned().unwrap_or(Value::Null)));
             ballot.part(&places(pairs, question)?, user)
         }
         Value::Object(lists) => match (lists.get("rank"), lists.get("value")) {
@@ -333,7 +343,10 @@ fn argilla_answer(ballot: &Ballot, answer: &Value, question: &str, user: Option<
             let rating = cells::number(Some(answer), || question.to_owned())?.ok_or_else(unclear)?;
             let (prompt, response) = (ballot.prompt.clone(), ballot.responses[0].1.clone());
             let (rank, rating) = (None, Some(rating));
-            Ok(Part { record: Record::Ranked { prompt, response, rank, rating, attributes: Attributes::new() }, ranker: user })
+            Ok(Part {
+                record: Record::Ranked { prompt, response, rank, rating, attributes: Attributes::new() },
+                ranker: user,
+            })
         }
         Value::String(text) if ballot.responses.len() == 2 => {
             let named = ballot.place(text).map(|place| if place == 0 { 1.0 } else { 0.0 });
@@ -413,7 +426,9 @@ fn argilla_1(cells: &Cells) -> Result<Outcome, ProblemKind> {
     let Some((question, answers)) = questions().find(|(name, _)| is_about(name)).or_else(|| questions().next()) else {
         return Ok(Outcome::Nothing("no judgement of anybody"));
     };
-    let ballot = argilla_ballot(cells, |name| name != question && !name.ends_with("-suggestion") && !name.contains("-suggestion-"))?;
+    let ballot = argilla_ballot(cells, |name| {
+        name != question && !name.ends_with("-suggestion") && !name.contains("-suggestion-")
+    })?;
     let answers = parsed(answers).unwrap_or_default();
     let mut found = Vec::new();
     for answer in answers.as_array().into_iter().flatten() {
@@ -436,7 +451,8 @@ fn prodigy(cells: &Cells, asked: &str) -> Result<Outcome, ProblemKind> {
     let (mut better, mut worse) = (Vec::new(), Vec::new());
     for (at, option) in cells.list("options")?.iter().enumerate() {
         let text = text_of(option, &["text", "html"]);
-        let text = text.ok_or_else(|| wrong_type(format!("options[{}]", at + 1), "an object with `id` and `text`", option))?;
+        let text =
+            text.ok_or_else(|| wrong_type(format!("options[{}]", at + 1), "an object with `id` and `text`", option))?;
         let id = option.get("id").map(id_of).unwrap_or_default();
         if accepted.contains(&id) { better.push(text.into()) } else { worse.push(Value::from(text)) }
     }
@@ -461,9 +477,7 @@ fn doccano(cells: &Cells) -> Result<Outcome, ProblemKind> {
     let asked = if cells.get("text").is_some() { "text" } else { "data" };
     match &labels[..] {
         [] => Ok(Outcome::Nothing("no label")),
-        [label] => {
-            compared(cells, cells.asked(asked)?, ["response_a", "response_b"], verdict::words(label)?)
-        }
+        [label] => compared(cells, cells.asked(asked)?, ["response_a", "response_b"], verdict::words(label)?),
         _ => Err(wrong_type(column.to_owned(), "one label", &Value::Array(labels.clone()))),
     }
 }

@@ -48,7 +48,9 @@ pub(super) static TABLE: [Layout; 27] = [
         name: "NeMo-RL pairs",
         columns: &["prompt", "chosen_response", "rejected_response"],
         also: &["system"],
-        read: Read::Published(|cells| preferred(cells, cells.asked("prompt")?, ["chosen_response", "rejected_response"])),
+        read: Read::Published(|cells| {
+            preferred(cells, cells.asked("prompt")?, ["chosen_response", "rejected_response"])
+        }),
         ..PLAIN
     },
     Layout {
@@ -65,9 +67,7 @@ pub(super) static TABLE: [Layout; 27] = [
         preferred(cells, cells.asked("query")?, ["response", "rejected_response"])
     }),
     asked_by("ms-swift", &["messages", "rejected_response"], swift_messages),
-    asked_by("ms-swift", &["messages", "rejected_messages"], |cells| {
-        whole(cells, ["messages", "rejected_messages"])
-    }),
+    asked_by("ms-swift", &["messages", "rejected_messages"], |cells| whole(cells, ["messages", "rejected_messages"])),
     Layout {
         name: "OpenAI preference",
         columns: &["input", "preferred_output", "non_preferred_output"],
@@ -131,7 +131,15 @@ const fn unpaired(
     said: &'static str,
     read: super::ReadRow,
 ) -> Layout {
-    Layout { name, columns, unless: &["rejected"], also: &["system", "input"], verdicts: &[], said, read: Read::Published(read) }
+    Layout {
+        name,
+        columns,
+        unless: &["rejected"],
+        also: &["system", "input"],
+        verdicts: &[],
+        said,
+        read: Read::Published(read),
+    }
 }
 
 /// Two whole conversations.
@@ -160,9 +168,8 @@ fn output_list(cells: &Cells) -> Result<Outcome, ProblemKind> {
     if value.is_string() && !super::super::literal::looks_serialised(value.as_str().unwrap_or_default()) {
         return Ok(Outcome::Nothing("instructions with one output each, no preference"));
     }
-    let [better, worse] = <[Value; 2]>::try_from(cells.list("output")?).map_err(|list| {
-        wrong_type("output".into(), "the better and the worse response", &Value::Array(list))
-    })?;
+    let [better, worse] = <[Value; 2]>::try_from(cells.list("output")?)
+        .map_err(|list| wrong_type("output".into(), "the better and the worse response", &Value::Array(list)))?;
     let side = |value: &Value| cells.content_of(value, || "output".to_owned());
     let (prompt, [chosen, rejected]) =
         sides_of(cells, instruction(cells)?, [side(&better)?, side(&worse)?], ["output", "output"])?;

@@ -43,7 +43,8 @@ pub(super) fn columns(names: &[&str]) -> Option<Vec<(String, String)>> {
 
 /// The column of the place of answer `number`: `rank 1`, `rank answer 1`, `answer 1 rank`.
 fn place(names: &[&str], sorts: &[&str], stem: &str, number: &str) -> Option<String> {
-    let forms = |sort: &&str| [format!("{sort}{number}"), format!("{sort}{stem}{number}"), format!("{stem}{number}{sort}")];
+    let forms =
+        |sort: &&str| [format!("{sort}{number}"), format!("{sort}{stem}{number}"), format!("{stem}{number}{sort}")];
     let forms: Vec<String> = sorts.iter().flat_map(forms).collect();
     names.iter().find(|name| forms.contains(&squash(name))).map(|name| name.to_string())
 }
@@ -83,7 +84,10 @@ mod tests {
         };
         let cases = [
             ("Prompt,Answer 1,Answer 2,Rank 1,Rank 2", Some("Answer 1=Rank 1 Answer 2=Rank 2")),
-            ("prompt,response_1,response_1_rank,response_2,response_2_rank", Some("response_1=response_1_rank response_2=response_2_rank")),
+            (
+                "prompt,response_1,response_1_rank,response_2,response_2_rank",
+                Some("response_1=response_1_rank response_2=response_2_rank"),
+            ),
             ("prompt,response a,response b,rating a,rating b", Some("response a=rating a response b=rating b")),
             ("prompt,answer1,answer2,answer10,rank1,rank2,rank10", Some("answer1=rank1 answer2=rank2 answer10=rank10")),
             ("prompt,answer 1,answer 2,rank 1", None),
