@@ -2,17 +2,20 @@
 //!
 //! This module knows files and rankings; it must not know tokens or models.
 
+mod arrow;
 pub mod check;
+mod columnar;
 mod columns;
 mod conversation;
 mod csv;
+mod document;
+mod encoding;
 mod error;
 mod group;
 pub mod integer;
 mod jsonl;
 mod load;
 mod pairs;
-mod parquet;
 mod reader;
 mod record;
 mod rows;

@@ -126,6 +126,11 @@ impl Reader {
         self.rows.sha256()
     }
 
+    /// What is to be said once of how the file was read, without its name. More may come until the last row has been read.
+    pub fn notes(&self) -> &[String] {
+        self.rows.notes()
+    }
+
     /// CSV and Parquet say once for all rows which columns there are.
     fn recognise_header(&mut self) -> Result<(), DataError> {
         let Some((names, location)) = self.rows.columns()? else {
@@ -226,13 +231,12 @@ mod tests {
 
     #[test]
     fn errors_say_where_what_and_how_to_mend_it() {
-        let cases: [(&[u8], &str); 17] = [
+        let cases: [(&[u8], &str); 16] = [
             (b"", "f: expected at least one row, found an empty file; check that it was written completely"),
             (b" \n\n", "found an empty file"),
             (b"prompt,answer,rank\n", "found a header and no rows"),
             (b"[ ]", "found an empty list"),
-            (b"PK\x03\x04rest", "found a zip archive or a spreadsheet (.xlsx); convert it first"),
-            (b"\xff\xfep\0", "found UTF-16 text"),
+            (b"p\0r\0o\0m\0p\0t\0", "found zero bytes in its first line, as UTF-16 without a byte order mark has them"),
             (
                 b"question,answer,rank\nq,a,1\n",
                 "f:1: expected the columns `prompt`, `answer`, `rank` (ranked responses; missing: `prompt`), found `question`, `answer`, `rank`; rename or add the columns",
@@ -242,7 +246,7 @@ mod tests {
             (b"a,prompt,a\n", "f:1: expected distinct column names, found \"a\" twice"),
             (b"chosen,rejected\na,b\n\"a,b\nc,d\n", "f:3: expected a closing quote"),
             (b"chosen,rejected\na\n", "f:2: expected 2 fields as in the header, found 1"),
-            (b"chosen,rejected\na,\"b\xff\"\n", "f:2: expected UTF-8, found an invalid byte at byte 2 of field 2"),
+            (b"chosen,rejected\na,\"b\x81\"\n", "f:2: expected UTF-8, found an invalid byte at byte 2 of field 2"),
             (
                 b"[{\"chosen\":\"a\",\"rejected\":\"b\"}",
                 "expected the closing `]` of the JSON array, found the end of the file",
