@@ -1,22 +1,34 @@
-//! CSV by RFC 4180: quotes, doubled quotes, commas and line breaks inside quoted fields.
+//! CSV by RFC 4180: quotes, doubled quotes, separators and line breaks inside quoted fields.
+//!
+//! The separator is a comma, a semicolon or a tab: the one that the header line has most of, outside quotes. A first line
+//! `sep=;`, as Excel reads and writes it, names it instead.
 //!
 //! The records are split here and not by the `csv` crate (which writes our files, and is the oracle in
 //! the tests) because three things matter for other people's files that it does not tell: the line
 //! where each record starts, a quote that is never closed (it would swallow the rest of the file in
 //! silence), and a bound on the memory of one record.
 
+use super::encoding::{Encoding, WINDOWS_1252_NOTE};
 use super::error::ProblemKind;
 use super::jsonl::RawRow;
-use super::source::{Bytes, fill};
+use super::source::{Bytes, NO_TEXT, Refusal, fill, take_line};
 use serde_json::{Map, Value};
-use std::io;
+use std::io::{self, BufRead, Cursor, Read};
 
 /// Turns the text of a cell into a value, by the name of its column.
 pub(super) type TypeCell = Box<dyn Fn(&str, String) -> Value + Send>;
 
+/// What may stand between two fields. The first of them wins where a header has equally many of two.
+const SEPARATORS: [u8; 3] = [b',', b';', b'\t'];
+/// Bytes in which a header must end for its separator to be told.
+const LONGEST_HEADER: u64 = 1 << 20;
+
 /// Records under a header.
 pub(super) struct Csv {
     records: Records,
+    encoding: Encoding,
+    /// What is to be said of the file, until it is taken.
+    note: Option<&'static str>,
     pub header: Vec<String>,
     pub header_line: u64,
     /// Set once the header is known to be that of a kind of data.
@@ -30,8 +42,8 @@ pub(super) enum CsvFault {
     UnclosedQuote(u64),
     /// The header itself is unusable.
     Header(u64, ProblemKind),
-    /// The header has one column, in which another separator stands: its name.
-    Separator(u64, &'static str),
+    /// The first line is not that of a table.
+    Refused(Refusal),
 }
 
 impl From<io::Error> for CsvFault {
@@ -42,34 +54,123 @@ impl From<io::Error> for CsvFault {
 
 impl Csv {
     /// Reads the header; `line` is the line the input stands at.
-    pub fn new(input: Bytes, line: u64, limit: usize) -> Result<Self, CsvFault> {
-        let mut records = Records::new(input, line, limit);
-        records.read()?;
-        let header_line = records.splitter.start;
-        if let Some(found) = records.splitter.other_separator() {
-            return Err(CsvFault::Separator(header_line, found));
+    pub fn new(mut input: Bytes, mut line: u64, limit: usize, encoding: Encoding) -> Result<Self, CsvFault> {
+        let mut start = take_line(&mut input, LONGEST_HEADER)?;
+        if let Some(refusal) = refused(&start) {
+            return Err(CsvFault::Refused(refusal));
         }
-        let header = records.splitter.fields(None).map_err(|kind| CsvFault::Header(header_line, kind))?;
-        let header = header.iter().map(|name| name.trim().to_owned()).collect();
-        Ok(Csv { records, header, header_line, type_cell: Box::new(|_, cell| cell.into()) })
+        let separator = match named_separator(&start) {
+            Some((separator, length)) => {
+                line += 1;
+                start.drain(..length);
+                separator
+            }
+            None => found_separator(&mut start, &mut input)?,
+        };
+        let input = Box::new(Cursor::new(start).chain(input));
+        let mut records = Records::new(input, line, limit, separator);
+        records.read()?;
+        let mut csv = Csv {
+            records,
+            encoding,
+            note: None,
+            header: Vec::new(),
+            header_line: 0,
+            type_cell: Box::new(|_, cell| cell.into()),
+        };
+        csv.header_line = csv.records.splitter.start;
+        let header = csv.fields(None).map_err(|kind| CsvFault::Header(csv.header_line, kind))?;
+        csv.header = header.iter().map(|name| name.trim().to_owned()).collect();
+        Ok(csv)
     }
 
     pub fn line(&self) -> u64 {
         self.records.splitter.line
     }
 
+    /// What is to be said of the file since this was last called.
+    pub fn take_note(&mut self) -> Option<&'static str> {
+        self.note.take()
+    }
+
     pub fn next(&mut self) -> Result<Option<RawRow>, CsvFault> {
         if !self.records.read()? {
             return Ok(None);
         }
-        let fields = self.records.splitter.fields(Some(self.header.len()));
+        let fields = self.fields(Some(self.header.len()));
         Ok(Some((self.records.splitter.start, fields.map(|fields| self.row(fields)))))
+    }
+
+    /// The fields of the record as text, if there are as many as expected.
+    fn fields(&mut self, expected: Option<usize>) -> Result<Vec<String>, ProblemKind> {
+        let before = self.encoding;
+        let fields = self.records.splitter.fields(expected, &mut self.encoding);
+        if before != self.encoding && self.encoding == Encoding::Windows1252 {
+            self.note = Some(WINDOWS_1252_NOTE);
+        }
+        fields
     }
 
     fn row(&self, fields: Vec<String>) -> Map<String, Value> {
         let cell = |(name, text): (&String, String)| (name.clone(), (self.type_cell)(name, text));
         self.header.iter().zip(fields).map(cell).collect()
     }
+}
+
+/// Text that is no table, and never will be.
+fn refused(line: &[u8]) -> Option<Refusal> {
+    const HTML: [&[u8]; 2] = [b"<!doctype html", b"<html"];
+    let begins = |with: &[u8]| line.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    if HTML.into_iter().any(begins) {
+        return Some(Refusal { found: "an HTML page", advice: "was the download link opened in a browser?" });
+    }
+    if begins(b"<?xml") {
+        return Some(Refusal { found: "an XML file", advice: "export it as CSV or JSON" });
+    }
+    let has_zeros = line.contains(&0);
+    has_zeros.then_some(NO_TEXT)
+}
+
+/// The separator that a line `sep=;` names, and the length of the line. It may be quoted, and be followed by empty fields.
+pub(super) fn named_separator(text: &[u8]) -> Option<(u8, usize)> {
+    let end = text.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(text.len());
+    let (line, after) = text.split_at(end);
+    let line = line.strip_prefix(b"\"").unwrap_or(line);
+    let (separator, rest) = line.strip_prefix(b"sep=")?.split_first()?;
+    let may_be = *separator == b'\t' || separator.is_ascii_punctuation() && *separator != b'"';
+    let named = may_be && rest.iter().all(|byte| byte == separator || *byte == b'"');
+    let line_break = if after.starts_with(b"\r\n") { 2 } else { after.len().min(1) };
+    named.then_some((*separator, end + line_break))
+}
+
+/// The separator that the header has most of outside quotes. Reads on where the header has a line break inside quotes.
+fn found_separator(start: &mut Vec<u8>, input: &mut Bytes) -> io::Result<u8> {
+    loop {
+        let (counts, open) = separators_in(start);
+        let room = LONGEST_HEADER.saturating_sub(start.len() as u64);
+        if !open || input.take(room).read_until(b'\n', start)? == 0 {
+            let most = SEPARATORS.iter().zip(counts).rev().max_by_key(|(_, count)| *count);
+            return Ok(*most.map_or(&SEPARATORS[0], |(separator, _)| separator));
+        }
+    }
+}
+
+/// How many of each separator stand in the record outside quotes, and whether it ends inside them.
+fn separators_in(record: &[u8]) -> ([usize; SEPARATORS.len()], bool) {
+    let mut counts = [0; SEPARATORS.len()];
+    let (mut at_start, mut quoted) = (true, false);
+    for byte in record {
+        let separator = SEPARATORS.iter().position(|separator| separator == byte).filter(|_| !quoted);
+        match (separator, byte) {
+            (Some(found), _) => counts[found] += 1,
+            (None, b'"') if quoted || at_start => quoted = !quoted,
+            (None, b'\r' | b'\n') if !quoted => break,
+            _ => {}
+        }
+        // The second half of a doubled quote opens again what the first has closed.
+        at_start = separator.is_some() || *byte == b'"' && !quoted;
+    }
+    (counts, quoted)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -91,8 +192,8 @@ struct Records {
 }
 
 impl Records {
-    fn new(input: Bytes, line: u64, limit: usize) -> Self {
-        Records { input, splitter: Splitter::new(line, limit) }
+    fn new(input: Bytes, line: u64, limit: usize, separator: u8) -> Self {
+        Records { input, splitter: Splitter::new(line, limit, separator) }
     }
 
     /// Reads the next record; false at the end of the file.
@@ -115,6 +216,7 @@ impl Records {
 
 /// Splits a stream of bytes into records of fields.
 struct Splitter {
+    separator: u8,
     limit: usize,
     line: u64,
     /// Line the current record starts at.
@@ -128,10 +230,10 @@ struct Splitter {
 }
 
 impl Splitter {
-    fn new(line: u64, limit: usize) -> Self {
+    fn new(line: u64, limit: usize, separator: u8) -> Self {
         let (bytes, ends) = (Vec::new(), Vec::new());
         let state = State::Between;
-        Splitter { limit, line, start: line, after_cr: false, state, bytes, ends, problem: None }
+        Splitter { separator, limit, line, start: line, after_cr: false, state, bytes, ends, problem: None }
     }
 
     fn clear(&mut self) {
@@ -171,7 +273,7 @@ impl Splitter {
                 self.push(byte);
                 self.state = State::Quoted;
             }
-            (_, b',') => {
+            (_, byte) if byte == self.separator => {
                 self.end_field();
                 self.state = State::Field;
             }
@@ -218,31 +320,15 @@ impl Splitter {
         !full
     }
 
-    /// The separator that the one field of the record is full of, if any. (Quotes around what it separates do not matter.)
-    fn other_separator(&self) -> Option<&'static str> {
-        let stands = |separator: u8| self.ends.len() == 1 && self.bytes.contains(&separator);
-        [(b';', "`;`"), (b'\t', "a tab")].into_iter().find(|(separator, _)| stands(*separator)).map(|(_, name)| name)
-    }
-
     /// The fields as text, if there are as many as expected.
-    fn fields(&self, expected: Option<usize>) -> Result<Vec<String>, ProblemKind> {
+    fn fields(&self, expected: Option<usize>, encoding: &mut Encoding) -> Result<Vec<String>, ProblemKind> {
         if let Some(problem) = &self.problem {
             return Err(problem.clone());
         }
         if let Some(expected) = expected.filter(|count| *count != self.ends.len()) {
             return Err(ProblemKind::Ragged { expected, found: self.ends.len() });
         }
-        let mut start = 0;
-        let mut fields = Vec::with_capacity(self.ends.len());
-        for (at, end) in self.ends.iter().enumerate() {
-            let field = std::str::from_utf8(&self.bytes[start..*end]).map_err(|e| {
-                let place = format!("field {}", at + 1);
-                ProblemKind::NotUtf8 { byte: e.valid_up_to() + 1, place }
-            })?;
-            fields.push(field.to_owned());
-            start = *end;
-        }
-        Ok(fields)
+        encoding.fields(&self.bytes, &self.ends)
     }
 }
 
@@ -258,11 +344,11 @@ mod tests {
 
     fn records(bytes: &[u8], buffer: usize, limit: usize) -> Result<Vec<Record>, u64> {
         let input = Box::new(BufReader::with_capacity(buffer, Cursor::new(bytes.to_vec())));
-        let mut records = Records::new(input, 1, limit);
-        let mut all = Vec::new();
+        let mut records = Records::new(input, 1, limit, b',');
+        let (mut all, mut encoding) = (Vec::new(), Encoding::Utf8);
         loop {
             match records.read() {
-                Ok(true) => all.push((records.splitter.start, records.splitter.fields(None))),
+                Ok(true) => all.push((records.splitter.start, records.splitter.fields(None, &mut encoding))),
                 Ok(false) => return Ok(all),
                 Err(CsvFault::UnclosedQuote(line)) => return Err(line),
                 Err(_) => unreachable!("reading from memory"),
@@ -306,13 +392,116 @@ mod tests {
         assert_eq!(found[1], (2, Ok(vec!["b".into()])));
     }
 
+    fn open(bytes: &[u8], encoding: Encoding) -> Csv {
+        let input = Box::new(BufReader::with_capacity(2, Cursor::new(bytes.to_vec())));
+        Csv::new(input, 1, 9999, encoding).unwrap_or_else(|_| panic!("{:?}", String::from_utf8_lossy(bytes)))
+    }
+
+    #[test]
+    fn the_header_decides_the_separator() {
+        let cases: [(&str, u8, u64, usize); 18] = [
+            ("a,b\n1;2;3,4", b',', 1, 2),
+            ("a;b;c,d\n", b';', 1, 3),
+            ("a\tb,c\td\n", b'\t', 1, 3),
+            ("a;b,c", b',', 1, 2),
+            ("a;b\tc", b';', 1, 2),
+            ("alone\n1;2;3", b',', 1, 1),
+            ("\"a;b;c\",d", b',', 1, 2),
+            ("a,\"b;c;d\",e", b',', 1, 3),
+            ("a,\"b\n;;;;\",\"c\"\nx;y", b',', 1, 3),
+            ("\"a\"\";;;\",b", b',', 1, 2),
+            ("a\";b;c", b';', 1, 3),
+            ("\ta\tb\n0\tx\ty", b'\t', 1, 3),
+            ("a;b\rx,y,z,z", b';', 1, 2),
+            ("sep=;\na,b;c", b';', 2, 2),
+            ("\"sep=,\"\r\na;b;c,d", b',', 2, 2),
+            ("sep=\t\r\na\tb", b'\t', 2, 2),
+            ("sep=|\ra|b|c", b'|', 2, 3),
+            ("sep=;;;\na;b;c", b';', 2, 3),
+        ];
+        for (text, separator, line, columns) in cases {
+            let csv = open(text.as_bytes(), Encoding::Undecided);
+            let found = (csv.records.splitter.separator, csv.header_line, csv.header.len());
+            assert_eq!(found, (separator, line, columns), "{text:?}");
+        }
+        for text in ["sep=,x\n", "sep=\n", "sep=a\n", "a,sep=;\n", "sep=\"\n"] {
+            assert_eq!(named_separator(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_table_is_refused() {
+        let cases: [(&[u8], &str); 4] = [
+            (b"<!DOCTYPE html>\n<html>", "an HTML page"),
+            (b"<HTML lang=\"en\">", "an HTML page"),
+            (b"<?xml version=\"1.0\"?>", "an XML file"),
+            (
+                "é,b\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>().leak(),
+                "zero bytes in its first line, ",
+            ),
+        ];
+        for (bytes, expected) in cases {
+            let csv = Csv::new(Box::new(Cursor::new(bytes.to_vec())), 1, 99, Encoding::Undecided);
+            let Some(CsvFault::Refused(refusal)) = csv.err() else { panic!("{expected}") };
+            assert!(refusal.found.starts_with(expected), "{}", refusal.found);
+        }
+    }
+
+    #[test]
+    fn windows_1252_is_said_once() {
+        let mut csv = open(b"a;b\nx;y\n\xe9;z\n\x93q\x94;\xc3\xbc\n\xfc;w", Encoding::Undecided);
+        let mut found = Vec::new();
+        while let Ok(Some((line, row))) = csv.next() {
+            let row = row.map_or_else(|kind| kind.name().to_owned(), |row| Value::Object(row).to_string());
+            found.push(format!("{line} {row} {}", csv.take_note().is_some()));
+        }
+        let expected = [
+            "2 {\"a\":\"x\",\"b\":\"y\"} false",
+            "3 {\"a\":\"é\",\"b\":\"z\"} true",
+            "4 {\"a\":\"“q”\",\"b\":\"Ã¼\"} false",
+            "5 {\"a\":\"ü\",\"b\":\"w\"} false",
+        ];
+        assert_eq!(found, expected);
+        assert!(open("é;b\n".as_bytes(), Encoding::Undecided).take_note().is_none());
+        assert!(open(b"\xe9;b\n", Encoding::Undecided).take_note().is_some());
+    }
+
     /// The `csv` crate, which reads leniently where we report.
     fn oracle(bytes: &[u8]) -> Vec<Vec<String>> {
         let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
         reader.records().map(|record| record.unwrap().iter().map(str::to_owned).collect()).collect()
     }
 
+    fn written(rows: &[Vec<String>], separator: u8) -> Vec<u8> {
+        let mut writer = csv::WriterBuilder::new().delimiter(separator).from_writer(Vec::new());
+        rows.iter().for_each(|row| writer.write_record(row).unwrap());
+        writer.into_inner().unwrap()
+    }
+
     proptest! {
+        #[test]
+        fn what_the_csv_crate_writes_is_read_back(
+            width in 2..5usize,
+            cells in prop::collection::vec("[a-z,;\t\"\r\n éßÿü]{0,8}", 4..40),
+            separator in 0..3usize,
+            western: bool,
+        ) {
+            let header: Vec<String> = (0..width).map(|at| format!("column {at}")).collect();
+            let mut rows = vec![header];
+            rows.extend(cells.chunks_exact(width).map(<[_]>::to_vec));
+            let mut bytes = written(&rows, SEPARATORS[separator]);
+            if western {
+                let text = String::from_utf8(bytes).unwrap();
+                bytes = text.chars().map(|c| c as u32 as u8).collect();
+            }
+            let mut csv = open(&bytes, Encoding::Undecided);
+            for row in &rows[1..] {
+                let Ok(Some((_, Ok(found)))) = csv.next() else { panic!("{row:?}") };
+                prop_assert_eq!(found.values().map(|v| v.as_str().unwrap()).collect::<Vec<_>>(), row.clone());
+            }
+            prop_assert!(matches!(csv.next(), Ok(None)));
+        }
+
         #[test]
         fn agrees_with_the_csv_crate(text in r#"[ab",\r\n]{0,40}"#, buffer in 1usize..9) {
             if let Ok(found) = records(text.as_bytes(), buffer, 9999) {

@@ -36,12 +36,22 @@ pub enum DataError {
         found: &'static str,
     },
     /// The first bytes are those of a format that Kudos does not read.
-    #[error("{file}: expected CSV, JSONL, a JSON array or Parquet, found {found}; convert it first")]
+    #[error("{file}: expected CSV, JSON, Parquet, Arrow or .xlsx, found {found}; {advice}")]
     Unsupported {
         /// The file as the user named it.
         file: Arc<str>,
         /// What the first bytes say it is.
         found: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A JSON document that is not one object a line must be held in memory, and is too long for that.
+    #[error("{location}: expected a JSON document of at most {limit} bytes, found more; write one object a line")]
+    DocumentTooLong {
+        /// Where it starts.
+        location: Location,
+        /// The limit.
+        limit: usize,
     },
     /// The columns (or the keys of the first row) are not those of any kind of data, or of more than one.
     #[error("{location}: expected {expected}, found {found}; {advice}")]
@@ -105,14 +115,6 @@ pub enum DataError {
         rows: usize,
         /// The column that is likely the prompt.
         likely: Option<String>,
-    },
-    /// Another separator than the comma.
-    #[error("{location}: the columns are separated by {found}, expected `,`; write the file with commas")]
-    Separator {
-        /// Header line.
-        location: Location,
-        /// `` `;` `` or `a tab`.
-        found: &'static str,
     },
     /// Two columns have the same name.
     #[error("{location}: expected distinct column names, found {column:?} twice; rename one of them")]
@@ -242,6 +244,39 @@ pub enum ProblemKind {
         /// `the line`, `the element`, or the column.
         place: String,
     },
+    /// Half of a surrogate pair, as UTF-16 that was cut inside a character has it.
+    #[error("expected text, found half of a character at byte {byte} of {place}")]
+    HalfCharacter {
+        /// From 1, in the row or the field, as UTF-8.
+        byte: usize,
+        /// `the line`, `the element`, or the column.
+        place: String,
+    },
+    /// UTF-8 in a file whose earlier rows are Windows-1252.
+    #[error("expected Windows-1252 as in an earlier row, found UTF-8: the file mixes two encodings")]
+    MixedEncodings,
+    /// A byte that Windows-1252 does not define, in a file whose earlier rows are Windows-1252.
+    #[error("expected Windows-1252 as in an earlier row, found an undefined byte at byte {byte} of {place}")]
+    NotWindows1252 {
+        /// From 1, in the field.
+        byte: usize,
+        /// The field.
+        place: String,
+    },
+    /// A cell of a workbook that has no value.
+    #[error("cell {cell}: expected a value, found {found}")]
+    BadCell {
+        /// Its name, as `B7`.
+        cell: String,
+        /// The error in it, or why there is no value.
+        found: String,
+    },
+    /// A row whose texts were cut before they were saved.
+    #[error("expected whole texts, found {columns} cut short by the server; fetch the data set's own files")]
+    CutShort {
+        /// The columns.
+        columns: String,
+    },
     /// Not a JSON object, or not JSON at all.
     #[error("expected a JSON object, found {found}")]
     BadJson {
@@ -256,9 +291,9 @@ pub enum ProblemKind {
         /// Fields of the row.
         found: usize,
     },
-    /// Text between a closing quote and the next comma.
+    /// Text between a closing quote and the next separator.
     #[error(
-        "expected a comma after the closing quote of field {field}, found text (a quote inside a field is doubled)"
+        "expected a separator after the closing quote of field {field}, found text (a quote inside a field is doubled)"
     )]
     BadQuote {
         /// From 1.
@@ -398,7 +433,10 @@ impl ProblemKind {
     /// A stable name for counting and for JSON.
     pub fn name(&self) -> &'static str {
         match self {
-            ProblemKind::NotUtf8 { .. } => "not_utf8",
+            ProblemKind::NotUtf8 { .. } | ProblemKind::HalfCharacter { .. } => "not_utf8",
+            ProblemKind::MixedEncodings | ProblemKind::NotWindows1252 { .. } => "mixed_encodings",
+            ProblemKind::BadCell { .. } => "bad_cell",
+            ProblemKind::CutShort { .. } => "cut_short",
             ProblemKind::BadJson { .. } => "bad_json",
             ProblemKind::Ragged { .. } => "ragged",
             ProblemKind::BadQuote { .. } => "bad_quote",

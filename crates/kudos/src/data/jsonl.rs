@@ -4,6 +4,7 @@
 //! parses it, with its limit on nesting. An overlong row is skipped without being stored, so that a
 //! 200 MB line costs time and no memory.
 
+use super::encoding::utf8;
 use super::error::ProblemKind;
 use super::integer;
 use super::source::{Bytes, fill, skip_blank};
@@ -168,15 +169,15 @@ impl JsonArray {
 
 /// Just enough of JSON's grammar to see where an element ends.
 #[derive(Default)]
-struct Nesting {
-    depth: usize,
+pub(super) struct Nesting {
+    pub depth: usize,
     in_string: bool,
     escaped: bool,
 }
 
 impl Nesting {
     /// Feeds one byte; true if it is the comma or bracket after the element.
-    fn ends_at(&mut self, byte: u8) -> bool {
+    pub fn ends_at(&mut self, byte: u8) -> bool {
         if self.in_string {
             self.in_string = self.escaped || byte != b'"';
             self.escaped = !self.escaped && byte == b'\\';
@@ -225,8 +226,7 @@ impl Capped {
         if self.overflowed {
             return Err(ProblemKind::TooLong { limit: self.limit });
         }
-        std::str::from_utf8(&self.bytes)
-            .map_err(|e| ProblemKind::NotUtf8 { byte: e.valid_up_to() + 1, place: place.to_owned() })
+        utf8(&self.bytes, || place.to_owned())
     }
 
     fn parse(&self, place: &str) -> Result<Map<String, Value>, ProblemKind> {

@@ -2,13 +2,17 @@
 //!
 //! This module knows files and rankings; it must not know tokens or models.
 
+mod arrow;
 mod cells;
 pub mod check;
+mod columnar;
 mod columns;
 mod content;
 mod conversation;
 mod convert;
 mod csv;
+mod document;
+mod encoding;
 mod error;
 mod group;
 pub mod integer;
@@ -18,7 +22,6 @@ mod literal;
 mod load;
 mod mapping;
 mod pairs;
-mod parquet;
 mod reader;
 mod record;
 mod rows;

@@ -193,7 +193,7 @@ impl Reader {
 
     /// What is to be said of the file beside that, once.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = self.memory.notes();
+        let mut notes = [self.rows.notes(), &self.memory.notes()].concat();
         if let (rows, Some(why)) = self.passed_over {
             notes.push(format!("{rows} rows were passed over, the first as {why}"));
         }
@@ -456,13 +456,12 @@ mod tests {
 
     #[test]
     fn errors_say_where_what_and_how_to_mend_it() {
-        let cases: [(&[u8], &str); 17] = [
+        let cases: [(&[u8], &str); 16] = [
             (b"", "f: expected at least one row, found an empty file; check that it was written completely"),
             (b" \n\n", "found an empty file"),
             (b"prompt,answer,rank\n", "found a header and no rows"),
             (b"[ ]", "found an empty list"),
-            (b"PK\x03\x04rest", "found a zip archive or a spreadsheet (.xlsx); convert it first"),
-            (b"\xff\xfep\0", "found UTF-16 text"),
+            (b"p\0r\0o\0m\0p\0t\0", "found zero bytes in its first line, as UTF-16 without a byte order mark has them"),
             (
                 b"question,answer,rank\nq,a,1\n",
                 "f:1: expected the columns `prompt`, `answer`, `rank` (ranked responses; missing: `prompt`), found `question`, `answer`, `rank`; is `question` the prompt? --columns prompt=question",
@@ -472,7 +471,7 @@ mod tests {
             (b"a,prompt,a\n", "f:1: expected distinct column names, found \"a\" twice"),
             (b"chosen,rejected\nx y a,x y b\n\"a,b\nc,d\n", "f:3: expected a closing quote"),
             (b"chosen,rejected\na\n", "f:2: expected 2 fields as in the header, found 1"),
-            (b"chosen,rejected\na,\"b\xff\"\n", "f:2: expected UTF-8, found an invalid byte at byte 2 of field 2"),
+            (b"chosen,rejected\na,\"b\x81\"\n", "f:2: expected UTF-8, found an invalid byte at byte 2 of field 2"),
             (
                 b"[{\"chosen\":\"x y a\",\"rejected\":\"x y b\"}",
                 "expected the closing `]` of the JSON array, found the end of the file",

@@ -3,19 +3,20 @@
 //! [`super::Reader`] adds the kinds of data to this, `generate` the one column it needs. What is wrong with one
 //! row is in the row; an error ends the file.
 
-use super::csv::{Csv, CsvFault, TypeCell};
+use super::columnar::Columnar;
+use super::csv::{Csv, CsvFault, TypeCell, named_separator};
+use super::document::{self, Document, DocumentFault, Json, LONGEST_DOCUMENT};
 use super::error::{DataError, RowProblem};
 use super::jsonl::{ArrayFault, JsonArray, Jsonl, RawRow};
-use super::parquet::Parquet;
 use super::record::Location;
-use super::source::{self, Body, FileDigest, Source};
+use super::source::{self, Body, FileDigest, Source, put_back, take_line};
 use serde_json::{Map, Value};
-use std::io::{self, BufRead, Cursor, Read};
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Names of files that are tables, whatever their first line says.
-const TABLES: [&str; 6] = ["csv", "tsv", "json", "jsonl", "ndjson", "parquet"];
+const TABLES: [&str; 9] = ["csv", "tsv", "json", "jsonl", "ndjson", "parquet", "arrow", "xlsx", "xlsm"];
 /// Bytes in which a header must name its columns.
 const LONGEST_HEADER: u64 = 1 << 20;
 
@@ -26,6 +27,7 @@ pub(crate) struct Rows {
     digest: FileDigest,
     expected: &'static str,
     any: bool,
+    notes: Vec<String>,
 }
 
 /// Where a row stands, and its columns, or what is wrong with it.
@@ -35,7 +37,8 @@ enum Format {
     Csv(Csv),
     Jsonl(Jsonl),
     Array(JsonArray),
-    Parquet(Parquet),
+    Document(Document),
+    Columnar(Columnar),
     /// Plain text: every line is a row of one column, of this name.
     Lines(Jsonl, &'static str),
 }
@@ -44,19 +47,34 @@ impl Rows {
     /// The rows of a source; one of more than `limit` bytes is unusable.
     pub(super) fn new(source: Source, limit: usize) -> Result<Rows, DataError> {
         let Source { file, body, digest, expected } = source;
+        let mut notes = Vec::new();
         let format = match body {
-            Body::Jsonl { input, line } => Format::Jsonl(Jsonl::new(input, line, limit)),
+            Body::Json { input, line } => {
+                let json = document::open(input, line, limit);
+                match json.map_err(|fault| document_error(fault, at(&file, line), expected))? {
+                    Json::Lines(lines) => Format::Jsonl(lines),
+                    Json::Document(document) => {
+                        notes.push(document.note());
+                        Format::Document(document)
+                    }
+                }
+            }
             Body::Array { input, line } => Format::Array(JsonArray::new(input, line, limit)),
-            Body::Csv { input, line } => {
-                let csv = Csv::new(input, line, limit);
+            Body::Csv { input, line, encoding } => {
+                let csv = Csv::new(input, line, limit, encoding);
                 Format::Csv(csv.map_err(|fault| csv_error(fault, at(&file, line), expected))?)
             }
             Body::Parquet(parquet) => {
-                let parquet = Parquet::new(parquet);
-                Format::Parquet(parquet.map_err(|found| damaged_parquet(at(&file, 1), found))?)
+                let parquet = Columnar::parquet(parquet);
+                Format::Columnar(parquet.map_err(|found| damaged(at(&file, 1), "a Parquet file", found))?)
             }
+            Body::Arrow(input) => {
+                let arrow = Columnar::arrow(input);
+                Format::Columnar(arrow.map_err(|found| damaged(at(&file, 1), "an Arrow file", found))?)
+            }
+            Body::Zip(_) => return Err(source::ZIP_ARCHIVE.of(&file)),
         };
-        Ok(Rows { file, format, digest, expected, any: false })
+        Ok(Rows { file, format, digest, expected, any: false, notes })
     }
 
     /// Opens a table, whatever its columns.
@@ -75,14 +93,14 @@ impl Rows {
         let mut source = source::open(path)?;
         let is_text = is_text(path, &mut source.body, column);
         let (input, line) = match source.body {
-            Body::Csv { input, line } | Body::Jsonl { input, line } | Body::Array { input, line } if is_text => {
+            Body::Csv { input, line, .. } | Body::Json { input, line } | Body::Array { input, line } if is_text => {
                 (input, line)
             }
             body => return Rows::new(Source { body, ..source }, limit),
         };
         let Source { file, digest, expected, .. } = source;
         let format = Format::Lines(Jsonl::new(input, line, limit), column);
-        Ok(Rows { file, format, digest, expected, any: false })
+        Ok(Rows { file, format, digest, expected, any: false, notes: Vec::new() })
     }
 
     /// The file as the user named it.
@@ -95,12 +113,17 @@ impl Rows {
         self.digest.hex()
     }
 
+    /// What is to be said once of how the file was read, without its name. More may come until the last row has been read.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// The columns of all rows, where the format says them once, and the place where it does.
     pub fn columns(&self) -> Result<Option<(Vec<&str>, Location)>, DataError> {
         let (names, line) = match &self.format {
             Format::Csv(csv) => (&csv.header[..], csv.header_line),
-            Format::Parquet(parquet) => (parquet.names(), 1),
-            Format::Jsonl(_) | Format::Array(_) | Format::Lines(..) => return Ok(None),
+            Format::Columnar(columnar) => (columnar.names(), 1),
+            Format::Jsonl(_) | Format::Array(_) | Format::Document(_) | Format::Lines(..) => return Ok(None),
         };
         let location = at(&self.file, line);
         match duplicate(names) {
@@ -121,10 +144,10 @@ impl Rows {
         }
     }
 
-    /// Which columns must hold text where they hold bytes. In Parquet, others may hold anything.
+    /// Which columns must hold text where they hold bytes. In Parquet and Arrow, others may hold anything.
     pub fn hold(&mut self, held: impl Fn(&str) -> bool) {
-        if let Format::Parquet(parquet) = &mut self.format {
-            parquet.hold(held);
+        if let Format::Columnar(columnar) = &mut self.format {
+            columnar.hold(held);
         }
     }
 
@@ -141,8 +164,8 @@ impl Rows {
         }
         let found = match self.format {
             Format::Csv(_) => "a header and no rows",
-            Format::Array(_) => "an empty list",
-            Format::Parquet(_) => "columns and no rows",
+            Format::Array(_) | Format::Document(_) => "an empty list",
+            Format::Columnar(_) => "columns and no rows",
             Format::Jsonl(_) | Format::Lines(..) => "an empty file",
         };
         Err(DataError::Empty { file: self.file.clone(), found })
@@ -151,10 +174,18 @@ impl Rows {
     fn next_raw(&mut self) -> Result<Option<RawRow>, DataError> {
         let (file, expected) = (&self.file, self.expected);
         match &mut self.format {
-            Format::Csv(csv) => csv.next().map_err(|fault| csv_error(fault, at(file, csv.line()), expected)),
+            Format::Csv(csv) => {
+                let row = csv.next().map_err(|fault| csv_error(fault, at(file, csv.line()), expected));
+                self.notes.extend(csv.take_note().map(str::to_owned));
+                row
+            }
             Format::Jsonl(lines) => lines.next().map_err(|e| DataError::from_read(at(file, lines.line()), expected, e)),
             Format::Array(array) => array.next().map_err(|fault| array_error(fault, at(file, array.line()), expected)),
-            Format::Parquet(parquet) => parquet.next().map_err(|found| damaged_parquet(at(file, parquet.row()), found)),
+            Format::Document(document) => Ok(document.next()),
+            Format::Columnar(columnar) => {
+                let row = columnar.next();
+                row.map_err(|found| damaged(at(file, columnar.row()), columnar.expected, found))
+            }
             Format::Lines(lines, column) => {
                 let line = lines.next_text();
                 let line = line.map_err(|e| DataError::from_read(at(file, lines.line()), expected, e))?;
@@ -181,16 +212,15 @@ fn is_text(path: &Path, body: &mut Body, column: &str) -> bool {
     }
 }
 
-/// True if the first line, read as a CSV header, names the column. Nothing is consumed; an error comes again when
-/// reading on.
+/// True if the first line, read as a CSV header, names the column, or names the separator. Nothing is consumed; an error comes
+/// again when reading on.
 fn first_line_has(input: &mut source::Bytes, column: &str) -> bool {
-    let mut line = Vec::new();
-    let _ = input.by_ref().take(LONGEST_HEADER).read_until(b'\n', &mut line);
+    let line = take_line(input, LONGEST_HEADER).unwrap_or_default();
     let text = String::from_utf8_lossy(&line).into_owned();
-    let rest = std::mem::replace(input, Box::new(io::empty()));
-    *input = Box::new(Cursor::new(line).chain(rest));
-    let mut names = text.split('\r').next().unwrap_or_default().split(',');
-    names.any(|name| name.trim().trim_matches('"') == column)
+    let named = named_separator(&line).is_some();
+    put_back(line, input);
+    let mut names = text.split('\r').next().unwrap_or_default().split([',', ';', '\t']);
+    named || names.any(|name| name.trim().trim_matches('"') == column)
 }
 
 pub(super) fn at(file: &Arc<str>, line: u64) -> Location {
@@ -202,8 +232,8 @@ fn duplicate(names: &[String]) -> Option<&str> {
     names.iter().map(String::as_str).find(|name| !seen.insert(*name))
 }
 
-fn damaged_parquet(location: Location, found: String) -> DataError {
-    DataError::Damaged { location, expected: "a Parquet file", found }
+fn damaged(location: Location, expected: &'static str, found: String) -> DataError {
+    DataError::Damaged { location, expected, found }
 }
 
 fn csv_error(fault: CsvFault, location: Location, expected: &'static str) -> DataError {
@@ -211,12 +241,22 @@ fn csv_error(fault: CsvFault, location: Location, expected: &'static str) -> Dat
     match fault {
         CsvFault::Io(error) => DataError::from_read(location, expected, error),
         CsvFault::UnclosedQuote(line) => DataError::UnclosedQuote { location: moved(line) },
-        CsvFault::Separator(line, found) => DataError::Separator { location: moved(line), found },
+        CsvFault::Refused(refusal) => refusal.of(&location.file),
         CsvFault::Header(line, kind) => DataError::Damaged {
             location: moved(line),
             expected: "a CSV header",
             found: format!("a line where we {kind}"),
         },
+    }
+}
+
+fn document_error(fault: DocumentFault, location: Location, expected: &'static str) -> DataError {
+    match fault {
+        DocumentFault::Io(error) => DataError::from_read(location, expected, error),
+        DocumentFault::TooLong => DataError::DocumentTooLong { location, limit: LONGEST_DOCUMENT },
+        DocumentFault::Invalid(line, found) => {
+            DataError::Damaged { location: Location { line, ..location }, expected: "a JSON document", found }
+        }
     }
 }
 
@@ -253,7 +293,7 @@ mod tests {
 
     #[test]
     fn text_or_table() {
-        let cases: [(&str, &[u8], &str); 12] = [
+        let cases: [(&str, &[u8], &str); 16] = [
             (
                 "a.txt",
                 b"one\r\n\n  two, \xc3\xa9 \nthree",
@@ -265,6 +305,14 @@ mod tests {
             ("prompts", b"id,\"prompt\"\r\n1,p", r#"2 {"id":"1","prompt":"p"}"#),
             ("prompts.md", b"{\"prompt\":\"p\"}", r#"1 {"prompt":"p"}"#),
             ("a.csv", b"question\nwhy", r#"2 {"question":"why"}"#),
+            ("prompts", b"id;\"prompt\"\r\n1;p", r#"2 {"id":"1","prompt":"p"}"#),
+            ("prompts", b"sep=;\r\nid;x\r\n1;p", r#"3 {"id":"1","x":"p"}"#),
+            (
+                "a.txt",
+                b"\xff\xfeo\0\n\0\x3d\xd8\n\0\xe9\0",
+                r#"1 {"prompt":"o"} | 2 expected text, found half of a character at byte 1 of the line | 3 {"prompt":"é"}"#,
+            ),
+            ("a.txt", b"<html> what?", r#"1 {"prompt":"<html> what?"}"#),
             ("a.TXT.gz", b"one", r#"1 {"prompt":"one"}"#),
             (
                 "a.txt",

@@ -1,50 +1,73 @@
-//! Parquet rows as JSON objects, a batch at a time.
+//! Rows of Parquet and Arrow files as JSON objects, a batch at a time.
 //!
 //! Columns of types that JSON lacks (dates, decimals, …) are carried as their text; a number that is
 //! not finite becomes the text `NaN`, `Infinity` or `-Infinity`, so that nothing turns into null. Bytes are text where they
 //! are UTF-8; where they are not, a column that Kudos reads has a problem, and any other gets them as a `data:` URL (RFC 2397).
 
+use super::arrow::ArrowMessages;
+use super::encoding::utf8;
 use super::error::ProblemKind;
 use super::jsonl::RawRow;
+use super::source::Bytes;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_cast::cast;
-use arrow_schema::{ArrowError, DataType, Field};
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use arrow_schema::{ArrowError, DataType, Field, Schema};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
 use std::cell::Cell;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 
-/// Rows decoded at once: the memory of a reader is a page of each column and this many rows.
+/// Rows decoded at once: the memory of a reader is a page of each column (of Arrow, a batch as it was written) and this many
+/// rows.
 const BATCH_ROWS: usize = 128;
 
-/// The rows of a Parquet file.
-pub(super) struct Parquet {
-    batches: ParquetRecordBatchReader,
+/// What a decoder delivers.
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+
+/// The rows of a file that stores its columns one by one.
+pub(super) struct Columnar {
+    /// What the file is, for errors: `a Parquet file`.
+    pub expected: &'static str,
+    batches: Batches,
     names: Vec<String>,
     /// For each column, whether its bytes must be text.
     held: Vec<bool>,
+    /// The batch as it was decoded, and how many of its rows are in `columns` or were before.
+    batch: Option<RecordBatch>,
+    taken: usize,
     columns: Vec<ArrayRef>,
-    /// Next row of the batch, and of the file (from 1).
+    /// Next row of the columns, and of the file (from 1).
     next: usize,
     length: usize,
     row: u64,
 }
 
-impl Parquet {
-    /// Reads the footer; the error is the decoder's words.
-    pub fn new(file: File) -> Result<Self, String> {
+impl Columnar {
+    /// Reads the footer of a Parquet file; the error is the decoder's words.
+    pub fn parquet(file: File) -> Result<Self, String> {
         let batches = guarded(|| {
             let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
             builder.with_batch_size(BATCH_ROWS).build()
         })?;
         let schema = arrow_array::RecordBatchReader::schema(&batches);
+        Ok(Self::new("a Parquet file", Box::new(batches), &schema))
+    }
+
+    /// Reads the schema of an Arrow stream or file; the error is the decoder's words.
+    pub fn arrow(input: Bytes) -> Result<Self, String> {
+        let (messages, schema) = guarded(|| ArrowMessages::open(input))?;
+        Ok(Self::new("an Arrow file", Box::new(messages), &schema))
+    }
+
+    fn new(expected: &'static str, batches: Batches, schema: &Schema) -> Self {
         let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
         let held = vec![true; names.len()];
-        Ok(Parquet { batches, names, held, columns: Vec::new(), next: 0, length: 0, row: 0 })
+        let (columns, batch) = (Vec::new(), None);
+        Columnar { expected, batches, names, held, batch, taken: 0, columns, next: 0, length: 0, row: 0 }
     }
 
     /// The column names.
@@ -64,12 +87,9 @@ impl Parquet {
 
     pub fn next(&mut self) -> Result<Option<RawRow>, String> {
         while self.next == self.length {
-            let Some(batch) = guarded(|| self.batches.next().transpose())? else {
+            if !self.advance()? {
                 return Ok(None);
-            };
-            self.length = batch.num_rows();
-            self.next = 0;
-            self.columns = guarded(|| plain_columns(&batch))?;
+            }
         }
         self.row += 1;
         let fields = self.names.iter().zip(&self.columns).zip(&self.held).map(|((name, column), held)| {
@@ -80,6 +100,23 @@ impl Parquet {
         let row = fields.collect::<Result<Map<_, _>, ProblemKind>>();
         self.next += 1;
         Ok(Some((self.row, row)))
+    }
+}
+
+impl Columnar {
+    /// Converts the next rows of the batch, or takes the next batch; false at the end of the file.
+    fn advance(&mut self) -> Result<bool, String> {
+        (self.next, self.length) = (0, 0);
+        let Some(batch) = self.batch.as_ref().filter(|batch| self.taken < batch.num_rows()) else {
+            self.batch = guarded(|| self.batches.next().transpose())?;
+            self.taken = 0;
+            return Ok(self.batch.is_some());
+        };
+        let length = BATCH_ROWS.min(batch.num_rows() - self.taken);
+        self.columns = guarded(|| plain_columns(&batch.slice(self.taken, length)))?;
+        self.taken += length;
+        self.length = length;
+        Ok(true)
     }
 }
 
@@ -105,7 +142,7 @@ fn guarded<T, E: std::fmt::Display>(decode: impl FnOnce() -> Result<T, E>) -> Re
     DECODING.set(outer);
     match result {
         Ok(result) => result.map_err(|e| e.to_string().replace('\n', " ")),
-        Err(_) => Err("data that the Parquet decoder cannot follow".to_owned()),
+        Err(_) => Err("data that the decoder cannot follow".to_owned()),
     }
 }
 
@@ -167,8 +204,7 @@ fn value_at(column: &ArrayRef, at: usize, of_bytes: OfBytes) -> Result<Value, Pr
 
 /// Parquet written without a logical type calls its text "bytes".
 fn text(bytes: &[u8]) -> Result<Value, ProblemKind> {
-    let text = std::str::from_utf8(bytes);
-    text.map(Value::from).map_err(|e| ProblemKind::NotUtf8 { byte: e.valid_up_to() + 1, place: String::new() })
+    utf8(bytes, String::new).map(Value::from)
 }
 
 /// The same, and a URL of what is no text.
@@ -204,6 +240,9 @@ impl ProblemKind {
     fn in_column(self, column: &str) -> Self {
         match self {
             ProblemKind::NotUtf8 { byte, .. } => ProblemKind::NotUtf8 { byte, place: format!("column `{column}`") },
+            ProblemKind::HalfCharacter { byte, .. } => {
+                ProblemKind::HalfCharacter { byte, place: format!("column `{column}`") }
+            }
             other => other,
         }
     }
@@ -215,6 +254,8 @@ mod tests {
     use crate::data::{DataError, Options, Reader};
     use arrow_array::types::{Float16Type, Int32Type};
     use arrow_array::*;
+    use arrow_ipc::CompressionType;
+    use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
     use parquet::arrow::ArrowWriter;
     use serde_json::json;
 
@@ -293,8 +334,90 @@ mod tests {
     #[test]
     fn a_panic_of_the_decoder_is_an_error() {
         let caught = guarded(|| -> Result<(), String> { panic!("as on some corrupt files") });
-        assert_eq!(caught, Err("data that the Parquet decoder cannot follow".to_owned()));
+        assert_eq!(caught, Err("data that the decoder cannot follow".to_owned()));
         assert!(!DECODING.get());
+    }
+
+    /// The columns as an Arrow stream or file, in batches of one row.
+    fn ipc(columns: Vec<(&str, ArrayRef)>, as_file: bool, compression: Option<CompressionType>) -> Vec<u8> {
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let options = IpcWriteOptions::default().try_with_compression(compression).unwrap();
+        let rows = (0..batch.num_rows()).map(|row| batch.slice(row, 1));
+        if as_file {
+            let mut writer = FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+            rows.for_each(|row| writer.write(&row).unwrap());
+            writer.into_inner().unwrap()
+        } else {
+            let mut writer = StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+            rows.for_each(|row| writer.write(&row).unwrap());
+            writer.into_inner().unwrap()
+        }
+    }
+
+    fn sample() -> Vec<(&'static str, ArrayRef)> {
+        let dictionary: DictionaryArray<Int32Type> = ["x", "x"].into_iter().collect();
+        let long = "long enough to be worth the compression, ".repeat(9);
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![7, 8]));
+        vec![
+            ("prompt", texts(["p", "q"])),
+            ("answer", texts([&long, "b"])),
+            ("kind", Arc::new(dictionary)),
+            ("n", numbers),
+        ]
+    }
+
+    fn rows(bytes: Vec<u8>) -> Result<Vec<Map<String, Value>>, DataError> {
+        Reader::from_bytes("f", bytes, &Options::default())?.map(|row| row.map(|row| row.original)).collect()
+    }
+
+    #[test]
+    fn arrow_reads_as_parquet_does() {
+        let expected = rows(file(sample())).unwrap();
+        assert_eq!(expected.len(), 2);
+        for compression in [None, Some(CompressionType::LZ4_FRAME), Some(CompressionType::ZSTD)] {
+            for as_file in [false, true] {
+                assert_eq!(rows(ipc(sample(), as_file, compression)).unwrap(), expected, "{compression:?} {as_file}");
+            }
+        }
+        let none: Vec<(&str, ArrayRef)> = vec![("prompt", texts(["p", "p"])), ("answer", texts(["a", "b"]))];
+        let batch = RecordBatch::try_from_iter(none).unwrap();
+        let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        writer.finish().unwrap();
+        let error = rows(writer.into_inner().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("found columns and no rows"), "{error}");
+    }
+
+    /// A writer that was killed leaves whole batches and no end; a second stream behind the first would be lost in silence.
+    #[test]
+    fn arrow_must_end_where_it_says() {
+        let (stream, whole) = (ipc(sample(), false, None), ipc(sample(), true, None));
+        let cases: [(Vec<u8>, &str); 4] = [
+            (stream[..stream.len() - 8].to_vec(), "its end too early"),
+            ([stream.clone(), stream.clone()].concat(), "more bytes after the end of the stream"),
+            (whole[..whole.len() - 6].to_vec(), "no footer at its end"),
+            (stream[..6].to_vec(), "its end too early"),
+        ];
+        for (bytes, expected) in cases {
+            let error = rows(bytes).unwrap_err().to_string();
+            assert!(error.contains("expected an Arrow file") && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn damaged_arrow_files_are_errors() {
+        for (as_file, compression) in
+            [(false, None), (true, Some(CompressionType::LZ4_FRAME)), (false, Some(CompressionType::ZSTD))]
+        {
+            let sound = ipc(sample(), as_file, compression);
+            for at in 4..sound.len() {
+                for flip in [0x55, 0x80] {
+                    let mut bytes = sound.clone();
+                    bytes[at] ^= flip;
+                    let _ = Reader::from_bytes("f", bytes, &Options::default()).map(|rows| rows.take(9).for_each(drop));
+                }
+                assert!(rows(sound[..at].to_vec()).is_err(), "{at}");
+            }
+        }
     }
 
     #[test]
