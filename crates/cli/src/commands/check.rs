@@ -2,8 +2,8 @@
 
 use super::data::DataArgs;
 use anyhow::{Context, bail};
-use kudos::data::check::{self, Baseline, CheckOptions, EncodedInfo, Finding, Ratings, Report, Severity};
-use kudos::data::{Content, FileInfo, load_groups};
+use kudos::data::check::{self, Baseline, CheckOptions, EncodedInfo, Finding, Ratings, Report, Severity, Understood};
+use kudos::data::{Content, FileInfo, Kind, load_groups};
 use kudos::models::{Config, Input};
 use kudos::text::{Encoder, TextError};
 use std::cell::RefCell;
@@ -108,7 +108,8 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// The report for people.
 fn render(report: &Report, show: usize) -> String {
-    let mut text = table(report);
+    let mut text = report.files.iter().map(|file| understood(report, file)).collect::<String>();
+    text += &table(report);
     let _ = writeln!(text, "\n{}", headline(report));
     for (name, Ratings { ratings, missing, min, max, mean }) in &report.attributes {
         let rated = counted(*ratings, "rating");
@@ -123,6 +124,41 @@ fn render(report: &Report, show: usize) -> String {
         text += "\nNothing wrong was found.\n";
     }
     text
+}
+
+/// What a file was read as, which way its verdicts run, and its first preferences as they were understood.
+fn understood(report: &Report, file: &FileInfo) -> String {
+    let mut text = String::new();
+    let direction = file.kind.map_or("no usable row", Kind::direction);
+    let kind = file.kind.map_or(String::new(), |kind| format!("{kind}: "));
+    let read = file.layout.clone().unwrap_or_else(|| format!("{kind}{direction}"));
+    let _ = writeln!(text, "{}: read as {read}", file.file);
+    file.notes.iter().for_each(|note| text += &format!("  note: {note}\n"));
+    for Understood { line, prompt, earlier_turns, better, worse, .. } in
+        report.understood.iter().filter(|u| u.file == file.file)
+    {
+        let earlier = match earlier_turns {
+            0 => String::new(),
+            turns => format!(" (after {})", counted(*turns, "earlier turn")),
+        };
+        let prompt = prompt.as_ref().map_or("none: whole transcripts".to_owned(), |prompt| cut(prompt));
+        let _ = writeln!(
+            text,
+            "  line {line}  prompt  {prompt}{earlier}\n          better  {}\n          worse   {}",
+            cut(better),
+            cut(worse)
+        );
+    }
+    text + "\n"
+}
+
+/// A text cut to a line of a terminal.
+fn cut(text: &str) -> String {
+    const WIDTH: usize = 76;
+    match text.char_indices().nth(WIDTH) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end_matches('…')),
+        None => text.to_owned(),
+    }
 }
 
 const HEADER: [&str; 7] = ["file", "rows", "unusable", "groups", "pairs", "ties", "kind"];

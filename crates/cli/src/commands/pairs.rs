@@ -2,7 +2,7 @@
 
 use super::data::{self, DataArgs};
 use anyhow::bail;
-use kudos::data::{DataError, Loaded, OutputFormat, Writer, load_groups, preferences};
+use kudos::data::{DataError, Kind, Loaded, OutputFormat, Writer, load_groups, preferences};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -63,6 +63,7 @@ fn nothing_to_write(loaded: &Loaded) -> String {
         None if loaded.weightless() > 0 => {
             format!("{} ties, {} comparisons of weight 0 and no unusable row", loaded.ties(), loaded.weightless())
         }
+        None if loaded.files.iter().all(|file| file.kind == Some(Kind::Unlabelled)) => loaded.files[0].no_preference(),
         None => format!("{} ties and no unusable row", loaded.ties()),
     };
     format!(

@@ -6,7 +6,7 @@
 
 use super::group::{Group, Response};
 use super::load::{FileInfo, Loaded};
-use super::record::{Content, Kind, Location};
+use super::record::{Content, Kind, Location, USER};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What a tokenizer says of one (prompt, response).
@@ -103,6 +103,25 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What responses are rated in particular, by name.
     pub attributes: BTreeMap<String, Ratings>,
+    /// The first preferences of each file, as they were understood.
+    pub understood: Vec<Understood>,
+}
+
+/// A preference as it was understood.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Understood {
+    /// The file as the user named it.
+    pub file: String,
+    /// Line of its row.
+    pub line: u64,
+    /// What was asked: the last turn, in one line; `None` for whole transcripts.
+    pub prompt: Option<String>,
+    /// Turns before it.
+    pub earlier_turns: usize,
+    /// The beginning of the better response.
+    pub better: String,
+    /// The beginning of the worse response.
+    pub worse: String,
 }
 
 /// The ratings of one attribute.
@@ -142,6 +161,7 @@ pub fn run(loaded: &Loaded, options: &CheckOptions) -> Report {
     if loaded.pairs() == 0 && !rated && loaded.files.iter().any(|file| file.kind != Some(Kind::Unlabelled)) {
         findings.nothing_to_learn(loaded);
     }
+    findings.no_preference(loaded);
     let mut rows = BTreeMap::new();
     for (kind, count) in loaded.files.iter().flat_map(|file| &file.kinds) {
         *rows.entry(*kind).or_default() += count;
@@ -158,6 +178,51 @@ pub fn run(loaded: &Loaded, options: &CheckOptions) -> Report {
         first_listed_wins: first_listed_wins(loaded),
         findings: findings.sorted(),
         attributes: ratings(loaded),
+        understood: understood(loaded),
+    }
+}
+
+/// Preferences of each file that are shown.
+const UNDERSTOOD: usize = 2;
+/// Characters of each text that are shown.
+const UNDERSTOOD_CHARS: usize = 160;
+
+fn understood(loaded: &Loaded) -> Vec<Understood> {
+    let mut shown = vec![0; loaded.files.len()];
+    let mut found = Vec::new();
+    for (group, origin) in loaded.groups.iter().zip(&loaded.origins) {
+        for (c, comparison) in group.comparisons.iter().enumerate() {
+            let Some((better, worse)) = comparison.better_worse().filter(|_| shown[origin.file] < UNDERSTOOD) else {
+                continue;
+            };
+            shown[origin.file] += 1;
+            let at = group.comparison_location(c);
+            let text = |r: usize| in_one_line(&last_turn(&group.responses[r].content));
+            found.push(Understood {
+                file: at.file.to_string(),
+                line: at.line,
+                prompt: group.prompt.as_ref().map(|prompt| in_one_line(&last_turn(prompt))),
+                earlier_turns: group.prompt.as_ref().map_or(0, |prompt| prompt.turns(USER).len().saturating_sub(1)),
+                better: text(better),
+                worse: text(worse),
+            });
+        }
+    }
+    found
+}
+
+fn last_turn(content: &Content) -> String {
+    match content {
+        Content::Text(text) => text.clone(),
+        Content::Messages(turns) => turns.last().map(|turn| turn.content.clone()).unwrap_or_default(),
+    }
+}
+
+fn in_one_line(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(UNDERSTOOD_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
     }
 }
 
@@ -178,7 +243,7 @@ fn ratings(loaded: &Loaded) -> BTreeMap<String, Ratings> {
 }
 
 /// The faults, in the order they are reported within a severity.
-const FAULTS: [(&str, Severity, &str); 26] = {
+const FAULTS: [(&str, Severity, &str); 35] = {
     use Severity::{Error, Note, Warning};
     [
         ("leak", Error, "prompts of the evaluation data are in the training data: take them out of one"),
@@ -200,11 +265,20 @@ const FAULTS: [(&str, Severity, &str); 26] = {
             Warning,
             "conversations that do not begin with the prompt of their row are left out: correct them",
         ),
+        ("no_prompt", Warning, "pairs without a prompt that do not begin alike are left out: say where the prompt is"),
+        ("serialised", Warning, "cells with a list that was written as text are left out: export them as messages"),
+        ("message", Warning, "conversations with a turn that is no text are left out"),
+        ("last_speaker", Warning, "responses that end with the user's turn are left out: the reply is missing"),
+        ("history", Warning, "rows with a `history` beside `prompt` are left out: say what it is with --columns"),
+        ("not_text", Warning, "rows with pictures or sound are left out: Kudos reads text"),
+        ("status", Warning, "rows that the tool marks as rejected are left out"),
         ("contradictory", Warning, "pairs contradict an earlier one (A over B, B over A): keep one of the two"),
         ("cyclic", Warning, "preferences run in a circle, which no score can satisfy: judge again"),
         ("shared_prompt", Warning, "prompts stand in several files: do not train on one and evaluate on another"),
         ("too_long_for_base", Warning, "responses do not fit the token limit and will be cut: raise --max-length"),
         ("identical_after_truncation", Warning, "pairs differ only in what will be cut off: raise --max-length"),
+        ("disagreement", Note, "people disagree: each vote counts by itself"),
+        ("no_preference", Note, "no row says which response is better: the responses can be scored, not learnt from"),
         ("duplicate_pair", Note, "the same judgement again: it will count more than once"),
         ("duplicate_response", Note, "the same response again for one prompt"),
         ("repeated_prompt", Note, "several group rows ask the same prompt: they stay separate groups"),
@@ -238,6 +312,16 @@ impl Findings {
         }
     }
 
+    /// Files of responses alone, and the columns that might say which is better.
+    fn no_preference(&mut self, loaded: &Loaded) {
+        for file in
+            loaded.files.iter().filter(|file| file.kind == Some(Kind::Unlabelled) && file.pairs + file.ties == 0)
+        {
+            let start = Location { file: file.file.as_str().into(), line: 1 };
+            self.add("no_preference", &start, file.no_preference());
+        }
+    }
+
     fn nothing_to_learn(&mut self, loaded: &Loaded) {
         for file in &loaded.files {
             let start = Location { file: file.file.as_str().into(), line: 1 };
@@ -251,7 +335,10 @@ impl Findings {
         if group.prompt.as_ref().is_some_and(Content::is_blank) {
             self.add("empty_prompt", &group.location, "the prompt holds no text".to_owned());
         }
-        if origin.kind == Kind::Ranked && group.responses.iter().filter(|r| r.rank.is_some()).count() < 2 {
+        if origin.kind == Kind::Ranked
+            && group.judged.is_empty()
+            && group.responses.iter().filter(|r| r.rank.is_some()).count() < 2
+        {
             self.add("lone_response", &group.location, "nothing to compare it with".to_owned());
         }
         for (c, _) in group.comparisons.iter().enumerate().filter(|(_, c)| c.is_tie()) {
@@ -263,7 +350,10 @@ impl Findings {
         let distinct = same_as.iter().enumerate().all(|(r, first)| r == *first);
         if !(distinct && group.judged.is_empty()) {
             let wins = self.wins(loaded, g, &same_as);
-            self.circles(loaded, g, &wins);
+            // Of several people's votes a circle is disagreement.
+            if group.judged.iter().all(|judged| judged.voter.is_none()) {
+                self.circles(loaded, g, &wins);
+            }
         }
     }
 
@@ -280,6 +370,8 @@ impl Findings {
     /// Who beat whom; judgements that contradict or repeat an earlier one are noted.
     fn wins(&mut self, loaded: &Loaded, g: usize, same_as: &[usize]) -> Wins {
         let judged = !loaded.groups[g].judged.is_empty();
+        let voter = |c: usize| loaded.groups[g].judged.get(c).and_then(|judged| judged.voter.as_ref());
+        let two_people = |a: usize, b: usize| voter(a).zip(voter(b)).is_some_and(|(a, b)| a != b);
         let mut wins = Wins::new();
         for (c, comparison) in loaded.groups[g].comparisons.iter().enumerate() {
             let sides = comparison.better_worse().map(|(b, w)| (same_as[b], same_as[w]));
@@ -288,10 +380,11 @@ impl Findings {
             };
             let at = loaded.groups[g].comparison_location(c);
             if let Some(earlier) = wins.get(&(worse, better)) {
-                self.add("contradictory", at, format!("against {}", loaded.groups[g].comparison_location(*earlier)));
+                let code = if two_people(*earlier, c) { "disagreement" } else { "contradictory" };
+                self.add(code, at, format!("against {}", loaded.groups[g].comparison_location(*earlier)));
             }
             let earlier = *wins.entry((better, worse)).or_insert(c);
-            if judged && earlier != c {
+            if judged && earlier != c && !two_people(earlier, c) {
                 self.add("duplicate_pair", at, format!("as at {}", loaded.groups[g].comparison_location(earlier)));
             }
         }

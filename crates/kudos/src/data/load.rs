@@ -74,6 +74,22 @@ pub struct FileInfo {
     pub weightless: usize,
 }
 
+impl FileInfo {
+    /// What a file of responses alone lacks, and which of its columns might have it.
+    pub fn no_preference(&self) -> String {
+        let names: Vec<String> = self.might_rate.iter().map(|name| format!("`{name}`")).collect();
+        match self.might_rate.first() {
+            None => "no row says which response is better".to_owned(),
+            Some(first) => {
+                let names = names.join(", ");
+                format!(
+                    "no row says which response is better; columns that might: {names} (--rating {first}, or --rank {first})"
+                )
+            }
+        }
+    }
+}
+
 /// Reads files and groups their rows.
 ///
 /// # Errors

@@ -225,6 +225,9 @@ impl Reader {
         let plan = Arc::new(plan);
         if self.plan.is_none() {
             self.layout = plan.said();
+            if let Some((source, false)) = &plan.ranker {
+                self.memory.note(format!("the rankings of each `{}` stand for themselves", source.path()));
+            }
         }
         self.plan = Some(plan.clone());
         plan

@@ -143,6 +143,20 @@ pub enum Kind {
     Unlabelled,
 }
 
+impl Kind {
+    /// Which way the verdict runs, in words.
+    pub fn direction(self) -> &'static str {
+        match self {
+            Kind::Ranked => "rank 1 is best",
+            Kind::Rated => "the higher rating is better",
+            Kind::Pairs => "chosen is better than rejected",
+            Kind::Comparisons => "label a: response_a is better",
+            Kind::Groups => "rank 1 is best, the higher score is better",
+            Kind::Unlabelled => "no response is better than another",
+        }
+    }
+}
+
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

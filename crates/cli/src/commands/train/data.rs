@@ -4,7 +4,7 @@ use super::super::data::announce;
 use super::super::report;
 use super::{Args, Global, note};
 use anyhow::bail;
-use kudos::data::{FileInfo, Group, Loaded, check, load_groups, split_by_prompt};
+use kudos::data::{FileInfo, Group, Kind, Loaded, check, load_groups, split_by_prompt};
 use kudos::models::TrainedOn;
 use kudos::text::Encoder;
 use kudos::train::{Asked, HeldOut, HeldOutData, Labelled, Recipe, TrainError, each_pair_alone, is_rated};
@@ -87,11 +87,11 @@ impl Data {
         let reason = match (pairs, ties) {
             (0, 0) => nothing_in(&self.files),
             (0, _) if asked.recipe == Some(Recipe::Trl) => {
-                "every comparison is a tie, from which --recipe trl learns nothing"
+                "every comparison is a tie, from which --recipe trl learns nothing".to_owned()
             }
-            _ => "every labelled prompt was held out; lower --eval-fraction",
+            _ => "every labelled prompt was held out; lower --eval-fraction".to_owned(),
         };
-        TrainError::NoPairs { reason: reason.into() }
+        TrainError::NoPairs { reason }
     }
 
     /// Where what is held out came from.
@@ -105,11 +105,12 @@ impl Data {
 }
 
 /// What files without a comparison have instead.
-fn nothing_in(files: &[FileInfo]) -> &'static str {
-    match files.iter().any(|file| file.weightless > 0) {
-        true => "every comparison has weight 0, which makes it none",
-        false => "no response is ranked or compared",
+fn nothing_in(files: &[FileInfo]) -> String {
+    if files.iter().any(|file| file.weightless > 0) {
+        return "every comparison has weight 0, which makes it none".to_owned();
     }
+    let unlabelled = files.iter().find(|file| file.kind == Some(Kind::Unlabelled) && !file.might_rate.is_empty());
+    unlabelled.map_or("no response is ranked or compared".to_owned(), FileInfo::no_preference)
 }
 
 /// TRL's trainer knows no weights.

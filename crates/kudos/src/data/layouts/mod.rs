@@ -214,7 +214,7 @@ impl Plan {
     /// What the file is read as, in words; `None` for our own kinds under their own names.
     pub fn said(&self) -> Option<String> {
         let renamed = |(name, source): &(String, Source)| {
-            (name != source.path()).then(|| format!("{name} = `{}`", shorten(source.path())))
+            (squash(name) != squash(source.path())).then(|| format!("{name} = `{}`", shorten(source.path())))
         };
         let mut words: Vec<String> = match self.kind() {
             Some(_) => self.view.aliases.iter().filter_map(renamed).collect(),
@@ -227,7 +227,7 @@ impl Plan {
         }
         match (self.layout.name, words.is_empty()) {
             ("", true) => None,
-            ("", false) => Some(words.join(", ")),
+            ("", false) => Some(format!("{}: {}", self.layout.title(), words.join(", "))),
             (name, true) => Some(name.to_owned()),
             (name, false) => Some(format!("{name}: {}", words.join(", "))),
         }

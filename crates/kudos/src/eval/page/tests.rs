@@ -162,6 +162,7 @@ fn check_report() -> check::Report {
     };
     check::Report {
         attributes: Default::default(),
+        understood: Vec::new(),
         files: vec![FileInfo { file: HOSTILE.into(), sha256: HOSTILE.into(), ..FileInfo::default() }],
         rows: Default::default(),
         unusable: 1,
