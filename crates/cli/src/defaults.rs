@@ -46,10 +46,36 @@ fn merge(cli: &Command, typed: Vec<OsString>, text: &str) -> anyhow::Result<Vec<
             append(&mut arguments, key, value)?;
         }
     }
-    if let Some(name) = table.iter().find(|(k, v)| v.is_table() && cli.find_subcommand(k).is_none()) {
-        bail!("[{}] is not a command", name.0);
+    for flag in TABLES {
+        let takes = command.get_arguments().any(|argument| argument.get_long() == Some(flag));
+        let said = is_typed(&typed, flag, None) || own.is_some_and(|own| own.contains_key(flag));
+        if let Some(entries) = table.get(flag).and_then(Value::as_table).filter(|_| takes && !said) {
+            entries.iter().try_for_each(|(key, value)| append_entry(&mut arguments, flag, key, value))?;
+        }
+    }
+    let known = |name: &str| TABLES.contains(&name) || cli.find_subcommand(name).is_some();
+    if let Some((name, _)) = table.iter().find(|(name, value)| value.is_table() && !known(name)) {
+        bail!("[{name}] is not a command");
     }
     Ok(arguments)
+}
+
+/// Tables that stand for a flag of every command that has it: `[columns]` with `prompt = 'question'` is
+/// `--columns prompt=question`.
+const TABLES: [&str; 2] = ["columns", "labels"];
+
+fn append_entry(arguments: &mut Vec<OsString>, flag: &str, key: &str, value: &Value) -> anyhow::Result<()> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Array(items) => {
+            return items.iter().try_for_each(|item| append_entry(arguments, flag, key, item));
+        }
+        other => bail!("[{flag}]: `{key}` is {other}, expected a text or a number"),
+    };
+    arguments.push(format!("--{flag}={key}={text}").into());
+    Ok(())
 }
 
 fn is_typed(typed: &[OsString], long: &str, short: Option<char>) -> bool {

@@ -134,3 +134,107 @@ fn label(target: f32) -> Value {
         share => decimal(share),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Options, OutputFormat, Reader, Writer, load_groups};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    /// Texts that are no list in writing and no transcript, with what spoils files in them.
+    fn text() -> impl Strategy<Value = String> {
+        "[a-zA-Zé,;\"'\n {}]{0,12}[a-z]"
+    }
+
+    /// A row of our own kinds, all of one kind in a file.
+    fn rows() -> impl Strategy<Value = Vec<Value>> {
+        let prompt = || (0..3u8).prop_map(|n| format!("prompt {n}"));
+        let ranked = (prompt(), text(), prop::option::of(1..5u8))
+            .prop_map(|(prompt, answer, rank)| json!({"id": "i", "prompt": prompt, "answer": answer, "rank": rank}));
+        let rated = (prompt(), text(), prop::option::of(-2.0..9.0f64), prop::option::of(1..5u8)).prop_map(
+            |(prompt, response, rating, tone)| {
+                json!({"prompt": prompt, "response": response, "rating": rating, "attribute:tone": tone})
+            },
+        );
+        let pair = (prompt(), text(), text(), 0..3u8, 0..3u8).prop_map(|(prompt, chosen, rejected, margin, weight)| {
+            json!({"prompt": prompt, "chosen": chosen, "rejected": rejected, "margin": margin, "weight": weight, "label": "x"})
+        });
+        let label = prop_oneof![Just(json!("a")), Just(json!("b")), Just(json!("tie")), Just(json!(0.25))];
+        let comparison = (prompt(), text(), text(), label, 0..3u8).prop_map(|(prompt, a, b, label, person)| {
+            json!({"prompt": prompt, "response_a": a, "response_b": b, "label": label, "annotator": format!("p{person}")})
+        });
+        let response = (text(), 0..5u8).prop_map(|(text, score)| json!({"text": text, "score": score, "attributes": {"tone": 1}}));
+        let group = (prompt(), prop::collection::vec(response, 2..5))
+            .prop_map(|(prompt, responses)| json!({"prompt": prompt, "responses": responses, "source": "s"}));
+        let voted = (prompt(), text(), 1..4u8, 0..2u8).prop_map(|(prompt, answer, rank, person)| {
+            json!({"prompt": prompt, "answer": answer, "rank": rank, "annotator": format!("p{person}")})
+        });
+        let many = |row: BoxedStrategy<Value>| prop::collection::vec(row, 1..12);
+        prop_oneof![
+            many(ranked.boxed()),
+            many(rated.boxed()),
+            many(pair.boxed()),
+            many(comparison.boxed()),
+            many(group.boxed()),
+            many(voted.boxed()),
+        ]
+    }
+
+    /// What must be the same: prompts, texts, ranks, ratings, and every judgement between texts, with what it weighs and who judged.
+    fn outline(groups: &[Group]) -> Vec<String> {
+        let group = |group: &Group| {
+            let text = |r: usize| format!("{:?}", group.responses[r].content);
+            let mut judgements: Vec<String> = (0..group.comparisons.len())
+                .map(|c| {
+                    let Comparison { first, second, target, margin, weight } = group.comparisons[c];
+                    let voter = group.judged.get(c).and_then(|judged| judged.voter.clone());
+                    format!("{} {} {target} {margin} {weight} {voter:?}", text(first), text(second))
+                })
+                .collect();
+            judgements.sort();
+            let mut responses: Vec<String> = group
+                .responses
+                .iter()
+                .map(|r| format!("{:?} {:?} {:?} {:?}", r.content, r.rank, r.score, r.attributes))
+                .collect();
+            responses.sort();
+            format!("{:?} {responses:?} {judgements:?}", group.prompt)
+        };
+        let mut all: Vec<String> = groups.iter().map(group).collect();
+        all.sort();
+        all
+    }
+
+    fn load(rows: &[Value]) -> Loaded {
+        let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        let mut loaded = Loaded::default();
+        let options = Options::default();
+        loaded.read(Reader::from_bytes("f", text.into_bytes(), &options).unwrap(), &options).unwrap();
+        loaded
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+        #[test]
+        fn what_is_written_is_read_back_as_the_same_groups(rows in rows()) {
+            let loaded = load(&rows);
+            // A response that nobody compared with another is in no judgement, and so in none that is written.
+            let judged = |group: &Group| {
+                let seen = |r: usize| group.comparisons.iter().any(|c| c.first == r || c.second == r);
+                group.judged.is_empty() || (0..group.responses.len()).all(seen)
+            };
+            prop_assume!(!loaded.groups.is_empty() && loaded.groups.iter().all(judged));
+            let directory = tempfile::tempdir().unwrap();
+            for name in ["o.jsonl", "o.csv", "o.parquet", "o.json.gz"] {
+                let path = directory.path().join(name);
+                let mut writer = Writer::create(&path, OutputFormat::of_name(&path)).unwrap();
+                let written: Result<Vec<()>, _> = converted(&loaded).map(|row| writer.write(&row)).collect();
+                // Tables have one set of columns, in which rows of two kinds do not fit: that is an error, and said.
+                let Ok(_) = written.and_then(|_| writer.finish()) else { continue };
+                let back = load_groups(&[&path], &Options::default()).unwrap();
+                prop_assert_eq!(outline(&back.groups), outline(&loaded.groups), "{}", name);
+            }
+        }
+    }
+}

@@ -37,6 +37,7 @@ pub(crate) use columns::{PROMPT, prompt};
 pub use convert::converted;
 pub use error::{DataError, ProblemKind, RowProblem};
 pub use group::{Attributes, Comparison, Extra, Group, Judged, Response};
+pub use layouts::layouts;
 pub use load::{FileInfo, Loaded, Origin, load_groups};
 pub use mapping::{Mapping, MappingError, MappingText};
 pub use pairs::preferences;

@@ -83,6 +83,14 @@ const NO_VERDICT: &[&str] = &["none"];
 const PLAIN: Layout =
     Layout { name: "", columns: &[], unless: &[], also: &[], verdicts: &[], said: "", read: Read::Refused("") };
 
+/// The names of the published layouts that are read, responses without a verdict aside.
+pub fn layouts() -> Vec<&'static str> {
+    let is_read = |layout: &&Layout| matches!(layout.read, Read::Published(_)) && layout.verdicts != NO_VERDICT;
+    let mut names: Vec<&str> = table().chain([&wide::LAYOUT]).filter(is_read).map(|layout| layout.name).collect();
+    names.dedup();
+    names
+}
+
 /// All tables, ours first.
 fn table() -> impl Iterator<Item = &'static Layout> {
     own::KINDS
