@@ -23,7 +23,9 @@ mod sink;
 mod source;
 mod split;
 mod table;
+mod workbook;
 mod writer;
+mod xlsx;
 
 pub(crate) use columns::{PROMPT, prompt, prompt_cell};
 pub use error::{DataError, ProblemKind, RowProblem};
