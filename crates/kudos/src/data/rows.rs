@@ -36,7 +36,7 @@ pub(crate) struct Rows {
 pub(crate) type PlacedRow = (Location, Result<Map<String, Value>, RowProblem>);
 
 enum Format {
-    Csv(Csv),
+    Csv(Box<Csv>),
     Jsonl(Jsonl),
     Array(JsonArray),
     Document(Document),
@@ -65,7 +65,7 @@ impl Rows {
             Body::Array { input, line } => Format::Array(JsonArray::new(input, line, limit)),
             Body::Csv { input, line, encoding } => {
                 let csv = Csv::new(input, line, limit, encoding);
-                Format::Csv(csv.map_err(|fault| csv_error(fault, at(&file, line), expected))?)
+                Format::Csv(Box::new(csv.map_err(|fault| csv_error(fault, at(&file, line), expected))?))
             }
             Body::Parquet(parquet) => {
                 let parquet = Columnar::parquet(parquet);
