@@ -136,14 +136,21 @@ fn columns_and_labels_are_what_the_user_says() {
 fn ratings_and_ranks_run_the_way_that_is_said() {
     let table = "prompt,answer,stars\np,good,5\np,bad,1\n";
     let ranks = "prompt,answer,rank\np,good,5\np,fair,3\np,bad,1\nq,good,4\nq,bad,1\n";
-    let dir = folder(&[("stars.csv", table), ("ranks.csv", ranks), ("rated.csv", "prompt,response,rating\np,b,2\np,a,\"4,5\"\n")]);
+    let dir = folder(&[
+        ("stars.csv", table),
+        ("ranks.csv", ranks),
+        ("rated.csv", "prompt,response,rating\np,b,2\np,a,\"4,5\"\n"),
+    ]);
     assert_eq!(pairs(dir.path(), &["stars.csv", "--rating", "stars"]), [pair("good", "bad")]);
     assert_eq!(pairs(dir.path(), &["stars.csv", "--rank", "stars"]), [pair("bad", "good")]);
     assert_eq!(pairs(dir.path(), &["rated.csv"]), [pair("a", "b")]);
     let said = error(dir.path(), &["pairs", "stars.csv"]);
     assert!(said.contains("columns that might: `stars` (--rating stars, or --rank stars)"), "{said}");
     let said = error(dir.path(), &["train", "ranks.csv", "-o", "judge"]);
-    assert!(said.contains("ranks.csv:2: expected ranks of the 3 responses") && said.contains("--rating rank"), "{said}");
+    assert!(
+        said.contains("ranks.csv:2: expected ranks of the 3 responses") && said.contains("--rating rank"),
+        "{said}"
+    );
     assert_eq!(pairs(dir.path(), &["ranks.csv", "--rating", "rank"]).len(), 4);
     assert_eq!(pairs(dir.path(), &["ranks.csv", "--rank", "rank"])[0], pair("bad", "good"));
 }
@@ -169,9 +176,7 @@ fn two_people_are_two_rankings_and_their_votes_are_kept() {
 
 #[test]
 fn what_a_file_was_read_as_is_said_once_and_stands_in_json() {
-    let safe = |a: &str, b: &str, better: u8| {
-        json!({"prompt": "p", "response_0": a, "response_1": b, "better_response_id": better, "safer_response_id": 1 - better})
-    };
+    let safe = |a: &str, b: &str, better: u8| json!({"prompt": "p", "response_0": a, "response_1": b, "better_response_id": better, "safer_response_id": 1 - better});
     let dir = folder(&[("pku.jsonl", &lines([safe("good", "bad", 0), safe("worse", "better", 1)]))]);
     let output = run(dir.path(), &["pairs", "pku.jsonl", "-o", "pairs.jsonl"]);
     let said = String::from_utf8(output.stderr).unwrap();
@@ -189,15 +194,34 @@ fn what_cannot_be_known_is_refused_with_what_to_do() {
     let rows = |row: Value| lines([row.clone(), row]);
     let cases = [
         (rows(json!({"ctx": "q", "chosen": "one", "rejected": "two"})), "is it `ctx`? --columns prompt=ctx"),
-        (rows(json!({"question": "q", "input": "i", "chosen": "c", "rejected": "r"})), "found those of pairs under `question`"),
+        (
+            rows(json!({"question": "q", "input": "i", "chosen": "c", "rejected": "r"})),
+            "found those of pairs under `question`",
+        ),
         (rows(json!({"prompt": "p", "completions": ["a"], "labels": [true]})), "steps, not responses, are labelled"),
-        (lines([json!({"prompt": "p", "chosen": "a", "rejected": "b"}), json!({"question": "q", "response_j": "a", "response_k": "b"})]),
-            ":2: expected a row of pairs as before, found one of stack-exchange-paired"),
-        (rows(json!({"question": "q", "answer": "a", "rank": 1})), "is `question` the prompt? --columns prompt=question"),
-        (rows(json!({"prompt": "p", "history": [["a", "b"]], "chosen": "c", "rejected": "r"})), "--columns history=history"),
+        (
+            lines([
+                json!({"prompt": "p", "chosen": "a", "rejected": "b"}),
+                json!({"question": "q", "response_j": "a", "response_k": "b"}),
+            ]),
+            ":2: expected a row of pairs as before, found one of stack-exchange-paired",
+        ),
+        (
+            rows(json!({"question": "q", "answer": "a", "rank": 1})),
+            "is `question` the prompt? --columns prompt=question",
+        ),
+        (
+            rows(json!({"prompt": "p", "history": [["a", "b"]], "chosen": "c", "rejected": "r"})),
+            "--columns history=history",
+        ),
         (rows(json!({"prompt": "p", "response_a": "a", "response_b": "b", "label": -1})), "found the whole numbers -1"),
-        (rows(json!({"images": ["x.png"], "messages": [{"role": "user", "content": "<image>"}], "chosen": {"role": "assistant", "content": "a"},
-            "rejected": {"role": "assistant", "content": "b"}})), "something to be seen or heard"),
+        (
+            rows(
+                json!({"images": ["x.png"], "messages": [{"role": "user", "content": "<image>"}], "chosen": {"role": "assistant", "content": "a"},
+            "rejected": {"role": "assistant", "content": "b"}}),
+            ),
+            "something to be seen or heard",
+        ),
     ];
     for (text, expected) in cases {
         let dir = folder(&[("f.jsonl", &text)]);

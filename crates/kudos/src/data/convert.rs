@@ -164,7 +164,8 @@ mod tests {
         let comparison = (prompt(), text(), text(), label, 0..3u8).prop_map(|(prompt, a, b, label, person)| {
             json!({"prompt": prompt, "response_a": a, "response_b": b, "label": label, "annotator": format!("p{person}")})
         });
-        let response = (text(), 0..5u8).prop_map(|(text, score)| json!({"text": text, "score": score, "attributes": {"tone": 1}}));
+        let response =
+            (text(), 0..5u8).prop_map(|(text, score)| json!({"text": text, "score": score, "attributes": {"tone": 1}}));
         let group = (prompt(), prop::collection::vec(response, 2..5))
             .prop_map(|(prompt, responses)| json!({"prompt": prompt, "responses": responses, "source": "s"}));
         let voted = (prompt(), text(), 1..4u8, 0..2u8).prop_map(|(prompt, answer, rank, person)| {

@@ -204,10 +204,9 @@ impl Records {
             if chunk.is_empty() {
                 return self.splitter.end_of_file();
             }
-            let end = chunk.iter().position(|byte| self.splitter.feed(*byte));
-            let used = end.map_or(chunk.len(), |at| at + 1);
+            let (used, ended) = self.splitter.feed_all(chunk);
             self.input.consume(used);
-            if end.is_some() {
+            if ended {
                 return Ok(true);
             }
         }
@@ -217,6 +216,8 @@ impl Records {
 /// Splits a stream of bytes into records of fields.
 struct Splitter {
     separator: u8,
+    /// For each byte, whether it means nothing inside a field.
+    plain: [bool; 256],
     limit: usize,
     line: u64,
     /// Line the current record starts at.
@@ -233,7 +234,9 @@ impl Splitter {
     fn new(line: u64, limit: usize, separator: u8) -> Self {
         let (bytes, ends) = (Vec::new(), Vec::new());
         let state = State::Between;
-        Splitter { separator, limit, line, start: line, after_cr: false, state, bytes, ends, problem: None }
+        let mut plain = [true; 256];
+        [b'"', b'\r', b'\n', separator].iter().for_each(|byte| plain[usize::from(*byte)] = false);
+        Splitter { separator, plain, limit, line, start: line, after_cr: false, state, bytes, ends, problem: None }
     }
 
     fn clear(&mut self) {
@@ -251,6 +254,34 @@ impl Splitter {
                 self.end_field();
                 Ok(true)
             }
+        }
+    }
+
+    /// Feeds bytes up to the end of the record: how many, and whether it has ended.
+    fn feed_all(&mut self, bytes: &[u8]) -> (usize, bool) {
+        let mut at = 0;
+        while at < bytes.len() {
+            if matches!(self.state, State::Bare | State::Quoted) {
+                let run = bytes[at..].iter().take_while(|byte| self.plain[usize::from(**byte)]).count();
+                self.push_all(&bytes[at..at + run]);
+                at += run;
+            }
+            let Some(byte) = bytes.get(at) else { break };
+            at += 1;
+            if self.feed(*byte) {
+                return (at, true);
+            }
+        }
+        (at, false)
+    }
+
+    /// Feeds bytes that mean nothing inside the field they are in.
+    fn push_all(&mut self, run: &[u8]) {
+        let room = self.limit.saturating_sub(self.bytes.len() + size_of::<usize>() * self.ends.len());
+        self.bytes.extend_from_slice(&run[..run.len().min(room)]);
+        self.after_cr &= run.is_empty();
+        if run.len() > room {
+            self.problem = Some(ProblemKind::TooLong { limit: self.limit });
         }
     }
 

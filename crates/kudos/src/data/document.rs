@@ -371,7 +371,7 @@ fn wrapped(text: &str, entries: &[Entry]) -> Option<Form> {
 fn columns_of_objects(text: &str, table: &[Entry]) -> Option<Form> {
     let inner: Vec<Vec<(Span, Span)>> =
         table.iter().map(|entry| members(text, entry.value.clone())).collect::<Option<_>>()?;
-    let key = |name: &Span| text[name.start + 1..name.end - 1].as_bytes();
+    let key = |name: &Span| &text.as_bytes()[name.start + 1..name.end - 1];
     let is_number = |key: &[u8]| !key.is_empty() && key.iter().all(u8::is_ascii_digit);
     let is_index =
         |entries: &[(Span, Span)]| !entries.is_empty() && entries.iter().all(|(name, _)| is_number(key(name)));
@@ -450,7 +450,7 @@ fn parts_of(text: &str, span: Span, bracket: char) -> Option<Vec<Span>> {
 fn parts(text: &str, span: Span) -> Vec<Span> {
     let (mut parts, mut nesting) = (Vec::new(), Nesting::default());
     let mut start = span.start + 1;
-    for at in start..span.end - 1 {
+    for at in span.start + 1..span.end - 1 {
         if nesting.ends_at(text.as_bytes()[at]) {
             parts.push(trimmed(text, start..at));
             start = at + 1;

@@ -112,7 +112,7 @@ impl<R: Read> Read for Utf16<R> {
 const HALF_A_PAIR: u8 = 0xed;
 
 /// UTF-8 bytes as text; the problem names the first byte that is none. `place` is what they are.
-pub(super) fn utf8<'a>(bytes: &'a [u8], place: impl FnOnce() -> String) -> Result<&'a str, ProblemKind> {
+pub(super) fn utf8(bytes: &[u8], place: impl FnOnce() -> String) -> Result<&str, ProblemKind> {
     std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
         let (byte, place) = (at + 1, place());

@@ -31,7 +31,9 @@ mod split;
 mod table;
 mod transcript;
 mod verdict;
+mod workbook;
 mod writer;
+mod xlsx;
 
 pub(crate) use columns::{PROMPT, prompt};
 pub use convert::converted;

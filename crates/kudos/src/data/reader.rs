@@ -367,18 +367,18 @@ const PLACES: [&str; 3] = ["<image>", "<video>", "<audio>"];
 /// A response to a picture cannot be judged without it. In rows of our own kinds such a column is extra, unless the prompt has a
 /// place for it.
 fn check_text_alone(plan: &Plan, original: &Map<String, Value>) -> Result<(), ProblemKind> {
-    let has_place = || PLACES.iter().any(|place| original.get("prompt").is_some_and(|p| p.to_string().contains(place)));
-    if plan.kind().is_some() && !has_place() {
-        return Ok(());
-    }
     let holds = |value: &Value| match value {
         Value::Array(list) => list.iter().any(|item| !item.is_null()),
         Value::Object(fields) => !fields.is_empty(),
         Value::String(text) => !text.trim().is_empty(),
         _ => false,
     };
-    let found = NOT_TEXT.iter().find(|column| original.get(**column).is_some_and(holds));
-    found.map_or(Ok(()), |column| Err(ProblemKind::NotText { column: (*column).to_owned() }))
+    let Some(column) = NOT_TEXT.iter().find(|column| original.get(**column).is_some_and(holds)) else { return Ok(()) };
+    let has_place = |prompt: &Value| PLACES.iter().any(|place| prompt.to_string().contains(place));
+    if plan.kind().is_some() && !original.get("prompt").is_some_and(has_place) {
+        return Ok(());
+    }
+    Err(ProblemKind::NotText { column: (*column).to_owned() })
 }
 
 /// Distinct labels that an error lists.

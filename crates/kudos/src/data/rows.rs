@@ -10,6 +10,8 @@ use super::error::{DataError, RowProblem};
 use super::jsonl::{ArrayFault, JsonArray, Jsonl, RawRow};
 use super::record::Location;
 use super::source::{self, Body, FileDigest, Source, put_back, take_line};
+use super::workbook::WorkbookFault;
+use super::xlsx::Xlsx;
 use serde_json::{Map, Value};
 use std::io::Cursor;
 use std::path::Path;
@@ -34,11 +36,12 @@ pub(crate) struct Rows {
 pub(crate) type PlacedRow = (Location, Result<Map<String, Value>, RowProblem>);
 
 enum Format {
-    Csv(Csv),
+    Csv(Box<Csv>),
     Jsonl(Jsonl),
     Array(JsonArray),
     Document(Document),
     Columnar(Columnar),
+    Xlsx(Box<Xlsx>),
     /// Plain text: every line is a row of one column, of this name.
     Lines(Jsonl, &'static str),
 }
@@ -62,7 +65,7 @@ impl Rows {
             Body::Array { input, line } => Format::Array(JsonArray::new(input, line, limit)),
             Body::Csv { input, line, encoding } => {
                 let csv = Csv::new(input, line, limit, encoding);
-                Format::Csv(csv.map_err(|fault| csv_error(fault, at(&file, line), expected))?)
+                Format::Csv(Box::new(csv.map_err(|fault| csv_error(fault, at(&file, line), expected))?))
             }
             Body::Parquet(parquet) => {
                 let parquet = Columnar::parquet(parquet);
@@ -72,7 +75,10 @@ impl Rows {
                 let arrow = Columnar::arrow(input);
                 Format::Columnar(arrow.map_err(|found| damaged(at(&file, 1), "an Arrow file", found))?)
             }
-            Body::Zip(_) => return Err(source::ZIP_ARCHIVE.of(&file)),
+            Body::Zip(archive) => {
+                let xlsx = Xlsx::open(archive, limit);
+                Format::Xlsx(Box::new(xlsx.map_err(|fault| workbook_error(fault, at(&file, 1)))?))
+            }
         };
         Ok(Rows { file, format, digest, expected, any: false, notes })
     }
@@ -123,31 +129,40 @@ impl Rows {
         let (names, line) = match &self.format {
             Format::Csv(csv) => (&csv.header[..], csv.header_line),
             Format::Columnar(columnar) => (columnar.names(), 1),
+            Format::Xlsx(xlsx) => (&xlsx.header[..], xlsx.header_line),
             Format::Jsonl(_) | Format::Array(_) | Format::Document(_) | Format::Lines(..) => return Ok(None),
         };
         let location = at(&self.file, line);
-        match duplicate(names) {
+        // The columns of a workbook that have no name are left out.
+        let names = names.iter().map(String::as_str);
+        let names: Vec<&str> =
+            names.filter(|name| !(name.is_empty() && matches!(self.format, Format::Xlsx(_)))).collect();
+        match duplicate(&names) {
             Some(column) => Err(DataError::DuplicateColumn { location, column: column.to_owned() }),
-            None => Ok(Some((names.iter().map(String::as_str).collect(), location))),
+            None => Ok(Some((names, location))),
         }
     }
 
     /// True where cells have no types of their own.
     pub fn has_cells(&self) -> bool {
-        matches!(self.format, Format::Csv(_))
+        matches!(self.format, Format::Csv(_) | Format::Xlsx(_))
     }
 
-    /// How the text of CSV cells becomes values. Other formats have types of their own.
+    /// How the text of cells in CSV and workbooks becomes values. Other formats have types of their own.
     pub fn type_cells(&mut self, type_cell: TypeCell) {
-        if let Format::Csv(csv) = &mut self.format {
-            csv.type_cell = type_cell;
+        match &mut self.format {
+            Format::Csv(csv) => csv.type_cell = type_cell,
+            Format::Xlsx(xlsx) => xlsx.type_cell = type_cell,
+            _ => {}
         }
     }
 
-    /// Which columns must hold text where they hold bytes. In Parquet and Arrow, others may hold anything.
+    /// Which columns must hold text where they hold bytes (Parquet, Arrow), and values (workbooks). Others may hold anything.
     pub fn hold(&mut self, held: impl Fn(&str) -> bool) {
-        if let Format::Columnar(columnar) = &mut self.format {
-            columnar.hold(held);
+        match &mut self.format {
+            Format::Columnar(columnar) => columnar.hold(held),
+            Format::Xlsx(xlsx) => xlsx.hold(held),
+            _ => {}
         }
     }
 
@@ -163,7 +178,7 @@ impl Rows {
             return Ok(None);
         }
         let found = match self.format {
-            Format::Csv(_) => "a header and no rows",
+            Format::Csv(_) | Format::Xlsx(_) => "a header and no rows",
             Format::Array(_) | Format::Document(_) => "an empty list",
             Format::Columnar(_) => "columns and no rows",
             Format::Jsonl(_) | Format::Lines(..) => "an empty file",
@@ -182,6 +197,11 @@ impl Rows {
             Format::Jsonl(lines) => lines.next().map_err(|e| DataError::from_read(at(file, lines.line()), expected, e)),
             Format::Array(array) => array.next().map_err(|fault| array_error(fault, at(file, array.line()), expected)),
             Format::Document(document) => Ok(document.next()),
+            Format::Xlsx(xlsx) => {
+                let row = xlsx.next().map_err(|fault| workbook_error(fault, at(file, xlsx.row())));
+                self.notes.extend(xlsx.take_notes());
+                row
+            }
             Format::Columnar(columnar) => {
                 let row = columnar.next();
                 row.map_err(|found| damaged(at(file, columnar.row()), columnar.expected, found))
@@ -227,9 +247,9 @@ pub(super) fn at(file: &Arc<str>, line: u64) -> Location {
     Location { file: file.clone(), line }
 }
 
-fn duplicate(names: &[String]) -> Option<&str> {
+fn duplicate<'a>(names: &[&'a str]) -> Option<&'a str> {
     let mut seen = std::collections::HashSet::new();
-    names.iter().map(String::as_str).find(|name| !seen.insert(*name))
+    names.iter().copied().find(|name| !seen.insert(*name))
 }
 
 fn damaged(location: Location, expected: &'static str, found: String) -> DataError {
@@ -247,6 +267,14 @@ fn csv_error(fault: CsvFault, location: Location, expected: &'static str) -> Dat
             expected: "a CSV header",
             found: format!("a line where we {kind}"),
         },
+    }
+}
+
+fn workbook_error(fault: WorkbookFault, location: Location) -> DataError {
+    match fault {
+        WorkbookFault::Refused(refusal) => refusal.of(&location.file),
+        WorkbookFault::Empty => DataError::Empty { file: location.file, found: "a workbook without rows" },
+        WorkbookFault::Damaged(found) => damaged(location, "an .xlsx workbook", found),
     }
 }
 

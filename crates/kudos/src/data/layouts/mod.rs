@@ -198,7 +198,9 @@ impl Plan {
 
     /// True if rows of both may stand in one file: kinds of our own go together, and so do rows of one layout.
     pub fn goes_with(&self, other: &Plan) -> bool {
-        let is_pair = |plan: &Plan| plan.kind() == Some(Kind::Pairs) || plan.layout.name == preferences::RATED_PAIRS;
+        let is_pair = |plan: &Plan| {
+            plan.kind() == Some(Kind::Pairs) || [preferences::RATED_PAIRS, "RewardBench"].contains(&plan.layout.name)
+        };
         self.layout.name == other.layout.name || (is_pair(self) && is_pair(other))
     }
 

@@ -78,15 +78,20 @@ fn response(cells: &Cells, column: &str) -> Result<Content, ProblemKind> {
 
 /// Blank prompts below one that is not are what merged cells of a spreadsheet become: theirs is the prompt above.
 fn filled_down(cells: &Cells, (prompt, response): (Content, Content)) -> (Content, Content) {
+    if !cells.view.is_cell {
+        return (prompt, response);
+    }
     let mut last = cells.memory.last_prompt.borrow_mut();
-    if cells.view.is_cell && prompt.is_blank() && !response.is_blank() {
-        if let Some(above) = &*last {
+    match &*last {
+        Some(above) if prompt.is_blank() && !response.is_blank() => {
             cells.memory.note("blank prompts are read as the prompt above them (merged cells)");
-            return (above.clone(), response);
+            (above.clone(), response)
+        }
+        _ => {
+            *last = Some(prompt.clone()).filter(|prompt| !prompt.is_blank());
+            (prompt, response)
         }
     }
-    *last = Some(prompt.clone()).filter(|prompt| !prompt.is_blank());
-    (prompt, response)
 }
 
 fn ranked(cells: &Cells, column: &str) -> Result<Outcome, ProblemKind> {
@@ -170,6 +175,9 @@ fn no_prompt(cells: &Cells, columns: [&str; 2]) -> ProblemKind {
 /// A preference: texts, conversations, or a list of right texts and one of wrong texts.
 pub(super) fn pair(cells: &Cells, columns: [&str; 2]) -> Result<Record, ProblemKind> {
     if let Some(lists) = text_lists(cells, columns) {
+        if cells.get("domain").is_some() {
+            cells.memory.note("RM-Bench's own score: kudos eval --suite rm-bench");
+        }
         let prompt = must_ask(cells)?;
         return every_over_every(cells, prompt, lists, columns);
     }
@@ -185,8 +193,10 @@ pub(super) fn weight(cells: &Cells) -> Result<f32, ProblemKind> {
 
 /// Both sides, where each is a list of texts.
 fn text_lists(cells: &Cells, columns: [&str; 2]) -> Option<[Vec<Value>; 2]> {
-    let list = |column: &str| match cells.get(column)?.into_owned() {
-        Value::Array(list) if !list.is_empty() && list.iter().all(Value::is_string) => Some(list),
+    let is_texts =
+        |value: &Value| value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(Value::is_string));
+    let list = |column: &str| match cells.get(column).filter(|value| is_texts(value))?.into_owned() {
+        Value::Array(list) => Some(list),
         _ => None,
     };
     Some([list(columns[0])?, list(columns[1])?])

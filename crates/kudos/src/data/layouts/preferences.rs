@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Pairs that give each side its rating: some rows of such a file may lack them.
 pub(super) const RATED_PAIRS: &str = "pairs with ratings of both sides";
 
-pub(super) static TABLE: [Layout; 24] = [
+pub(super) static TABLE: [Layout; 25] = [
     Layout {
         name: "PKU-SafeRLHF",
         columns: &["prompt", "response_0", "response_1", "better_response_id"],
@@ -160,6 +160,13 @@ pub(super) static TABLE: [Layout; 24] = [
         unless: &["prompt"],
         said: "trajectory is the prompt",
         read: Read::Published(|cells| preferred(cells, cells.asked("trajectory")?, ["chosen", "rejected"])),
+        ..PLAIN
+    },
+    Layout {
+        name: "RewardBench",
+        columns: &["prompt", "chosen", "rejected", "chosen_model", "rejected_model", "subset"],
+        said: "chosen over rejected (its own score: kudos eval --suite rewardbench)",
+        read: Read::Published(|cells| Ok(own::pair(cells, ["chosen", "rejected"])?.into())),
         ..PLAIN
     },
     Layout {
