@@ -19,11 +19,11 @@ mod pairs;
 mod reader;
 mod record;
 mod rows;
+mod separator;
 mod sink;
 mod source;
 mod split;
 mod table;
-mod workbook;
 mod writer;
 mod xlsx;
 

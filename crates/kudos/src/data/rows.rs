@@ -4,14 +4,14 @@
 //! row is in the row; an error ends the file.
 
 use super::columnar::Columnar;
-use super::csv::{Csv, CsvFault, TypeCell, named_separator};
+use super::csv::{Csv, CsvFault, TypeCell};
 use super::document::{self, Document, DocumentFault, Json, LONGEST_DOCUMENT};
 use super::error::{DataError, RowProblem};
 use super::jsonl::{ArrayFault, JsonArray, Jsonl, RawRow};
 use super::record::Location;
+use super::separator::named_separator;
 use super::source::{self, Body, FileDigest, Source, put_back, take_line};
-use super::workbook::WorkbookFault;
-use super::xlsx::Xlsx;
+use super::xlsx::{WorkbookFault, Xlsx};
 use serde_json::{Map, Value};
 use std::io::Cursor;
 use std::path::Path;
