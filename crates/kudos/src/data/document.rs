@@ -203,8 +203,9 @@ impl Document {
         };
         let text = String::from_utf8(text).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            let problem = utf8(error.as_bytes(), || "the document".to_owned()).err();
-            invalid(at, error.as_bytes(), problem.map_or_else(String::new, |problem| problem.to_string()))
+            let half = matches!(utf8(error.as_bytes(), String::new), Err(ProblemKind::HalfCharacter { .. }));
+            let found = if half { "half of a character" } else { "a byte that is not UTF-8" };
+            invalid(at, error.as_bytes(), found.to_owned())
         })?;
         let objects = objects(&text).map_err(|error| {
             let words = error.to_string();
@@ -582,6 +583,15 @@ mod tests {
         }
         let long = format!("{{\"data\":[{{\"a\":\"{}\"}},{{}}]}}", "x".repeat(90));
         assert_eq!(outline(&long), format!("{wrapped} | 1 too_long | 1 {{}}"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_located() {
+        for (bytes, expected) in [(b"\xff", "a byte that is not UTF-8"), (b"\xed", "half of a character")] {
+            let text = [b"{\n\"a\":\n\"", &bytes[..], b"\xa0\x80\"}"].concat();
+            let Err(DocumentFault::Invalid(line, found)) = open(Box::new(Cursor::new(text)), 1, 60) else { panic!() };
+            assert_eq!((line, found.as_str()), (3, expected));
+        }
     }
 
     #[test]

@@ -314,6 +314,29 @@ mod tests {
         found.join(" | ")
     }
 
+    /// Starts of the formats that noise alone would not reach.
+    const STARTS: [&[u8]; 10] = [
+        b"\xff\xfe",
+        b"\xfe\xff\0{",
+        b"sep=;\n",
+        b"a;b\n\xe9;",
+        b"{\"data\":[{",
+        b"{\n",
+        b"ARROW1\0\0\xff\xff\xff\xff",
+        b"\xff\xff\xff\xff",
+        b"PK\x03\x04",
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_them_panic(start in 0..STARTS.len(), noise: Vec<u8>) {
+            if let Ok(mut rows) = Rows::of_bytes("f", [STARTS[start], &noise].concat(), 64) {
+                while let Ok(Some(_)) = rows.next() {}
+            }
+        }
+    }
+
     #[test]
     fn text_or_table() {
         let cases: [(&str, &[u8], &str); 16] = [

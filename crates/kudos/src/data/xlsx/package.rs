@@ -36,7 +36,10 @@ impl From<io::Error> for WorkbookFault {
 
 impl From<quick_xml::Error> for WorkbookFault {
     fn from(error: quick_xml::Error) -> Self {
-        WorkbookFault::Damaged(error.to_string())
+        match error {
+            quick_xml::Error::Io(error) => WorkbookFault::Damaged(error.to_string()),
+            other => WorkbookFault::Damaged(other.to_string()),
+        }
     }
 }
 
@@ -120,7 +123,7 @@ impl Read for Part {
         self.found.update(&buffer[..count]);
         let left = self.left.load(Ordering::Relaxed).checked_sub(count as u64);
         let Some(left) = left else {
-            return invalid("more than 1 GiB when unpacked");
+            return invalid("more than 1 GiB when unpacked (if that is right, save it as CSV)");
         };
         self.left.store(left, Ordering::Relaxed);
         Ok(count)

@@ -248,10 +248,7 @@ fn a_sheet_is_checked_to_its_end() {
 fn bombs_are_errors() {
     let long = format!("{}<row><c t=\"inlineStr\"><is><t>{}</t></is></c></row>", header("a"), "x".repeat(1 << 20));
     let found = outline(book(BOOK, &long, ""), true);
-    assert!(
-        found.contains("f:2: expected an .xlsx workbook, found I/O error: a text longer than a row may be"),
-        "{found}"
-    );
+    assert!(found.contains("f:2: expected an .xlsx workbook, found a text longer than a row may be"), "{found}");
 
     let parts = [("_rels/.rels", ROOT), ("xl/_rels/workbook.xml.rels", PARTS), ("xl/workbook.xml", BOOK)];
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
