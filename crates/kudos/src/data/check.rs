@@ -243,13 +243,16 @@ fn ratings(loaded: &Loaded) -> BTreeMap<String, Ratings> {
 }
 
 /// The faults, in the order they are reported within a severity.
-const FAULTS: [(&str, Severity, &str); 35] = {
+const FAULTS: [(&str, Severity, &str); 38] = {
     use Severity::{Error, Note, Warning};
     [
         ("leak", Error, "prompts of the evaluation data are in the training data: take them out of one"),
         ("nothing_to_learn", Error, "no pair can be made: every prompt needs two responses of different rank"),
         ("bad_json", Warning, "rows that are not a JSON object are left out: correct them"),
         ("not_utf8", Warning, "rows that are not UTF-8 are left out: convert the file"),
+        ("mixed_encodings", Warning, "rows in another encoding than the rest of the file are left out: save it as UTF-8"),
+        ("bad_cell", Warning, "rows with a cell that holds no value are left out: correct the cells in the spreadsheet"),
+        ("cut_short", Warning, "rows whose texts were cut when they were exported are left out: fetch the whole file"),
         ("ragged", Warning, "rows with more or fewer fields than the header are left out: correct them"),
         ("bad_quote", Warning, "rows with a quote out of place are left out: double the quotes inside fields"),
         ("too_long", Warning, "rows beyond the size limit are left out: look for an unclosed quote"),
@@ -529,6 +532,16 @@ fn baseline(results: impl Iterator<Item = f64>) -> Option<Baseline> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_problem_of_a_row_is_reported() {
+        let source = include_str!("error.rs");
+        let names = source.lines().filter_map(|line| line.trim().strip_prefix("ProblemKind::")?.split_once("=> \""));
+        let names: Vec<&str> = names.filter_map(|(_, rest)| rest.strip_suffix("\",")).collect();
+        assert!(names.len() > 20, "{names:?}");
+        let missing: Vec<_> = names.iter().filter(|name| !FAULTS.iter().any(|(code, ..)| code == *name)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
     use crate::data::{Options, ProblemKind, Reader};
 
     fn load(files: &[&str]) -> Loaded {

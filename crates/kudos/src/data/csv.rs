@@ -1,8 +1,5 @@
 //! CSV by RFC 4180: quotes, doubled quotes, separators and line breaks inside quoted fields.
 //!
-//! The separator is a comma, a semicolon or a tab: the one that the header line has most of, outside quotes. A first line
-//! `sep=;`, as Excel reads and writes it, names it instead.
-//!
 //! The records are split here and not by the `csv` crate (which writes our files, and is the oracle in
 //! the tests) because three things matter for other people's files that it does not tell: the line
 //! where each record starts, a quote that is never closed (it would swallow the rest of the file in
@@ -11,17 +8,13 @@
 use super::encoding::{Encoding, WINDOWS_1252_NOTE};
 use super::error::ProblemKind;
 use super::jsonl::RawRow;
-use super::source::{Bytes, NO_TEXT, Refusal, fill, take_line};
+use super::separator::{LONGEST_HEADER, found_separator, named_separator, refused};
+use super::source::{Bytes, Refusal, fill, take_line};
 use serde_json::{Map, Value};
-use std::io::{self, BufRead, Cursor, Read};
+use std::io::{self, Cursor, Read};
 
 /// Turns the text of a cell into a value, by the name of its column.
 pub(super) type TypeCell = Box<dyn Fn(&str, String) -> Value + Send>;
-
-/// What may stand between two fields. The first of them wins where a header has equally many of two.
-const SEPARATORS: [u8; 3] = [b',', b';', b'\t'];
-/// Bytes in which a header must end for its separator to be told.
-const LONGEST_HEADER: u64 = 1 << 20;
 
 /// Records under a header.
 pub(super) struct Csv {
@@ -84,6 +77,12 @@ impl Csv {
         Ok(csv)
     }
 
+    /// What separates the fields.
+    #[cfg(test)]
+    pub fn separator(&self) -> u8 {
+        self.records.splitter.separator
+    }
+
     pub fn line(&self) -> u64 {
         self.records.splitter.line
     }
@@ -115,62 +114,6 @@ impl Csv {
         let cell = |(name, text): (&String, String)| (name.clone(), (self.type_cell)(name, text));
         self.header.iter().zip(fields).map(cell).collect()
     }
-}
-
-/// Text that is no table, and never will be.
-fn refused(line: &[u8]) -> Option<Refusal> {
-    const HTML: [&[u8]; 2] = [b"<!doctype html", b"<html"];
-    let begins = |with: &[u8]| line.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
-    if HTML.into_iter().any(begins) {
-        return Some(Refusal { found: "an HTML page", advice: "was the download link opened in a browser?" });
-    }
-    if begins(b"<?xml") {
-        return Some(Refusal { found: "an XML file", advice: "export it as CSV or JSON" });
-    }
-    let has_zeros = line.contains(&0);
-    has_zeros.then_some(NO_TEXT)
-}
-
-/// The separator that a line `sep=;` names, and the length of the line. It may be quoted, and be followed by empty fields.
-pub(super) fn named_separator(text: &[u8]) -> Option<(u8, usize)> {
-    let end = text.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(text.len());
-    let (line, after) = text.split_at(end);
-    let line = line.strip_prefix(b"\"").unwrap_or(line);
-    let (separator, rest) = line.strip_prefix(b"sep=")?.split_first()?;
-    let may_be = *separator == b'\t' || separator.is_ascii_punctuation() && *separator != b'"';
-    let named = may_be && rest.iter().all(|byte| byte == separator || *byte == b'"');
-    let line_break = if after.starts_with(b"\r\n") { 2 } else { after.len().min(1) };
-    named.then_some((*separator, end + line_break))
-}
-
-/// The separator that the header has most of outside quotes. Reads on where the header has a line break inside quotes.
-fn found_separator(start: &mut Vec<u8>, input: &mut Bytes) -> io::Result<u8> {
-    loop {
-        let (counts, open) = separators_in(start);
-        let room = LONGEST_HEADER.saturating_sub(start.len() as u64);
-        if !open || input.take(room).read_until(b'\n', start)? == 0 {
-            let most = SEPARATORS.iter().zip(counts).rev().max_by_key(|(_, count)| *count);
-            return Ok(*most.map_or(&SEPARATORS[0], |(separator, _)| separator));
-        }
-    }
-}
-
-/// How many of each separator stand in the record outside quotes, and whether it ends inside them.
-fn separators_in(record: &[u8]) -> ([usize; SEPARATORS.len()], bool) {
-    let mut counts = [0; SEPARATORS.len()];
-    let (mut at_start, mut quoted) = (true, false);
-    for byte in record {
-        let separator = SEPARATORS.iter().position(|separator| separator == byte).filter(|_| !quoted);
-        match (separator, byte) {
-            (Some(found), _) => counts[found] += 1,
-            (None, b'"') if quoted || at_start => quoted = !quoted,
-            (None, b'\r' | b'\n') if !quoted => break,
-            _ => {}
-        }
-        // The second half of a doubled quote opens again what the first has closed.
-        at_start = separator.is_some() || *byte == b'"' && !quoted;
-    }
-    (counts, quoted)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -429,56 +372,6 @@ mod tests {
     }
 
     #[test]
-    fn the_header_decides_the_separator() {
-        let cases: [(&str, u8, u64, usize); 18] = [
-            ("a,b\n1;2;3,4", b',', 1, 2),
-            ("a;b;c,d\n", b';', 1, 3),
-            ("a\tb,c\td\n", b'\t', 1, 3),
-            ("a;b,c", b',', 1, 2),
-            ("a;b\tc", b';', 1, 2),
-            ("alone\n1;2;3", b',', 1, 1),
-            ("\"a;b;c\",d", b',', 1, 2),
-            ("a,\"b;c;d\",e", b',', 1, 3),
-            ("a,\"b\n;;;;\",\"c\"\nx;y", b',', 1, 3),
-            ("\"a\"\";;;\",b", b',', 1, 2),
-            ("a\";b;c", b';', 1, 3),
-            ("\ta\tb\n0\tx\ty", b'\t', 1, 3),
-            ("a;b\rx,y,z,z", b';', 1, 2),
-            ("sep=;\na,b;c", b';', 2, 2),
-            ("\"sep=,\"\r\na;b;c,d", b',', 2, 2),
-            ("sep=\t\r\na\tb", b'\t', 2, 2),
-            ("sep=|\ra|b|c", b'|', 2, 3),
-            ("sep=;;;\na;b;c", b';', 2, 3),
-        ];
-        for (text, separator, line, columns) in cases {
-            let csv = open(text.as_bytes(), Encoding::Undecided);
-            let found = (csv.records.splitter.separator, csv.header_line, csv.header.len());
-            assert_eq!(found, (separator, line, columns), "{text:?}");
-        }
-        for text in ["sep=,x\n", "sep=\n", "sep=a\n", "a,sep=;\n", "sep=\"\n"] {
-            assert_eq!(named_separator(text.as_bytes()), None, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_table_is_refused() {
-        let cases: [(&[u8], &str); 4] = [
-            (b"<!DOCTYPE html>\n<html>", "an HTML page"),
-            (b"<HTML lang=\"en\">", "an HTML page"),
-            (b"<?xml version=\"1.0\"?>", "an XML file"),
-            (
-                "é,b\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>().leak(),
-                "zero bytes in its first line, ",
-            ),
-        ];
-        for (bytes, expected) in cases {
-            let csv = Csv::new(Box::new(Cursor::new(bytes.to_vec())), 1, 99, Encoding::Undecided);
-            let Some(CsvFault::Refused(refusal)) = csv.err() else { panic!("{expected}") };
-            assert!(refusal.found.starts_with(expected), "{}", refusal.found);
-        }
-    }
-
-    #[test]
     fn windows_1252_is_said_once() {
         let mut csv = open(b"a;b\nx;y\n\xe9;z\n\x93q\x94;\xc3\xbc\n\xfc;w", Encoding::Undecided);
         let mut found = Vec::new();
@@ -520,7 +413,7 @@ mod tests {
             let header: Vec<String> = (0..width).map(|at| format!("column {at}")).collect();
             let mut rows = vec![header];
             rows.extend(cells.chunks_exact(width).map(<[_]>::to_vec));
-            let mut bytes = written(&rows, SEPARATORS[separator]);
+            let mut bytes = written(&rows, super::super::separator::SEPARATORS[separator]);
             if western {
                 let text = String::from_utf8(bytes).unwrap();
                 bytes = text.chars().map(|c| c as u32 as u8).collect();

@@ -186,8 +186,8 @@ pub(super) struct Document {
 
 /// Where the rows of a document are.
 enum Form {
-    /// Objects, in the list of the name or side by side.
-    Objects { rows: Vec<Span>, within: Option<String> },
+    /// Objects, and what is said of where they stand.
+    Objects { rows: Vec<Span>, note: String },
     /// Objects whose `row` is the row.
     Served(Vec<Span>),
     /// Lists of values, and the JSON texts of the names.
@@ -203,8 +203,9 @@ impl Document {
         };
         let text = String::from_utf8(text).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            let problem = utf8(error.as_bytes(), || "the document".to_owned()).err();
-            invalid(at, error.as_bytes(), problem.map_or_else(String::new, |problem| problem.to_string()))
+            let half = matches!(utf8(error.as_bytes(), String::new), Err(ProblemKind::HalfCharacter { .. }));
+            let found = if half { "half of a character" } else { "a byte that is not UTF-8" };
+            invalid(at, error.as_bytes(), found.to_owned())
         })?;
         let objects = objects(&text).map_err(|error| {
             let words = error.to_string();
@@ -215,15 +216,15 @@ impl Document {
             [only] => Form::of(&text, only.clone()),
             _ => None,
         };
-        let form = form.unwrap_or(Form::Objects { rows: objects, within: None });
+        let note = || "one JSON object a row, over several lines".to_owned();
+        let form = form.unwrap_or_else(|| Form::Objects { rows: objects, note: note() });
         Ok(Document { text, limit, form, next: 0, place: 0, line })
     }
 
     /// What the document was read as.
     pub fn note(&self) -> String {
         match &self.form {
-            Form::Objects { within: Some(name), .. } => format!("the rows are the list `{name}` of one JSON object"),
-            Form::Objects { within: None, .. } => "one JSON object a row, over several lines".to_owned(),
+            Form::Objects { note, .. } => note.clone(),
             Form::Served(_) => "the rows are those of an answer of the datasets server".to_owned(),
             Form::Lists { .. } => "a JSON table with its `columns` and its rows under `data`".to_owned(),
             Form::Columns { .. } => "a JSON table stored by column".to_owned(),
@@ -363,7 +364,8 @@ fn wrapped(text: &str, entries: &[Entry]) -> Option<Form> {
             && row.iter().any(|entry| entry.key == "row_idx")
     };
     let served = list.key == "rows" && !rows.is_empty() && rows.iter().all(is_served);
-    Some(if served { Form::Served(rows) } else { Form::Objects { rows, within: Some(list.key.clone()) } })
+    let note = format!("the rows are the list `{}` of one JSON object", list.key);
+    Some(if served { Form::Served(rows) } else { Form::Objects { rows, note } })
 }
 
 /// What pandas writes by default, by column, and for `orient="index"`, by row. The keys of its index are numbers, which tells
@@ -378,7 +380,7 @@ fn columns_of_objects(text: &str, table: &[Entry]) -> Option<Form> {
     let by_row = table.iter().all(|entry| is_number(entry.key.as_bytes()));
     if by_row && !inner.iter().any(|row| row.is_empty() || is_index(row)) {
         let rows = table.iter().map(|entry| entry.value.clone()).collect();
-        return Some(Form::Objects { rows, within: None });
+        return Some(Form::Objects { rows, note: "a JSON table stored by row".to_owned() });
     }
     let same_index = |column: &Vec<(Span, Span)>| {
         column.len() == inner[0].len() && column.iter().zip(&inner[0]).all(|((one, _), (two, _))| key(one) == key(two))
@@ -554,7 +556,10 @@ mod tests {
                 "{\"a\":{\"0\":\"x\",\"1\":null},\"b\":{\"0\":1,\"1\":2}}",
                 format!("{columns} | 1 {{\"a\":\"x\",\"b\":1}} | 1 {{\"a\":null,\"b\":2}}"),
             ),
-            ("{\"0\":{\"a\":\"x\"},\"7\":{\"a\":\"y\"}}", format!("{objects} | 1 {{\"a\":\"x\"}} | 1 {{\"a\":\"y\"}}")),
+            (
+                "{\"0\":{\"a\":\"x\"},\"7\":{\"a\":\"y\"}}",
+                "a JSON table stored by row | 1 {\"a\":\"x\"} | 1 {\"a\":\"y\"}".to_owned(),
+            ),
             (
                 "{\"columns\":[\"a\",\"b\"],\"index\":[0],\"data\":[[\"x\",[1,2]],[1]]}",
                 "a JSON table with its `columns` and its rows under `data` | 1 {\"a\":\"x\",\"b\":[1,2]} | 1 ragged"
@@ -578,6 +583,15 @@ mod tests {
         }
         let long = format!("{{\"data\":[{{\"a\":\"{}\"}},{{}}]}}", "x".repeat(90));
         assert_eq!(outline(&long), format!("{wrapped} | 1 too_long | 1 {{}}"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_located() {
+        for (bytes, expected) in [(b"\xff", "a byte that is not UTF-8"), (b"\xed", "half of a character")] {
+            let text = [b"{\n\"a\":\n\"", &bytes[..], b"\xa0\x80\"}"].concat();
+            let Err(DocumentFault::Invalid(line, found)) = open(Box::new(Cursor::new(text)), 1, 60) else { panic!() };
+            assert_eq!((line, found.as_str()), (3, expected));
+        }
     }
 
     #[test]

@@ -25,13 +25,13 @@ mod pairs;
 mod reader;
 mod record;
 mod rows;
+mod separator;
 mod sink;
 mod source;
 mod split;
 mod table;
 mod transcript;
 mod verdict;
-mod workbook;
 mod writer;
 mod xlsx;
 

@@ -4,14 +4,14 @@
 //! row is in the row; an error ends the file.
 
 use super::columnar::Columnar;
-use super::csv::{Csv, CsvFault, TypeCell, named_separator};
+use super::csv::{Csv, CsvFault, TypeCell};
 use super::document::{self, Document, DocumentFault, Json, LONGEST_DOCUMENT};
 use super::error::{DataError, RowProblem};
 use super::jsonl::{ArrayFault, JsonArray, Jsonl, RawRow};
 use super::record::Location;
+use super::separator::named_separator;
 use super::source::{self, Body, FileDigest, Source, put_back, take_line};
-use super::workbook::WorkbookFault;
-use super::xlsx::Xlsx;
+use super::xlsx::{WorkbookFault, Xlsx};
 use serde_json::{Map, Value};
 use std::io::Cursor;
 use std::path::Path;
@@ -317,6 +317,29 @@ mod tests {
             found.push(format!("{} {fields}", at.line));
         }
         found.join(" | ")
+    }
+
+    /// Starts of the formats that noise alone would not reach.
+    const STARTS: [&[u8]; 10] = [
+        b"\xff\xfe",
+        b"\xfe\xff\0{",
+        b"sep=;\n",
+        b"a;b\n\xe9;",
+        b"{\"data\":[{",
+        b"{\n",
+        b"ARROW1\0\0\xff\xff\xff\xff",
+        b"\xff\xff\xff\xff",
+        b"PK\x03\x04",
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_them_panic(start in 0..STARTS.len(), noise: Vec<u8>) {
+            if let Ok(mut rows) = Rows::of_bytes("f", [STARTS[start], &noise].concat(), 64) {
+                while let Ok(Some(_)) = rows.next() {}
+            }
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub enum PromptError {
     },
 }
 
-/// Reads the prompts of a file (`-` is standard input): plain text, CSV, JSONL, a JSON array or Parquet, also with
+/// Reads the prompts of a file (`-` is standard input): plain text, CSV, JSON, Parquet, Arrow or a workbook, also with
 /// `.gz` or `.zst` around it.
 ///
 /// A file named `.txt` is plain text: one prompt a line, white space around it aside, blank lines skipped. So is any other that
@@ -203,7 +203,7 @@ mod tests {
             ("p.txt", "\n \n", "expected at least one row, found an empty file"),
             ("p.csv", "prompt\n", "found a header and no rows"),
             ("p.csv", "question,id\nq,1\n", "p.csv:1: expected a column `prompt`, found `question`, `id`; rename"),
-            ("p.tsv", "id\tprompt\n1\tp\n", "the columns are separated by a tab, expected `,`"),
+            ("p.tsv", "id\tquestion\n1\tp\n", "p.tsv:1: expected a column `prompt`, found `id`, `question`; rename"),
             ("p.jsonl", "\n{\"text\":\"p\"}", "p.jsonl:2: expected a column `prompt`, found `text`"),
             ("p.csv", "prompt,x\n,1\n \n", "expected a prompt, found none in 2 rows; the first: "),
             ("p.json", "[]", "found an empty list"),
