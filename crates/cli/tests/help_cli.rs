@@ -9,8 +9,20 @@ use binary::{kudos, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const COMMANDS: [&str; 11] =
-    ["quickstart", "pull", "generate", "check", "pairs", "train", "eval", "score", "best", "quantize", "verify"];
+const COMMANDS: [&str; 12] = [
+    "quickstart",
+    "pull",
+    "generate",
+    "check",
+    "convert",
+    "pairs",
+    "train",
+    "eval",
+    "score",
+    "best",
+    "quantize",
+    "verify",
+];
 
 fn help(words: &[&str]) -> String {
     let output = kudos(Path::new(".")).args(words).env("COLUMNS", "80").output().unwrap();

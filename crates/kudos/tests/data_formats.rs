@@ -113,7 +113,8 @@ fn cells_without_a_value_cost_their_rows() {
         notes,
         [
             "read the sheet \"Ratings\", and not the hidden \"Lists\", \"Notes\"",
-            "column H has no header and is left out"
+            "column H has no header and is left out",
+            "blank prompts are read as the prompt above them (merged cells)"
         ]
     );
     let mut reader = Reader::open(path("odd_cells.xlsx"), &Options::default()).unwrap();

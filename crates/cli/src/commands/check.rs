@@ -23,7 +23,7 @@ It finds unusable rows, contradictions, duplicates, leaks and shortcuts such as
 length, and names the file and line of each.
 The exit status is 1 if DATA and --eval share a prompt.")]
 pub struct Args {
-    /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is standard input
+    /// Files in any layout that Kudos reads; `-` is standard input
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
     /// Data for evaluation; a prompt that DATA has too is an error

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kudos convert export.json -o preferences.jsonl
-  kudos convert votes.csv --columns prompt=question,response_a=left,response_b=right,label=vote \\
+  kudos convert votes.csv --columns prompt=question,label=vote \\
       --labels a=1,b=2,tie=0 -o votes.jsonl
   kudos convert table.xlsx | head -3
 
-Ties, groups, margins, weights and each person's votes are kept, and so are all other
-columns. Every command reads the result as it reads DATA itself.")]
+Ties, groups, margins, weights and each person's votes are kept, and so are all
+other columns. Every command reads the result as it reads DATA itself.")]
 pub struct Args {
     /// Files in any layout that Kudos reads; `-` is standard input
     #[arg(required = true, value_name = "DATA")]

@@ -6,11 +6,11 @@ use kudos::data::{FileInfo, Mapping, MappingText, Options};
 /// Which columns hold what, where the file itself does not say it.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct DataArgs {
-    /// Where a column of Kudos stands in DATA: prompt=question.text,response_a=left (see docs/data.md)
-    #[arg(long, value_name = "NAME=COLUMN,…")]
+    /// Which columns of DATA are meant: prompt=question.text,response_a=left
+    #[arg(long, value_name = "TO=FROM")]
     columns: Vec<String>,
     /// What labels mean: a=1,b=0,tie=draw
-    #[arg(long, value_name = "SIDE=VALUE,…")]
+    #[arg(long, value_name = "TO=VALUE")]
     labels: Vec<String>,
     /// The column of ratings: higher is better
     #[arg(long, value_name = "COLUMN", conflicts_with = "rank")]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
   kudos pairs rankings.csv votes.jsonl.gz -o pairs.parquet
   kudos pairs rankings.csv | head -3")]
 pub struct Args {
-    /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is standard input
+    /// Files in any layout that Kudos reads; `-` is standard input
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
     /// File to write: .jsonl, .json, .csv or .parquet, also .gz and .zst [default: JSONL on standard output]

@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 
 A group is a prompt with its responses. A pair is a group of two.")]
 pub struct Args {
-    /// CSV, JSONL, JSON or Parquet files, also .gz or .zst; `-` is standard input
+    /// Files in any layout that Kudos reads; `-` is standard input
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
     /// What to start from: a model directory, or a name that `kudos pull` knows

@@ -161,7 +161,9 @@ pub fn run(loaded: &Loaded, options: &CheckOptions) -> Report {
     if loaded.pairs() == 0 && !rated && loaded.files.iter().any(|file| file.kind != Some(Kind::Unlabelled)) {
         findings.nothing_to_learn(loaded);
     }
-    findings.no_preference(loaded);
+    if !rated {
+        findings.no_preference(loaded);
+    }
     let mut rows = BTreeMap::new();
     for (kind, count) in loaded.files.iter().flat_map(|file| &file.kinds) {
         *rows.entry(*kind).or_default() += count;
@@ -250,8 +252,16 @@ const FAULTS: [(&str, Severity, &str); 38] = {
         ("nothing_to_learn", Error, "no pair can be made: every prompt needs two responses of different rank"),
         ("bad_json", Warning, "rows that are not a JSON object are left out: correct them"),
         ("not_utf8", Warning, "rows that are not UTF-8 are left out: convert the file"),
-        ("mixed_encodings", Warning, "rows in another encoding than the rest of the file are left out: save it as UTF-8"),
-        ("bad_cell", Warning, "rows with a cell that holds no value are left out: correct the cells in the spreadsheet"),
+        (
+            "mixed_encodings",
+            Warning,
+            "rows in another encoding than the rest of the file are left out: save it as UTF-8",
+        ),
+        (
+            "bad_cell",
+            Warning,
+            "rows with a cell that holds no value are left out: correct the cells in the spreadsheet",
+        ),
         ("cut_short", Warning, "rows whose texts were cut when they were exported are left out: fetch the whole file"),
         ("ragged", Warning, "rows with more or fewer fields than the header are left out: correct them"),
         ("bad_quote", Warning, "rows with a quote out of place are left out: double the quotes inside fields"),
@@ -567,7 +577,7 @@ mod tests {
     type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
 
     #[rustfmt::skip]
-    const CASES: [Case; 12] = [
+    const CASES: [Case; 13] = [
         (PAIRS, &["p,a,b\n"], &[]),
         (PAIRS, &["p,a,b\np,b,a\np,a,b\n"], &["contradictory f0:3 f0:4", "duplicate_pair f0:4"]),
         (PAIRS, &["p,a,b\np,b,c\np,c,a\nq,a,b\n"], &["cyclic f0:2"]),
@@ -579,7 +589,8 @@ mod tests {
         (RANKS, &["p,a,1\np,b,2\np,a,1\n"], &["duplicate_response f0:4"]),
         (RANKS, &["p,a,1\nq,a,1\nq,b,2\n"], &["lone_response f0:2"]),
         (RANKS, &["p,a,1\np,,2\n"], &["nothing_to_learn f0:1", "empty f0:3", "lone_response f0:2"]),
-        ("prompt,response\n", &["p,a\np,b\n"], &[]),
+        ("prompt,response\n", &["p,a\np,b\n"], &["no_preference f0:1"]),
+        ("prompt,response,attribute:x\n", &["p,a,1\np,b,2\n"], &[]),
     ];
 
     #[test]

@@ -38,7 +38,11 @@ pub fn converted(loaded: &Loaded) -> impl Iterator<Item = Map<String, Value>> + 
     loaded.groups.iter().zip(&loaded.origins).flat_map(|(group, origin)| match origin.kind {
         Kind::Groups => vec![group_row(group)],
         _ if !group.judged.is_empty() => judgements(group),
-        _ => group.responses.iter().map(|response| response_row(group, response, origin.kind)).collect(),
+        kind => {
+            let by_score = group.responses.iter().any(|response| response.score.is_some());
+            let kind = if by_score { Kind::Rated } else { kind };
+            group.responses.iter().map(|response| response_row(group, response, kind)).collect()
+        }
     })
 }
 
@@ -83,7 +87,7 @@ fn response_row(group: &Group, response: &Response, kind: Kind) -> Map<String, V
     row.insert("response".to_owned(), response.content.to_value());
     match kind {
         Kind::Rated => row.insert("rating".to_owned(), response.score.into()),
-        Kind::Ranked => row.insert("rank".to_owned(), response.rank.into()),
+        Kind::Ranked => row.insert("rank".to_owned(), place(group, response).into()),
         _ => None,
     };
     if !response.attributes.is_empty() {
@@ -91,6 +95,12 @@ fn response_row(group: &Group, response: &Response, kind: Kind) -> Map<String, V
         row.insert("attributes".to_owned(), Value::Object(ratings.collect()));
     }
     row
+}
+
+/// The rank of a response among those of its group, 1 for the best: the order is kept, and gaps are closed.
+fn place(group: &Group, response: &Response) -> Option<usize> {
+    let rank = response.rank?;
+    Some(1 + group.responses.iter().filter(|other| other.rank.is_some_and(|other| other < rank)).count())
 }
 
 fn judgements(group: &Group) -> Vec<Map<String, Value>> {
@@ -138,7 +148,7 @@ fn label(target: f32) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Options, OutputFormat, Reader, Writer, load_groups};
+    use crate::data::{Mapping, MappingText, Options, OutputFormat, Reader, Writer, load_groups};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -197,7 +207,7 @@ mod tests {
             let mut responses: Vec<String> = group
                 .responses
                 .iter()
-                .map(|r| format!("{:?} {:?} {:?} {:?}", r.content, r.rank, r.score, r.attributes))
+                .map(|r| format!("{:?} {:?} {:?} {:?}", r.content, place(group, r), r.score, r.attributes))
                 .collect();
             responses.sort();
             format!("{:?} {responses:?} {judgements:?}", group.prompt)
@@ -210,7 +220,10 @@ mod tests {
     fn load(rows: &[Value]) -> Loaded {
         let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
         let mut loaded = Loaded::default();
-        let options = Options::default();
+        // Ranks of this test are any numbers: that they are ranks must be said.
+        let ranked = rows[0].get("rank").is_some();
+        let text_of = MappingText { rank: ranked.then(|| "rank".to_owned()), ..MappingText::default() };
+        let options = Options { mapping: Mapping::parse(&text_of).unwrap(), ..Options::default() };
         loaded.read(Reader::from_bytes("f", text.into_bytes(), &options).unwrap(), &options).unwrap();
         loaded
     }

@@ -11,7 +11,7 @@ use super::group::{Attributes, Comparison, Extra, Group, Judged, Response};
 use super::reader::{Options, Reader, Row};
 use super::record::{ASSISTANT, Candidate, Content, Kind, Location, Record, USER};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::path::Path;
 use std::sync::Arc;
@@ -168,6 +168,8 @@ struct Grouping {
     rankers: Vec<Option<Arc<str>>>,
     /// True if the file's rows, and not the user, say whose rankings they are.
     is_guessed: bool,
+    /// Prompts whose rankings lack a response that could not be used.
+    incomplete: HashSet<String>,
     /// The column of ranks of our own kinds, where the user has not said that it holds ranks.
     unsaid_ranks: Option<String>,
     prompts: Index,
@@ -179,11 +181,25 @@ impl Grouping {
         let info = FileInfo { file: name.to_string(), ..FileInfo::default() };
         let (prompts, responses) = (Index::default(), Index::default());
         let (groups, origins, rankers) = (Vec::new(), Vec::new(), Vec::new());
-        Grouping { info, file, groups, origins, rankers, is_guessed: false, unsaid_ranks: None, prompts, responses }
+        Grouping {
+            info,
+            file,
+            groups,
+            origins,
+            rankers,
+            is_guessed: false,
+            incomplete: HashSet::new(),
+            unsaid_ranks: None,
+            prompts,
+            responses,
+        }
     }
 
     fn add(&mut self, row: Row, problems: &mut Vec<RowProblem>) {
         if let Some(kind) = unusable(&row.record, &row.original) {
+            if let Record::Ranked { prompt, .. } = &row.record {
+                self.incomplete.insert(prompt.prompt_key());
+            }
             return problems.push(RowProblem { location: row.location, kind });
         }
         let kind = row.record.kind();
@@ -363,13 +379,19 @@ impl Grouping {
         self.rankers.retain(|_| keep.next() == Some(true));
     }
 
-    /// Ranks that go beyond the number of responses, in most rankings, are ratings, or ranks of something else.
+    /// Ranks that do not begin with 1, or go beyond the number of responses, in most rankings, are ratings, or ranks of
+    /// something else.
     fn check_ranks(&self) -> Result<(), DataError> {
         let Some(column) = &self.unsaid_ranks else { return Ok(()) };
         let ranks = |group: &Group| group.responses.iter().filter_map(|r| r.rank).collect::<Vec<f64>>();
         let highest = |ranks: &[f64]| ranks.iter().copied().fold(0.0, f64::max);
-        let rankings = || self.groups.iter().map(|group| (group, ranks(group))).filter(|(_, ranks)| ranks.len() > 1);
-        let beyond = || rankings().filter(|(_, ranks)| highest(ranks) > ranks.len() as f64);
+        let lowest = |ranks: &[f64]| ranks.iter().copied().fold(f64::MAX, f64::min);
+        let is_whole = |group: &&Group| !self.incomplete.contains(&group.prompt_key());
+        let rankings = || {
+            let whole = self.groups.iter().filter(is_whole);
+            whole.map(|group| (group, ranks(group))).filter(|(_, ranks)| ranks.len() > 1)
+        };
+        let beyond = || rankings().filter(|(_, ranks)| highest(ranks) > ranks.len() as f64 || lowest(ranks) > 1.0);
         match beyond().next() {
             Some((group, ranks)) if 2 * beyond().count() > rankings().count() => Err(DataError::RanksOrRatings {
                 location: group.location.clone(),

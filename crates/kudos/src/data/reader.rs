@@ -72,7 +72,7 @@ impl Row {
     /// The column of the ranks, where it is one of our own kinds' and the user has not said that it holds ranks.
     pub(super) fn unsaid_ranks(&self) -> Option<String> {
         let is_own = self.plan.layout.name.is_empty() && self.record.kind() == Kind::Ranked;
-        is_own.then(|| self.plan.view.alias("rank").unwrap_or("rank").to_owned())
+        (is_own && !self.plan.ranks_are_said).then(|| self.plan.view.alias("rank").unwrap_or("rank").to_owned())
     }
 }
 

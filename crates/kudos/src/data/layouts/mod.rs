@@ -112,6 +112,8 @@ pub(super) struct Plan {
     held: BTreeSet<String>,
     /// The column that says whose ranking a row belongs to, and whether the user named it.
     pub ranker: Option<(Source, bool)>,
+    /// True if the user says that a column holds ranks.
+    pub ranks_are_said: bool,
     /// Rows of an assignment that was rejected are left out, where the file has such a column.
     pub status: Option<String>,
 }
@@ -153,7 +155,8 @@ impl Plan {
         held.extend(view.aliases.iter().filter_map(|(_, source)| header.column_of(source)));
         held.extend(view.wide.iter().flat_map(|(answer, place)| [answer.clone(), place.clone()]));
         held.extend(view.verdict.iter().map(|column| header.real(column)));
-        Ok(Plan { ranker: header.ranker(mapping, layout), status: header.status(), layout, view, held })
+        let (ranker, status) = (header.ranker(mapping, layout), header.status());
+        Ok(Plan { ranker, ranks_are_said: mapping.source("rank").is_some(), status, layout, view, held })
     }
 
     /// True for columns that the records hold; all others are extra.

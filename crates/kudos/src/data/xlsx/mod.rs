@@ -64,7 +64,9 @@ impl Xlsx {
                 let header = header(&cells)?;
                 if let Some(other) = same_columns(&workbook, at, &header, limit)? {
                     let (name, other) = (&workbook.sheets[at].name, &workbook.sheets[other].name);
-                    let found = format!("two visible sheets with the same columns, {name:?} and {other:?}, of which one is meant");
+                    let found = format!(
+                        "two visible sheets with the same columns, {name:?} and {other:?}, of which one is meant"
+                    );
                     return Err(WorkbookFault::Damaged(found));
                 }
                 let notes = other_sheets(&workbook, at).into_iter().collect();
