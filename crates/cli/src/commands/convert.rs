@@ -2,7 +2,7 @@
 
 use super::data::DataArgs;
 use anyhow::bail;
-use kudos::data::{OutputFormat, Writer, converted, load_groups};
+use kudos::data::{Encoding, OutputFormat, Writer, converted, converted_kinds, load_groups};
 use std::path::PathBuf;
 
 /// Write what was understood of any layout as Kudos' own kinds of row.
@@ -36,6 +36,16 @@ pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
     if loaded.groups.is_empty() {
         let why = loaded.problems.first().map_or("no row".to_owned(), ToString::to_string);
         bail!("expected a prompt with responses, found none: {why}; run `kudos check`");
+    }
+    let kinds = converted_kinds(&loaded);
+    let is_table = matches!(OutputFormat::of_name(&args.output).encoding, Encoding::Csv | Encoding::Parquet);
+    if is_table && kinds.len() > 1 {
+        let kinds: Vec<String> = kinds.iter().map(ToString::to_string).collect();
+        bail!(
+            "{}: expected rows of one kind for a table, found {}; write them to a .jsonl file",
+            args.output.display(),
+            kinds.join(" and ")
+        );
     }
     let mut writer = Writer::create(&args.output, OutputFormat::of_name(&args.output))?;
     for row in converted(&loaded) {

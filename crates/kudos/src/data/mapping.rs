@@ -225,7 +225,7 @@ impl Source {
     }
 
     /// The column that it begins with, of those there are: the longest name that the path has or starts with.
-    pub fn column<'a>(&'a self, has: impl Fn(&str) -> bool) -> Option<&'a str> {
+    pub fn column(&self, has: impl Fn(&str) -> bool) -> Option<&str> {
         let ends = self.0.rmatch_indices('.').map(|(at, _)| at);
         [self.0.len()].into_iter().chain(ends).map(|end| &self.0[..end]).find(|name| has(name))
     }
@@ -234,8 +234,8 @@ impl Source {
     pub fn find<'a>(&self, fields: &'a Map<String, Value>) -> Option<Cow<'a, Value>> {
         let column = self.column(|name| fields.contains_key(name))?;
         let value = Cow::Borrowed(fields.get(column)?);
-        let steps = self.0[column.len()..].split('.').skip(1);
-        steps.fold(Some(value), |value, step| into(value?, step))
+        let mut steps = self.0[column.len()..].split('.').skip(1);
+        steps.try_fold(value, into)
     }
 }
 

@@ -36,7 +36,7 @@ mod writer;
 mod xlsx;
 
 pub(crate) use columns::{PROMPT, prompt};
-pub use convert::converted;
+pub use convert::{converted, converted_kinds};
 pub use error::{DataError, ProblemKind, RowProblem};
 pub use group::{Attributes, Comparison, Extra, Group, Judged, Response};
 pub use layouts::layouts;
@@ -44,7 +44,7 @@ pub use load::{FileInfo, Loaded, Origin, load_groups};
 pub use mapping::{Mapping, MappingError, MappingText};
 pub use pairs::preferences;
 pub use reader::{Options, Reader, Row, column_names};
-pub use record::{ASSISTANT, Candidate, Content, Kind, Location, Message, Reading, Record, USER};
+pub use record::{ASSISTANT, Candidate, Content, Kind, Location, Message, RankOrRating, Reading, Record, USER};
 pub(crate) use rows::Rows;
 pub use sink::Compression;
 pub use split::{held_out_by_prompt, prompt_folds, split_by_prompt};

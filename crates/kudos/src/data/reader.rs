@@ -420,7 +420,7 @@ fn no_kind(location: Location, refusal: Refusal) -> DataError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Content, Kind};
+    use crate::data::{Content, Kind, RankOrRating};
 
     fn open(bytes: &[u8]) -> Result<Reader, DataError> {
         Reader::from_bytes("f", bytes.to_vec(), &Options::default())
@@ -539,7 +539,8 @@ mod tests {
         let row = open(text.as_bytes()).unwrap().next().unwrap().unwrap();
         let expected = r#"{"id":"007","rank":2,"prompt":[{"role":"user","content":"x"}],"answer":"[a]","note":""}"#;
         assert_eq!(serde_json::to_string(&row.original).unwrap(), expected);
-        let Record::Ranked { prompt: Content::Messages(_), rank: Some(2.0), .. } = &row.record else {
+        let Record::Ranked { prompt: Content::Messages(_), place: RankOrRating::Rank(Some(2.0)), .. } = &row.record
+        else {
             panic!("{:?}", row.record);
         };
         let (_, _, extra) = row.into_parts();

@@ -179,10 +179,8 @@ pub enum Record {
         prompt: Content,
         /// The answer.
         response: Content,
-        /// 1 is best; equal ranks are ties.
-        rank: Option<f64>,
-        /// What it is ranked by instead, in rows of ratings: higher is better.
-        rating: Option<f64>,
+        /// Its rank or rating.
+        place: RankOrRating,
         /// Its ratings.
         attributes: Attributes,
     },
@@ -238,8 +236,8 @@ impl Record {
     /// The kind of row.
     pub fn kind(&self) -> Kind {
         match self {
-            Record::Ranked { rating: Some(_), .. } => Kind::Rated,
-            Record::Ranked { .. } => Kind::Ranked,
+            Record::Ranked { place: RankOrRating::Rank(_), .. } => Kind::Ranked,
+            Record::Ranked { place: RankOrRating::Rating(_), .. } => Kind::Rated,
             Record::Pair { .. } => Kind::Pairs,
             Record::Comparison { .. } => Kind::Comparisons,
             Record::Group { responses, comparisons, .. }
@@ -250,6 +248,15 @@ impl Record {
             Record::Group { .. } | Record::Unlabelled { .. } => Kind::Unlabelled,
         }
     }
+}
+
+/// What a row says of a response's place among those to the same prompt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RankOrRating {
+    /// 1 is best, equal ranks are ties, `None` is unranked.
+    Rank(Option<f64>),
+    /// Higher is better, `None` is unrated.
+    Rating(Option<f64>),
 }
 
 /// One response of a group row.

@@ -332,7 +332,7 @@ fn parquet_schema(columns: &[(String, CellType)]) -> Arc<Schema> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Attributes, Candidate, Content, Message, Options, Reader, Record};
+    use crate::data::{Attributes, Candidate, Content, Message, Options, RankOrRating, Reader, Record};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -509,7 +509,7 @@ mod tests {
         let ranked = (text(), text(), place, rating()).prop_map(move |(prompt, answer, rank, x)| {
             let row = json!({"prompt": prompt, "answer": answer, "rank": rank, "attribute:x": x});
             let (prompt, response) = (Content::Text(prompt), Content::Text(answer));
-            (Record::Ranked { prompt, response, rank, rating: None, attributes: rated(x) }, row)
+            (Record::Ranked { prompt, response, place: RankOrRating::Rank(rank), attributes: rated(x) }, row)
         });
         let pair =
             (content(), content(), content(), any::<f32>()).prop_filter_map("usable", move |(p, c, r, margin)| {

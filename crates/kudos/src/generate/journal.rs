@@ -500,7 +500,13 @@ mod tests {
             let rows: Vec<_> = Reader::open(&path, &Options::default()).unwrap().map(Result::unwrap).collect();
             assert_eq!(rows[1].original["error"], "HTTP status 500", "{name}");
             assert_eq!(rows[1].original["finish_reason"], "error", "{name}");
-            assert!(matches!(rows[0].record, crate::data::Record::Ranked { rank: None, .. }), "{name}");
+            assert!(
+                matches!(
+                    rows[0].record,
+                    crate::data::Record::Ranked { place: crate::data::RankOrRating::Rank(None), .. }
+                ),
+                "{name}"
+            );
         }
     }
 }

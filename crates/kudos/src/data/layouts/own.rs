@@ -6,7 +6,7 @@ use crate::data::content::{messages, wrong_type};
 use crate::data::conversation::{self, Mismatch};
 use crate::data::error::ProblemKind;
 use crate::data::group::{Attributes, Comparison};
-use crate::data::record::{Candidate, Content, Record};
+use crate::data::record::{Candidate, Content, RankOrRating, Record};
 use crate::data::verdict;
 use serde_json::{Map, Value};
 
@@ -97,13 +97,15 @@ fn filled_down(cells: &Cells, (prompt, response): (Content, Content)) -> (Conten
 fn ranked(cells: &Cells, column: &str) -> Result<Outcome, ProblemKind> {
     let (prompt, response) = filled_down(cells, one_response(cells, column)?);
     let rank = cells.number("rank")?;
-    Ok(Record::Ranked { prompt, response, rank, rating: None, attributes: attributes_of_row(cells)? }.into())
+    Ok(Record::Ranked { prompt, response, place: RankOrRating::Rank(rank), attributes: attributes_of_row(cells)? }
+        .into())
 }
 
 fn rated(cells: &Cells, column: &str) -> Result<Outcome, ProblemKind> {
     let (prompt, response) = filled_down(cells, one_response(cells, column)?);
     let rating = cells.number("rating")?;
-    Ok(Record::Ranked { prompt, response, rank: None, rating, attributes: attributes_of_row(cells)? }.into())
+    Ok(Record::Ranked { prompt, response, place: RankOrRating::Rating(rating), attributes: attributes_of_row(cells)? }
+        .into())
 }
 
 fn unlabelled(cells: &Cells, column: &str) -> Result<Outcome, ProblemKind> {

@@ -7,7 +7,7 @@ use crate::data::cells::{self, Cells};
 use crate::data::content::wrong_type;
 use crate::data::error::ProblemKind;
 use crate::data::group::Attributes;
-use crate::data::record::{Candidate, Content, Record};
+use crate::data::record::{Candidate, Content, RankOrRating, Record};
 use serde_json::Value;
 
 const HELPSTEER: [&str; 5] = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"];
@@ -101,7 +101,7 @@ fn helpsteer(cells: &Cells) -> Result<Outcome, ProblemKind> {
     let response = cells.reply(cells.content("response")?);
     let attributes = ratings_of(cells, &HELPSTEER, str::to_owned)?;
     let rating = cells.number(cells.verdict("helpfulness"))?;
-    Ok(Record::Ranked { prompt, response, rank: None, rating, attributes }.into())
+    Ok(Record::Ranked { prompt, response, place: RankOrRating::Rating(rating), attributes }.into())
 }
 
 fn axis(cells: &Cells) -> Result<Outcome, ProblemKind> {
@@ -109,7 +109,7 @@ fn axis(cells: &Cells) -> Result<Outcome, ProblemKind> {
     let response = cells.content("summary.text")?;
     let attributes = ratings_of(cells, &AXES, |axis| format!("summary.axes.{axis}"))?;
     let rating = attributes.get(cells.verdict("overall")).copied();
-    let record = Record::Ranked { prompt, response, rank: None, rating, attributes };
+    let record = Record::Ranked { prompt, response, place: RankOrRating::Rating(rating), attributes };
     with_ranker(record.into(), cells.some_text("worker")?)
 }
 

@@ -4,7 +4,7 @@ use super::{Layout, Outcome, PLAIN, Part, Read};
 use crate::data::cells::{self, Cells};
 use crate::data::content::{role, wrong_type};
 use crate::data::error::ProblemKind;
-use crate::data::record::{ASSISTANT, Candidate, Content, Message, Record};
+use crate::data::record::{ASSISTANT, Candidate, Content, Message, RankOrRating, Record};
 use serde_json::{Map, Value};
 
 pub(super) static TABLE: [Layout; 2] = [
@@ -93,7 +93,8 @@ fn message(cells: &Cells) -> Result<Outcome, ProblemKind> {
     match (asked?, rank) {
         (Some(asked), Some(_)) if speaker == ASSISTANT && !deleted => {
             let (prompt, response) = (Content::Messages(asked), Content::Messages(vec![turn]));
-            let record = Record::Ranked { prompt, response, rank, rating: None, attributes: Default::default() };
+            let record =
+                Record::Ranked { prompt, response, place: RankOrRating::Rank(rank), attributes: Default::default() };
             Ok(Outcome::Parts(vec![Part { record, ranker: parent }]))
         }
         _ => Ok(Outcome::Nothing("a message that is no ranked reply")),
@@ -129,13 +130,13 @@ pub(in crate::data) fn own_row(record: &Record) -> Map<String, Value> {
                 put("comparisons", comparisons.iter().map(|comparison| comparison.to_value()).collect());
             }
         }
-        Record::Ranked { prompt, response, rank, rating, .. } => {
+        Record::Ranked { prompt, response, place, .. } => {
             put("prompt", prompt.to_value());
             put("response", response.to_value());
-            put("rank", (*rank).into());
-            if let Some(rating) = rating {
-                put("rating", (*rating).into());
-            }
+            match place {
+                RankOrRating::Rank(rank) => put("rank", (*rank).into()),
+                RankOrRating::Rating(rating) => put("rating", (*rating).into()),
+            };
         }
         Record::Unlabelled { prompt, response, .. } => {
             put("prompt", prompt.to_value());

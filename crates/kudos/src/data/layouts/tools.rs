@@ -7,7 +7,7 @@ use crate::data::content::{describe, wrong_type};
 use crate::data::error::ProblemKind;
 use crate::data::group::Attributes;
 use crate::data::literal;
-use crate::data::record::{Candidate, Content, Record};
+use crate::data::record::{Candidate, Content, RankOrRating, Record};
 use crate::data::verdict;
 use serde_json::{Map, Value};
 
@@ -342,9 +342,13 @@ fn argilla_answer(ballot: &Ballot, answer: &Value, question: &str, user: Option<
         _ if ballot.responses.len() == 1 => {
             let rating = cells::number(Some(answer), || question.to_owned())?.ok_or_else(unclear)?;
             let (prompt, response) = (ballot.prompt.clone(), ballot.responses[0].1.clone());
-            let (rank, rating) = (None, Some(rating));
             Ok(Part {
-                record: Record::Ranked { prompt, response, rank, rating, attributes: Attributes::new() },
+                record: Record::Ranked {
+                    prompt,
+                    response,
+                    place: RankOrRating::Rating(Some(rating)),
+                    attributes: Attributes::new(),
+                },
                 ranker: user,
             })
         }

@@ -7,7 +7,7 @@ use crate::data::cells::Cells;
 use crate::data::content::wrong_type;
 use crate::data::error::ProblemKind;
 use crate::data::group::Attributes;
-use crate::data::record::{ASSISTANT, Candidate, Content, Record};
+use crate::data::record::{ASSISTANT, Candidate, Content, RankOrRating, Record};
 use serde_json::Value;
 
 pub(super) static TABLE: [Layout; 27] = [
@@ -215,7 +215,7 @@ fn swift_messages(cells: &Cells) -> Result<Outcome, ProblemKind> {
 /// A response that is good or bad.
 fn rated_by_flag(prompt: Content, response: Content, good: bool) -> Outcome {
     let rating = Some(f64::from(u8::from(good)));
-    Record::Ranked { prompt, response, rank: None, rating, attributes: Attributes::new() }.into()
+    Record::Ranked { prompt, response, place: RankOrRating::Rating(rating), attributes: Attributes::new() }.into()
 }
 
 fn flagged(cells: &Cells, prompt: Content, column: &str, flag: &str) -> Result<Outcome, ProblemKind> {
