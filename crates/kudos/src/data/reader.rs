@@ -195,7 +195,8 @@ impl Reader {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = [self.rows.notes(), &self.memory.notes()].concat();
         if let (rows, Some(why)) = self.passed_over {
-            notes.push(format!("{rows} rows were passed over, the first as {why}"));
+            let rows = if rows == 1 { "1 row was".to_owned() } else { format!("{rows} rows were") };
+            notes.push(format!("{rows} passed over, the first as {why}"));
         }
         notes
     }
