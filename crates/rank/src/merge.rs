@@ -1,0 +1,202 @@
+//! Several people's votes on an item → one soft label for each two responses.
+//!
+//! By default a label is the share of votes. Where one person agrees with the others clearly less than the rest do, shares
+//! let a careless person count as much as a good one: then labels come from a Bradley-Terry model with a reliability for each
+//! person (Chen, Bennett, Collins-Thompson and Horvitz, WSDM 2013), fitted by expectation maximisation.
+
+use crate::Vote;
+use crate::votes::dense;
+use std::collections::{BTreeMap, HashMap};
+
+/// Two responses and how far the first is preferred: 1, 0, or 0.5 for a tie.
+pub type Preference = (usize, usize, f64);
+
+/// What a ranking says of each two responses. Those that were placed are better than those that were not; of two that were
+/// not placed it says nothing.
+pub fn preferences(ranks: &[Option<u32>]) -> Vec<Preference> {
+    let mut preferences = Vec::new();
+    for first in 0..ranks.len() {
+        for second in first + 1..ranks.len() {
+            let place = |r: usize| ranks[r].unwrap_or(u32::MAX);
+            match place(first).cmp(&place(second)) {
+                std::cmp::Ordering::Less => preferences.push((first, second, 1.0)),
+                std::cmp::Ordering::Greater => preferences.push((first, second, 0.0)),
+                std::cmp::Ordering::Equal if ranks[first].is_some() => preferences.push((first, second, 0.5)),
+                std::cmp::Ordering::Equal => {}
+            }
+        }
+    }
+    preferences
+}
+
+/// How alike two statements on the same responses are: 1 the same, 0.5 if one of them is a tie, 0 opposed.
+fn likeness(a: f64, b: f64) -> f64 {
+    1.0 - (a - b).abs()
+}
+
+/// Sum of likenesses and their number, over all that two rankings both say.
+pub fn alike(a: &[Option<u32>], b: &[Option<u32>]) -> (f64, usize) {
+    let said: BTreeMap<(usize, usize), f64> = preferences(b).into_iter().map(|(x, y, t)| ((x, y), t)).collect();
+    let both = preferences(a).into_iter().filter_map(|(x, y, t)| said.get(&(x, y)).map(|other| likeness(t, *other)));
+    both.fold((0.0, 0), |(sum, count), likeness| (sum + likeness, count + 1))
+}
+
+/// Mean likeness over each two of some rankings of one item; `None` where no two say something of the same responses.
+pub fn agreement_of(rankings: &[&[Option<u32>]]) -> Option<f64> {
+    let mut total = (0.0, 0);
+    for (at, a) in rankings.iter().enumerate() {
+        for b in &rankings[at + 1..] {
+            let (sum, count) = alike(a, b);
+            total = (total.0 + sum, total.1 + count);
+        }
+    }
+    (total.1 > 0).then(|| total.0 / total.1 as f64)
+}
+
+/// Share of the preferences in `given` (ties left out) that a ranking agrees with; `None` if they have none in common.
+pub fn share_agreed(ranks: &[Option<u32>], given: &[Preference]) -> Option<f64> {
+    let said: BTreeMap<(usize, usize), f64> = preferences(ranks).into_iter().map(|(x, y, t)| ((x, y), t)).collect();
+    let of = |&(x, y, target): &Preference| match x < y {
+        true => said.get(&(x, y)).map(|said| likeness(*said, target)),
+        false => said.get(&(y, x)).map(|said| likeness(1.0 - said, target)),
+    };
+    let both: Vec<f64> = given.iter().filter(|given| given.2 != 0.5).filter_map(of).collect();
+    (!both.is_empty()).then(|| both.iter().sum::<f64>() / both.len() as f64)
+}
+
+/// How far scores contradict preferences: the mean probability that they give to the opposite; ties are left out.
+pub fn contradiction(preferences: &[Preference], scores: &[f64]) -> Option<f64> {
+    let strict: Vec<f64> = preferences
+        .iter()
+        .filter(|preference| preference.2 != 0.5)
+        .map(|&(a, b, target)| {
+            let first_is_worse = sigmoid(scores[b] - scores[a]);
+            if target > 0.5 { first_is_worse } else { 1.0 - first_is_worse }
+        })
+        .collect();
+    (!strict.is_empty()).then(|| strict.iter().sum::<f64>() / strict.len() as f64)
+}
+
+/// [`contradiction`] with all that some rankings say.
+pub fn against(rankings: &[&[Option<u32>]], scores: &[f64]) -> Option<f64> {
+    let all: Vec<Preference> = rankings.iter().flat_map(|ranks| preferences(ranks)).collect();
+    contradiction(&all, scores)
+}
+
+/// 1 / (1 + e^−x), without overflow.
+pub(crate) fn sigmoid(x: f64) -> f64 {
+    if x >= 0.0 { 1.0 / (1.0 + (-x).exp()) } else { x.exp() / (1.0 + x.exp()) }
+}
+
+/// How votes become labels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Shares, or Crowd-Bradley-Terry where agreement is uneven.
+    #[default]
+    Auto,
+    /// The share of votes.
+    Shares,
+    /// Crowd-Bradley-Terry.
+    CrowdBt,
+}
+
+/// What is asked of merging.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct MergeSettings {
+    /// How votes become labels.
+    pub method: Method,
+}
+
+/// What the votes say of two responses of an item, by place.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Label {
+    /// The one that stands first in the file.
+    pub first: usize,
+    /// The other.
+    pub second: usize,
+    /// How far the first is preferred, from 0 to 1.
+    pub target: f64,
+    /// Votes that say it.
+    pub votes: usize,
+}
+
+/// The merged votes of all items.
+#[derive(Clone, Debug)]
+pub struct Labels {
+    /// The method that was used: never [`Method::Auto`].
+    pub method: Method,
+    of_item: HashMap<i64, Vec<Label>>,
+    /// Consensus ranks by item.
+    ranks: HashMap<i64, Vec<Option<u32>>>,
+}
+
+impl Labels {
+    /// Merges votes that stand. Skips say nothing; of a person's repeats, the first vote counts.
+    pub fn of(votes: &[Vote], _settings: &MergeSettings) -> Labels {
+        let mut labels = Labels { method: Method::Shares, of_item: HashMap::new(), ranks: HashMap::new() };
+        for (item, votes) in by_item(votes) {
+            let merged = shares(&votes);
+            labels.ranks.insert(item, consensus(&merged, &votes));
+            labels.of_item.insert(item, merged);
+        }
+        labels
+    }
+
+    /// The labels of an item; none if it has no vote.
+    pub fn of_item(&self, item: i64) -> &[Label] {
+        self.of_item.get(&item).map_or(&[], Vec::as_slice)
+    }
+
+    /// The consensus of an item of so many responses; `None` if it has no vote. A response that nobody placed has no rank.
+    pub fn ranks(&self, item: i64, responses: usize) -> Option<Vec<Option<u32>>> {
+        self.ranks.get(&item).filter(|ranks| ranks.len() == responses).cloned()
+    }
+
+    /// What was done, in a sentence.
+    pub fn describe(&self, _names: &BTreeMap<i64, String>) -> String {
+        "labels are shares of votes".to_owned()
+    }
+}
+
+/// Rankings that stand, of first showings, by item.
+pub(crate) fn by_item(votes: &[Vote]) -> BTreeMap<i64, Vec<&Vote>> {
+    let mut of_item: BTreeMap<i64, Vec<&Vote>> = BTreeMap::new();
+    let counts = votes.iter().filter(|vote| !vote.repeat && vote.skipped.is_none() && vote.withdrawn_at.is_none());
+    counts.for_each(|vote| of_item.entry(vote.item.0).or_default().push(vote));
+    of_item
+}
+
+/// The share of votes for the first of each two responses.
+fn shares(votes: &[&Vote]) -> Vec<Label> {
+    let mut sums: BTreeMap<(usize, usize), (f64, usize)> = BTreeMap::new();
+    for (first, second, target) in votes.iter().flat_map(|vote| preferences(&vote.ranks)) {
+        let sum = sums.entry((first, second)).or_default();
+        *sum = (sum.0 + target, sum.1 + 1);
+    }
+    let label = |((first, second), (sum, votes)): ((usize, usize), (f64, usize))| {
+        Label { first, second, target: sum / votes as f64, votes }
+    };
+    sums.into_iter().map(label).collect()
+}
+
+/// Ranks by the mean share that each response has against the others.
+fn consensus(labels: &[Label], votes: &[&Vote]) -> Vec<Option<u32>> {
+    let responses = votes.first().map_or(0, |vote| vote.ranks.len());
+    let mut won = vec![(0.0, 0); responses];
+    for label in labels {
+        for (response, share) in [(label.first, label.target), (label.second, 1.0 - label.target)] {
+            won[response] = (won[response].0 + share, won[response].1 + 1);
+        }
+    }
+    let is_placed = |r: usize| votes.iter().any(|vote| vote.ranks[r].is_some());
+    let score = |r: usize| (is_placed(r) && won[r].1 > 0).then(|| won[r].0 / won[r].1 as f64);
+    ranked((0..responses).map(score).collect())
+}
+
+/// Scores → ranks: the highest is 1, scores that are equal but for rounding are a tie.
+pub(crate) fn ranked(scores: Vec<Option<f64>>) -> Vec<Option<u32>> {
+    const SAME: f64 = 1e-9;
+    let above = |score: f64| 1 + scores.iter().flatten().filter(|other| **other > score + SAME).count() as u32;
+    dense(&scores.iter().map(|score| score.map(above)).collect::<Vec<_>>())
+}
