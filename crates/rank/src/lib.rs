@@ -11,12 +11,14 @@
 //! | [`votes`] | ballots: checked, stored once, withdrawn by a new row |
 //! | [`agreement`] | how far people agree, with intervals |
 //! | [`merge`] | several people's votes → one soft label a pair |
+//! | [`crowd`] | Crowd-Bradley-Terry: the reliability of each person |
 //! | [`results`] | all figures of a database |
 //! | [`informative`] | how much a vote on an item would tell |
 //! | [`export`] | votes → the formats that Kudos and others read |
 
 pub mod agreement;
 pub mod app;
+pub mod crowd;
 mod error;
 pub mod export;
 pub mod import;

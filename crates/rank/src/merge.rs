@@ -5,6 +5,7 @@
 //! person (Chen, Bennett, Collins-Thompson and Horvitz, WSDM 2013), fitted by expectation maximisation.
 
 use crate::Vote;
+use crate::crowd::{self, CrowdItem, Said};
 use crate::votes::dense;
 use std::collections::{BTreeMap, HashMap};
 
@@ -126,21 +127,84 @@ pub struct Label {
 pub struct Labels {
     /// The method that was used: never [`Method::Auto`].
     pub method: Method,
+    /// What is known of each person who ranked items that others ranked too.
+    pub people: Vec<Standing>,
+    /// People whose agreement with the others is clearly lower than the rest's.
+    pub uneven: Vec<i64>,
     of_item: HashMap<i64, Vec<Label>>,
     /// Consensus ranks by item.
     ranks: HashMap<i64, Vec<Option<u32>>>,
 }
 
+/// How a person stands to the others.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Standing {
+    /// The person.
+    pub annotator: i64,
+    /// Rankings of others with which this person's can be compared.
+    pub compared: usize,
+    /// Mean agreement with these.
+    pub agreement: f64,
+    /// The reliability of Crowd-Bradley-Terry; `None` if it was not fitted.
+    pub reliability: Option<f64>,
+}
+
 impl Labels {
     /// Merges votes that stand. Skips say nothing; of a person's repeats, the first vote counts.
-    pub fn of(votes: &[Vote], _settings: &MergeSettings) -> Labels {
-        let mut labels = Labels { method: Method::Shares, of_item: HashMap::new(), ranks: HashMap::new() };
-        for (item, votes) in by_item(votes) {
-            let merged = shares(&votes);
-            labels.ranks.insert(item, consensus(&merged, &votes));
-            labels.of_item.insert(item, merged);
+    pub fn of(votes: &[Vote], settings: &MergeSettings) -> Labels {
+        let items = by_item(votes);
+        let people = Agreements::of(&items);
+        let uneven = people.uneven();
+        let method = match settings.method {
+            Method::Auto if uneven.is_empty() => Method::Shares,
+            Method::Auto => Method::CrowdBt,
+            asked => asked,
+        };
+        let (of_item, ranks) = (HashMap::new(), HashMap::new());
+        let mut labels = Labels { method, people: people.standings(), uneven, of_item, ranks };
+        match method {
+            Method::CrowdBt => labels.by_crowd(&items),
+            _ => labels.by_shares(&items),
         }
         labels
+    }
+
+    fn by_shares(&mut self, items: &BTreeMap<i64, Vec<&Vote>>) {
+        for (item, votes) in items {
+            let merged = shares(votes);
+            self.ranks.insert(*item, consensus(&merged, votes));
+            self.of_item.insert(*item, merged);
+        }
+    }
+
+    /// A label is the mean probability, over the votes, that the first is better given what was said and by whom.
+    fn by_crowd(&mut self, items: &BTreeMap<i64, Vec<&Vote>>) {
+        let mut number: BTreeMap<i64, usize> = BTreeMap::new();
+        items.values().flatten().for_each(|vote| drop(number.insert(vote.annotator.0, 0)));
+        number.values_mut().enumerate().for_each(|(at, person)| *person = at);
+        let item = |votes: &Vec<&Vote>| {
+            let said = votes.iter().flat_map(|vote| {
+                let person = number[&vote.annotator.0];
+                preferences(&vote.ranks).into_iter().map(move |(first, second, target)| Said { person, first, second, target })
+            });
+            CrowdItem { responses: votes[0].ranks.len(), said: said.collect() }
+        };
+        let crowd: Vec<CrowdItem> = items.values().map(item).collect();
+        let fit = crowd::fit(&crowd, number.len());
+        for (i, (item, votes)) in items.iter().enumerate() {
+            let mut merged = shares(votes);
+            for label in &mut merged {
+                let same = |said: &&Said| (said.first, said.second) == (label.first, label.second);
+                label.target =
+                    crowd[i].said.iter().filter(same).map(|said| fit.truth(i, said)).sum::<f64>() / label.votes as f64;
+            }
+            let is_placed = |r: usize| votes.iter().any(|vote| vote.ranks[r].is_some());
+            let scores = fit.scores[i].iter().enumerate().map(|(r, score)| is_placed(r).then_some(*score));
+            self.ranks.insert(*item, ranked(scores.collect()));
+            self.of_item.insert(*item, merged);
+        }
+        let reliability = |annotator: &i64| number.get(annotator).map(|person| fit.reliability[*person]);
+        self.people.iter_mut().for_each(|person| person.reliability = reliability(&person.annotator));
     }
 
     /// The labels of an item; none if it has no vote.
@@ -153,10 +217,101 @@ impl Labels {
         self.ranks.get(&item).filter(|ranks| ranks.len() == responses).cloned()
     }
 
-    /// What was done, in a sentence.
-    pub fn describe(&self, _names: &BTreeMap<i64, String>) -> String {
-        "labels are shares of votes".to_owned()
+    /// What was done and why, with the figures, in a sentence or two.
+    pub fn describe(&self, names: &BTreeMap<i64, String>) -> String {
+        let name = |id: &i64| names.get(id).cloned().unwrap_or_else(|| id.to_string());
+        let figures = |person: &Standing| match person.reliability {
+            Some(reliability) => format!("{} {reliability:.2}", name(&person.annotator)),
+            None => format!("{} {:.0} %", name(&person.annotator), 100.0 * person.agreement),
+        };
+        let figures: Vec<String> = self.people.iter().map(figures).collect();
+        let figures = figures.join(", ");
+        let uneven: Vec<String> = self.uneven.iter().map(name).collect();
+        let uneven = uneven.join(", ");
+        match (self.method, self.people.is_empty(), self.uneven.is_empty()) {
+            (Method::CrowdBt, _, false) => format!(
+                "labels weigh people by their reliability (Crowd-Bradley-Terry), as {uneven} agrees with the others less than \
+                 they do among themselves. Reliability: {figures}"
+            ),
+            (Method::CrowdBt, ..) => {
+                format!("labels weigh people by their reliability (Crowd-Bradley-Terry). Reliability: {figures}")
+            }
+            (_, true, _) => "labels are the votes: no item was ranked by two people".to_owned(),
+            (_, false, true) => format!("labels are shares of votes. Agreement with the others: {figures}"),
+            (_, false, false) => format!(
+                "labels are shares of votes. {uneven} agrees with the others less than they do among themselves: \
+                 --merge crowd-bt weighs people by their reliability. Agreement with the others: {figures}"
+            ),
+        }
     }
+}
+
+/// Agreement of each two people, item by item.
+struct Agreements {
+    /// Mean agreement of (a, b) on an item that both ranked.
+    each: Vec<(i64, i64, f64)>,
+}
+
+impl Agreements {
+    fn of(items: &BTreeMap<i64, Vec<&Vote>>) -> Agreements {
+        let mut each = Vec::new();
+        for votes in items.values() {
+            for (at, a) in votes.iter().enumerate() {
+                for b in &votes[at + 1..] {
+                    let (sum, count) = alike(&a.ranks, &b.ranks);
+                    if count > 0 {
+                        each.push((a.annotator.0, b.annotator.0, sum / count as f64));
+                    }
+                }
+            }
+        }
+        Agreements { each }
+    }
+
+    /// Those who agree with the others less than these do among themselves: by 2.6 standard errors of the difference, on at
+    /// least 10 items. Of two people it cannot be said who of them errs.
+    fn uneven(&self) -> Vec<i64> {
+        const CLEARLY: f64 = 2.576; // 99 of 100
+        const FEWEST: usize = 10;
+        let is_below = |person: &Standing| {
+            let (with, without): (Vec<_>, Vec<_>) =
+                self.each.iter().partition(|(a, b, _)| [*a, *b].contains(&person.annotator));
+            let [with, without] = [with, without].map(|rows: Vec<&(i64, i64, f64)>| moments(rows.iter().map(|row| row.2)));
+            with.0 >= FEWEST
+                && without.0 >= FEWEST
+                && without.1 - with.1 > CLEARLY * (with.2 / with.0 as f64 + without.2 / without.0 as f64).sqrt()
+        };
+        // The worst is taken away before the others are looked at: one who errs lowers everybody's agreement.
+        let mut people = self.standings();
+        people.sort_by(|a, b| a.agreement.total_cmp(&b.agreement));
+        let Some(worst) = people.first().filter(|worst| is_below(worst)) else { return Vec::new() };
+        let rest = self.each.iter().filter(|(a, b, _)| ![*a, *b].contains(&worst.annotator)).copied().collect();
+        let mut uneven = Agreements { each: rest }.uneven();
+        uneven.push(worst.annotator);
+        uneven.sort_unstable();
+        uneven
+    }
+
+    fn standings(&self) -> Vec<Standing> {
+        let mut of_person: BTreeMap<i64, Vec<f64>> = BTreeMap::new();
+        for (a, b, agreement) in &self.each {
+            of_person.entry(*a).or_default().push(*agreement);
+            of_person.entry(*b).or_default().push(*agreement);
+        }
+        let standing = |(annotator, agreements): (i64, Vec<f64>)| {
+            let (compared, agreement, _) = moments(agreements.into_iter());
+            Standing { annotator, compared, agreement, reliability: None }
+        };
+        of_person.into_iter().map(standing).collect()
+    }
+}
+
+/// Count, mean and variance.
+fn moments(values: impl Iterator<Item = f64> + Clone) -> (usize, f64, f64) {
+    let count = values.clone().count();
+    let mean = values.clone().sum::<f64>() / count.max(1) as f64;
+    let variance = values.map(|value| (value - mean).powi(2)).sum::<f64>() / count.saturating_sub(1).max(1) as f64;
+    (count, mean, variance)
 }
 
 /// Rankings that stand, of first showings, by item.

@@ -222,7 +222,8 @@ impl Store {
             Ok((Receipt { vote: vote.clone(), stored_at, already: false, withdrawn: false }, item))
         })?;
         if !receipt.already && ballot.skipped.is_none() {
-            self.learn(item, ballot.task)?;
+            // The vote is stored: what the order learns from it can wait for the next start.
+            let _ = self.learn(item, ballot.task);
         }
         Ok(receipt)
     }
@@ -234,7 +235,7 @@ impl Store {
     pub fn withdraw(&self, vote: &str, annotator: AnnotatorId) -> Result<Receipt, StoreError> {
         let vote = vote.to_ascii_lowercase();
         let until = self.now() + QueueSettings::default().lease;
-        self.write(|change, queue, _| {
+        let (receipt, task) = self.write(|change, queue, _| {
             let (number, task, was_skip) = own_vote(change, &vote, annotator)?;
             let new = "INSERT INTO withdrawal (vote, stored_at) VALUES (?1, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
                 ON CONFLICT (vote) DO NOTHING";
@@ -244,8 +245,12 @@ impl Store {
             if is_new {
                 queue.withdrawn(task, was_skip, until);
             }
-            Ok(Receipt { vote: vote.clone(), stored_at, already: !is_new, withdrawn: true })
-        })
+            Ok((Receipt { vote: vote.clone(), stored_at, already: !is_new, withdrawn: true }, TaskId(task)))
+        })?;
+        if let (false, Some(head)) = (receipt.already, &mut self.state().head) {
+            head.unlearn(task);
+        }
+        Ok(receipt)
     }
 
     /// The task that a vote answered, as it was shown, and the ballot: to show it again.
