@@ -58,10 +58,13 @@ impl Store {
     pub fn create(path: impl AsRef<Path>) -> Result<Store, StoreError> {
         let path = path.as_ref();
         let lock = lock(path)?;
-        match OpenOptions::new().write(true).create_new(true).open(path) {
+        // This handle is closed before SQLite opens the file: closing one frees all locks that this process has on the file,
+        // and another program that reads it would then take itself for the last, and delete the log.
+        let made = OpenOptions::new().write(true).create_new(true).open(path).map(drop);
+        match made {
             Err(reason) if reason.kind() == std::io::ErrorKind::AlreadyExists => Err(StoreError::Exists(path.to_owned())),
             Err(reason) => Err(io(path, reason)),
-            Ok(_) => Self::opened(path, lock),
+            Ok(()) => Self::opened(path, lock),
         }
     }
 
@@ -87,7 +90,8 @@ impl Store {
         if path.as_ref().exists() { Self::open(path) } else { Self::create(path) }
     }
 
-    /// Opens a database to read it, also while another process writes to it.
+    /// Opens a database to read it, also while another process writes to it. A process that has it open to write must not
+    /// read it so: closing a file frees the locks that the process has on it.
     ///
     /// # Errors
     /// If there is none, or it is another program's, or of another version.
