@@ -29,7 +29,8 @@ pub type Rankings = Vec<Vec<Option<u32>>>;
 /// response, its values are the ranks that people gave it, tied responses sharing the mean of their ranks. A response that a
 /// person did not place is missing. 1 is perfect agreement, 0 is chance.
 pub fn krippendorff_alpha(items: &[Rankings], seed: u64) -> Option<Estimate> {
-    let coincidences: Vec<Vec<Coincidence>> = items.iter().map(coincidences).filter(|cells| !cells.is_empty()).collect();
+    let coincidences: Vec<Vec<Coincidence>> =
+        items.iter().map(coincidences).filter(|cells| !cells.is_empty()).collect();
     bootstrap(coincidences.len(), seed, |counts| alpha_of(&coincidences, counts))
 }
 
@@ -57,8 +58,12 @@ pub fn ratio(each: &[(f64, usize)], seed: u64) -> Option<Estimate> {
 
 /// Kendall's W of one item; `None` for fewer than two complete rankings, or where everything is tied.
 pub fn concordance(rankings: &Rankings) -> Option<f64> {
-    let complete: Vec<Vec<f64>> =
-        rankings.iter().filter(|ranks| ranks.iter().all(Option::is_some)).map(|ranks| mid_ranks(ranks)).map(placed).collect();
+    let complete: Vec<Vec<f64>> = rankings
+        .iter()
+        .filter(|ranks| ranks.iter().all(Option::is_some))
+        .map(|ranks| mid_ranks(ranks))
+        .map(placed)
+        .collect();
     let (people, responses) = (complete.len() as f64, complete.first()?.len());
     if complete.len() < 2 {
         return None;

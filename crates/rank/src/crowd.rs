@@ -87,8 +87,8 @@ impl CrowdFit {
                 let eta = self.reliability[said.person];
                 let says_first = eta * better + (1.0 - eta) * (1.0 - better);
                 posterior += said.target * says_first.ln() + (1.0 - said.target) * (1.0 - says_first).ln();
-                let told_truth =
-                    said.target * eta * better / says_first + (1.0 - said.target) * eta * (1.0 - better) / (1.0 - says_first);
+                let told_truth = said.target * eta * better / says_first
+                    + (1.0 - said.target) * eta * (1.0 - better) / (1.0 - says_first);
                 honest[said.person].0 += told_truth;
                 honest[said.person].1 += 1.0;
                 truths.push(self.truth(i, said));

@@ -7,7 +7,7 @@
 //! | pairs | `prompt, chosen, rejected, weight`: TRL's |
 //! | votes | every vote as it was given, those that were withdrawn among them |
 
-use crate::merge::{Labels, MergeSettings, Preference};
+use crate::merge::{Label, Labels, MergeSettings, Preference};
 use crate::queue::parsed;
 use crate::{Store, StoreError, Vote};
 use kudos::data::Content;
@@ -79,7 +79,8 @@ fn orders(connection: &Connection, condition: &str, item: i64) -> rusqlite::Resu
         let (item, preference) = row?;
         orders.entry(item).or_default().push(preference);
     }
-    let sql = format!("SELECT item, place, rank FROM response WHERE {condition} AND rank IS NOT NULL ORDER BY item, place");
+    let sql =
+        format!("SELECT item, place, rank FROM response WHERE {condition} AND rank IS NOT NULL ORDER BY item, place");
     let mut rows = connection.prepare(&sql)?;
     let mut ranks: BTreeMap<i64, Vec<(usize, f64)>> = BTreeMap::new();
     for row in rows.query_map([item], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as usize, row.get(2)?)))? {
@@ -88,7 +89,15 @@ fn orders(connection: &Connection, condition: &str, item: i64) -> rusqlite::Resu
     }
     for (item, ranks) in ranks {
         let pairs = ranks.iter().enumerate().flat_map(|(at, a)| ranks[at + 1..].iter().map(move |b| (a, b)));
-        let target = |a: f64, b: f64| if a < b { 1.0 } else if a > b { 0.0 } else { 0.5 };
+        let target = |a: f64, b: f64| {
+            if a < b {
+                1.0
+            } else if a > b {
+                0.0
+            } else {
+                0.5
+            }
+        };
         let said = pairs.map(|(a, b)| (a.0, b.0, target(a.1, b.1)));
         orders.entry(item).or_default().extend(said);
     }
@@ -147,18 +156,57 @@ impl Store {
         let mut notes = vec![labels.describe(&names)];
         let rows = match format {
             Format::Ranked => ranked_rows(&items, &labels, &mut notes),
-            Format::Groups => items.iter().filter_map(|item| group_row(item, &labels, all)).collect(),
+            Format::Groups => items.iter().flat_map(|item| group_rows(item, &labels, all)).collect(),
             Format::Pairs | Format::Votes => items.iter().flat_map(|item| pair_rows(item, &labels)).collect(),
         };
         Ok(Export { rows, notes })
     }
 }
 
-/// The columns of a row beside ours. One that is named as ours is kept as `input_NAME`.
+/// Columns whose names would mean something to a reader of the rows.
+const MEANT: [&str; 32] = [
+    "prompt",
+    "system",
+    "history",
+    "answer",
+    "response",
+    "responses",
+    "comparisons",
+    "rank",
+    "ranks",
+    "rating",
+    "ratings",
+    "score",
+    "chosen",
+    "rejected",
+    "response_a",
+    "response_b",
+    "label",
+    "margin",
+    "weight",
+    "votes",
+    "share",
+    "attributes",
+    "question",
+    "instruction",
+    "input",
+    "query",
+    "annotator",
+    "worker",
+    "user",
+    "judge",
+    "session",
+    "status",
+];
+
+/// The columns of a row beside ours. One of a name that means something is kept as `input_NAME`.
 fn beside(extra: &Row, ours: &[&str]) -> Row {
     let name = |name: &String| {
         let mut new = name.clone();
-        while ours.contains(&new.as_str()) || (new != *name && extra.contains_key(&new)) {
+        while MEANT.contains(&new.as_str())
+            || ours.contains(&new.as_str())
+            || (new != *name && extra.contains_key(&new))
+        {
             new = format!("input_{new}");
         }
         new
@@ -180,8 +228,6 @@ fn put_prompt(row: &mut Row, item: &Stored) {
 }
 
 fn ranked_rows(items: &[Stored], labels: &Labels, notes: &mut Vec<String>) -> Vec<Row> {
-    const OURS: [&str; 10] =
-        ["prompt", "answer", "response", "rank", "rating", "score", "label", "chosen", "rejected", "annotator"];
     let (mut rows, mut unplaced, mut unwritten) = (Vec::new(), 0, 0);
     for item in items {
         let Some(ranks) = labels.ranks(item.item, item.responses.len()) else { continue };
@@ -191,7 +237,7 @@ fn ranked_rows(items: &[Stored], labels: &Labels, notes: &mut Vec<String>) -> Ve
         }
         unplaced += ranks.iter().filter(|rank| rank.is_none()).count();
         for (response, rank) in item.responses.iter().zip(ranks) {
-            let mut row = beside(&response.extra, &OURS);
+            let mut row = beside(&response.extra, &[]);
             put_prompt(&mut row, item);
             row.insert("answer".into(), response.content.to_value());
             row.insert("rank".into(), rank.into());
@@ -209,12 +255,18 @@ fn ranked_rows(items: &[Stored], labels: &Labels, notes: &mut Vec<String>) -> Ve
     rows
 }
 
-fn group_row(item: &Stored, labels: &Labels, all: bool) -> Option<Row> {
+/// One row; of whole transcripts, which no group row can hold, one row for each two responses.
+fn group_rows(item: &Stored, labels: &Labels, all: bool) -> Vec<Row> {
     let merged = labels.of_item(item.item);
-    if merged.is_empty() && !all {
-        return None;
+    let extra = beside(&shared(item), &[]);
+    match item.prompt {
+        None => merged.iter().map(|label| transcripts_row(item, label, extra.clone())).collect(),
+        Some(_) if merged.is_empty() && !all => Vec::new(),
+        Some(_) => vec![group_row(item, merged, extra)],
     }
-    let mut row = beside(&shared(item), &["prompt", "responses", "comparisons", "response", "annotator"]);
+}
+
+fn group_row(item: &Stored, merged: &[Label], mut row: Row) -> Row {
     put_prompt(&mut row, item);
     let response = |response: &StoredResponse| {
         let mut fields = Map::from_iter([("text".to_owned(), response.content.to_value())]);
@@ -222,19 +274,24 @@ fn group_row(item: &Stored, labels: &Labels, all: bool) -> Option<Row> {
         Value::Object(fields)
     };
     row.insert("responses".into(), item.responses.iter().map(response).collect());
-    let comparison = |label: &crate::merge::Label| {
-        json!({"first": label.first, "second": label.second, "target": label.target, "votes": label.votes})
-    };
+    let comparison = |label: &Label| json!({"first": label.first, "second": label.second, "target": label.target, "votes": label.votes});
     if !merged.is_empty() {
         row.insert("comparisons".into(), merged.iter().map(comparison).collect());
     }
-    Some(row)
+    row
+}
+
+fn transcripts_row(item: &Stored, label: &Label, mut row: Row) -> Row {
+    row.insert("response_a".into(), item.responses[label.first].content.to_value());
+    row.insert("response_b".into(), item.responses[label.second].content.to_value());
+    row.insert("label".into(), label.target.into());
+    row.insert("votes".into(), label.votes.into());
+    row
 }
 
 fn pair_rows(item: &Stored, labels: &Labels) -> Vec<Row> {
-    const OURS: [&str; 5] = ["prompt", "chosen", "rejected", "votes", "share"];
-    let shared = beside(&shared(item), &OURS);
-    let pair = |label: &crate::merge::Label| {
+    let shared = beside(&shared(item), &[]);
+    let pair = |label: &Label| {
         let (better, worse, share) = match label.target {
             share if share > 0.5 => (label.first, label.second, share),
             share if share < 0.5 => (label.second, label.first, 1.0 - share),
@@ -257,7 +314,8 @@ fn vote_rows(items: &[Stored], votes: &[Vote], names: &BTreeMap<i64, String>) ->
 }
 
 fn vote_row(item: &Stored, vote: &Vote, names: &BTreeMap<i64, String>) -> Row {
-    let mut row = beside(&shared(item), &["prompt", "responses", "vote", "annotator", "item", "shown", "ranks"]);
+    const OURS: [&str; 9] = ["vote", "item", "shown", "repeat", "flags", "comment", "skipped", "seconds", "stored_at"];
+    let mut row = beside(&shared(item), &OURS);
     let mut put = |name: &str, value: Value| {
         row.insert(name.to_owned(), value);
     };

@@ -87,14 +87,14 @@ impl Store {
     /// written.
     pub fn import(&self, loaded: &Loaded, source: &ImportSource, mode: Import) -> Result<ImportReport, StoreError> {
         let known = self.query(|connection| {
-            let same = "SELECT (SELECT count(*) FROM source WHERE sha256 = ?1), (SELECT count(*) FROM source WHERE file = ?2),
+            let same =
+                "SELECT (SELECT count(*) FROM source WHERE sha256 = ?1), (SELECT count(*) FROM source WHERE file = ?2),
                 (SELECT count(*) FROM source)";
             let count = |row: &rusqlite::Row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
             connection.query_row(same, (&source.sha256, &source.file), count)
         })?;
-        let changed = |change| {
-            Err(StoreError::Changed { path: self.path().to_owned(), file: source.file.clone(), change })
-        };
+        let changed =
+            |change| Err(StoreError::Changed { path: self.path().to_owned(), file: source.file.clone(), change });
         match (known, mode) {
             ((1.., _, _), Import::New) => {}
             ((0, 1.., _), Import::New) => return changed("has changed since"),
@@ -142,7 +142,12 @@ fn readable(group: &Group, report: &mut ImportReport) -> Vec<Option<usize>> {
     group.responses.iter().enumerate().map(of).collect()
 }
 
-fn whole_item<'a>(group: &'a Group, kind: Kind, readable: &[Option<usize>], report: &mut ImportReport) -> Option<Item<'a>> {
+fn whole_item<'a>(
+    group: &'a Group,
+    kind: Kind,
+    readable: &[Option<usize>],
+    report: &mut ImportReport,
+) -> Option<Item<'a>> {
     let own = |r: &usize| readable[*r] == Some(*r);
     let responses: Vec<usize> = (0..group.responses.len()).filter(own).collect();
     report.too_few += usize::from(responses.len() < *RESPONSES.start());
@@ -262,7 +267,8 @@ impl<'a> Inserting<'a> {
     fn contents(&mut self, item: &Item, number: i64, report: &mut ImportReport) -> rusqlite::Result<()> {
         for (place, r) in item.responses.iter().enumerate() {
             let response = &item.group.responses[*r];
-            let attributes = (!response.attributes.is_empty()).then(|| serde_json::json!(response.attributes).to_string());
+            let attributes =
+                (!response.attributes.is_empty()).then(|| serde_json::json!(response.attributes).to_string());
             let extra = (!response.extra.is_empty()).then(|| Value::Object((*response.extra).clone()).to_string());
             let (chars, content) = (response.content.chars() as i64, json(&response.content));
             let given = (response.rank, response.score);
@@ -285,7 +291,15 @@ impl<'a> Inserting<'a> {
         let [target, margin, weight] = [verdict.target, verdict.margin, verdict.weight].map(f64::from);
         let values = (number, first as i64, second as i64, target, margin, weight, row.location.line as i64);
         self.given.execute(rusqlite::params![
-            values.0, values.1, values.2, values.3, values.4, values.5, values.6, row.voter.as_deref(), extra
+            values.0,
+            values.1,
+            values.2,
+            values.3,
+            values.4,
+            values.5,
+            values.6,
+            row.voter.as_deref(),
+            extra
         ])?;
         Ok(())
     }

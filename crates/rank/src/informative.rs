@@ -122,7 +122,8 @@ impl Head {
             }
         }
         let freedom: usize = self.items.iter().map(|item| item.rows.len() - 1).sum();
-        let scale: Vec<f32> = squares.iter().map(|sum| (freedom.max(1) as f64 / sum.max(1e-12)).sqrt() as f32).collect();
+        let scale: Vec<f32> =
+            squares.iter().map(|sum| (freedom.max(1) as f64 / sum.max(1e-12)).sqrt() as f32).collect();
         for row in self.rows.chunks_exact_mut(width.max(1)) {
             row.iter_mut().zip(&scale).for_each(|(x, scale)| *x *= scale);
         }
@@ -167,7 +168,9 @@ impl Head {
 
     /// Learns a ranking (ranks by place) of an item.
     pub fn learn(&mut self, item: ItemId, task: TaskId, ranks: &[Option<u32>]) {
-        let Some(at) = self.at.get(&item).copied().filter(|at| self.items[*at].rows.len() == ranks.len()) else { return };
+        let Some(at) = self.at.get(&item).copied().filter(|at| self.items[*at].rows.len() == ranks.len()) else {
+            return;
+        };
         self.foretell(at, ranks);
         let steps = self.steps(at, ranks);
         self.apply(&steps, 1.0);

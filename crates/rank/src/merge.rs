@@ -180,12 +180,17 @@ impl Labels {
     /// A label is the mean probability, over the votes, that the first is better given what was said and by whom.
     fn by_crowd(&mut self, items: &BTreeMap<i64, Vec<&Vote>>) {
         let mut number: BTreeMap<i64, usize> = BTreeMap::new();
-        items.values().flatten().for_each(|vote| drop(number.insert(vote.annotator.0, 0)));
+        number.extend(items.values().flatten().map(|vote| (vote.annotator.0, 0)));
         number.values_mut().enumerate().for_each(|(at, person)| *person = at);
         let item = |votes: &Vec<&Vote>| {
             let said = votes.iter().flat_map(|vote| {
                 let person = number[&vote.annotator.0];
-                preferences(&vote.ranks).into_iter().map(move |(first, second, target)| Said { person, first, second, target })
+                preferences(&vote.ranks).into_iter().map(move |(first, second, target)| Said {
+                    person,
+                    first,
+                    second,
+                    target,
+                })
             });
             CrowdItem { responses: votes[0].ranks.len(), said: said.collect() }
         };
@@ -276,7 +281,8 @@ impl Agreements {
         let is_below = |person: &Standing| {
             let (with, without): (Vec<_>, Vec<_>) =
                 self.each.iter().partition(|(a, b, _)| [*a, *b].contains(&person.annotator));
-            let [with, without] = [with, without].map(|rows: Vec<&(i64, i64, f64)>| moments(rows.iter().map(|row| row.2)));
+            let [with, without] =
+                [with, without].map(|rows: Vec<&(i64, i64, f64)>| moments(rows.iter().map(|row| row.2)));
             with.0 >= FEWEST
                 && without.0 >= FEWEST
                 && without.1 - with.1 > CLEARLY * (with.2 / with.0 as f64 + without.2 / without.0 as f64).sqrt()
@@ -329,8 +335,11 @@ fn shares(votes: &[&Vote]) -> Vec<Label> {
         let sum = sums.entry((first, second)).or_default();
         *sum = (sum.0 + target, sum.1 + 1);
     }
-    let label = |((first, second), (sum, votes)): ((usize, usize), (f64, usize))| {
-        Label { first, second, target: sum / votes as f64, votes }
+    let label = |((first, second), (sum, votes)): ((usize, usize), (f64, usize))| Label {
+        first,
+        second,
+        target: sum / votes as f64,
+        votes,
     };
     sums.into_iter().map(label).collect()
 }

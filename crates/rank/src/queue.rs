@@ -242,7 +242,13 @@ impl Queue {
         item.votes.len() + item.tasks.iter().filter(out).count()
     }
 
-    fn pick(&self, me: i64, settings: &QueueSettings, now: Duration, value: impl Fn(i64) -> Option<f64>) -> Option<Pick> {
+    fn pick(
+        &self,
+        me: i64,
+        settings: &QueueSettings,
+        now: Duration,
+        value: impl Fn(i64) -> Option<f64>,
+    ) -> Option<Pick> {
         let nobody = Person::default();
         let person = self.people.get(&me).unwrap_or(&nobody);
         let is_wanted = |task: &i64| {
@@ -289,7 +295,9 @@ impl Queue {
         if matches!(settings.order, Order::InOrder | Order::Review) {
             return free.next();
         }
-        free.map(|at| (worth(at), chance(at), at)).max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))).map(|x| x.2)
+        free.map(|at| (worth(at), chance(at), at))
+            .max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)))
+            .map(|x| x.2)
     }
 
     fn is_wanted(&self, at: usize, me: i64, settings: &QueueSettings, now: Duration) -> bool {
@@ -321,7 +329,11 @@ impl Queue {
     /// The order of the responses for this person: chance, from the seed.
     fn shuffled(&self, item: i64, annotator: i64, repeat: i64, responses: usize) -> Vec<usize> {
         let mut places: Vec<usize> = (0..responses).collect();
-        Stream::named(self.seed, "shown").fork(item as u64).fork(annotator as u64).fork(repeat as u64).shuffle(&mut places);
+        Stream::named(self.seed, "shown")
+            .fork(item as u64)
+            .fork(annotator as u64)
+            .fork(repeat as u64)
+            .shuffle(&mut places);
         places
     }
 }
@@ -400,7 +412,8 @@ impl Store {
         let given = self.query(crate::export::given_orders)?;
         let mut state = self.state();
         for item in &mut state.queue.items {
-            item.judge = of_item.remove(&item.item).filter(|scores| scores.iter().all(|s| s.is_finite())).unwrap_or_default();
+            item.judge =
+                of_item.remove(&item.item).filter(|scores| scores.iter().all(|s| s.is_finite())).unwrap_or_default();
             item.measure();
             if item.votes.is_empty() && !item.judge.is_empty() {
                 item.against_judge = given.get(&item.item).and_then(|pairs| merge::contradiction(pairs, &item.judge));
@@ -456,7 +469,8 @@ fn contents(connection: &Connection, item: i64) -> rusqlite::Result<(Option<Cont
     let mut prompt = connection.prepare_cached("SELECT prompt FROM item WHERE item = ?1")?;
     let prompt: Option<String> = prompt.query_row([item], |row| row.get(0))?;
     let prompt = prompt.map(|text| parsed(0, &text)).transpose()?;
-    let mut rows = connection.prepare_cached("SELECT response, content FROM response WHERE item = ?1 ORDER BY place")?;
+    let mut rows =
+        connection.prepare_cached("SELECT response, content FROM response WHERE item = ?1 ORDER BY place")?;
     let response = |row: &rusqlite::Row| {
         Ok(Shown { response: ResponseId(row.get(0)?), content: parsed(1, row.get_ref(1)?.as_str()?)? })
     };

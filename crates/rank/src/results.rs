@@ -152,7 +152,12 @@ impl Store {
         let names: BTreeMap<i64, String> = self.annotators()?.into_iter().map(|(id, name)| (id.0, name)).collect();
         let (items, votes, given, stored) = self.query(|connection| {
             let stored = connection.query_row("SELECT count(*) FROM vote", [], |row| row.get::<_, i64>(0))?;
-            Ok((export::items(connection)?, crate::votes::standing(connection)?, export::given_orders(connection)?, stored))
+            Ok((
+                export::items(connection)?,
+                crate::votes::standing(connection)?,
+                export::given_orders(connection)?,
+                stored,
+            ))
         })?;
         let labels = Labels::of(&votes, &settings.merge);
         let of_item = merge::by_item(&votes);
@@ -210,7 +215,8 @@ fn people(names: &BTreeMap<i64, String>, votes: &[Vote], labels: &Labels, seed: 
 
 /// Agreement of a person's repeats with their first rankings.
 fn consistency(ranked: &[&&Vote], seed: u64) -> Option<Estimate> {
-    let first: HashMap<ItemId, &Vote> = ranked.iter().filter(|vote| !vote.repeat).map(|vote| (vote.item, **vote)).collect();
+    let first: HashMap<ItemId, &Vote> =
+        ranked.iter().filter(|vote| !vote.repeat).map(|vote| (vote.item, **vote)).collect();
     let repeats = ranked.iter().filter(|vote| vote.repeat);
     let pairs = repeats.filter_map(|vote| first.get(&vote.item).map(|first| merge::alike(&first.ranks, &vote.ranks)));
     agreement::ratio(&pairs.filter(|(_, count)| *count > 0).collect::<Vec<_>>(), seed)
@@ -250,9 +256,10 @@ fn bias(items: &[Stored], of_item: &BTreeMap<i64, Vec<&Vote>>, seed: u64) -> Bia
 
 /// `(better, worse)` of every preference that is no tie.
 fn strict(ranks: &[Option<u32>]) -> impl Iterator<Item = (usize, usize)> {
-    preferences(ranks).into_iter().filter(|(_, _, target)| *target != 0.5).map(|(first, second, target)| {
-        if target > 0.5 { (first, second) } else { (second, first) }
-    })
+    preferences(ranks)
+        .into_iter()
+        .filter(|(_, _, target)| *target != 0.5)
+        .map(|(first, second, target)| if target > 0.5 { (first, second) } else { (second, first) })
 }
 
 fn best_at(of_item: &BTreeMap<i64, Vec<&Vote>>) -> Vec<[f64; 2]> {
@@ -281,7 +288,8 @@ fn disputed(items: &[Stored], of_item: &BTreeMap<i64, Vec<&Vote>>, most: usize) 
     let mut found: Vec<(i64, f64, usize)> = of_item.iter().filter_map(one).collect();
     found.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
     found.truncate(most);
-    let listed = |(item, agreement, people)| Disputed { item: ItemId(item), prompt: snippet(stored[&item]), agreement, people };
+    let listed =
+        |(item, agreement, people)| Disputed { item: ItemId(item), prompt: snippet(stored[&item]), agreement, people };
     found.into_iter().map(listed).collect()
 }
 

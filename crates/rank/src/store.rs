@@ -46,7 +46,9 @@ pub fn is_ranking_database(path: &Path) -> std::io::Result<bool> {
     }
     let mut header = Vec::with_capacity(100);
     File::open(path)?.take(100).read_to_end(&mut header)?;
-    let id = header.get(ID_AT..ID_AT + 4).map(|bytes| i64::from(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])));
+    let id = header
+        .get(ID_AT..ID_AT + 4)
+        .map(|bytes| i64::from(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])));
     Ok(header.starts_with(b"SQLite format 3\0") && id == Some(APPLICATION_ID))
 }
 
@@ -62,7 +64,9 @@ impl Store {
         // and another program that reads it would then take itself for the last, and delete the log.
         let made = OpenOptions::new().write(true).create_new(true).open(path).map(drop);
         match made {
-            Err(reason) if reason.kind() == std::io::ErrorKind::AlreadyExists => Err(StoreError::Exists(path.to_owned())),
+            Err(reason) if reason.kind() == std::io::ErrorKind::AlreadyExists => {
+                Err(StoreError::Exists(path.to_owned()))
+            }
             Err(reason) => Err(io(path, reason)),
             Ok(()) => Self::opened(path, lock),
         }
@@ -168,7 +172,8 @@ impl Store {
     /// If the database cannot be read.
     pub fn by_token(&self, token: &str) -> Result<Option<AnnotatorId>, StoreError> {
         let state = self.state();
-        let found = state.connection.query_row("SELECT annotator FROM annotator WHERE token = ?1", [token], |r| r.get(0));
+        let found =
+            state.connection.query_row("SELECT annotator FROM annotator WHERE token = ?1", [token], |r| r.get(0));
         found.optional().map(|id| id.map(AnnotatorId)).map_err(|reason| self.failure(reason))
     }
 

@@ -274,9 +274,7 @@ impl Store {
     /// If there is no such vote of this person, or the database cannot be read.
     pub fn reveal(&self, vote: &str, annotator: AnnotatorId) -> Result<Option<Revealed>, StoreError> {
         let vote = vote.to_ascii_lowercase();
-        let found = self.query(|connection| {
-            Ok(own_vote(connection, &vote, annotator).map(|(number, _, _)| number))
-        })?;
+        let found = self.query(|connection| Ok(own_vote(connection, &vote, annotator).map(|(number, _, _)| number)))?;
         let number = match found {
             Ok(number) => number,
             Err(Fault::Ballot(reason)) => return Err(reason.into()),
@@ -433,7 +431,8 @@ fn revealed(connection: &Connection, number: i64) -> rusqlite::Result<Option<Rev
     let vote = select(connection, &format!("WHERE vote.number = {number}"))?.remove(0);
     let mut rows = connection.prepare_cached("SELECT rank, extra FROM response WHERE item = ?1 ORDER BY place")?;
     let row = |row: &rusqlite::Row| Ok((row.get(0)?, row.get(1)?));
-    let responses: Vec<(Option<f64>, Option<String>)> = rows.query_map([vote.item.0], row)?.collect::<Result<_, _>>()?;
+    let responses: Vec<(Option<f64>, Option<String>)> =
+        rows.query_map([vote.item.0], row)?.collect::<Result<_, _>>()?;
     let sql = "SELECT first, second, target, extra FROM given WHERE item = ?1 ORDER BY given";
     let mut rows = connection.prepare_cached(sql)?;
     let row = |row: &rusqlite::Row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
