@@ -95,8 +95,16 @@ mod tests {
     #[test]
     fn nothing_is_loaded_from_elsewhere_and_nothing_is_parsed_as_html() {
         for (name, text) in ASSETS {
-            let forbidden =
-                ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "style=\"", "onclick=\"", "https://"];
+            let forbidden = [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "style=\"",
+                "onclick=\"",
+                "https://",
+            ];
             for word in forbidden {
                 assert!(!text.contains(word), "{name} has {word}");
             }

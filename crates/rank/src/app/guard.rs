@@ -34,7 +34,9 @@ pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) ->
         Err(refusal) => refusal.into_response(),
         Ok(()) => match tokio::time::timeout(TIMEOUT, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request took too long; send it again").into_response(),
+            Err(_) => {
+                Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request took too long; send it again").into_response()
+            }
         },
     };
     for (name, value) in HEADERS {
@@ -47,7 +49,9 @@ fn check(app: &App, request: &Request) -> Result<(), Refusal> {
     let headers = request.headers();
     let host = text(headers, &HOST).unwrap_or_default();
     if app.settings.is_local() && !is_loopback(host) {
-        return Err(forbidden(format!("the host is `{host}`, expected localhost; a page elsewhere may be pretending to be this one")));
+        return Err(forbidden(format!(
+            "the host is `{host}`, expected localhost; a page elsewhere may be pretending to be this one"
+        )));
     }
     if !request.uri().path().starts_with("/api/") {
         return Ok(());
@@ -96,7 +100,9 @@ mod tests {
         for host in ["localhost", "LOCALHOST:7265", "127.0.0.1:1", "127.0.0.2", "[::1]:7265", "[::1]"] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", "[::2]", "0.0.0.0"] {
+        for host in
+            ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", "[::2]", "0.0.0.0"]
+        {
             assert!(!is_loopback(host), "{host}");
         }
     }

@@ -6,6 +6,7 @@
 
 mod assets;
 mod error;
+mod figures;
 mod guard;
 mod identity;
 mod routes;
@@ -93,7 +94,11 @@ pub fn run(
 }
 
 impl App {
-    fn new(store: Arc<Store>, settings: Settings, more_to_come: Box<dyn Fn() -> bool + Send + Sync>) -> std::io::Result<App> {
+    fn new(
+        store: Arc<Store>,
+        settings: Settings,
+        more_to_come: Box<dyn Fn() -> bool + Send + Sync>,
+    ) -> std::io::Result<App> {
         let database = identity::of(&store).map_err(std::io::Error::other)?;
         let training = Training::of(settings.program.clone(), store.path());
         Ok(App { store, settings, sessions: Sessions::default(), training, database, more_to_come })
@@ -108,12 +113,12 @@ fn router(app: Arc<App>) -> Router {
         .route("/api/about", get(routes::about))
         .route("/api/session", post(routes::open_session))
         .route("/api/task", get(routes::task))
-        .route("/api/items/{item}", get(routes::item))
+        .route("/api/items/{item}", get(figures::item))
         .route("/api/votes", post(routes::submit))
         .route("/api/votes/{vote}", delete(routes::withdraw))
         .route("/api/progress", get(routes::progress))
-        .route("/api/results", get(routes::results))
-        .route("/api/train", get(routes::training).post(routes::start_training).delete(routes::stop_training))
+        .route("/api/results", get(figures::results))
+        .route("/api/train", get(figures::training).post(figures::start_training).delete(figures::stop_training))
         .layer(DefaultBodyLimit::max(BODY))
         .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard))
         .with_state(app)

@@ -6,7 +6,7 @@ use super::session::{HEADER, Session, same};
 use crate::{AnnotatorId, Ballot, Order, Progress, Revealed, Store, StoreError, TaskId};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-type Answer = Result<Json<Value>, Refusal>;
+pub(super) type Answer = Result<Json<Value>, Refusal>;
 
 /// Why a task may be skipped: what is stored, and what the page says.
 const SKIP_REASONS: [(&str, &str); 5] = [
@@ -26,7 +26,7 @@ const SKIP_REASONS: [(&str, &str); 5] = [
 ];
 
 /// Whoever has a session.
-pub struct Known(Session);
+pub struct Known(pub(super) Session);
 
 impl FromRequestParts<Arc<App>> for Known {
     type Rejection = Refusal;
@@ -46,12 +46,15 @@ impl FromRequestParts<Arc<App>> for Person {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
         let Known(session) = Known::from_request_parts(parts, app).await?;
-        session.annotator.map(Person).ok_or_else(|| Refusal::new(StatusCode::FORBIDDEN, "say who you are before you rank"))
+        session
+            .annotator
+            .map(Person)
+            .ok_or_else(|| Refusal::new(StatusCode::FORBIDDEN, "say who you are before you rank"))
     }
 }
 
 /// Calls the store where it may wait for the disk.
-async fn with_store<T: Send + 'static>(
+pub(super) async fn with_store<T: Send + 'static>(
     app: &Arc<App>,
     call: impl FnOnce(&Store, &App) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -257,46 +260,4 @@ pub async fn progress(State(app): State<Arc<App>>, Known(session): Known) -> Ans
         Ok(Json(counts(&store.progress(annotator, &app.settings.queue), app)))
     })
     .await
-}
-
-/// From which byte of the output on.
-#[derive(Deserialize)]
-pub struct From {
-    #[serde(default)]
-    from: usize,
-}
-
-/// `GET /api/train`: the command, and the output of the training that runs or ran last.
-pub async fn training(State(app): State<Arc<App>>, _: Known, Query(From { from }): Query<From>) -> Answer {
-    Ok(Json(json!(app.training.standing(from))))
-}
-
-/// `POST /api/train`: starts it, on this machine alone.
-pub async fn start_training(State(app): State<Arc<App>>, _: Known) -> Answer {
-    check_may_train(&app)?;
-    let fault = |error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the training cannot be started: {error}"));
-    app.training.start().map_err(fault)?;
-    Ok(Json(json!(app.training.standing(0))))
-}
-
-/// `DELETE /api/train`: ends it.
-pub async fn stop_training(State(app): State<Arc<App>>, _: Known) -> Answer {
-    check_may_train(&app)?;
-    app.training.stop();
-    Ok(Json(json!(app.training.standing(0))))
-}
-
-fn check_may_train(app: &App) -> Result<(), Refusal> {
-    let elsewhere = "training is started on the server's own machine: type the command there";
-    if app.settings.is_local() { Ok(()) } else { Err(Refusal::new(StatusCode::FORBIDDEN, elsewhere)) }
-}
-
-/// `GET /api/results`
-pub async fn results(State(app): State<Arc<App>>, _: Known) -> Answer {
-    with_store(&app, move |_, _| Ok(Json(json!({})))).await
-}
-
-/// `GET /api/items/ITEM`
-pub async fn item(State(app): State<Arc<App>>, _: Known, Path(_item): Path<i64>) -> Answer {
-    with_store(&app, move |_, _| Ok(Json(json!({})))).await
 }

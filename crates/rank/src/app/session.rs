@@ -38,7 +38,8 @@ impl Sessions {
         known.opened += 1;
         let number = known.opened;
         if known.by_secret.len() >= MOST {
-            let oldest = known.by_secret.iter().min_by_key(|(_, (number, _))| *number).map(|(secret, _)| secret.clone());
+            let oldest =
+                known.by_secret.iter().min_by_key(|(_, (number, _))| *number).map(|(secret, _)| secret.clone());
             oldest.map(|secret| known.by_secret.remove(&secret));
         }
         known.by_secret.insert(secret.clone(), (number, session));

@@ -50,7 +50,9 @@ impl Running {
     fn ask(&self, method: &str, path: &str, head: &str, body: &str) -> (u16, String) {
         let host = if head.contains("host:") { String::new() } else { format!("host: {}\r\n", self.address) };
         let length = body.len();
-        let request = format!("{method} {path} HTTP/1.1\r\n{host}{head}connection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\n{host}{head}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
         let mut stream = TcpStream::connect(self.address).unwrap();
         // The server may answer and close before it has read all of a request that it refuses.
         let _ = stream.write_all(request.as_bytes());
@@ -116,7 +118,8 @@ fn a_vote_is_stored_once_withdrawn_and_given_back() {
     assert_eq!((status, &receipt["already"], &receipt["reveal"]), (200, &json!(false), &Value::Null), "{receipt}");
     assert_eq!(server.post("/api/votes", &session, &ballot).1["already"], json!(true));
     assert_eq!(server.store.votes().unwrap().len(), 1);
-    let (status, body) = server.ask("DELETE", &format!("/api/votes/{UUID}"), &format!("x-kudos-session: {session}\r\n"), "");
+    let (status, body) =
+        server.ask("DELETE", &format!("/api/votes/{UUID}"), &format!("x-kudos-session: {session}\r\n"), "");
     let back: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &back["task"]), (200, &first["task"]), "{body}");
     let expected = json!({"ranks": [2, 1], "ratings": [{"helpfulness": 4.0}, {}], "flags": [[], ["unsafe"]],
@@ -167,7 +170,11 @@ fn requests_of_others_are_refused() {
     assert_eq!(status("POST", "/api/session", "content-type: text/plain\r\n", name), 415);
     assert_eq!(status("POST", "/api/session", json_head, &" ".repeat(super::BODY + 1)), 413);
     assert_eq!(status("POST", "/api/session", json_head, "{"), 400);
-    assert_eq!(status("POST", "/api/session", json_head, r#"{"name": "a\u0000b"}"#), 400, "a name of control characters");
+    assert_eq!(
+        status("POST", "/api/session", json_head, r#"{"name": "a\u0000b"}"#),
+        400,
+        "a name of control characters"
+    );
     let many: String = (0..200).map(|i| format!("x-{i}: 1\r\n")).collect();
     assert_eq!(status("GET", "/", &many, ""), 431);
     let task = server.get("/api/task", &anna).1["task"]["task"].clone();

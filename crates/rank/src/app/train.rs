@@ -13,13 +13,15 @@ const KEPT: usize = 256 * 1024;
 /// The training that is running, or ran last.
 pub struct Training {
     program: PathBuf,
-    arguments: Vec<String>,
+    database: PathBuf,
     job: Mutex<Job>,
 }
 
 #[derive(Default)]
 struct Job {
     child: Option<Child>,
+    /// The command that was started.
+    command: Option<String>,
     output: Arc<Mutex<Output>>,
     /// Whether it ended well; `None` while it runs, or if none was started.
     succeeded: Option<bool>,
@@ -45,17 +47,20 @@ pub struct Standing {
 }
 
 impl Training {
-    /// The training of a judge from a database, which is written beside it.
+    /// The training of judges from a database, which are written beside it.
     pub fn of(program: PathBuf, database: &Path) -> Self {
-        let judge = database.with_extension("judge");
-        let words = ["train".to_owned(), database.display().to_string(), "-o".into(), judge.display().to_string()];
-        Training { program, arguments: words.into(), job: Mutex::default() }
+        Training { program, database: database.to_owned(), job: Mutex::default() }
     }
 
-    /// The command as one would type it.
-    pub fn command(&self) -> String {
-        let words: Vec<String> = self.arguments.iter().map(|word| quoted(word)).collect();
-        format!("kudos {}", words.join(" "))
+    /// What the program is given. A judge that is there already stays: the next has a number.
+    fn arguments(&self) -> Vec<String> {
+        let name = self.database.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let stem = name.split('.').next().filter(|stem| !stem.is_empty()).unwrap_or("rankings");
+        let numbered = (2..).map(|number| format!("{stem}-judge-{number}"));
+        let names = std::iter::once(format!("{stem}-judge")).chain(numbered);
+        let judge = names.map(|name| self.database.with_file_name(name)).find(|path| !path.exists());
+        let judge = judge.expect("numbers do not end").display().to_string();
+        vec!["train".to_owned(), self.database.display().to_string(), "-o".into(), judge]
     }
 
     /// Starts it, unless it runs.
@@ -63,6 +68,10 @@ impl Training {
     /// # Errors
     /// If the program cannot be started.
     pub fn start(&self) -> std::io::Result<()> {
+        self.run(&self.arguments())
+    }
+
+    fn run(&self, arguments: &[String]) -> std::io::Result<()> {
         let mut job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
         job.look();
         if job.child.is_some() {
@@ -70,9 +79,9 @@ impl Training {
         }
         let (reader, writer) = std::io::pipe()?;
         let command = &mut Command::new(&self.program);
-        let child = command.args(&self.arguments).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
+        let child = command.args(arguments).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
         let output = Arc::<Mutex<Output>>::default();
-        *job = Job { child: Some(child), output: output.clone(), succeeded: None };
+        *job = Job { child: Some(child), command: Some(typed(arguments)), output: output.clone(), succeeded: None };
         std::thread::spawn(move || collect(reader, &output));
         Ok(())
     }
@@ -88,7 +97,8 @@ impl Training {
             (None, Some(false)) => "failed",
         };
         let (output, next) = job.output.lock().unwrap_or_else(PoisonError::into_inner).since(from);
-        Standing { command: self.command(), state, output, next }
+        let running = job.command.clone().filter(|_| state == "running");
+        Standing { command: running.unwrap_or_else(|| typed(&self.arguments())), state, output, next }
     }
 
     /// Ends it. A training that is killed can be resumed.
@@ -140,6 +150,12 @@ fn collect(mut reader: impl Read, output: &Mutex<Output>) {
     }
 }
 
+/// The command as one would type it.
+fn typed(arguments: &[String]) -> String {
+    let words: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
+    format!("kudos {}", words.join(" "))
+}
+
 /// A word as a shell reads it.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./=,:@%+".contains(c);
@@ -154,13 +170,16 @@ mod tests {
     use super::*;
     use std::time::{Duration, Instant};
 
+    fn shell(words: &str) -> Vec<String> {
+        vec!["-c".into(), words.into()]
+    }
+
     #[test]
     fn a_command_runs_once_and_its_output_is_read_on() {
-        let mut training = Training::of("/bin/sh".into(), Path::new("my data.kudos"));
-        assert_eq!(training.command(), "kudos train 'my data.kudos' -o 'my data.judge'");
+        let training = Training::of("/bin/sh".into(), Path::new("d.rankings.db"));
         assert_eq!(training.standing(0).state, "idle");
-        training.arguments = vec!["-c".into(), "echo one; echo two >&2; exit 3".into()];
-        training.start().unwrap();
+        training.run(&shell("echo one; echo two >&2; sleep 0.1; exit 3")).unwrap();
+        training.run(&shell("echo never")).unwrap();
         let started = Instant::now();
         while training.standing(0).state == "running" || training.standing(0).output.len() < 8 {
             assert!(started.elapsed() < Duration::from_secs(20), "{:?}", training.standing(0));
@@ -172,12 +191,21 @@ mod tests {
 
     #[test]
     fn a_training_ends_with_the_server() {
-        let mut training = Training::of("/bin/sh".into(), Path::new("d"));
-        training.arguments = vec!["-c".into(), "sleep 600".into()];
-        training.start().unwrap();
+        let training = Training::of("/bin/sh".into(), Path::new("d"));
+        training.run(&shell("sleep 600")).unwrap();
         assert_eq!(training.standing(0).state, "running");
         training.stop();
         assert_eq!(training.standing(0).state, "failed");
+    }
+
+    #[test]
+    fn a_judge_that_is_there_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let training = Training::of("/bin/sh".into(), &folder.path().join("my data.rankings.db"));
+        let command = || training.standing(0).command.replace(&folder.path().display().to_string(), "");
+        assert_eq!(command(), "kudos train '/my data.rankings.db' -o '/my data-judge'");
+        std::fs::create_dir(folder.path().join("my data-judge")).unwrap();
+        assert_eq!(command(), "kudos train '/my data.rankings.db' -o '/my data-judge-2'");
     }
 
     #[test]
