@@ -175,3 +175,111 @@ pub fn bootstrap(items: usize, seed: u64, statistic: impl Fn(&[f64]) -> Option<f
     let ci95 = (!drawn.is_empty()).then(|| [at(0.025), at(0.975)]);
     Some(Estimate { value, ci95, items })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crowd::{self, CrowdItem, Said};
+    use serde_json::Value;
+
+    /// `golden/rank/votes.json`: votes of simulated people, and what other programs make of them.
+    fn golden() -> (Vec<(Vec<usize>, Rankings)>, Value) {
+        let golden: Value = serde_json::from_str(include_str!("../../../golden/rank/votes.json")).unwrap();
+        let ranks = |vote: &Value| serde_json::from_value(vote["ranks"].clone()).unwrap();
+        let person = |vote: &Value| vote["person"].as_u64().unwrap() as usize;
+        let item = |item: &Value| {
+            let votes = item["votes"].as_array().unwrap();
+            (votes.iter().map(person).collect(), votes.iter().map(ranks).collect())
+        };
+        (golden["items"].as_array().unwrap().iter().map(item).collect(), golden)
+    }
+
+    #[test]
+    fn the_figures_are_those_of_published_implementations() {
+        let (items, golden) = golden();
+        let rankings: Vec<Rankings> = items.into_iter().map(|(_, rankings)| rankings).collect();
+        let expected = &golden["expected"];
+        let near = |found: f64, expected: &Value| (found - expected.as_f64().unwrap()).abs() < 1e-9;
+        let alpha = krippendorff_alpha(&rankings, 1).unwrap();
+        assert!(near(alpha.value, &expected["alpha"]), "{alpha:?}");
+        assert!(near(pairwise_agreement(&rankings, 1).unwrap().value, &expected["pairwise"]));
+        let mut compared = 0;
+        for (rankings, expected) in rankings.iter().zip(expected["kendall_w"].as_array().unwrap()) {
+            if let (Some(found), true) = (concordance(rankings), expected.is_f64()) {
+                assert!(near(found, expected), "{rankings:?}: {found}, {expected}");
+                compared += 1;
+            }
+        }
+        assert!(compared > 25, "{compared}");
+    }
+
+    #[test]
+    fn reliabilities_are_those_of_another_optimizer() {
+        let (items, golden) = golden();
+        let said = |people: &Vec<usize>, rankings: &Rankings| {
+            let all = people.iter().zip(rankings).flat_map(|(person, ranks)| {
+                merge::preferences(ranks).into_iter().map(|(first, second, target)| Said {
+                    person: *person,
+                    first,
+                    second,
+                    target,
+                })
+            });
+            all.collect::<Vec<_>>()
+        };
+        let responses = golden["items"].as_array().unwrap().iter().map(|item| item["truth"].as_array().unwrap().len());
+        let crowd: Vec<CrowdItem> =
+            items.iter().zip(responses).map(|((p, r), responses)| CrowdItem { responses, said: said(p, r) }).collect();
+        let fit = crowd::fit(&crowd, 5);
+        let expected = &golden["expected"]["crowd_bt"];
+        let reliability: Vec<f64> = serde_json::from_value(expected["reliability"].clone()).unwrap();
+        let far = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(far(&fit.reliability, &reliability) < 1e-3, "{:?} {reliability:?}", fit.reliability);
+        let scores: Vec<Vec<f64>> = serde_json::from_value(expected["scores"].clone()).unwrap();
+        assert!(fit.scores.iter().zip(&scores).all(|(a, b)| far(a, b) < 0.02));
+        let posterior = expected["posterior"].as_f64().unwrap();
+        assert!(fit.course.last().unwrap() > &(posterior - 1e-4), "{:?} {posterior}", fit.course.last());
+    }
+
+    fn ranks(ranks: &[u32]) -> Vec<Option<u32>> {
+        ranks.iter().map(|rank| (*rank > 0).then_some(*rank)).collect()
+    }
+
+    #[test]
+    fn perfect_and_opposed() {
+        let same: Vec<Rankings> = (0..10).map(|_| vec![ranks(&[1, 2, 3]), ranks(&[1, 2, 3])]).collect();
+        let opposed: Vec<Rankings> = (0..10).map(|_| vec![ranks(&[1, 2, 3]), ranks(&[3, 2, 1])]).collect();
+        for (items, alpha, w, pairwise) in [(same, 1.0, 1.0, 1.0), (opposed, -1.0, 0.0, 0.0)] {
+            let found = krippendorff_alpha(&items, 1).unwrap();
+            assert!((found.value - alpha).abs() < 0.06, "{found:?}");
+            assert_eq!(kendall_w(&items, 1).unwrap().value, w);
+            assert_eq!(pairwise_agreement(&items, 1).unwrap().value, pairwise);
+        }
+    }
+
+    #[test]
+    fn nothing_to_compare_is_no_figure() {
+        let alone: Vec<Rankings> = vec![vec![ranks(&[1, 2])], vec![]];
+        assert_eq!(
+            (krippendorff_alpha(&alone, 1), kendall_w(&alone, 1), pairwise_agreement(&alone, 1)),
+            (None, None, None)
+        );
+        let tied: Vec<Rankings> = vec![vec![ranks(&[1, 1]), ranks(&[1, 1])]];
+        assert_eq!((krippendorff_alpha(&tied, 1), kendall_w(&tied, 1)), (None, None), "no variation at all");
+        assert_eq!(pairwise_agreement(&tied, 1).unwrap().ci95, None, "one item has no interval");
+    }
+
+    #[test]
+    fn intervals_cover_at_their_rate_and_repeat() {
+        // 200 experiments of 60 items, each agreed on with probability 0.7.
+        let mut covered = 0;
+        for experiment in 0..200 {
+            let mut stream = Stream::new(experiment, 3);
+            let each: Vec<(f64, usize)> = (0..60).map(|_| (f64::from(u8::from(stream.uniform() < 0.7)), 1)).collect();
+            let [low, high] = ratio(&each, experiment).unwrap().ci95.unwrap();
+            covered += usize::from(low <= 0.7 && 0.7 <= high);
+            assert_eq!(ratio(&each, experiment), ratio(&each, experiment));
+        }
+        assert!((178..=199).contains(&covered), "{covered} of 200");
+    }
+}

@@ -153,3 +153,116 @@ fn solved(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Vec<f64> {
     }
     right
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge;
+    use kudos::random::Stream;
+
+    /// People with a noise (`None` votes at random) and a sign, who rank `items` of 4 responses of known worth.
+    fn simulated(people: &[(Option<f64>, f64)], items: usize, seed: u64) -> (Vec<Vec<f64>>, Vec<CrowdItem>) {
+        let mut stream = Stream::new(seed, 0);
+        let mut worths = Vec::new();
+        let mut crowd = Vec::new();
+        for _ in 0..items {
+            let worth: Vec<f64> = (0..4).map(|_| stream.normal()).collect();
+            let mut item = CrowdItem { responses: 4, said: Vec::new() };
+            for (person, (noise, sign)) in people.iter().enumerate() {
+                let seen: Vec<f64> = worth
+                    .iter()
+                    .map(|w| noise.map_or(0.0, |_| sign * w) + noise.unwrap_or(1.0) * stream.normal())
+                    .collect();
+                let ranks = merge::ranked(seen.into_iter().map(Some).collect());
+                let said = merge::preferences(&ranks).into_iter();
+                item.said.extend(said.map(|(first, second, target)| Said { person, first, second, target }));
+            }
+            worths.push(worth);
+            crowd.push(item);
+        }
+        (worths, crowd)
+    }
+
+    /// Share of pairs that scores put in the true order.
+    fn right(worths: &[Vec<f64>], scores: impl Fn(usize, usize) -> f64) -> f64 {
+        let (mut right, mut all) = (0.0, 0.0);
+        for (i, worth) in worths.iter().enumerate() {
+            for a in 0..worth.len() {
+                for b in a + 1..worth.len() {
+                    all += 1.0;
+                    let product = (worth[a] - worth[b]) * (scores(i, a) - scores(i, b));
+                    right += if product > 0.0 {
+                        1.0
+                    } else if product == 0.0 {
+                        0.5
+                    } else {
+                        0.0
+                    };
+                }
+            }
+        }
+        right / all
+    }
+
+    fn by_shares(crowd: &[CrowdItem]) -> Vec<Vec<f64>> {
+        let won = |item: &CrowdItem| {
+            let mut won = vec![0.0; item.responses];
+            for said in &item.said {
+                won[said.first] += said.target;
+                won[said.second] += 1.0 - said.target;
+            }
+            won
+        };
+        crowd.iter().map(won).collect()
+    }
+
+    #[test]
+    fn good_careless_and_adversarial_people_are_told_apart() {
+        let people = [(Some(0.3), 1.0), (Some(0.6), 1.0), (None, 0.0), (Some(0.3), -1.0)];
+        for seed in 0..5 {
+            let (worths, crowd) = simulated(&people, 100, seed);
+            let fit = fit(&crowd, people.len());
+            let eta = &fit.reliability;
+            assert!(eta[0] > 0.85 && eta[1] > 0.8 && (0.35..0.65).contains(&eta[2]) && eta[3] < 0.15, "{eta:?}");
+            let shares = by_shares(&crowd);
+            let (crowded, shared) = (right(&worths, |i, r| fit.scores[i][r]), right(&worths, |i, r| shares[i][r]));
+            assert!(
+                crowded > 0.85 && crowded > shared + 0.1,
+                "seed {seed}: {crowded:.3} by reliability, {shared:.3} by shares"
+            );
+        }
+    }
+
+    #[test]
+    fn among_equals_nothing_is_lost() {
+        let people = [(Some(0.6), 1.0); 3];
+        let (worths, crowd) = simulated(&people, 150, 9);
+        let fit = fit(&crowd, 3);
+        let shares = by_shares(&crowd);
+        let (crowded, shared) = (right(&worths, |i, r| fit.scores[i][r]), right(&worths, |i, r| shares[i][r]));
+        assert!(crowded > shared - 0.01, "{crowded:.3} {shared:.3}");
+        assert!(fit.reliability.iter().all(|eta| *eta > 0.85), "{:?}", fit.reliability);
+    }
+
+    #[test]
+    fn the_posterior_never_falls() {
+        let (_, crowd) = simulated(&[(Some(0.3), 1.0), (None, 0.0), (Some(0.3), -1.0)], 20, 3);
+        let course = fit(&crowd, 3).course;
+        assert!(course.windows(2).all(|two| two[1] >= two[0] - 1e-9), "{course:?}");
+        assert!(course.len() < MOST_ROUNDS, "it settles");
+    }
+
+    #[test]
+    fn edges_are_finite() {
+        let said = |target| Said { person: 0, first: 0, second: 1, target };
+        let items = [
+            CrowdItem { responses: 2, said: vec![said(1.0); 500] },
+            CrowdItem { responses: 2, said: vec![said(0.5)] },
+            CrowdItem { responses: 3, said: vec![] },
+        ];
+        let fit = fit(&items, 2);
+        assert!(fit.scores.iter().flatten().chain(&fit.reliability).all(|x| x.is_finite()));
+        assert!((fit.reliability[1] - 2.0 / 3.0).abs() < 1e-12, "of a silent person the prior is known");
+        assert_eq!(fit.scores[2], [0.0; 3]);
+    }
+}

@@ -184,14 +184,12 @@ fn judged_items<'a>(
     }
 }
 
-/// What makes two items one: the prompt, and the responses in any order.
-fn key(item: &Item) -> [u8; 32] {
-    let mut texts: Vec<Vec<u8>> =
-        item.responses.iter().map(|r| json(&item.group.responses[*r].content).into_bytes()).collect();
-    texts.sort();
-    let prompt = item.group.prompt.as_ref().map(json).unwrap_or_default();
+/// What makes two items one: the prompt, and the responses in any order, each as JSON.
+fn key(prompt: Option<&String>, responses: &[String]) -> [u8; 32] {
+    let mut texts: Vec<&str> = responses.iter().map(String::as_str).collect();
+    texts.sort_unstable();
     let mut digest = Sha256::new();
-    for text in std::iter::once(prompt.as_bytes()).chain(texts.iter().map(Vec::as_slice)) {
+    for text in std::iter::once(prompt.map_or("", String::as_str)).chain(texts) {
         digest.update((text.len() as u64).to_le_bytes());
         digest.update(text);
     }
@@ -245,16 +243,18 @@ impl<'a> Inserting<'a> {
         let prompts = self.known_prompts()?;
         for item in items {
             let prompt = item.group.prompt.as_ref().map(json);
+            let contents: Vec<String> =
+                item.responses.iter().map(|r| json(&item.group.responses[*r].content)).collect();
             let line = item.responses.iter().map(|r| item.group.responses[*r].location.line).min().unwrap_or(0);
             let kind = format!("{:?}", item.kind).to_lowercase();
-            let new = self.item.execute((self.source, line as i64, key(item), &prompt, kind))?;
+            let new = self.item.execute((self.source, line as i64, key(prompt.as_ref(), &contents), &prompt, kind))?;
             if new == 0 {
                 report.known += 1;
                 continue;
             }
             report.items += 1;
             report.other_responses += usize::from(prompt.is_some_and(|prompt| prompts.contains(&prompt)));
-            self.contents(item, self.change.last_insert_rowid(), report)?;
+            self.contents(item, self.change.last_insert_rowid(), &contents, report)?;
         }
         Ok(before)
     }
@@ -264,29 +264,39 @@ impl<'a> Inserting<'a> {
         prompts.query_map([], |row| row.get(0))?.collect()
     }
 
-    fn contents(&mut self, item: &Item, number: i64, report: &mut ImportReport) -> rusqlite::Result<()> {
-        for (place, r) in item.responses.iter().enumerate() {
+    fn contents(
+        &mut self,
+        item: &Item,
+        number: i64,
+        contents: &[String],
+        report: &mut ImportReport,
+    ) -> rusqlite::Result<()> {
+        for (place, (r, content)) in item.responses.iter().zip(contents).enumerate() {
             let response = &item.group.responses[*r];
             let attributes =
                 (!response.attributes.is_empty()).then(|| serde_json::json!(response.attributes).to_string());
             let extra = (!response.extra.is_empty()).then(|| Value::Object((*response.extra).clone()).to_string());
-            let (chars, content) = (response.content.chars() as i64, json(&response.content));
+            let chars = response.content.chars() as i64;
             let given = (response.rank, response.score);
             self.response.execute((number, place as i64, content, chars, given.0, given.1, attributes, extra))?;
             report.responses += 1;
             report.judgements += usize::from(response.rank.is_some());
         }
         for c in &item.judgements {
-            self.judgement(item, number, &item.group.comparisons[*c], &item.group.judged[*c])?;
-            report.judgements += 1;
+            let stored = self.judgement(item, number, &item.group.comparisons[*c], &item.group.judged[*c])?;
+            report.judgements += usize::from(stored);
         }
         Ok(())
     }
 
-    fn judgement(&mut self, item: &Item, number: i64, verdict: &Comparison, row: &Judged) -> rusqlite::Result<()> {
+    /// Stores a judgement; false for one of responses that are the same, or are not among those of the item.
+    fn judgement(&mut self, item: &Item, number: i64, verdict: &Comparison, row: &Judged) -> rusqlite::Result<bool> {
         let alike = |r: usize| item.group.responses[r].content.reading(kudos::data::ASSISTANT);
         let place = |r: usize| item.responses.iter().position(|known| alike(*known) == alike(r));
-        let (Some(first), Some(second)) = (place(verdict.first), place(verdict.second)) else { return Ok(()) };
+        let (Some(first), Some(second)) = (place(verdict.first), place(verdict.second)) else { return Ok(false) };
+        if first == second {
+            return Ok(false);
+        }
         let extra = (!row.extra.is_empty()).then(|| Value::Object((*row.extra).clone()).to_string());
         let [target, margin, weight] = [verdict.target, verdict.margin, verdict.weight].map(f64::from);
         let values = (number, first as i64, second as i64, target, margin, weight, row.location.line as i64);
@@ -301,6 +311,6 @@ impl<'a> Inserting<'a> {
             row.voter.as_deref(),
             extra
         ])?;
-        Ok(())
+        Ok(true)
     }
 }

@@ -378,3 +378,134 @@ impl Store {
 fn counts(vote: &Vote) -> bool {
     !vote.repeat && vote.skipped.is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kudos::random::Stream;
+
+    /// `items` items of `k` responses with features by chance.
+    fn drawn(items: usize, k: usize, width: usize, seed: u64) -> (Vec<(ItemId, Vec<ResponseId>)>, Features) {
+        let mut stream = Stream::new(seed, 0);
+        let ids =
+            (0..items).map(|i| (ItemId(i as i64), (0..k).map(|r| ResponseId((i * k + r) as i64)).collect())).collect();
+        let responses = (0..items * k).map(|r| ResponseId(r as i64)).collect();
+        let rows = (0..items * k * width).map(|_| stream.normal() as f32).collect();
+        (ids, Features { width, responses, rows })
+    }
+
+    fn ranks(ranks: &[u32]) -> Vec<Option<u32>> {
+        ranks.iter().map(|rank| (*rank > 0).then_some(*rank)).collect()
+    }
+
+    /// Scores and variances from the mean and the covariance, as they would be without bookkeeping.
+    fn anew(head: &Head) -> Head {
+        let mut head = head.clone();
+        head.scores = (0..head.scores.len()).map(|row| dot(&head.mean, head.row(row))).collect();
+        head.measure();
+        head
+    }
+
+    #[test]
+    fn bookkeeping_keeps_up_with_the_posterior() {
+        let (ids, features) = drawn(20, 4, 37, 1);
+        let mut head = Head::new(&ids, &features);
+        for item in 0..15 {
+            head.learn(ItemId(item), TaskId(item), &ranks(&[2, 1, 0, 2]));
+        }
+        let fresh = anew(&head);
+        for (kept, new) in head.items.iter().zip(&fresh.items) {
+            for (a, b) in kept.variances.iter().zip(&new.variances) {
+                assert!((a - b).abs() < 1e-3 * b.abs().max(0.1), "{a} {b}");
+            }
+        }
+        assert!(head.scores.iter().zip(&fresh.scores).all(|(a, b)| (a - b).abs() < 1e-4));
+    }
+
+    #[test]
+    fn many_votes_at_once_teach_what_they_teach_one_by_one() {
+        let (ids, features) = drawn(10, 3, 16, 2);
+        let (mut one, mut all) = (Head::new(&ids, &features), Head::new(&ids, &features));
+        let vote = |n: i64| Vote {
+            number: n,
+            vote: n.to_string(),
+            task: TaskId(n),
+            item: ItemId(n),
+            annotator: crate::AnnotatorId(1),
+            repeat: false,
+            ranks: ranks(&[1, 3, 2]),
+            ratings: Default::default(),
+            flags: Vec::new(),
+            shown: vec![0, 1, 2],
+            comment: None,
+            skipped: None,
+            seconds: None,
+            stored_at: String::new(),
+            withdrawn_at: None,
+        };
+        let votes: Vec<Vote> = (0..8).map(vote).collect();
+        votes.iter().for_each(|vote| one.learn(vote.item, vote.task, &vote.ranks));
+        all.learn_all(&votes);
+        assert!(one.scores.iter().zip(&all.scores).all(|(a, b)| (a - b).abs() < 1e-4));
+        assert_eq!(one.foretold.len(), all.foretold.len());
+    }
+
+    #[test]
+    fn a_vote_lowers_what_its_item_would_tell_and_can_be_taken_back() {
+        let (ids, features) = drawn(30, 3, 24, 3);
+        let mut head = Head::new(&ids, &features);
+        let before: Vec<f64> = ids.iter().map(|(id, _)| head.value(*id).unwrap()).collect();
+        let scores = head.scores.clone();
+        head.learn(ItemId(4), TaskId(1), &ranks(&[1, 2, 3]));
+        assert!(head.value(ItemId(4)).unwrap() < 0.9 * before[4]);
+        let told = head.scores(ItemId(4)).unwrap();
+        assert!(told[0] > told[1] && told[1] > told[2], "{told:?}");
+        head.unlearn(TaskId(1));
+        for ((id, _), before) in ids.iter().zip(&before) {
+            assert!((head.value(*id).unwrap() - before).abs() < 1e-4);
+        }
+        assert!(head.scores.iter().zip(&scores).all(|(a, b)| (a - b).abs() < 1e-4));
+        assert_eq!(head.value(ItemId(99)), None);
+    }
+
+    #[test]
+    fn the_head_learns_a_known_truth_and_says_how_well() {
+        let width = 12;
+        let (ids, features) = drawn(400, 2, width, 4);
+        let mut stream = Stream::new(8, 8);
+        let truth: Vec<f32> = (0..width).map(|_| stream.normal() as f32).collect();
+        let worth = |r: usize| dot(&features.rows[r * width..(r + 1) * width], &truth);
+        let mut head = Head::new(&ids, &features);
+        for item in 0..300 {
+            let first = worth(2 * item) > worth(2 * item + 1);
+            head.learn(ItemId(item as i64), TaskId(item as i64), &ranks(if first { &[1, 2] } else { &[2, 1] }));
+        }
+        let right = (300..400).filter(|item| {
+            let scores = head.scores(ItemId(*item as i64)).unwrap();
+            (scores[0] > scores[1]) == (worth(2 * item) > worth(2 * item + 1))
+        });
+        let right = right.count();
+        assert!(right >= 90, "{right} of 100");
+        let curve = head.curve().unwrap();
+        assert_eq!(curve.points.last().unwrap().0, 300);
+        assert!(curve.points.last().unwrap().1 > curve.points[0].1);
+    }
+
+    #[test]
+    fn rankings_to_the_next_point() {
+        let points =
+            |accuracy: fn(f64) -> f64| (1..=10).map(|n| (50 * n, accuracy(50.0 * n as f64))).collect::<Vec<_>>();
+        let more = more_for_a_point(&points(|n| 0.8 - 1.0 / n.sqrt())).unwrap();
+        // 0.8 − 1/√n is one of 100 higher than at 500 at n = 829.
+        assert!((325..=333).contains(&more), "{more}");
+        assert_eq!(more_for_a_point(&points(|_| 0.6)), None, "flat");
+        assert_eq!(more_for_a_point(&points(|n| 0.8 - 0.1 / n.sqrt())), None, "no whole point is left");
+    }
+
+    #[test]
+    fn order_of_learning() {
+        assert_eq!(neighbours(&ranks(&[2, 1, 3])), [(1, 0, 1.0), (0, 2, 1.0)]);
+        assert_eq!(neighbours(&ranks(&[1, 1])), [(0, 1, 0.5)]);
+        assert_eq!(neighbours(&ranks(&[0, 1, 0])), [(1, 0, 1.0), (1, 2, 1.0)]);
+    }
+}

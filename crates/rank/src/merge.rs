@@ -364,3 +364,115 @@ pub(crate) fn ranked(scores: Vec<Option<f64>>) -> Vec<Option<u32>> {
     let above = |score: f64| 1 + scores.iter().flatten().filter(|other| **other > score + SAME).count() as u32;
     dense(&scores.iter().map(|score| score.map(above)).collect::<Vec<_>>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AnnotatorId, ItemId, TaskId};
+    use kudos::random::Stream;
+
+    fn ranks(ranks: &[u32]) -> Vec<Option<u32>> {
+        ranks.iter().map(|rank| (*rank > 0).then_some(*rank)).collect()
+    }
+
+    fn vote(number: i64, item: i64, annotator: i64, of: Vec<Option<u32>>) -> Vote {
+        Vote {
+            number,
+            vote: number.to_string(),
+            task: TaskId(number),
+            item: ItemId(item),
+            annotator: AnnotatorId(annotator),
+            repeat: false,
+            shown: (0..of.len()).collect(),
+            ranks: of,
+            ratings: BTreeMap::new(),
+            flags: Vec::new(),
+            comment: None,
+            skipped: None,
+            seconds: None,
+            stored_at: String::new(),
+            withdrawn_at: None,
+        }
+    }
+
+    #[test]
+    fn what_a_ranking_says() {
+        assert_eq!(preferences(&ranks(&[2, 1])), [(0, 1, 0.0)]);
+        assert_eq!(preferences(&ranks(&[1, 1, 2])), [(0, 1, 0.5), (0, 2, 1.0), (1, 2, 1.0)]);
+        let top = [(0, 1, 0.0), (1, 2, 1.0)];
+        assert_eq!(preferences(&ranks(&[0, 1, 0])), top, "the best is better than the rest, of which nothing is known");
+        assert_eq!(preferences(&ranks(&[0, 0])), []);
+    }
+
+    #[test]
+    fn agreement_of_rankings() {
+        let of = |a: &[u32], b: &[u32]| agreement_of(&[&ranks(a), &ranks(b)]);
+        assert_eq!(of(&[1, 2, 3], &[1, 2, 3]), Some(1.0));
+        assert_eq!(of(&[1, 2], &[2, 1]), Some(0.0));
+        assert_eq!(of(&[1, 1], &[2, 1]), Some(0.5));
+        assert_eq!(of(&[1, 0, 0], &[1, 2, 3]), Some(1.0), "on the two pairs that both speak of");
+        assert_eq!(of(&[0, 0], &[1, 2]), None);
+        assert_eq!(share_agreed(&ranks(&[1, 2]), &[(1, 0, 1.0)]), Some(0.0));
+        assert_eq!(share_agreed(&ranks(&[1, 2]), &[(1, 0, 0.5)]), None);
+        assert!((contradiction(&[(0, 1, 1.0)], &[0.0, 1.0]).unwrap() - 0.731).abs() < 1e-3);
+    }
+
+    #[test]
+    fn shares_and_the_consensus() {
+        let votes =
+            [vote(1, 7, 1, ranks(&[1, 2, 0])), vote(2, 7, 2, ranks(&[1, 1, 0])), vote(3, 7, 3, ranks(&[2, 1, 0]))];
+        let labels = Labels::of(&votes, &MergeSettings::default());
+        assert_eq!(labels.of_item(7)[0], Label { first: 0, second: 1, target: 0.5, votes: 3 });
+        assert_eq!(labels.ranks(7, 3), Some(ranks(&[1, 1, 0])), "nobody placed the third");
+        assert_eq!((labels.ranks(8, 3), labels.of_item(8)), (None, &[][..]));
+        let one = Labels::of(&votes[..1], &MergeSettings::default());
+        assert_eq!(one.ranks(7, 3), Some(ranks(&[1, 2, 0])));
+        assert!(one.describe(&BTreeMap::new()).contains("no item was ranked by two people"));
+    }
+
+    #[test]
+    fn one_full_ranking_is_its_own_consensus() {
+        let mut stream = Stream::new(5, 0);
+        for _ in 0..200 {
+            let drawn: Vec<Option<u32>> = (0..6).map(|_| Some(1 + stream.below(6) as u32)).collect();
+            let labels = Labels::of(&[vote(1, 1, 1, drawn.clone())], &MergeSettings::default());
+            assert_eq!(labels.ranks(1, 6).unwrap(), dense(&drawn));
+        }
+    }
+
+    /// Votes of people on `items` pairs; each says the truth (the first is better) with their own probability.
+    fn people(honest: &[f64], items: i64) -> Vec<Vote> {
+        let mut stream = Stream::new(11, 0);
+        let mut votes = Vec::new();
+        for item in 0..items {
+            for (annotator, honest) in honest.iter().enumerate() {
+                let of = if stream.uniform() < *honest { ranks(&[1, 2, 3]) } else { ranks(&[3, 2, 1]) };
+                votes.push(vote(votes.len() as i64, item, annotator as i64, of));
+            }
+        }
+        votes
+    }
+
+    #[test]
+    fn uneven_agreement_changes_the_method_and_is_said() {
+        let names = BTreeMap::from([(0, "anna".to_owned()), (1, "ben".into()), (2, "carl".into()), (3, "dora".into())]);
+        let even = Labels::of(&people(&[0.9, 0.85, 0.9], 60), &MergeSettings::default());
+        assert_eq!((even.method, even.uneven.len()), (Method::Shares, 0));
+        assert!(
+            even.describe(&names).contains("anna 8") || even.describe(&names).contains("anna 7"),
+            "{}",
+            even.describe(&names)
+        );
+        let votes = people(&[0.9, 0.9, 0.5, 0.9], 60);
+        let uneven = Labels::of(&votes, &MergeSettings::default());
+        assert_eq!((uneven.method, &uneven.uneven), (Method::CrowdBt, &vec![2]));
+        let said = uneven.describe(&names);
+        assert!(said.contains("as carl agrees") && said.contains("anna 0.9"), "{said}");
+        let wrong = |labels: &Labels| (0..60).filter(|item| labels.of_item(*item)[0].target <= 0.5).count();
+        let shares = Labels::of(&votes, &MergeSettings { method: Method::Shares });
+        assert!(wrong(&uneven) < wrong(&shares), "{} {}", wrong(&uneven), wrong(&shares));
+        assert!(shares.describe(&names).contains("--merge crowd-bt"));
+        let two = Labels::of(&people(&[0.9, 0.3], 60), &MergeSettings::default());
+        assert_eq!(two.method, Method::Shares, "of two people it cannot be said who errs");
+    }
+}

@@ -358,3 +358,123 @@ fn checked_name(name: &str) -> Result<&str, StoreError> {
         () => Ok(name),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Ballot, Import, ImportSource, QueueSettings};
+    use kudos::data::{Loaded, Options, Reader};
+
+    fn filled(path: &Path, prompts: usize) -> Store {
+        let rows: String = (0..prompts).map(|p| format!("p{p},a\np{p},b\n")).collect();
+        let options = Options { labelled: false, ..Options::default() };
+        let mut loaded = Loaded::default();
+        let text = format!("prompt,answer\n{rows}");
+        loaded.read(Reader::from_bytes("a", text.into_bytes(), &options).unwrap(), &options).unwrap();
+        let store = Store::create(path).unwrap();
+        store.import(&loaded, &ImportSource { file: "a".into(), sha256: "1".into() }, Import::New).unwrap();
+        store
+    }
+
+    fn ballot(n: usize, task: &crate::Task, annotator: AnnotatorId) -> Ballot {
+        Ballot {
+            vote: format!("00000000-0000-4000-8000-{n:012x}"),
+            task: task.task,
+            annotator,
+            ranks: vec![Some(1), Some(2)],
+            ratings: Default::default(),
+            flags: Vec::new(),
+            comment: Some("x".repeat(4000)),
+            skipped: None,
+            seconds: None,
+        }
+    }
+
+    /// Votes until the store refuses.
+    fn until_refused(store: &Store) -> (usize, StoreError) {
+        let me = store.annotator("me").unwrap();
+        let mut stored = 0;
+        loop {
+            let vote = store.next(me, &QueueSettings::default()).and_then(|task| {
+                let task = task.expect("there are enough items");
+                store.submit(&ballot(stored, &task, me))
+            });
+            match vote {
+                Ok(_) => stored += 1,
+                Err(error) => return (stored, error),
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_disk_loses_nothing_and_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let store = filled(&path, 200);
+        let limit = |pages: &str| {
+            let pages = format!("PRAGMA max_page_count = {pages}");
+            store.state().connection.query_row(&pages, [], |_| Ok(())).unwrap();
+        };
+        let pages: i64 = store.query(|c| c.query_row("PRAGMA page_count", [], |row| row.get(0))).unwrap();
+        limit(&(pages + 20).to_string());
+        let (stored, error) = until_refused(&store);
+        assert!(
+            stored > 5 && matches!(error, StoreError::Full(_)) && error.to_string().contains("free some space"),
+            "{error}"
+        );
+        assert_eq!(store.votes().unwrap().len(), stored);
+        limit("1000000");
+        let me = store.annotator("me").unwrap();
+        let task = store.next(me, &QueueSettings::default()).unwrap().unwrap();
+        store.submit(&ballot(stored, &task, me)).expect("with room again, the same ballot is stored");
+        assert_eq!(store.progress(me, &QueueSettings::default()).mine, stored + 1);
+    }
+
+    #[test]
+    fn a_database_that_may_not_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let store = filled(&path, 2);
+        store.state().connection.pragma_update(None, "query_only", true).unwrap();
+        let error = store.annotator("me").unwrap_err();
+        assert!(matches!(error, StoreError::ReadOnly(_)) && error.to_string().contains("permissions"), "{error}");
+        drop(store);
+        let error = Store::read(&path).unwrap().annotator("me").unwrap_err();
+        assert!(matches!(error, StoreError::ReadOnly(_)), "{error}");
+    }
+
+    #[test]
+    fn every_commit_waits_for_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = filled(&dir.path().join("db"), 1);
+        let says = |pragma: &str| -> String {
+            let sql = format!("SELECT CAST(({pragma}) AS TEXT) FROM pragma_{pragma}");
+            store.query(|c| c.query_row(&sql, [], |row| row.get(0))).unwrap()
+        };
+        assert_eq!(["journal_mode", "synchronous", "foreign_keys"].map(says), ["wal", "2", "1"]);
+    }
+
+    #[test]
+    fn an_older_database_is_brought_forward_in_one_step() {
+        // There is one version so far: what is tried is that a half-made database is none, and that a made one is left alone.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        drop(filled(&path, 3));
+        let before: i64 =
+            Store::read(&path).unwrap().query(|c| c.query_row("PRAGMA schema_version", [], |r| r.get(0))).unwrap();
+        let store = Store::open(&path).unwrap();
+        let after: i64 = store.query(|c| c.query_row("PRAGMA schema_version", [], |r| r.get(0))).unwrap();
+        assert_eq!(before, after);
+    }
+
+    #[test]
+    fn names_of_databases_may_hold_anything() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a?b#c%20d.db");
+        drop(filled(&path, 1));
+        assert!(is_ranking_database(&path).unwrap() && Store::read(&path).is_ok());
+        std::fs::write(dir.path().join("text"), "x").unwrap();
+        assert!(!is_ranking_database(&dir.path().join("text")).unwrap());
+        assert!(!is_ranking_database(dir.path()).unwrap());
+    }
+}
