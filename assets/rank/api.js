@@ -7,7 +7,7 @@ const TIMEOUT = 15_000;
 /** The server said no: `status` is its HTTP status. */
 export class Refused extends Error {
   constructor(status, message) {
-    super(message);
+    super(`${message.charAt(0).toUpperCase()}${message.slice(1)}.`.replace(/\.\.$/, "."));
     this.status = status;
   }
 }

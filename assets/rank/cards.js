@@ -60,7 +60,7 @@ export class Cards {
     const extras = [this.ratingRows(index, name), this.flagRow(index, name)];
     const head = h("header", {}, handle, h("h2", { class: "unseen" }, name), standing, h("div", { class: "ranks", role: "group", "aria-label": `Rank of ${name}` }, ranks));
     const attributes = { class: "card", tabindex: -1, role: "group", "data-place": index };
-    const element = h("article", { ...attributes, onfocusin: () => this.send({ type: "focus", place: index }) },
+    const element = h("section", { ...attributes, onfocusin: () => this.send({ type: "focus", place: index }) },
       head, this.body(content, text, name), extras);
     return { element, standing, ranks, text, name };
   }

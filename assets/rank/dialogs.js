@@ -33,9 +33,9 @@ export function skipReason(reasons) {
 }
 
 /** Shows the label that a file gives to responses which the person has just ranked; "undo" to rank them again. */
-export function reveal({ best, agrees }) {
+export function reveal({ best, agrees }, count) {
   const dialog = byId("reveal-dialog");
-  const said = best.length > 0 ? `${listed(best.map(letter))} is best` : "they are equally good";
+  const said = best.length > 0 ? `${listed(best.map(letter))} is ${count === 2 ? "better" : "best"}` : "they are equally good";
   fill(dialog,
     h("h2", { id: "reveal-title" }, "The label in the file"),
     h("p", { class: "lead" }, `The file says that ${said}.`),

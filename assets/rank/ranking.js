@@ -147,7 +147,9 @@ export class Ranking {
   async delivered(ballot) {
     try {
       const receipt = await this.outbox.deliver(ballot);
-      if (receipt?.reveal && (await dialogs.reveal(receipt.reveal)) === "undo") return await this.withdraw();
+      this.view.saved();
+      const { reveal } = receipt ?? {};
+      if (reveal && (await dialogs.reveal(reveal, ballot.ranks.length)) === "undo") return await this.withdraw();
       await this.next(ballot.skipped ? "Skipped." : "Saved.");
     } catch (error) {
       await this.next(`Not stored: ${error.message}`);

@@ -2,7 +2,7 @@
 
 import { Board } from "./board.js";
 import { Cards, contentNodes } from "./cards.js";
-import { announce, byId, counted, fill, h, show } from "./dom.js";
+import { announce, byId, counted, fill, h, letter, listed, show } from "./dom.js";
 import { watchDrags } from "./drag.js";
 import { isTouched, obstacle } from "./state.js";
 
@@ -76,7 +76,7 @@ export class View {
     byId("rest").setAttribute("aria-pressed", state.rest);
     byId("submit").setAttribute("aria-disabled", why !== null);
     if (isTouched(state)) this.words = "";
-    this.stateLine(`${this.words} ${why ?? "Ready to submit."}`, "");
+    this.stateLine(`${this.words} ${why ?? ready(state)}`, "");
     if (byId("comment").value !== state.comment) byId("comment").value = state.comment;
   }
 
@@ -90,6 +90,10 @@ export class View {
     if (this.task === null) return announce(text);
     this.stateLine(text, "urgent");
     announce(text);
+  }
+
+  saved() {
+    this.stateLine("Saved.", "");
   }
 
   saving() {
@@ -143,4 +147,9 @@ export class View {
     this.cards.write(this.asText);
     announce(this.asText ? "Texts as they are." : "Texts as Markdown.");
   }
+}
+
+function ready(state) {
+  const ranked = state.ranks.flatMap((rank, place) => (rank === null ? [] : [letter(place)]));
+  return state.ranks.includes(null) ? `Ready to submit: the rest are below ${listed(ranked)}.` : "Ready to submit.";
 }

@@ -89,9 +89,9 @@ export async function hostile(browser) {
   equal(await page.evaluate(() => window.hit ?? null), null, "nothing is executed as plain text either");
   const quick = Date.now();
   await type(page, "1", "2");
-  await until(async () => (await ranks(page))[1] === 2, "ranks beside long texts");
+  await until(async () => (await ranks(page)).filter((rank) => rank !== null).sort().join() === "1,2", "ranks beside long texts");
   check(Date.now() - quick < 2000, `keys take ${Date.now() - quick} ms beside 1 MB`);
-  await type(page, "s", "1");
+  await type(page, "t", "s", "1");
   await until(async () => (await page.textContent("#prompt")) === "مرحبا", "the next task");
   const directions = await page.$$eval(".card .text p", (all) => all.map((p) => getComputedStyle(p).direction));
   equal(directions.includes("rtl") && directions.includes("ltr"), true, "each paragraph has its own direction");

@@ -20,6 +20,7 @@ export async function results(browser) {
       const text = await page.textContent("main");
       for (const part of ["4 of 4 prompts are ranked", "Pairs agreed on", "0 %", "Disputed prompts", "Ben <b>", "kudos train"]) check(text.includes(part), part, "is not in", text);
       await page.click(".disputed a");
+      await page.waitForSelector("#prompt-dialog[open]");
       check((await page.textContent("#prompt-dialog")).includes("Response 0 to prompt"), "a disputed prompt opens");
       await page.keyboard.press("Escape");
       await trains(page, folder);
