@@ -103,15 +103,14 @@ impl Store {
         }
         let mut report = ImportReport::default();
         let items = items(loaded, &mut report);
-        let added = self.write(|change, queue, _| {
-            let first = Inserting::new(change, source)?.all(&items, &mut report)?;
-            Ok(queue.add_items(change, first)?)
-        });
-        added?;
-        if report.items + report.known == 0 && mode == Import::New {
+        if items.is_empty() && mode == Import::New {
             let why = report.left_out().unwrap_or_else(|| "no row could be read".to_owned());
             return Err(StoreError::NothingToRank { file: source.file.clone(), why });
         }
+        self.write(|change, queue, _| {
+            let first = Inserting::new(change, source)?.all(&items, &mut report)?;
+            Ok(queue.add_items(change, first)?)
+        })?;
         Ok(report)
     }
 }

@@ -122,8 +122,10 @@ impl Head {
             }
         }
         let freedom: usize = self.items.iter().map(|item| item.rows.len() - 1).sum();
-        let scale: Vec<f32> =
-            squares.iter().map(|sum| (freedom.max(1) as f64 / sum.max(1e-12)).sqrt() as f32).collect();
+        // A feature that hardly ever differs is rounding, and scaled up it would be noise.
+        let least = 1e-10 * squares.iter().copied().fold(0.0, f64::max);
+        let of = |sum: &f64| if *sum > least { (freedom.max(1) as f64 / sum).sqrt() as f32 } else { 0.0 };
+        let scale: Vec<f32> = squares.iter().map(of).collect();
         for row in self.rows.chunks_exact_mut(width.max(1)) {
             row.iter_mut().zip(&scale).for_each(|(x, scale)| *x *= scale);
         }

@@ -76,6 +76,9 @@ pub struct Shown {
     pub content: Content,
 }
 
+/// An item with its prompt and its responses, in the order of the file.
+pub type Contents = (ItemId, Option<Content>, Vec<Shown>);
+
 /// How far the work is, for one person and for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Progress {
@@ -314,7 +317,7 @@ impl Queue {
     fn progress(&self, me: AnnotatorId, settings: &QueueSettings, now: Duration) -> Progress {
         let nobody = Person::default();
         let person = self.people.get(&me.0).unwrap_or(&nobody);
-        let repeats = person.repeated.iter().count() - person.open.iter().filter(|t| self.tasks[t].is_repeat).count();
+        let repeats = person.repeated.len() - person.open.iter().filter(|t| self.tasks[t].is_repeat).count();
         let left = |at: &usize| !person.seen.contains(at) && self.is_wanted(*at, me.0, settings, now);
         Progress {
             mine: person.ranked.len() + repeats,
@@ -426,7 +429,7 @@ impl Store {
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn contents(&self) -> Result<Vec<(ItemId, Option<Content>, Vec<Shown>)>, StoreError> {
+    pub fn contents(&self) -> Result<Vec<Contents>, StoreError> {
         self.query(|connection| {
             let mut ids = connection.prepare("SELECT item FROM item ORDER BY item")?;
             let ids: Vec<i64> = ids.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
