@@ -28,7 +28,9 @@ fn merge(cli: &Command, typed: Vec<OsString>, text: &str) -> anyhow::Result<Vec<
         return Ok(typed);
     };
     let mut arguments = typed.clone();
-    let own = table.get(command.get_name()).and_then(Value::as_table);
+    // The table of `rank` holds for ranking, and not for what its own commands do with the rankings.
+    let is_part = typed.iter().filter_map(|a| a.to_str()).any(|word| command.find_subcommand(word).is_some());
+    let own = table.get(command.get_name()).and_then(Value::as_table).filter(|_| !is_part);
     let shared = table.iter().filter(|(_, value)| !value.is_table());
     for (key, value) in own.into_iter().flatten() {
         let known = command.get_arguments().chain(cli.get_arguments()).find(|a| a.get_long() == Some(key));
@@ -155,6 +157,16 @@ mod tests {
         let arguments = merged(&["kudos", "train", "--seed=1", "-oX"], text).unwrap();
         assert_eq!(arguments, ["kudos", "train", "--seed=1", "-oX", "--base=b", "--quiet"]);
         assert_eq!(merged(&["kudos", "eval"], text).unwrap(), ["kudos", "eval", "--quiet"]);
+    }
+
+    #[test]
+    fn the_settings_of_a_command_are_not_those_of_its_parts() {
+        let rank = Command::new("rank").arg(Arg::new("port").long("port")).arg(Arg::new("data"));
+        let cli = cli().subcommand(rank.subcommand(Command::new("export")));
+        let merged =
+            |typed: &[&str]| merge(&cli, typed.iter().map(OsString::from).collect(), "[rank]\nport = 1").unwrap();
+        assert_eq!(merged(&["kudos", "rank", "a.csv"]).last().unwrap(), "--port=1");
+        assert_eq!(merged(&["kudos", "rank", "export"]), ["kudos", "rank", "export"]);
     }
 
     #[test]

@@ -12,13 +12,15 @@ const LAYERS: &str = "The head and the layers";
 const MEASURED: &str = "How it is measured";
 const TEXTS: &str = "How the texts are written";
 const SERVER: &str = "A server that writes";
+const ASKED: &str = "What is asked, and of whom";
+const PAGE: &str = "The page";
 const MACHINE: &str = "Machine";
 
 /// The order of the headings; flags of every command come last.
-const ORDER: [&str; 8] = [IN, OUT, LEARNING, LAYERS, MEASURED, TEXTS, SERVER, MACHINE];
+const ORDER: [&str; 10] = [IN, ASKED, PAGE, OUT, LEARNING, LAYERS, MEASURED, TEXTS, SERVER, MACHINE];
 
 /// Every flag, by its name on the command line.
-const GROUPS: [(&str, &[&str]); 8] = [
+const GROUPS: [(&str, &[&str]); 11] = [
     (
         IN,
         &[
@@ -42,7 +44,22 @@ const GROUPS: [(&str, &[&str]); 8] = [
         ],
     ),
     (IN, &["strict", "suite", "system", "truncation", "raw", "steps"]),
-    (OUT, &["allow-training-data", "analysis", "by", "calibrate", "json", "k", "min-score", "n", "output"]),
+    (
+        OUT,
+        &[
+            "format",
+            "merge",
+            "allow-training-data",
+            "analysis",
+            "by",
+            "calibrate",
+            "json",
+            "k",
+            "min-score",
+            "n",
+            "output",
+        ],
+    ),
     (
         OUT,
         &[
@@ -82,12 +99,16 @@ const GROUPS: [(&str, &[&str]); 8] = [
         ],
     ),
     (LAYERS, &["head-first", "keep-layers", "layer-decay", "new-head", "renew-layers"]),
+    (IN, &["add", "database"]),
+    (ASKED, &["flags", "name", "next", "overlap", "people", "repeats"]),
+    (PAGE, &["host", "no-open", "port", "terminal", "token"]),
     (MEASURED, &["bootstrap", "early-stop", "eval-every", "eval-fraction", "folds"]),
     (MACHINE, &["help", "precision", "sequences", "threads", "version"]),
 ];
 
 /// Flags that mean something else, and so stand elsewhere, in one command.
-const EXCEPTIONS: [(&str, &str, &[&str]); 3] = [
+const EXCEPTIONS: [(&str, &str, &[&str]); 4] = [
+    ("rank", ASKED, &["attributes", "judge"]),
     ("eval", MEASURED, &["seed"]),
     (
         "generate",
@@ -121,7 +142,10 @@ fn in_order(command: Command) -> Command {
     let after = command.get_after_help().cloned().unwrap_or_default();
     let groups: Vec<_> = command.get_groups().cloned().collect();
     let place = command.get_display_order();
-    Command::new(name).display_order(place).about(about).after_help(after).args(arguments).groups(groups)
+    let alone = command.is_args_conflicts_with_subcommands_set();
+    let parts: Vec<Command> = command.get_subcommands().cloned().collect();
+    let ordered = Command::new(name).display_order(place).about(about).after_help(after).args(arguments).groups(groups);
+    ordered.subcommands(parts).args_conflicts_with_subcommands(alone)
 }
 
 fn under_its_heading(command: &str, argument: Arg) -> Arg {

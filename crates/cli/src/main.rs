@@ -21,7 +21,9 @@ mod help;
 mod interrupt;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use commands::{Global, best, check, convert, eval, generate, pairs, pull, quantize, quickstart, score, train, verify};
+use commands::{
+    Global, best, check, convert, eval, generate, pairs, pull, quantize, quickstart, rank, score, train, verify,
+};
 use std::process::ExitCode;
 
 /// Train, measure and use reward models, on a CPU.
@@ -60,6 +62,7 @@ enum Command {
     Quickstart(quickstart::Args),
     Pull(WithJson<pull::Args>),
     Generate(Box<generate::Args>),
+    Rank(Box<rank::Args>),
     Check(WithJson<check::Args>),
     Convert(convert::Args),
     Pairs(WithJson<pairs::Args>),
@@ -128,6 +131,7 @@ fn run() -> anyhow::Result<()> {
         Command::Quickstart(args) => quickstart::run(args, &global(false)),
         Command::Pull(with) => pull::run(&with.args, &global(with.json)),
         Command::Generate(args) => generate::run(args, &global(false)),
+        Command::Rank(args) => rank::run(args, &global(false)),
         Command::Check(with) => check::run(&with.args, &global(with.json)),
         Command::Convert(args) => convert::run(args, &global(false)),
         Command::Pairs(with) => pairs::run(&with.args, &global(with.json)),

@@ -9,10 +9,11 @@ use binary::{kudos, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "quickstart",
     "pull",
     "generate",
+    "rank",
     "check",
     "convert",
     "pairs",
@@ -112,6 +113,12 @@ fn a_refused_value_is_wrong_usage_and_names_what_is_accepted() {
         (vec!["best", "d.csv", "-k", "0"], "1.."),
         (vec!["best", "d.csv", "--top-percent", "0"], "above 0, up to 100"),
         (vec!["check", "d.csv", "--threads", "0"], "1..=1024"),
+        (vec!["rank"], "expected DATA to rank"),
+        (vec!["rank", "d.csv", "--next", "x"], "`informative`"),
+        (vec!["rank", "d.csv", "--next", "judge"], "give --judge"),
+        (vec!["rank", "d.csv", "--overlap", "0"], "1..=100"),
+        (vec!["rank", "d.csv", "--token", "short"], "at least 12"),
+        (vec!["rank", "d.csv", "--attributes", "a,a"], "expected each name once"),
         (generate("--distinct", "x"), "`near`"),
         (generate("--top-p", "2"), "from 0 to 1"),
         (generate("--repetition-penalty", "0"), "above 0"),

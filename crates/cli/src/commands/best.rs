@@ -6,7 +6,7 @@ use super::eval::{overall, rate_groups};
 use super::score::nothing_scored;
 use super::{Global, announce_precision, attributes, choice, load_judge, train::report_problems};
 use anyhow::bail;
-use kudos::data::{Group, Loaded, Options, OutputFormat, Writer, load_groups};
+use kudos::data::{Group, Loaded, Options, OutputFormat, Writer};
 use kudos::models::{Rated, RewardModel};
 use kudos::nn::Precision;
 use serde_json::{Map, Value, json};
@@ -70,7 +70,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut judge = load_judge(&args.judge, args.precision)?;
     let by = attribute_of(&judge, args)?;
     announce_precision(&judge, global);
-    let loaded = load_groups(&args.data, &Options { labelled: false, ..args.input.options(args.strict)? })?;
+    let loaded =
+        super::data::load_groups(&args.data, &Options { labelled: false, ..args.input.options(args.strict)? })?;
     report_problems(&loaded, global);
     if loaded.groups.is_empty() {
         let data: Vec<_> = args.data.iter().map(|path| path.to_string_lossy()).collect();

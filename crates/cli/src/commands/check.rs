@@ -3,7 +3,7 @@
 use super::data::DataArgs;
 use anyhow::{Context, bail};
 use kudos::data::check::{self, Baseline, CheckOptions, EncodedInfo, Finding, Ratings, Report, Severity, Understood};
-use kudos::data::{Content, FileInfo, Kind, load_groups};
+use kudos::data::{Content, FileInfo, Kind};
 use kudos::models::{Config, Input};
 use kudos::text::{Encoder, TextError};
 use std::cell::RefCell;
@@ -48,7 +48,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
     let paths: Vec<&PathBuf> = args.data.iter().chain(&args.eval).collect();
-    let loaded = load_groups(&paths, &args.input.options(false)?)?;
+    let loaded = super::data::load_groups(&paths, &args.input.options(false)?)?;
     let encoder = args.base.as_deref().map(|base| encoder_for(base, args.max_length)).transpose()?;
     let failed = RefCell::new(None);
     let encode =

@@ -2,7 +2,7 @@
 
 use super::data::DataArgs;
 use anyhow::bail;
-use kudos::data::{Encoding, OutputFormat, Writer, converted, converted_kinds, load_groups};
+use kudos::data::{Encoding, OutputFormat, Writer, converted, converted_kinds};
 use std::path::PathBuf;
 
 /// Write what was understood of any layout as Kudos' own kinds of row.
@@ -31,7 +31,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
-    let loaded = load_groups(&args.data, &args.input.options(args.strict)?)?;
+    let loaded = super::data::load_groups(&args.data, &args.input.options(args.strict)?)?;
     super::train::report_problems(&loaded, global);
     if loaded.groups.is_empty() {
         let why = loaded.problems.first().map_or("no row".to_owned(), ToString::to_string);

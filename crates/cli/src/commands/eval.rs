@@ -16,7 +16,7 @@ use super::{Global, announce_precision, choice, load_judge, report, resolve, tra
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
-use kudos::data::{Group, Loaded, load_groups};
+use kudos::data::{Group, Loaded};
 use kudos::eval::{
     Analysis, AnalysisOptions, AttributeMetrics, DataReport, EvalOptions, Suite, analyse, attribute_metrics, evaluate,
     render_table,
@@ -142,7 +142,7 @@ impl Args {
     }
 
     fn load(&self, path: &Path, global: &Global) -> anyhow::Result<Loaded> {
-        let loaded = load_groups(&[path], &self.input.options(self.strict)?)?;
+        let loaded = super::data::load_groups(&[path], &self.input.options(self.strict)?)?;
         report_problems(&loaded, global);
         Ok(loaded)
     }

@@ -13,6 +13,7 @@ pub mod pairs;
 pub mod pull;
 pub mod quantize;
 pub mod quickstart;
+pub mod rank;
 pub mod report;
 pub mod score;
 pub mod train;

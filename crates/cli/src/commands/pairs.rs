@@ -2,7 +2,7 @@
 
 use super::data::{self, DataArgs};
 use anyhow::bail;
-use kudos::data::{DataError, Kind, Loaded, OutputFormat, Writer, load_groups, preferences};
+use kudos::data::{DataError, Kind, Loaded, OutputFormat, Writer, preferences};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,7 @@ const PROBLEMS_SHOWN: usize = 20;
 
 /// Runs the command.
 pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
-    let loaded = load_groups(&args.data, &args.input.options(args.strict)?)?;
+    let loaded = data::load_groups(&args.data, &args.input.options(args.strict)?)?;
     data::announce(&loaded.files, global);
     if loaded.pairs() == 0 {
         bail!("{}", nothing_to_write(&loaded));

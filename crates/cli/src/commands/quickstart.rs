@@ -43,7 +43,10 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     generate_and_score(&judge, global)?;
     if !global.quiet {
         outln!("\nThe judge is in {judge}; transformers loads it too. The example's files are beside it.");
-        outln!("Your own data: a CSV with the columns prompt, answer, rank (1 is best), then the commands above.");
+        outln!(
+            "Your own answers: `kudos rank answers.csv` opens a page to rank them (columns prompt, answer). It prints"
+        );
+        outln!("the database of the rankings, which stands in the place of rankings.csv in the commands above.");
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::{Global, announce_precision, attributes, choice, load_judge};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
-use kudos::data::{Content, DataError, Options, OutputFormat, Reader, Record, Row, RowProblem, Writer, column_names};
+use kudos::data::{Content, DataError, Options, OutputFormat, Reader, Record, Row, RowProblem, Writer};
 use kudos::models::{Calibration, Input, Rated, RewardModel};
 use kudos::nn::Precision;
 use kudos::text::{Encoded, Encoder};
@@ -138,8 +138,8 @@ struct Window {
 fn file(args: &Args, judge: &mut RewardModel, data: &Path, global: &Global) -> anyhow::Result<()> {
     let options = Options { labelled: false, ..args.input.options(args.strict)? };
     // A column that only a late row has must not meet one of ours, so a file is looked through first.
-    let mut added = Added::beside(column_names(data, &options)?.unwrap_or_default(), args.prefix.as_deref());
-    let reader = Reader::open(data, &options)?;
+    let mut added = Added::beside(data::column_names(data, &options)?.unwrap_or_default(), args.prefix.as_deref());
+    let reader = data::open(data, &options)?;
     let output = args.output.clone().unwrap_or_else(|| "-".into());
     let mut writer = Writer::create(&output, OutputFormat::of_name(&output))?;
     let mut progress = Progress::new(None, "rows", global.quiet || args.output.is_none());

@@ -374,6 +374,15 @@ impl RewardModel {
         self.rate_encoded(&encoded)
     }
 
+    /// What the head's last layer reads of each text, `[inputs, width]`, in the order of the inputs.
+    ///
+    /// # Errors
+    /// As [`Self::score`].
+    pub fn features(&mut self, inputs: &[Input]) -> Result<Vec<f32>, JudgeError> {
+        let encoded = self.encoder.encode_batch(inputs)?;
+        features_encoded(&self.model, &encoded, &mut self.workspace)
+    }
+
     /// The arithmetic it scores with.
     pub fn precision(&self) -> Precision {
         self.precision

@@ -1,10 +1,10 @@
 //! What a training learns from and is measured with: files → groups.
 
-use super::super::data::announce;
+use super::super::data::{announce, load_groups};
 use super::super::report;
 use super::{Args, Global, note};
 use anyhow::bail;
-use kudos::data::{FileInfo, Group, Kind, Loaded, check, load_groups, split_by_prompt};
+use kudos::data::{FileInfo, Group, Kind, Loaded, check, split_by_prompt};
 use kudos::models::TrainedOn;
 use kudos::text::Encoder;
 use kudos::train::{Asked, HeldOut, HeldOutData, Labelled, Recipe, TrainError, each_pair_alone, is_rated};

@@ -13,24 +13,27 @@ use serde_json::{Map, Value};
 const CONTEXT: [&str; 2] = ["system", "history"];
 
 /// In the order of precedence: the first whose columns are all there is what a row is.
-pub(super) static KINDS: [Layout; 9] = [
-    own(&["chosen", "rejected"], &["prompt", "margin", "weight", "system", "history"], Kind::Pairs, |cells| {
-        Ok(pair(cells, ["chosen", "rejected"])?.into())
-    }),
-    own(
-        &["prompt", "response_a", "response_b", "label"],
-        &["margin", "weight", "system", "history"],
-        Kind::Comparisons,
-        |cells| Ok(comparison(cells)?.into()),
-    ),
-    own(&["prompt", "responses"], &CONTEXT, Kind::Groups, |cells| Ok(group(cells)?.into())),
-    own(&["prompt", "answer", "rank"], &CONTEXT, Kind::Ranked, |cells| ranked(cells, "answer")),
-    own(&["prompt", "response", "rank"], &CONTEXT, Kind::Ranked, |cells| ranked(cells, "response")),
-    own(&["prompt", "answer", "rating"], &CONTEXT, Kind::Rated, |cells| rated(cells, "answer")),
-    own(&["prompt", "response", "rating"], &CONTEXT, Kind::Rated, |cells| rated(cells, "response")),
-    own(&["prompt", "answer"], &CONTEXT, Kind::Unlabelled, |cells| unlabelled(cells, "answer")),
-    own(&["prompt", "response"], &CONTEXT, Kind::Unlabelled, |cells| unlabelled(cells, "response")),
-];
+pub(super) static KINDS: [Layout; 9] =
+    [
+        own(&["chosen", "rejected"], &["prompt", "margin", "weight", "system", "history"], Kind::Pairs, |cells| {
+            Ok(pair(cells, ["chosen", "rejected"])?.into())
+        }),
+        own(
+            &["prompt", "response_a", "response_b", "label"],
+            &["margin", "weight", "system", "history"],
+            Kind::Comparisons,
+            |cells| Ok(comparison(cells)?.into()),
+        ),
+        own(&["prompt", "responses"], &["system", "history", "comparisons"], Kind::Groups, |cells| {
+            Ok(group(cells)?.into())
+        }),
+        own(&["prompt", "answer", "rank"], &CONTEXT, Kind::Ranked, |cells| ranked(cells, "answer")),
+        own(&["prompt", "response", "rank"], &CONTEXT, Kind::Ranked, |cells| ranked(cells, "response")),
+        own(&["prompt", "answer", "rating"], &CONTEXT, Kind::Rated, |cells| rated(cells, "answer")),
+        own(&["prompt", "response", "rating"], &CONTEXT, Kind::Rated, |cells| rated(cells, "response")),
+        own(&["prompt", "answer"], &CONTEXT, Kind::Unlabelled, |cells| unlabelled(cells, "answer")),
+        own(&["prompt", "response"], &CONTEXT, Kind::Unlabelled, |cells| unlabelled(cells, "response")),
+    ];
 
 const fn own(
     columns: &'static [&'static str],

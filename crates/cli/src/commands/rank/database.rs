@@ -1,0 +1,109 @@
+//! DATA and the database: opened, made, and filled with what is new.
+
+use super::super::train::report_problems;
+use super::super::{Global, Usage};
+use super::Args;
+use kudos::data::{Kind, Loaded, Options, load_groups};
+use rank::{AnnotatorId, Import, ImportSource, QueueSettings, Store, is_ranking_database};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What the name of a database ends with, where none was given.
+const ENDING: &str = "rankings.db";
+
+/// A database that is ready to rank from.
+pub struct Opened {
+    /// The database.
+    pub store: Arc<Store>,
+    /// Whether the data are judgements of two responses, whose labels are under review.
+    pub is_judged: bool,
+}
+
+/// Opens or makes the database, and takes the data into it.
+pub fn open(args: &Args, global: &Global) -> anyhow::Result<Opened> {
+    let Some(first) = args.data.first().or(args.database.as_ref()) else {
+        return Err(Usage("expected DATA to rank, found none; see kudos rank --help".into()).into());
+    };
+    if is_ranking_database(first)? {
+        return reopen(args, first, global);
+    }
+    let path = args.database.clone().unwrap_or_else(|| beside(first));
+    let loaded = load(args)?;
+    let is_new = !path.exists();
+    let store = Store::open_or_create(&path)?;
+    for (place, loaded) in loaded.iter().enumerate() {
+        // A new database takes all of DATA; an old one knows the files, or is told to take them.
+        let mode = if args.add || (is_new && place > 0) { Import::Add } else { Import::New };
+        import(&store, loaded, mode, global)?;
+    }
+    let is_judged = loaded.iter().flat_map(|loaded| &loaded.files).all(|file| is_judgement(file.kind));
+    Ok(Opened { store: Arc::new(store), is_judged })
+}
+
+fn reopen(args: &Args, database: &Path, global: &Global) -> anyhow::Result<Opened> {
+    if args.data.len() > 1 || (args.database.is_some() && !args.data.is_empty()) {
+        let found = database.display();
+        return Err(
+            Usage(format!("expected one database, found {found} beside other files; give it as --database")).into()
+        );
+    }
+    let store = Store::open(database)?;
+    if !global.quiet {
+        let all = store.progress(AnnotatorId(0), &QueueSettings::default());
+        eprintln!("{}: {} prompts, {} rankings", database.display(), all.items, all.rankings);
+    }
+    Ok(Opened { store: Arc::new(store), is_judged: false })
+}
+
+/// Each file on its own: a database knows its sources by their hashes.
+fn load(args: &Args) -> anyhow::Result<Vec<Loaded>> {
+    let options = Options { labelled: false, ..args.input.options(args.strict)? };
+    args.data.iter().map(|file| Ok(load_groups(std::slice::from_ref(file), &options)?)).collect()
+}
+
+fn import(store: &Store, loaded: &Loaded, mode: Import, global: &Global) -> anyhow::Result<()> {
+    report_problems(loaded, global);
+    let Some(file) = loaded.files.first() else { return Ok(()) };
+    let source = ImportSource { file: file.file.clone(), sha256: file.sha256.clone() };
+    let report = store.import(loaded, &source, mode)?;
+    if !global.quiet {
+        let known = if report.known > 0 { format!(", {} known", report.known) } else { String::new() };
+        eprintln!("{}: {} new prompts with {} responses{known}", file.file, report.items, report.responses);
+        if let Some(left_out) = report.left_out() {
+            eprintln!("{}: left out: {left_out}", file.file);
+        }
+    }
+    Ok(())
+}
+
+/// Pairs and comparisons say which of two is better; other layouts have no such label, or a whole ranking.
+fn is_judgement(kind: Option<Kind>) -> bool {
+    matches!(kind, Some(Kind::Pairs | Kind::Comparisons))
+}
+
+/// `answers.csv.gz` → `answers.rankings.db`, beside it; for standard input, in the working directory.
+fn beside(data: &Path) -> PathBuf {
+    let name = data.file_name().map(|name| name.to_string_lossy().into_owned()).filter(|name| name != "-");
+    let name = name.unwrap_or_else(|| "stdin".into());
+    let stem = name.split('.').find(|part| !part.is_empty()).unwrap_or("data").to_owned();
+    data.with_file_name(format!("{stem}.{ENDING}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn databases_stand_beside_their_data() {
+        let cases = [
+            ("answers.csv", "answers.rankings.db"),
+            ("a/b.jsonl.gz", "a/b.rankings.db"),
+            ("-", "stdin.rankings.db"),
+            (".hidden.csv", "hidden.rankings.db"),
+            ("plain", "plain.rankings.db"),
+        ];
+        for (data, expected) in cases {
+            assert_eq!(beside(Path::new(data)), Path::new(expected), "{data}");
+        }
+    }
+}

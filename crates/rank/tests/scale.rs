@@ -1,0 +1,127 @@
+//! A hundred thousand responses: they come in within two seconds, and each action takes less than 50 ms.
+
+use kudos::data::{Loaded, Options, Reader};
+use rank::informative::Features;
+use rank::{Ballot, Import, ImportSource, Order, QueueSettings, Store};
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+const PROMPTS: usize = 25_000;
+const RESPONSES: usize = 4;
+const ACTION: Duration = Duration::from_millis(50);
+
+fn answers() -> String {
+    let mut text = "prompt,answer,model\n".to_owned();
+    for p in 0..PROMPTS {
+        for r in 0..RESPONSES {
+            let words = "words of an answer that goes on for a line or two ".repeat(2);
+            writeln!(text, "what is asked in prompt number {p}?,answer {r} to {p}: {words},model-{r}").unwrap();
+        }
+    }
+    text
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// What this thread has computed so far: the clock of the wall would measure what else the machine does. Where the system does
+/// not tell, it is the clock of the wall.
+fn spent(began: Instant) -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: Vec<u64> =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    match ticks[..] {
+        [user, system] => Duration::from_millis(10 * (user + system)), // 100 ticks a second
+        _ => began.elapsed(),
+    }
+}
+
+#[test]
+fn a_hundred_thousand_responses() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = answers();
+    let began = Instant::now();
+    let before = spent(began);
+    let options = Options { labelled: false, ..Options::default() };
+    let mut loaded = Loaded::default();
+    loaded.read(Reader::from_bytes("a.csv", text.into_bytes(), &options).unwrap(), &options).unwrap();
+    let read = began.elapsed();
+    let path = dir.path().join("db");
+    let store = Store::create(&path).unwrap();
+    let source = ImportSource { file: "a.csv".into(), sha256: loaded.files[0].sha256.clone() };
+    let report = store.import(&loaded, &source, Import::New).unwrap();
+    let (imported, computed) = (began.elapsed(), spent(began) - before);
+    assert_eq!((report.items, report.responses), (PROMPTS, PROMPTS * RESPONSES));
+    for order in [Order::InOrder, Order::Random, Order::Review, Order::Disputed] {
+        println!("{order:?}: {:?}", actions(&store, order, 40));
+    }
+    drop(store);
+    let began = Instant::now();
+    let store = Store::open(&path).unwrap();
+    println!(
+        "read {read:?}, imported {imported:?}, of which computing {computed:?}; opened again {:?}",
+        began.elapsed()
+    );
+    assert!(computed < Duration::from_secs(2), "{computed:?}");
+    drop(store);
+}
+
+/// Next, submit, withdraw, submit again, progress: the median time of each.
+fn actions(store: &Store, order: Order, rounds: usize) -> [Duration; 4] {
+    let settings = QueueSettings { overlap: 2, order, ..QueueSettings::default() };
+    let me = store.annotator(&format!("{order:?}")).unwrap();
+    let mut times: [Vec<Duration>; 4] = Default::default();
+    for n in 0..rounds {
+        let mut timed = |action: usize, run: &mut dyn FnMut()| {
+            let began = Instant::now();
+            run();
+            times[action].push(began.elapsed());
+        };
+        let mut task = None;
+        timed(0, &mut || task = store.next(me, &settings).unwrap());
+        let Some(task) = task else { break };
+        let ranks = (1..=task.responses.len() as u32).map(Some).collect();
+        let id = |again: usize| format!("00000000-0000-4000-{:04x}-{:012x}", 0x8000 + 2 * n + again, me.0);
+        let mut ballot = Ballot {
+            vote: id(0),
+            task: task.task,
+            annotator: me,
+            ranks,
+            ratings: Default::default(),
+            flags: Vec::new(),
+            comment: None,
+            skipped: None,
+            seconds: Some(1.0),
+        };
+        timed(1, &mut || drop(store.submit(&ballot).unwrap()));
+        timed(2, &mut || drop(store.withdraw(&ballot.vote, me).unwrap()));
+        ballot.vote = id(1);
+        store.submit(&ballot).unwrap();
+        timed(3, &mut || assert!(store.progress(me, &settings).items > 0));
+    }
+    let times = times.map(|times| if times.is_empty() { Duration::ZERO } else { median(times) });
+    assert!(times.iter().all(|time| *time < ACTION), "{order:?}: next, submit, withdraw, progress: {times:?}");
+    times
+}
+
+#[test]
+fn the_informative_order_learns_in_milliseconds() {
+    const ITEMS: usize = 10_000;
+    const WIDTH: usize = 384;
+    let text = "prompt,answer\n".to_owned() + &(0..2 * ITEMS).map(|n| format!("p{},a{n}\n", n / 2)).collect::<String>();
+    let options = Options { labelled: false, ..Options::default() };
+    let mut loaded = Loaded::default();
+    loaded.read(Reader::from_bytes("a.csv", text.into_bytes(), &options).unwrap(), &options).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path().join("db")).unwrap();
+    let source = ImportSource { file: "a.csv".into(), sha256: loaded.files[0].sha256.clone() };
+    store.import(&loaded, &source, Import::New).unwrap();
+    let mut stream = kudos::random::Stream::new(1, 1);
+    let rows: Vec<f32> = (0..2 * ITEMS * WIDTH).map(|_| stream.uniform() as f32 - 0.5).collect();
+    let responses = store.contents().unwrap().into_iter().flat_map(|(_, _, shown)| shown).map(|r| r.response).collect();
+    store.set_features(&Features { width: WIDTH, responses, rows }).unwrap();
+    println!("informative: {:?}", actions(&store, Order::Informative, 40));
+}
