@@ -10,7 +10,7 @@ use kudos::random::Stream;
 use rank::informative::{Features, Head};
 use rank::{ItemId, ResponseId, TaskId};
 
-const SEEDS: u64 = 10;
+const SEEDS: u64 = 20;
 const HELD_OUT: f64 = 0.5;
 /// Measurements in a row that must reach an accuracy: a single one may by luck.
 const IN_A_ROW: usize = 3;

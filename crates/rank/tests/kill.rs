@@ -113,6 +113,9 @@ fn no_acknowledged_vote_is_lost_or_doubled_by_a_kill() {
         };
         stored.extend(after("stored "));
         withdrawn.extend(after("withdrawn "));
+        let read = Store::read(&path).expect("a reader finds what was acknowledged, before any writer comes");
+        check(&read, &stored, &withdrawn);
+        drop(read);
         // The client sends again what was not acknowledged.
         let store = Store::open(&path).expect("the lock of a killed process is free");
         let last: Option<Ballot> = after("send ").last().map(|text| serde_json::from_str(text).unwrap());

@@ -125,3 +125,43 @@ fn the_informative_order_learns_in_milliseconds() {
     store.set_features(&Features { width: WIDTH, responses, rows }).unwrap();
     println!("informative: {:?}", actions(&store, Order::Informative, 40));
 }
+
+/// Twenty thousand rankings by two people, put into the tables at once.
+#[test]
+fn figures_of_many_rankings_come_within_seconds() {
+    const ITEMS: usize = 10_000;
+    let rows: String = (0..3 * ITEMS).map(|n| format!("p{},a{n}\n", n / 3)).collect();
+    let options = Options { labelled: false, ..Options::default() };
+    let mut loaded = Loaded::default();
+    let text = format!("prompt,answer\n{rows}");
+    loaded.read(Reader::from_bytes("a.csv", text.into_bytes(), &options).unwrap(), &options).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let store = Store::create(&path).unwrap();
+    let source = ImportSource { file: "a.csv".into(), sha256: loaded.files[0].sha256.clone() };
+    store.import(&loaded, &source, Import::New).unwrap();
+    let people = ["a", "b"].map(|name| store.annotator(name).unwrap().0);
+    drop(store);
+    let filled = rusqlite::Connection::open(&path).unwrap();
+    let tasks =
+        "INSERT INTO task (item, annotator, repeat, shown, made_at) SELECT item, ?1, 0, '[2,0,1]', '' FROM item";
+    people.iter().for_each(|person| assert_eq!(filled.execute(tasks, [person]), Ok(ITEMS)));
+    let votes = "INSERT INTO vote (vote, task, ranks, seconds, stored_at)
+        SELECT 'v' || task, task, CASE (task * 7919) % 5 WHEN 0 THEN '[2,1,3]' WHEN 1 THEN '[1,1,2]' ELSE '[1,2,3]' END, 3.0, ''
+        FROM task";
+    filled.execute(votes, []).unwrap();
+    drop(filled);
+    let began = Instant::now();
+    let store = Store::open(&path).unwrap();
+    let opened = began.elapsed();
+    let before = spent(began);
+    let results = store.results(&Default::default()).unwrap();
+    let computed = spent(began) - before;
+    println!("opened {opened:?}, all figures of {} rankings computed in {computed:?}", results.rankings);
+    assert_eq!((results.rankings, results.overlapping), (2 * ITEMS, ITEMS));
+    assert!(results.agreement.alpha.unwrap().ci95.is_some());
+    assert!(computed < Duration::from_secs(5), "{computed:?}");
+    let began = Instant::now();
+    let rows = store.export(rank::export::Format::Groups, &Default::default(), false).unwrap().rows;
+    println!("{} groups exported in {:?}", rows.len(), began.elapsed());
+}

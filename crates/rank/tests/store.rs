@@ -353,6 +353,43 @@ fn disputed_items_come_first_and_beyond_the_overlap() {
 }
 
 #[test]
+fn items_on_which_a_judge_and_people_disagree_come_first() {
+    let b = bench("prompt,answer,rank\np,a,1\np,b,2\nq,c,1\nq,d,2\nr,e,1\nr,f,2\n");
+    let me = b.store.annotator("me").unwrap();
+    // The judge agrees on p, doubts q a little, and is sure of the opposite on r.
+    let scores = [3.0, 0.0, 0.0, 0.5, -2.0, 2.0];
+    let ids = b.store.contents().unwrap().into_iter().flat_map(|(_, _, shown)| shown).map(|shown| shown.response);
+    b.store.set_judge_scores(&ids.zip(scores).collect()).unwrap();
+    let settings = QueueSettings { order: Order::Judge, ..overlap(1) };
+    let mut order = Vec::new();
+    while let Some(task) = b.store.next(me, &settings).unwrap() {
+        order.push(task.item.0);
+        b.store.submit(&ballot(order.len(), &task, me, &[1, 1])).unwrap();
+    }
+    assert_eq!(order, [3, 2], "p is in no doubt");
+}
+
+#[test]
+fn many_at_once_get_no_item_twice() {
+    let b = bench(&answers(60, 2));
+    let people: Vec<AnnotatorId> = (0..6).map(|n| b.store.annotator(&format!("person {n}")).unwrap()).collect();
+    let work = |person: &AnnotatorId| {
+        let mut items = Vec::new();
+        while let Some(task) = b.store.next(*person, &overlap(1)).unwrap() {
+            b.store.submit(&ballot((person.0 * 1000) as usize + items.len(), &task, *person, &[1, 2])).unwrap();
+            items.push(task.item);
+        }
+        items
+    };
+    let items: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = people.iter().map(|person| scope.spawn(|| work(person))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let distinct: std::collections::HashSet<_> = items.iter().collect();
+    assert_eq!((items.len(), distinct.len()), (60, 60));
+}
+
+#[test]
 fn two_servers_on_one_database() {
     let b = bench(&answers(1, 2));
     let error = Store::open(&b.path).err().unwrap();
