@@ -129,6 +129,8 @@ impl Store {
         }
         prepare(&connection).map_err(fail)?;
         schema::migrate(&mut connection, path)?;
+        // The file itself, and not only its log, then says what it is: others recognise it by its header.
+        connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(fail)?;
         Self::with(path, connection, Some(lock))
     }
 

@@ -38,3 +38,11 @@ fn what_is_written_after_another_program_has_read_is_there() {
         assert_eq!(names_elsewhere(&path), before + 1, "in a database that was {session}");
     }
 }
+
+#[test]
+fn a_database_is_recognised_while_its_first_session_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.rankings.db");
+    let _open = Store::create(&path).unwrap();
+    assert!(rank::is_ranking_database(&path).unwrap());
+}
