@@ -37,5 +37,6 @@ async function trains(page, folder) {
   await until(async () => (await page.textContent("#train-output")).length > 0, "output of the training", 30_000);
   await until(async () => /is trained|before its end/.test(await page.textContent("#train-state")), "the end of the training", 60_000);
   const state = await page.textContent("#train-state");
+  check(state.includes("is trained"), await page.textContent("#train-output"));
   equal(state.includes("is trained"), existsSync(`${folder}/answers-judge/model.safetensors`), state);
 }

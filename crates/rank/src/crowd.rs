@@ -226,6 +226,9 @@ mod tests {
             assert!(eta[0] > 0.85 && eta[1] > 0.8 && (0.35..0.65).contains(&eta[2]) && eta[3] < 0.15, "{eta:?}");
             let shares = by_shares(&crowd);
             let (crowded, shared) = (right(&worths, |i, r| fit.scores[i][r]), right(&worths, |i, r| shares[i][r]));
+            println!(
+                "seed {seed}: right in {crowded:.3} by reliability, {shared:.3} by shares; reliabilities {eta:.2?}"
+            );
             assert!(
                 crowded > 0.85 && crowded > shared + 0.1,
                 "seed {seed}: {crowded:.3} by reliability, {shared:.3} by shares"

@@ -5,8 +5,8 @@
 //! one step of the Laplace approximation (Spiegelhalter and Lauritzen 1990), a change of rank one to the covariance.
 //!
 //! What a comparison is worth is by how much it would lower the variances of all pairs of responses, on average: I-optimal
-//! design. D-optimal design, which shrinks the volume of the covariance, asks for the most unusual texts first; on three sets
-//! of data it was less steady (`bench/rank.md`).
+//! design. D-optimal design, which shrinks the volume of the covariance, asks for the most unusual texts first; on two of three
+//! sets of data it needed more rankings (`bench/rank.md`).
 //!
 //! Scores of all responses, and what all pairs are worth, are kept, so that a vote costs one pass over the features.
 

@@ -35,7 +35,8 @@ pub(crate) struct State {
     pub head: Option<Head>,
 }
 
-/// True if the file begins as a ranking database of Kudos does.
+/// True if the file begins as a ranking database of Kudos does. Not to be asked by a process that has the database open:
+/// closing a file frees all locks that the process has on it.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -81,7 +82,7 @@ impl Store {
         if !path.is_file() {
             return Err(StoreError::Missing(path.to_owned()));
         }
-        check_kind(path)?;
+        schema::check(&reading(path)?, path)?;
         let lock = lock(path)?;
         Self::opened(path, lock)
     }
@@ -94,8 +95,7 @@ impl Store {
         if path.as_ref().exists() { Self::open(path) } else { Self::create(path) }
     }
 
-    /// Opens a database to read it, also while another process writes to it. A process that has it open to write must not
-    /// read it so: closing a file frees the locks that the process has on it.
+    /// Opens a database to read it, also while another process, or this one, writes to it.
     ///
     /// # Errors
     /// If there is none, or it is another program's, or of another version.
@@ -104,7 +104,6 @@ impl Store {
         if !path.is_file() {
             return Err(StoreError::Missing(path.to_owned()));
         }
-        check_kind(path)?;
         let connection = reading(path)?;
         match schema::check(&connection, path)? {
             0 => return Err(StoreError::NotADatabase(path.to_owned())),
@@ -130,6 +129,8 @@ impl Store {
         }
         prepare(&connection).map_err(fail)?;
         schema::migrate(&mut connection, path)?;
+        // The file itself, and not only its log, then says what it is: others recognise it by its header.
+        connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(fail)?;
         Self::with(path, connection, Some(lock))
     }
 
@@ -284,18 +285,8 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cache_size", -65_536) // KiB
 }
 
-/// SQLite would take an empty file for an empty database, and says of a short one only that it is none.
-fn check_kind(path: &Path) -> Result<(), StoreError> {
-    let mut header = Vec::with_capacity(16);
-    let file = File::open(path).map_err(|reason| io(path, reason))?;
-    file.take(16).read_to_end(&mut header).map_err(|reason| io(path, reason))?;
-    match header.is_empty() || header == b"SQLite format 3\0" {
-        true => Ok(()),
-        false => Err(StoreError::NotADatabase(path.to_owned())),
-    }
-}
-
-/// Where the log or its index cannot be made, as in a directory that is read-only, the file alone is read.
+/// A connection to read by, from SQLite alone: a handle of our own, when it is closed, would free all locks that this process
+/// has on the file. Where the log or its index cannot be made, as in a directory that is read-only, the file alone is read.
 fn reading(path: &Path) -> Result<Connection, StoreError> {
     let fail = |reason| StoreError::of(path, reason);
     let open = |name: &Path, flags| -> rusqlite::Result<Connection> {
@@ -307,8 +298,12 @@ fn reading(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let log = suffixed(path, "-wal");
     let is_empty = std::fs::metadata(log).map_or(true, |found| found.len() == 0);
+    let cannot_be_made = |reason: &rusqlite::Error| {
+        use rusqlite::ErrorCode as Code;
+        matches!(reason.sqlite_error_code(), Some(Code::CannotOpen | Code::ReadOnly | Code::PermissionDenied))
+    };
     match open(path, flags) {
-        Err(_) if is_empty => {
+        Err(reason) if is_empty && cannot_be_made(&reason) => {
             let name = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
             let name = format!("file:{name}?immutable=1");
             open(Path::new(&name), flags | OpenFlags::SQLITE_OPEN_URI).map_err(fail)

@@ -106,13 +106,11 @@ pub async fn open_session(State(app): State<Arc<App>>, posted: Result<Json<Askin
     })))
 }
 
+/// A person and their name; neither for those who look at results alone.
+type Whoever = (Option<AnnotatorId>, Option<String>);
+
 /// The person and their name; `None` if the token is not right. Without a name, one may look at results.
-fn identify(
-    store: &Store,
-    app: &App,
-    name: Option<&str>,
-    token: Option<&str>,
-) -> Result<Option<(Option<AnnotatorId>, Option<String>)>, StoreError> {
+fn identify(store: &Store, app: &App, name: Option<&str>, token: Option<&str>) -> Result<Option<Whoever>, StoreError> {
     if let Some(annotator) = token.map(|token| store.by_token(token)).transpose()?.flatten() {
         let name = store.annotators()?.into_iter().find(|(id, _)| *id == annotator).map(|(_, name)| name);
         return Ok(Some((Some(annotator), name)));

@@ -31,13 +31,27 @@ pub fn open(args: &Args, global: &Global) -> anyhow::Result<Opened> {
     let loaded = load(args)?;
     let is_new = !path.exists();
     let store = Store::open_or_create(&path)?;
-    for (place, loaded) in loaded.iter().enumerate() {
+    let fill = |(place, loaded): (usize, &Loaded)| {
         // A new database takes all of DATA; an old one knows the files, or is told to take them.
         let mode = if args.add || (is_new && place > 0) { Import::Add } else { Import::New };
-        import(&store, loaded, mode, global)?;
+        import(&store, loaded, mode, global)
+    };
+    if let Err(error) = loaded.iter().enumerate().try_for_each(fill) {
+        drop(store);
+        if is_new {
+            remove(&path);
+        }
+        return Err(error);
     }
     let is_judged = loaded.iter().flat_map(|loaded| &loaded.files).all(|file| is_judgement(file.kind));
     Ok(Opened { store: Arc::new(store), is_judged })
+}
+
+/// A database into which nothing came.
+fn remove(path: &Path) {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push("-lock");
+    let _ = (std::fs::remove_file(path), std::fs::remove_file(lock));
 }
 
 fn reopen(args: &Args, database: &Path, global: &Global) -> anyhow::Result<Opened> {
