@@ -64,6 +64,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
         OUT,
         &[
             "overwrite",
+            "pipe",
             "prefix",
             "print-settings",
             "quiet",

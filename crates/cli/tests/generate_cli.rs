@@ -78,6 +78,32 @@ fn the_same_command_gives_the_same_file_whatever_threads_and_batches() {
     assert_ne!(text, read(dir, "c.csv"));
 }
 
+#[test]
+fn piped_prompts_are_the_same_as_those_of_the_file() {
+    let dir = workplace();
+    let dir = dir.path();
+    let args = ["--prompts", "prompts.txt", "-n", "3", "--max-new-tokens", "10", "--pipe"];
+    let output = run(dir, &[&args[..], &["-o", "a.jsonl"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let piped = String::from_utf8(output.stdout).unwrap();
+    let mut piped: Vec<(String, Vec<String>)> = piped
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|row| {
+            let texts = row["responses"].as_array().unwrap().iter();
+            (row["prompt"].to_string(), texts.map(|response| response["text"].to_string()).collect())
+        })
+        .collect();
+    let written = rows(dir, "a.jsonl");
+    let mut expected: Vec<(String, Vec<String>)> = written
+        .chunks(3)
+        .map(|rows| (rows[0]["prompt"].to_string(), rows.iter().map(|row| row["answer"].to_string()).collect()))
+        .collect();
+    (piped.sort(), expected.sort());
+    assert_eq!(piped, expected);
+    assert_eq!(piped.len(), 3);
+}
+
 fn rows(dir: &Path, name: &str) -> Vec<serde_json::Value> {
     read(dir, name).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

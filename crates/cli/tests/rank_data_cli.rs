@@ -126,3 +126,43 @@ fn databases_that_cannot_be_read() {
         assert!(message.contains(expected), "{message}");
     }
 }
+
+/// Prompts of the database, as another command reads it.
+fn prompts(dir: &Path, database: &str) -> usize {
+    let output = kudos(dir).args(["convert", database, "--quiet"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().count()
+}
+
+/// Waits for something that must come within seconds.
+fn wait_for(what: impl Fn() -> bool) {
+    for _ in 0..200 {
+        if what() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("it did not come");
+}
+
+#[test]
+fn prompts_that_are_still_being_written_are_taken_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut command = kudos(dir);
+    command.args(["rank", "-", "--no-open", "--port", "0", "--database", "r.db"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let row = |n: usize| format!("{{\"prompt\":\"p{n}\",\"responses\":[{{\"text\":\"a\"}},{{\"text\":\"b\"}}]}}\n");
+    for n in 1..=3 {
+        input.write_all(row(n).as_bytes()).unwrap();
+        wait_for(|| prompts(dir, "r.db") == n);
+    }
+    // What cannot be used is said, and the next row is taken all the same.
+    input.write_all(b"no JSON\n").unwrap();
+    input.write_all(row(4).as_bytes()).unwrap();
+    wait_for(|| prompts(dir, "r.db") == 4);
+    drop(input);
+    child.kill().unwrap();
+    let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert!(said.contains("standard input: not taken") && !said.contains("panicked"), "{said}");
+}

@@ -43,6 +43,9 @@ pub struct Args {
     /// File to write: .csv, .jsonl, .json or .parquet
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
+    /// Also print each prompt with its responses, in JSON, as soon as they are all there: for `kudos rank -`
+    #[arg(long, conflicts_with = "json")]
+    pipe: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Seed of all random choices
@@ -323,7 +326,11 @@ fn draw(
 ) -> anyhow::Result<Outcome> {
     let needed: Vec<Attempt> = schedule.needed().collect();
     let task = |attempt: Attempt| task(args, prompts, attempt);
+    if args.pipe {
+        (0..prompts.len()).for_each(|prompt| pipe(prompts, schedule, prompt));
+    }
     let mut run = Drawing {
+        piped: args.pipe.then_some(prompts),
         progress: Progress::new(Some(needed.len() as u64), "responses", global.quiet),
         started: Instant::now(),
         outcome: Outcome::default(),
@@ -361,7 +368,9 @@ fn task<'a>(args: &'a Args, prompts: &'a [Prompt], attempt: Attempt) -> Task<'a>
 }
 
 /// A run while it goes on.
-struct Drawing {
+struct Drawing<'a> {
+    /// The prompts, where each is printed when it is complete.
+    piped: Option<&'a [Prompt]>,
     progress: Progress,
     started: Instant,
     outcome: Outcome,
@@ -369,7 +378,7 @@ struct Drawing {
     failure: Option<anyhow::Error>,
 }
 
-impl Drawing {
+impl Drawing<'_> {
     /// Takes in an event; returns what has to be drawn in addition.
     fn take(&mut self, event: Event, schedule: &mut Schedule, journal: &mut Journal) -> ControlFlow<(), Vec<Attempt>> {
         let mut more = Vec::new();
@@ -392,7 +401,11 @@ impl Drawing {
 
     fn done(&mut self, one: Generated, schedule: &mut Schedule) -> Vec<Attempt> {
         self.done += 1;
+        let prompt = one.attempt.prompt;
         let more = schedule.finish(one);
+        if let Some(prompts) = self.piped.filter(|_| more.is_empty()) {
+            pipe(prompts, schedule, prompt);
+        }
         self.progress.lengthen(more.len() as u64);
         more
     }
@@ -401,6 +414,16 @@ impl Drawing {
         let rate = self.outcome.tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
         let message = if self.outcome.tokens > 0 { format!("{rate:.0} tokens/s") } else { String::new() };
         self.progress.set(self.done, &message);
+    }
+}
+
+/// Prints a prompt with its responses as a row of the kind `groups`, if they are all there. Failed ones are left out.
+fn pipe(prompts: &[Prompt], schedule: &Schedule, prompt: usize) {
+    let Some(answers) = schedule.complete(prompt) else { return };
+    let there = answers.iter().filter(|one| one.finish_reason != FinishReason::Error);
+    let responses: Vec<Value> = there.map(|one| json!({"text": one.text})).collect();
+    if !responses.is_empty() {
+        outln!("{}", json!({"prompt": prompts[prompt].content.to_value(), "responses": responses}));
     }
 }
 

@@ -20,6 +20,7 @@ use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Collect people's rankings of responses, in the browser or in the terminal.
@@ -131,12 +132,12 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     }
     let opened = database::open(args, global)?;
     let queue = queue(args, opened.is_judged);
-    let store = opened.store;
+    let (store, more) = (opened.store, opened.more);
     judged::prepare(&store, queue.order, args.judge.as_deref(), global)?;
     if args.terminal {
         return terminal::run(&store, &person(args), &queue, global);
     }
-    serve(args, store, Asked { queue, attributes, flags }, global)
+    serve(args, store, Asked { queue, attributes, flags, more }, global)
 }
 
 /// What is asked of the people.
@@ -144,6 +145,8 @@ struct Asked {
     queue: QueueSettings,
     attributes: Vec<String>,
     flags: Vec<String>,
+    /// True while further prompts come in on standard input.
+    more: Arc<AtomicBool>,
 }
 
 fn queue(args: &Args, is_judged: bool) -> QueueSettings {
@@ -189,7 +192,7 @@ fn serve(args: &Args, store: Arc<Store>, asked: Asked, global: &Global) -> anyho
     if !args.no_open && std::io::stdout().is_terminal() {
         open_browser(&links[0].1);
     }
-    app::run(store, settings, listener, || false, interrupted())?;
+    app::run(store, settings, listener, move || asked.more.load(Ordering::Acquire), interrupted())?;
     if !global.quiet {
         eprintln!("ended; every ranking that was acknowledged is stored");
     }

@@ -155,6 +155,16 @@ impl Schedule {
         }
     }
 
+    /// The answers to a prompt that has them all.
+    pub fn complete(&self, prompt: usize) -> Option<Vec<&Generated>> {
+        match self.decide(prompt) {
+            Decision::Complete { accepted, .. } => {
+                Some(accepted.iter().map(|attempt| &self.finished[attempt]).collect())
+            }
+            Decision::Needs(_) => None,
+        }
+    }
+
     /// Answers that repeat another one of their prompt although every retry was used.
     pub fn repeats_left(&self) -> usize {
         let left = |prompt| match self.decide(prompt) {

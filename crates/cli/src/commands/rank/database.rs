@@ -3,10 +3,13 @@
 use super::super::train::report_problems;
 use super::super::{Global, Usage};
 use super::Args;
-use kudos::data::{Kind, Loaded, Options, load_groups};
+use anyhow::Context;
+use kudos::data::{Kind, Loaded, Options, Reader, load_groups};
 use rank::{AnnotatorId, Import, ImportSource, QueueSettings, Store, is_ranking_database};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the name of a database ends with, where none was given.
 const ENDING: &str = "rankings.db";
@@ -17,6 +20,15 @@ pub struct Opened {
     pub store: Arc<Store>,
     /// Whether the data are judgements of two responses, whose labels are under review.
     pub is_judged: bool,
+    /// True while further prompts come in on standard input.
+    pub more: Arc<AtomicBool>,
+}
+
+impl Opened {
+    /// A database into which nothing more comes.
+    fn complete(store: Store, is_judged: bool) -> Opened {
+        Opened { store: Arc::new(store), is_judged, more: Arc::default() }
+    }
 }
 
 /// Opens or makes the database, and takes the data into it.
@@ -28,9 +40,65 @@ pub fn open(args: &Args, global: &Global) -> anyhow::Result<Opened> {
         return reopen(args, first, global);
     }
     let path = args.database.clone().unwrap_or_else(|| beside(first));
+    if args.data == [Path::new("-")] && !args.terminal {
+        return from_input(args, &path, global);
+    }
     let loaded = load(args)?;
+    fill(args, &path, &loaded, global)
+}
+
+/// Rows of groups on standard input are ranked while others are still being written; anything else is read to its end first.
+fn from_input(args: &Args, path: &Path, global: &Global) -> anyhow::Result<Opened> {
+    let options = Options { labelled: false, ..args.input.options(args.strict)? };
+    let mut input = BufReader::new(std::io::stdin());
+    let mut first = String::new();
+    while first.trim().is_empty() && input.read_line(&mut first).context("standard input")? > 0 {}
+    let row = serde_json::from_str::<serde_json::Value>(&first).unwrap_or_default();
+    if row.get("prompt").is_none() || row.get("responses").is_none() {
+        let mut loaded = Loaded::default();
+        loaded.read(Reader::from_read("-", Cursor::new(first).chain(input), &options)?, &options)?;
+        return fill(args, path, &[loaded], global);
+    }
+    let store = Arc::new(Store::open_or_create(path)?);
+    take_row(&store, first, &options)?;
+    let more = Arc::new(AtomicBool::new(true));
+    let (filling, waiting) = (store.clone(), more.clone());
+    std::thread::spawn(move || {
+        for row in input.lines() {
+            let is_broken = row.is_err();
+            let taken = row.map_err(anyhow::Error::from).and_then(|row| take_row(&filling, row, &options));
+            if let Err(error) = taken {
+                eprintln!("standard input: not taken: {error:#}");
+            }
+            if is_broken {
+                break;
+            }
+        }
+        waiting.store(false, Ordering::Release);
+    });
+    Ok(Opened { store, is_judged: false, more })
+}
+
+/// One more prompt with its responses. A row that cannot be used is said and left out.
+fn take_row(store: &Store, row: String, options: &Options) -> anyhow::Result<()> {
+    if row.trim().is_empty() {
+        return Ok(());
+    }
+    let mut loaded = Loaded::default();
+    loaded.read(Reader::from_bytes("standard input", row.into_bytes(), options)?, options)?;
+    loaded.problems.iter().for_each(|problem| eprintln!("not used: {problem}"));
+    let source = ImportSource { file: "standard input".to_owned(), sha256: loaded.files[0].sha256.clone() };
+    let report = store.import(&loaded, &source, Import::Add)?;
+    if let Some(left_out) = report.left_out() {
+        eprintln!("standard input: left out: {left_out}");
+    }
+    Ok(())
+}
+
+/// Makes or opens the database, and takes what was loaded into it.
+fn fill(args: &Args, path: &Path, loaded: &[Loaded], global: &Global) -> anyhow::Result<Opened> {
     let is_new = !path.exists();
-    let store = Store::open_or_create(&path)?;
+    let store = Store::open_or_create(path)?;
     let fill = |(place, loaded): (usize, &Loaded)| {
         // A new database takes all of DATA; an old one knows the files, or is told to take them.
         let mode = if args.add || (is_new && place > 0) { Import::Add } else { Import::New };
@@ -39,12 +107,12 @@ pub fn open(args: &Args, global: &Global) -> anyhow::Result<Opened> {
     if let Err(error) = loaded.iter().enumerate().try_for_each(fill) {
         drop(store);
         if is_new {
-            remove(&path);
+            remove(path);
         }
         return Err(error);
     }
     let is_judged = loaded.iter().flat_map(|loaded| &loaded.files).all(|file| is_judgement(file.kind));
-    Ok(Opened { store: Arc::new(store), is_judged })
+    Ok(Opened::complete(store, is_judged))
 }
 
 /// A database into which nothing came.
@@ -66,7 +134,7 @@ fn reopen(args: &Args, database: &Path, global: &Global) -> anyhow::Result<Opene
         let all = store.progress(AnnotatorId(0), &QueueSettings::default());
         eprintln!("{}: {} prompts, {} rankings", database.display(), all.items, all.rankings);
     }
-    Ok(Opened { store: Arc::new(store), is_judged: false })
+    Ok(Opened::complete(store, false))
 }
 
 /// Each file on its own: a database knows its sources by their hashes.
