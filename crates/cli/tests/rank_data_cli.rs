@@ -127,10 +127,11 @@ fn databases_that_cannot_be_read() {
     }
 }
 
-/// Prompts of the database, as another command reads it.
+/// Prompts of the database, as another command reads it; none while there is no database yet.
 fn prompts(dir: &Path, database: &str) -> usize {
-    let output = kudos(dir).args(["convert", database, "--quiet"]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().lines().count()
+    let output = kudos(dir).args(["rank", "results", database, "--json"]).output().unwrap();
+    let results: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    results["items"].as_u64().unwrap_or(0) as usize
 }
 
 /// Waits for something that must come within seconds.

@@ -40,7 +40,7 @@ pub(super) fn unusable(record: &Record, names: &Fields) -> Option<ProblemKind> {
 }
 
 /// A conversation whose last word is the user's is no response.
-fn ends_with_a_question(column: &str, content: &Content) -> Option<ProblemKind> {
+pub(super) fn ends_with_a_question(column: &str, content: &Content) -> Option<ProblemKind> {
     let Content::Messages(turns) = content else { return None };
     let role = turns.last().map(|turn| turn.role.as_str()).filter(|role| *role == USER)?;
     Some(ProblemKind::LastSpeaker { column: column.to_owned(), role: role.to_owned() })

@@ -7,7 +7,7 @@
 
 mod people;
 
-use super::columns::unusable;
+use super::columns::{ends_with_a_question, unusable};
 use super::error::{DataError, ProblemKind, RowProblem};
 use super::group::{Attributes, Comparison, Extra, Group, Judged, Response};
 use super::reader::{Options, Reader, Row};
@@ -418,12 +418,20 @@ fn usable_responses(
     let mut places = Vec::with_capacity(candidates.len());
     let mut usable = Vec::with_capacity(candidates.len());
     for (at, candidate) in candidates.into_iter().enumerate() {
-        if candidate.content.is_blank() {
-            report(ProblemKind::EmptyText { column: format!("responses[{}].text", at + 1) });
-            places.push(None);
-        } else {
-            places.push(Some(usable.len()));
-            usable.push(candidate);
+        let column = format!("responses[{}].text", at + 1);
+        let problem = match candidate.content.is_blank() {
+            true => Some(ProblemKind::EmptyText { column }),
+            false => ends_with_a_question(&column, &candidate.content),
+        };
+        match problem {
+            Some(problem) => {
+                report(problem);
+                places.push(None);
+            }
+            None => {
+                places.push(Some(usable.len()));
+                usable.push(candidate);
+            }
         }
     }
     let needed = if row.kind == Kind::Unlabelled { 1 } else { 2 };
@@ -604,7 +612,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_located() {
-        let cases: [Problems; 6] = [
+        let cases: [Problems; 7] = [
             ("prompt,answer,rank\np,a,first\np,b,1\np,,2\n", &[(2, "wrong_type"), (4, "empty")], 0),
             (
                 "prompt,chosen,rejected,margin\np,a,b,nan\np,a,a,\np,a,b,1\n",
@@ -620,6 +628,11 @@ mod tests {
             (
                 r#"{"prompt":"p","responses":[{"text":"a","rank":1},{"text":" ","rank":2},{"text":"c","rank":3}]}"#,
                 &[(1, "empty")],
+                1,
+            ),
+            (
+                r#"{"prompt":"p","responses":[{"text":"a","rank":1},{"text":[{"role":"assistant","content":"b"},{"role":"user","content":"c"}],"rank":2},{"text":"d","rank":3}]}"#,
+                &[(1, "last_speaker")],
                 1,
             ),
             (
