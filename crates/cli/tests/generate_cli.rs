@@ -99,7 +99,8 @@ fn piped_prompts_are_the_same_as_those_of_the_file() {
         .chunks(3)
         .map(|rows| (rows[0]["prompt"].to_string(), rows.iter().map(|row| row["answer"].to_string()).collect()))
         .collect();
-    (piped.sort(), expected.sort());
+    piped.sort();
+    expected.sort();
     assert_eq!(piped, expected);
     assert_eq!(piped.len(), 3);
 }
