@@ -163,55 +163,9 @@ impl Store {
     }
 }
 
-/// Columns whose names would mean something to a reader of the rows.
-const MEANT: [&str; 32] = [
-    "prompt",
-    "system",
-    "history",
-    "answer",
-    "response",
-    "responses",
-    "comparisons",
-    "rank",
-    "ranks",
-    "rating",
-    "ratings",
-    "score",
-    "chosen",
-    "rejected",
-    "response_a",
-    "response_b",
-    "label",
-    "margin",
-    "weight",
-    "votes",
-    "share",
-    "attributes",
-    "question",
-    "instruction",
-    "input",
-    "query",
-    "annotator",
-    "worker",
-    "user",
-    "judge",
-    "session",
-    "status",
-];
-
 /// The columns of a row beside ours. One of a name that means something is kept as `input_NAME`.
 fn beside(extra: &Row, ours: &[&str]) -> Row {
-    let name = |name: &String| {
-        let mut new = name.clone();
-        while MEANT.contains(&new.as_str())
-            || ours.contains(&new.as_str())
-            || (new != *name && extra.contains_key(&new))
-        {
-            new = format!("input_{new}");
-        }
-        new
-    };
-    extra.iter().map(|(known, value)| (name(known), value.clone())).collect()
+    kudos::data::beside(extra.clone(), &[&kudos::data::MEANT, ours].concat())
 }
 
 /// What all responses of an item have in common.

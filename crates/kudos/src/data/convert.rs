@@ -3,36 +3,12 @@
 //! A judgement becomes a pair or a comparison with its margin, weight and columns; a response of a ranking becomes a row with its
 //! rank or rating; a row that held a whole group becomes a group. Read back, they make the same groups.
 
+use super::beside::{MEANT, beside};
 use super::group::{Comparison, Group, Judged, Response, decimal};
 use super::load::Loaded;
 use super::record::{Candidate, Kind};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
-
-/// Columns whose names mean something to a reader: an extra column of such a name becomes `input_NAME`.
-const MEANT: [&str; 21] = [
-    "prompt",
-    "system",
-    "history",
-    "answer",
-    "response",
-    "responses",
-    "comparisons",
-    "rank",
-    "rating",
-    "chosen",
-    "rejected",
-    "response_a",
-    "response_b",
-    "label",
-    "margin",
-    "weight",
-    "attributes",
-    "question",
-    "instruction",
-    "input",
-    "query",
-];
 
 /// Rows of our own kinds, in the order of the groups.
 pub fn converted(loaded: &Loaded) -> impl Iterator<Item = Map<String, Value>> + '_ {
@@ -69,14 +45,9 @@ fn kind_of((comparison, judged): (&Comparison, &Judged)) -> Kind {
     if judged.kind == Kind::Pairs && comparison.target == 1.0 { Kind::Pairs } else { Kind::Comparisons }
 }
 
-/// The columns of a row that are none of ours.
+/// The columns that pass through, under names that mean nothing to a reader.
 fn extra(columns: &Map<String, Value>) -> Map<String, Value> {
-    let free = |name: &str| {
-        let numbered = (2..).map(|n| format!("input_{name}_{n}"));
-        [format!("input_{name}")].into_iter().chain(numbered).find(|new| !columns.contains_key(new))
-    };
-    let renamed = |name: &String| if MEANT.contains(&name.as_str()) { free(name) } else { None };
-    columns.iter().map(|(name, value)| (renamed(name).unwrap_or_else(|| name.clone()), value.clone())).collect()
+    beside(columns.clone(), &MEANT)
 }
 
 fn put_prompt(row: &mut Map<String, Value>, group: &Group) {
@@ -136,7 +107,12 @@ fn judgements(group: &Group) -> Vec<Map<String, Value>> {
 }
 
 fn judgement(group: &Group, comparison: &Comparison, judged: &Judged) -> Map<String, Value> {
-    let mut row = extra(&judged.extra);
+    let mut columns = Map::clone(&judged.extra);
+    if let Some(voter) = &judged.voter {
+        // The column that names the voter is written again below.
+        columns.retain(|name, value| !MEANT.contains(&name.as_str()) || value.as_str() != Some(&**voter));
+    }
+    let mut row = extra(&columns);
     put_prompt(&mut row, group);
     let [first, second] = [comparison.first, comparison.second].map(|r| group.responses[r].content.to_value());
     let is_pair = kind_of((comparison, judged)) == Kind::Pairs;

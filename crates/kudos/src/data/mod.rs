@@ -3,6 +3,7 @@
 //! This module knows files and rankings; it must not know tokens or models.
 
 mod arrow;
+mod beside;
 mod cells;
 pub mod check;
 mod columnar;
@@ -35,6 +36,7 @@ mod verdict;
 mod writer;
 mod xlsx;
 
+pub use beside::{MEANT, beside};
 pub(crate) use columns::{PROMPT, prompt};
 pub use convert::{converted, converted_kinds};
 pub use error::{DataError, ProblemKind, RowProblem};

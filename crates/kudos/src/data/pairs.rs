@@ -1,5 +1,6 @@
 //! Groups → rows of TRL's preference format: `prompt, chosen, rejected`.
 
+use super::beside::beside;
 use super::group::{Comparison, Group, decimal};
 use super::load::Loaded;
 use serde_json::{Map, Value};
@@ -21,7 +22,7 @@ pub fn preferences(loaded: &Loaded) -> impl Iterator<Item = Map<String, Value>> 
     let places = loaded.groups.iter().enumerate();
     places.flat_map(|(g, group)| (0..group.comparisons.len()).map(move |c| (g, c))).filter_map(move |(g, c)| {
         let (group, comparison) = (&loaded.groups[g], &loaded.groups[g].comparisons[c]);
-        let mut row = beside_ours(group.comparison_extra(c));
+        let mut row = beside(group.comparison_extra(c), &OURS);
         state_preference(&mut row, group, comparison)?;
         if with_margin {
             row.insert("margin".to_owned(), decimal(comparison.margin));
@@ -31,20 +32,6 @@ pub fn preferences(loaded: &Loaded) -> impl Iterator<Item = Map<String, Value>> 
         }
         Some(row)
     })
-}
-
-/// The columns of the data beside those of the format: one that is named as one of ours becomes `input_NAME`, or the next
-/// that is free of `input_NAME_2`, ….
-fn beside_ours(extra: Map<String, Value>) -> Map<String, Value> {
-    if !extra.keys().any(|name| OURS.contains(&name.as_str())) {
-        return extra;
-    }
-    let free = |name: &str| {
-        let numbered = (2..).map(|n| format!("input_{name}_{n}"));
-        [format!("input_{name}")].into_iter().chain(numbered).find(|new| !extra.contains_key(new))
-    };
-    let renamed = |name: &String| if OURS.contains(&name.as_str()) { free(name) } else { None };
-    extra.iter().map(|(name, value)| (renamed(name).unwrap_or_else(|| name.clone()), value.clone())).collect()
 }
 
 fn state_preference(row: &mut Map<String, Value>, group: &Group, comparison: &Comparison) -> Option<()> {
