@@ -54,11 +54,13 @@ fn print(results: &Results) {
     people(&results.people);
     outln!();
     let agreement = &results.agreement;
-    line("Krippendorff's alpha", agreement.alpha, "1 perfect, 0 chance");
-    line("Kendall's W", agreement.kendall_w, "1 perfect, 0 none");
-    line("pairwise agreement", agreement.pairwise, "share of pairs on which two say the same");
-    line("shown earlier wins", results.bias.earlier, "0.5 without bias");
-    line("longer wins", results.bias.longer, "share of preferences");
+    const ALONE: &str = "no two people ranked the same prompt yet";
+    const NONE: &str = "no response was preferred to another yet";
+    line("Krippendorff's alpha", agreement.alpha, "1 perfect, 0 chance", ALONE);
+    line("Kendall's W", agreement.kendall_w, "1 perfect, 0 none", ALONE);
+    line("pairwise agreement", agreement.pairwise, "share of pairs on which two say the same", ALONE);
+    line("shown earlier wins", results.bias.earlier, "0.5 without bias", NONE);
+    line("longer wins", results.bias.longer, "share of preferences", NONE);
     if let Some([low, median, high]) = results.seconds {
         outln!("{:<22} {median:.0} s  [{low:.0}, {high:.0}]  half of all rankings lie between", "time a ranking");
     }
@@ -80,9 +82,9 @@ fn people(people: &[Person]) {
     }
 }
 
-fn line(name: &str, estimate: Option<Estimate>, meaning: &str) {
+fn line(name: &str, estimate: Option<Estimate>, meaning: &str, without: &str) {
     match estimate {
-        None => outln!("{name:<22} -      no two people ranked the same prompt yet"),
+        None => outln!("{name:<22} -      {without}"),
         Some(Estimate { value, ci95: None, .. }) => outln!("{name:<22} {value:.2}   ({meaning})"),
         Some(Estimate { value, ci95: Some([low, high]), .. }) => {
             outln!("{name:<22} {value:.2}  [{low:.2}, {high:.2}]  {meaning}");
