@@ -33,6 +33,17 @@ pub(super) fn role(name: &str) -> String {
     ROLES.iter().find(same).map_or(name, |(_, ours)| ours).to_owned()
 }
 
+impl Content {
+    /// The content that a JSON value stands for, as the data files have it: a text, a list of messages in any of the forms
+    /// that people store, or a lone message. `name` is what the value is called in an error.
+    ///
+    /// # Errors
+    /// For anything else: what was expected, and what was found.
+    pub fn from_json(value: &Value, name: &str) -> Result<Content, ProblemKind> {
+        content(value, || name.to_owned(), false)
+    }
+}
+
 /// The content of a column; `is_cell` says that it was a cell of a table without types, where a list that was written as text
 /// is meant as a list.
 pub(super) fn content(value: &Value, column: impl Fn() -> String, is_cell: bool) -> Result<Content, ProblemKind> {
