@@ -16,9 +16,22 @@
 //!
 //! This crate opens no outgoing connection.
 
+mod admission;
 pub mod api;
 pub mod ask;
+mod batcher;
+mod body;
 pub mod dialects;
+mod gather;
+pub mod guard;
+mod logs;
+mod metrics;
+mod queue;
 pub mod route;
+mod router;
 pub mod service;
 pub mod settings;
+mod tokenise;
+
+pub use logs::LogForm;
+pub use router::routes;

@@ -6,8 +6,9 @@
 use crate::ask::Refusal;
 use crate::service::Service;
 use axum::body::Bytes;
-use axum::http::{HeaderMap, Method};
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub struct Call {
     pub service: Arc<Service>,
     /// The parameters of the path.
     pub parameters: HashMap<String, String>,
+    /// The path, as it was asked for.
+    pub path: String,
     /// What stands behind the `?`; empty without.
     pub query: String,
     /// The headers.
@@ -47,4 +50,40 @@ pub struct Call {
     pub body: Bytes,
     /// The request's id, which the response carries as `x-request-id`.
     pub id: Arc<str>,
+}
+
+/// The body of a response as JSON.
+pub fn json(status: u16, body: &impl serde::Serialize) -> Response {
+    let text = serde_json::to_vec(body).unwrap_or_default();
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// Our own wording of a refusal: `{"error": SENTENCE, "error_type": NAME}`.
+pub fn refuse(refusal: &Refusal) -> Response {
+    let body = serde_json::json!({ "error": refusal.to_string(), "error_type": refusal.name() });
+    with_retry_after(json(refusal.status(), &body), refusal)
+}
+
+/// The response with the header `Retry-After`, where a later try may succeed.
+pub fn with_retry_after(mut response: Response, refusal: &Refusal) -> Response {
+    if let Some(seconds) = refusal.retry_after() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Reads a body as JSON.
+///
+/// # Errors
+/// [`Refusal::Malformed`] for what is no JSON, or not of this form; for lists and objects more than 128 deep; and for
+/// numbers that no number holds.
+pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| {
+        let said = error.to_string();
+        Refusal::malformed(match said.contains("recursion limit exceeded") {
+            true => "the body's lists and objects are more than 128 deep".to_owned(),
+            false => format!("the body cannot be read: {said}"),
+        })
+    })
 }
