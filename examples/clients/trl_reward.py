@@ -29,8 +29,8 @@ def kudos_reward(url, judge=None, key=None, tries=8, timeout=300):
         raise RuntimeError(f"{url} was busy {tries} times in a row")
 
     def kudos(prompts, completions, log_metric=None, **columns):
-        items = [{"prompt": prompt, "response": completion} for prompt, completion in zip(prompts, completions)]
-        results = ask({"items": items} | ({"judge": judge} if judge else {}))["results"]
+        pairs = [{"prompt": prompt, "response": completion} for prompt, completion in zip(prompts, completions)]
+        results = ask({"pairs": pairs} | ({"judge": judge} if judge else {}))["results"]
         if log_metric:
             log_metric("kudos/truncated", sum(bool(r.get("truncated")) for r in results) / max(len(results), 1))
         return [result.get("score") for result in results]

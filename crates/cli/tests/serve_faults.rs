@@ -64,7 +64,7 @@ impl Noise {
 
 /// Bodies that a route of some dialect understands.
 const GOOD: [&str; 8] = [
-    r#"{"items":[{"prompt":"p","response":"r"}]}"#,
+    r#"{"pairs":[{"prompt":"p","response":"r"}]}"#,
     r#"{"inputs":[["p","r"]],"raw_scores":true,"truncate":true}"#,
     r#"{"query":"p","texts":["a","b"],"documents":["a","b"],"top_n":1}"#,
     r#"{"model":"kudos-judge","input":["a","b"],"text":["a"]}"#,
