@@ -24,6 +24,8 @@ mod body;
 pub mod dialects;
 mod gather;
 pub mod guard;
+mod judges;
+mod lifecycle;
 mod logs;
 mod metrics;
 mod queue;
@@ -33,5 +35,7 @@ pub mod service;
 pub mod settings;
 mod tokenise;
 
+pub use judges::{JudgeLoadError, JudgeSource};
+pub use lifecycle::{ServeError, Server, run};
 pub use logs::LogForm;
 pub use router::routes;
