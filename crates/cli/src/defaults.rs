@@ -13,13 +13,42 @@ use toml::{Table, Value};
 
 const FILE: &str = "kudos.toml";
 
-/// The command line with the settings file's values for the flags that were not typed.
+/// The command line with the settings file's values for the flags that were not typed. A file that is named by `--config`
+/// comes before the one of the working directory.
 pub fn with_settings_file(cli: &Command, typed: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
+    let typed = match named_file(cli, &typed) {
+        None => typed,
+        Some((command, file)) => {
+            let text = std::fs::read_to_string(&file).with_context(|| format!("--config {file}"))?;
+            merge(cli, typed, &of_command(&text, command)?).with_context(|| file.clone())?
+        }
+    };
     match std::fs::read_to_string(FILE) {
         Ok(text) => merge(cli, typed, &text).with_context(|| FILE.to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(typed),
         Err(error) => Err(error).context(FILE),
     }
+}
+
+/// The command that is called, and what its `--config` names, where it has that flag.
+fn named_file<'a>(cli: &'a Command, typed: &[OsString]) -> Option<(&'a str, String)> {
+    let words: Vec<&str> = typed.iter().skip(1).filter_map(|word| word.to_str()).collect();
+    let command = words.iter().find_map(|word| cli.find_subcommand(word))?;
+    command.get_arguments().find(|argument| argument.get_long() == Some("config"))?;
+    let joined = words.iter().find_map(|word| word.strip_prefix("--config="));
+    let apart = || words.iter().position(|word| *word == "--config").and_then(|at| words.get(at + 1).copied());
+    Some((command.get_name(), joined.or_else(apart)?.to_owned()))
+}
+
+/// The settings of one command alone, as a settings file of all commands would hold them; a table of the command's name is
+/// accepted too.
+fn of_command(text: &str, command: &str) -> anyhow::Result<String> {
+    let table: Table = text.parse()?;
+    let whole = match table.get(command) {
+        Some(Value::Table(_)) => table,
+        _ => Table::from_iter([(command.to_owned(), Value::Table(table))]),
+    };
+    Ok(whole.to_string())
 }
 
 fn merge(cli: &Command, typed: Vec<OsString>, text: &str) -> anyhow::Result<Vec<OsString>> {
@@ -167,6 +196,21 @@ mod tests {
             |typed: &[&str]| merge(&cli, typed.iter().map(OsString::from).collect(), "[rank]\nport = 1").unwrap();
         assert_eq!(merged(&["kudos", "rank", "a.csv"]).last().unwrap(), "--port=1");
         assert_eq!(merged(&["kudos", "rank", "export"]), ["kudos", "rank", "export"]);
+    }
+
+    #[test]
+    fn a_named_file_comes_after_flags_and_before_the_file_of_the_directory() {
+        let serve = Command::new("serve").args(["config", "port", "host", "judge"].map(|name| Arg::new(name).long(name)));
+        let cli = cli().subcommand(serve);
+        let typed: Vec<OsString> = ["kudos", "serve", "--config", "s.toml", "--port=1"].map(OsString::from).into();
+        assert_eq!(named_file(&cli, &typed), Some(("serve", "s.toml".into())));
+        assert_eq!(named_file(&cli, &["kudos", "train", "--config=x"].map(OsString::from)), None);
+        for text in ["port = 2\nhost = 'h'\njudge = ['a=x', 'b']", "[serve]\nport = 2\nhost = 'h'\njudge = ['a=x', 'b']"] {
+            let arguments = merge(&cli, typed.clone(), &of_command(text, "serve").unwrap()).unwrap();
+            let arguments = merge(&cli, arguments, "[serve]\nhost = 'other'").unwrap();
+            assert_eq!(arguments[4..], ["--port=1", "--host=h", "--judge=a=x", "--judge=b"].map(OsString::from), "{text}");
+        }
+        assert!(merge(&cli, typed, &of_command("prot = 2", "serve").unwrap()).is_err());
     }
 
     #[test]

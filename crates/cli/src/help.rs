@@ -14,10 +14,13 @@ const TEXTS: &str = "How the texts are written";
 const SERVER: &str = "A server that writes";
 const ASKED: &str = "What is asked, and of whom";
 const PAGE: &str = "The page";
+const ADDRESS: &str = "The address";
+const LIMITS: &str = "How much it takes";
 const MACHINE: &str = "Machine";
 
 /// The order of the headings; flags of every command come last.
-const ORDER: [&str; 10] = [IN, ASKED, PAGE, OUT, LEARNING, LAYERS, MEASURED, TEXTS, SERVER, MACHINE];
+const ORDER: [&str; 12] =
+    [IN, ASKED, PAGE, ADDRESS, OUT, LEARNING, LAYERS, MEASURED, TEXTS, SERVER, LIMITS, MACHINE];
 
 /// Every flag, by its name on the command line.
 const GROUPS: [(&str, &[&str]); 11] = [
@@ -108,13 +111,30 @@ const GROUPS: [(&str, &[&str]); 11] = [
 ];
 
 /// Flags that mean something else, and so stand elsewhere, in one command.
-const EXCEPTIONS: [(&str, &str, &[&str]); 4] = [
+const EXCEPTIONS: [(&str, &str, &[&str]); 8] = [
     ("rank", ASKED, &["attributes", "judge"]),
     ("eval", MEASURED, &["seed"]),
     (
         "generate",
         TEXTS,
         &["distinct", "max-new-tokens", "min-p", "repetition-penalty", "seed", "stop", "temperature", "top-k", "top-p"],
+    ),
+    ("serve", IN, &["config"]),
+    ("serve", ADDRESS, &["api-key-file", "host", "insecure", "port"]),
+    ("serve", OUT, &["log"]),
+    (
+        "serve",
+        LIMITS,
+        &[
+            "connections",
+            "drain",
+            "max-batch-tokens",
+            "max-body",
+            "max-characters",
+            "max-items",
+            "queue",
+            "tokenise-limit",
+        ],
     ),
     ("generate", SERVER, &["concurrency", "key-variable", "model-name", "retries", "timeout"]),
 ];

@@ -22,7 +22,7 @@ mod interrupt;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    Global, best, check, convert, eval, generate, pairs, pull, quantize, quickstart, rank, score, train, verify,
+    Global, best, check, convert, eval, generate, pairs, pull, quantize, quickstart, rank, score, serve, train, verify,
 };
 use std::process::ExitCode;
 
@@ -70,6 +70,7 @@ enum Command {
     Eval(eval::Args),
     Score(score::Args),
     Best(best::Args),
+    Serve(Box<serve::Args>),
     Quantize(quantize::Args),
     Verify(WithJson<verify::Args>),
 }
@@ -125,8 +126,12 @@ fn run() -> anyhow::Result<()> {
     if let Some(threads) = cli.threads {
         kernels::parallel::set_threads(threads.into()).map_err(anyhow::Error::msg)?;
     }
-    interrupt::watch();
     let global = |json| Global { json, quiet: cli.quiet };
+    // It has signals of its own, and waits: a thread of the pool would be lost to it.
+    if let Command::Serve(args) = &cli.command {
+        return serve::run(args, &global(false));
+    }
+    interrupt::watch();
     kernels::parallel::inside(|| match &cli.command {
         Command::Quickstart(args) => quickstart::run(args, &global(false)),
         Command::Pull(with) => pull::run(&with.args, &global(with.json)),
@@ -139,6 +144,7 @@ fn run() -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args, &global(false)),
         Command::Score(args) => score::run(args, &global(false)),
         Command::Best(args) => best::run(args, &global(false)),
+        Command::Serve(args) => serve::run(args, &global(false)),
         Command::Quantize(args) => quantize::run(args, &global(false)),
         Command::Verify(with) => verify::run(&with.args, &global(with.json)),
     })

@@ -16,6 +16,7 @@ pub mod quickstart;
 pub mod rank;
 pub mod report;
 pub mod score;
+pub mod serve;
 pub mod train;
 pub mod verify;
 
