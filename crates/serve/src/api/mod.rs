@@ -30,7 +30,7 @@ pub fn routes() -> Vec<Route> {
 
 /// Our error.
 pub fn fault(fault: &Fault) -> Reply {
-    Reply::error(fault.status, json!({ "error": { "kind": fault.name, "message": fault.message } }), fault)
+    Reply::error(fault.status, json!({ "error": fault.message, "error_type": fault.name }), fault)
 }
 
 const TEXT: &str = "a text or a list of {role, content} messages";
@@ -67,7 +67,7 @@ fn framed(answer: &Answer, special: Map<String, Value>) -> Value {
 /// One result: a score, or an error.
 fn result(judge: &JudgeFacts, item: &Result<ItemScore, ItemFault>) -> Value {
     match item {
-        Err(fault) => json!({ "error": { "kind": fault.kind.name(), "message": fault.message } }),
+        Err(fault) => json!({ "error": fault.message, "error_type": fault.kind.name() }),
         Ok(item) => {
             let scored = &item.rated.scored;
             let probability = judge.calibration.map(|calibration| calibration.beats_typical(scored.score));

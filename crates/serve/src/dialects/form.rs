@@ -36,10 +36,9 @@ pub struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    /// A parameter of the query, with `%` and `+` undone; the first of several.
+    /// A parameter of the query.
     pub fn parameter(&self, name: &str) -> Option<String> {
-        let pairs = self.query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| undo_percent(value))
+        parameter(self.query, name)
     }
 
     /// The judge that is meant: that of `?judge=NAME`, else that of the dialect's own field. A server with one judge
@@ -58,8 +57,16 @@ impl Incoming<'_> {
         let Some(name) = judge else { return Ok(first) };
         let known = || self.judges.iter().map(|judge| judge.name.clone()).collect();
         let found = self.judges.iter().find(|judge| judge.name == name);
-        found.map(|judge| &**judge).ok_or_else(|| Refusal::NoSuchJudge { asked: name.to_owned(), known: known() })
+        found
+            .map(|judge| &**judge)
+            .ok_or_else(|| Refusal::NoSuchJudge { asked: name.chars().take(100).collect(), known: known() })
     }
+}
+
+/// A parameter of a query, with `%` and `+` undone; the first of several.
+pub fn parameter(query: &str, name: &str) -> Option<String> {
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| undo_percent(value))
 }
 
 fn undo_percent(text: &str) -> String {

@@ -44,9 +44,6 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Bodies beyond this are read, and their answers written, where nobody else waits.
-const LARGE: usize = 64 * 1024;
-
 /// A route whose requests are scored: path, reader, and how it refuses.
 macro_rules! scoring {
     ($path:literal, $read:path, $fault:path) => {
@@ -109,26 +106,11 @@ pub fn routes() -> Vec<Route> {
 /// Reads a request, has it scored, and words the answer.
 pub async fn scored(call: Call, read: Read) -> Response {
     let service = call.service.clone();
-    let judges = service.judges();
-    let is_large = call.body.len() > LARGE;
-    let asked = match elsewhere(is_large, move || read_call(&call, &judges, read)).await {
-        Ok(Ok(asked)) => asked,
-        Ok(Err(reply)) => return reply.into_response(),
-        Err(refusal) => return api::fault(&Fault::from(&refusal)).into_response(),
-    };
-    let Asked { ask, answer, fault } = asked;
-    let scores = service.score(ask).await;
-    match elsewhere(is_large, move || finish((answer, fault), scores).into_response()).await {
-        Ok(response) => response,
-        Err(refusal) => fault(&Fault::from(&refusal)).into_response(),
-    }
-}
-
-/// Does large work on a thread where it holds up nobody.
-async fn elsewhere<T: Send + 'static>(is_large: bool, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    match is_large {
-        false => Ok(work()),
-        true => tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::Failed),
+    let asked = read_call(&call, &service.judges(), read);
+    drop(call); // The body is not held while the request waits.
+    match asked {
+        Err(reply) => reply.into_response(),
+        Ok(Asked { ask, answer, fault }) => finish((answer, fault), service.score(ask).await).into_response(),
     }
 }
 
@@ -144,7 +126,8 @@ fn told(call: &Call, tell: fn(&Call) -> Result<Reply, Refusal>, fault: FaultForm
 
 /// The judge that a path or a query names; without a name, the first.
 fn judge(call: &Call) -> Result<Arc<JudgeFacts>, Refusal> {
-    call.service.judge(call.parameters.get("name").map(String::as_str))
+    let asked = call.parameters.get("name").cloned().or_else(|| form::parameter(&call.query, "judge"));
+    call.service.judge(asked.as_deref())
 }
 
 fn health(call: &Call) -> Result<Reply, Refusal> {
