@@ -10,7 +10,6 @@ mod figures;
 mod guard;
 mod identity;
 mod routes;
-mod serve;
 mod session;
 mod train;
 
@@ -23,6 +22,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use train::Training;
+use web::Limits;
 
 pub use identity::token_for;
 
@@ -87,7 +87,7 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        serve::serve(listener, router(app.clone()), stop).await;
+        web::serve(listener, router(app.clone()), Limits::default(), stop).await;
         app.training.stop();
         Ok(())
     })

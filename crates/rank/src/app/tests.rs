@@ -1,6 +1,6 @@
 //! The server over real connections, and what it must refuse.
 
-use super::{App, Settings, router, serve};
+use super::{App, Settings, router};
 use crate::{Import, ImportSource, Order, QueueSettings, Store};
 use kudos::data::{Loaded, Options, Reader};
 use serde_json::{Value, json};
@@ -40,7 +40,8 @@ impl Running {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                serve::serve(listener, router(app), async { stopped.await.unwrap_or(()) }).await;
+                let stop = async { stopped.await.unwrap_or(()) };
+                web::serve(listener, router(app), web::Limits::default(), stop).await;
             });
         });
         Running { address, store, stop: Some(stop), thread: Some(thread), _folder: folder }
