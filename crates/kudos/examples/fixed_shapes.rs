@@ -5,7 +5,7 @@
 
 mod measured;
 
-use kudos::models::RewardModel;
+use kudos::models::Scorer;
 use kudos::nn::Precision;
 use kudos::random::Stream;
 use kudos::text::Encoded;
@@ -25,7 +25,7 @@ fn main() {
 }
 
 fn serve(dir: &str, precision: Precision, batch: usize, length: usize) {
-    let mut judge = RewardModel::load(dir.as_ref(), Some(precision)).expect("a judge");
+    let mut judge = Scorer::load(dir.as_ref(), Some(precision)).expect("a judge");
     assert_eq!(judge.precision(), precision, "this processor has another precision");
     let mut random = Stream::new(1, 1);
     let mut ids = || (0..length).map(|_| 1000 + random.below(20_000) as u32).collect::<Vec<_>>();

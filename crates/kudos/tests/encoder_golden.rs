@@ -4,7 +4,7 @@
 //! The checkpoints and numbers come from `golden/make_encoder_golden.py`.
 
 use kudos::data::Content;
-use kudos::models::{JudgeError, LoadOptions, RewardModel, Workspace, load};
+use kudos::models::{JudgeError, LoadOptions, RewardModel, ScoreError, Scorer, Workspace, all_or_first, load};
 use kudos::nn::{Mode, Precision};
 use kudos::text::{EncodeSettings, Encoded, Encoder, Prompter, Rendering, TextError, Truncation};
 use serde::Deserialize;
@@ -81,7 +81,7 @@ impl Check {
             assert!(matches!(refused, TextError::Segments { segments: 1, largest: 1, .. }), "{}: {refused}", self.form);
             return;
         }
-        let mut judge = RewardModel::load(folder.path(), Some(Precision::F32)).expect(&self.form);
+        let mut judge = Scorer::load(folder.path(), Some(Precision::F32)).expect(&self.form);
         assert_eq!(self.rows.len(), texts.len(), "{}", self.form);
         for ((prompt, response), row) in texts.iter().zip(&self.rows) {
             let Encoded { ids, type_ids, .. } = judge.encoder.encode(Some(&text(prompt)), &text(response)).unwrap();
@@ -129,7 +129,7 @@ fn a_vocabulary_alone_is_a_whole_tokenizer() {
 #[test]
 fn f8_a_tokenizer_with_more_segments_than_the_model_is_an_error_of_one_line() {
     let folder = directory("bert_one_segment", &BTreeMap::new());
-    let Err(error) = RewardModel::load(folder.path(), None) else { panic!("it was loaded") };
+    let Err(error) = Scorer::load(folder.path(), None) else { panic!("it was loaded") };
     let message = error.to_string();
     assert!(message.contains("config.json: `type_vocab_size` is 1") && !message.contains('\n'), "{message}");
     assert!(message.contains("model_input_names"), "what to do: {message}");
@@ -145,13 +145,16 @@ fn encoded(ids: Vec<u32>, type_ids: Vec<u32>) -> Encoded {
 /// What a caller of the library encoded by himself is checked before any table is read.
 #[test]
 fn f8_ids_segments_and_positions_without_a_vector_are_errors() {
-    let mut bert = RewardModel::load(&golden().join("bert"), None).unwrap();
-    let mut refused = |text: Encoded| bert.score_encoded(&[text]).unwrap_err();
-    assert!(matches!(refused(encoded(vec![5; 3], vec![0, 1, 2])), JudgeError::Segment { segment: 2, segments: 2 }));
-    assert!(matches!(refused(encoded(vec![1 << 30], vec![0])), JudgeError::Vocabulary { .. }));
-    assert!(matches!(refused(encoded(vec![5; 65], vec![0; 65])), JudgeError::Tokens { tokens: 65, limit: 64 }));
-    assert!(matches!(refused(encoded(vec![5; 3], vec![0; 2])), JudgeError::Batch(_)));
-    let mut distilbert = RewardModel::load(&golden().join("distilbert"), None).unwrap();
+    let mut bert = Scorer::load(&golden().join("bert"), None).unwrap();
+    let mut refused = |text: Encoded| match bert.score_encoded(&[text]).unwrap_err() {
+        JudgeError::Unscored { text: 0, error } => error,
+        other => panic!("{other}"),
+    };
+    assert!(matches!(refused(encoded(vec![5; 3], vec![0, 1, 2])), ScoreError::Segment { segment: 2, segments: 2 }));
+    assert!(matches!(refused(encoded(vec![1 << 30], vec![0])), ScoreError::Vocabulary { .. }));
+    assert!(matches!(refused(encoded(vec![5; 65], vec![0; 65])), ScoreError::Tokens { tokens: 65, limit: 64 }));
+    assert!(matches!(refused(encoded(vec![5; 3], vec![0; 2])), ScoreError::Batch(_)));
+    let mut distilbert = Scorer::load(&golden().join("distilbert"), None).unwrap();
     let scores = [vec![0; 3], vec![1; 3]].map(|types| distilbert.score_encoded(&[encoded(vec![5; 3], types)]).unwrap());
     assert_eq!(scores[0], scores[1], "DistilBERT reads none");
 }
@@ -159,7 +162,7 @@ fn f8_ids_segments_and_positions_without_a_vector_are_errors() {
 /// It has no first token to read: it took that of its neighbour, or panicked when alone.
 #[test]
 fn c8_a_text_without_tokens_is_an_error() {
-    let mut judge = RewardModel::load(&golden().join("bert"), None).unwrap();
+    let mut judge = Scorer::load(&golden().join("bert"), None).unwrap();
     let (empty, full) = (encoded(vec![], vec![]), encoded(vec![5; 3], vec![0; 3]));
     for texts in [vec![empty.clone()], vec![empty.clone(), full.clone()], vec![full.clone(), empty.clone()]] {
         let message = judge.score_encoded(&texts).unwrap_err().to_string();
@@ -167,6 +170,51 @@ fn c8_a_text_without_tokens_is_an_error() {
     }
     assert_eq!(judge.score_encoded(&[]).unwrap(), [] as [f32; 0]);
     assert!(judge.score_encoded(&[full]).is_ok(), "and the judge still works");
+}
+
+/// Whoever serves many callers must not lose all of their texts to one of them.
+#[test]
+fn a_text_that_cannot_be_scored_fails_alone() {
+    let mut judge = RewardModel::load(&golden().join("bert"), Some(Precision::F32)).unwrap();
+    let poison = 9;
+    let words = judge.model.parameters.specs().iter().find(|spec| spec.sparse).unwrap();
+    let at = words.span.start + poison * words.shape[1];
+    judge.model.parameters.values[at] = f32::NAN;
+    let good = |ids: &[u32]| encoded(ids.to_vec(), vec![0; ids.len()]);
+    let bad = [good(&[]), good(&[1 << 30]), good(&[5, poison as u32]), good(&[5; 65]), encoded(vec![5], vec![2])];
+    let mut workspace = Workspace::default();
+    let alone = |ids: &[u32]| judge.run(&[&good(ids)], &mut Workspace::default())[0].clone().unwrap();
+    let expected = [alone(&[5, 6, 7]), alone(&[8])];
+    for bad in bad {
+        let texts = [good(&[5, 6, 7]), bad, good(&[8])];
+        let found = judge.run(&texts.iter().collect::<Vec<_>>(), &mut workspace);
+        assert_eq!([0, 2].map(|i| found[i].clone().unwrap()), expected);
+        let error = found[1].clone().unwrap_err();
+        let each = judge.rate_each(&texts, &mut workspace);
+        assert_eq!([0, 2].map(|i| each[i].clone().unwrap()), expected);
+        assert_eq!(each[1].clone().unwrap_err().to_string(), error.to_string());
+        let Err(JudgeError::Unscored { text: 1, .. }) = all_or_first(each) else { panic!("{error}: not placed") };
+    }
+    let prompt = text("Why?");
+    let rated = judge.rate_inputs(&[(Some(&prompt), &text("So."))], &mut workspace);
+    assert!(rated[0].is_ok());
+}
+
+/// Threads share one judge, each with its own workspace, and no score has other bits for that.
+#[test]
+fn threads_score_with_one_judge() {
+    let judge = RewardModel::load(&golden().join("roberta"), None).unwrap();
+    let texts: Vec<Encoded> =
+        (1..40).map(|n| encoded((0..n).map(|i| 5 + i % 50).collect(), vec![0; n as usize])).collect();
+    let score = || {
+        let rated = judge.rate_each(&texts, &mut Workspace::default());
+        rated.into_iter().map(|rated| rated.unwrap().scored.score.to_bits()).collect::<Vec<_>>()
+    };
+    let expected = score();
+    std::thread::scope(|scope| {
+        let threads = [0; 3].map(|_| scope.spawn(|| (0..5).all(|_| score() == expected)));
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+    });
 }
 
 /// A batch of no texts has no scores, in either mode.
@@ -184,7 +232,7 @@ fn c10_an_empty_batch_is_computed_as_nothing() {
 #[test]
 fn c2_a_packed_judge_keeps_its_layers_once() {
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
-        let judge = RewardModel::load(&golden().join("bert"), Some(precision)).unwrap();
+        let judge = Scorer::load(&golden().join("bert"), Some(precision)).unwrap();
         let (flat, all) = (judge.model.parameters.len(), judge.model.parameters.count());
         assert_eq!(judge.model.parameters.values.len(), flat, "{precision}");
         match judge.precision() {

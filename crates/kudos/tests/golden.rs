@@ -199,8 +199,7 @@ fn gradients(model: &Model, expected: &Expected, sequences: &[Encoded]) -> (f64,
     let (loss, seed) = loss_seed(expected, workspace.tape.value(result));
     let mut gradients = Gradients::new(&model.parameters);
     gradients.start();
-    let weights = Weights { values: &model.parameters.values, packed: &workspace.packed };
-    workspace.tape.backward(result, &seed, weights, &mut gradients, &workspace.batch);
+    workspace.tape.backward(result, &seed, model.weights(), &mut gradients, &workspace.batch);
     gradients.finish();
     (loss, gradients)
 }
@@ -424,14 +423,14 @@ fn p3_frozen_features_are_read_once() {
     examples.iter_mut().enumerate().for_each(|(n, example)| example.prompt = n.to_string());
     let texts: Vec<Encoded> = examples.iter().flat_map(|example| example.sequences.clone()).collect();
     let different = texts.iter().map(|t| (&t.ids, &t.type_ids)).collect::<std::collections::HashSet<_>>().len();
-    let (model, _) = load(&dir("trl_bert"), LoadOptions::Base { seed: 42, new_head: false }).unwrap();
+    let (mut model, _) = load(&dir("trl_bert"), LoadOptions::Base { seed: 42, new_head: false }).unwrap();
     let out = tempfile::tempdir().unwrap();
     let asked = Asked { max_steps: Some(1), precision: Some(Precision::F32), ..Asked::default() };
     let start = Start { new_head: false, reopened: false, width: 32 };
     let extent = Extent { visits: 40, responses: 80, pairs: 40, held_out: HeldOutData::None, start };
     let settings = asked.decide(extent).unwrap();
     let mut features = Features::default();
-    let starts = compare_starts(&model, &settings, &examples, &mut features).unwrap().unwrap();
+    let starts = compare_starts(&mut model, &settings, &examples, &mut features).unwrap().unwrap();
     assert_eq!(features.reads(), different, "the better start's texts, each once");
     let settings = asked
         .decide(Extent { start: Start { new_head: starts.reopens(), reopened: starts.reopens(), ..start }, ..extent })

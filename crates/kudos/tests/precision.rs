@@ -3,8 +3,8 @@
 //! Where the processor lacks the instructions, the kernels' plain twins stand in for them: no test is skipped.
 
 use kernels::parallel::with_threads;
-use kudos::models::{LoadOptions, Model, RewardModel, Workspace, load, push, quantize};
-use kudos::nn::{Gradients, Mode, Precision, Weights};
+use kudos::models::{LoadOptions, Model, Scorer, Workspace, load, push, quantize};
+use kudos::nn::{Gradients, Mode, Precision};
 use kudos::random::Stream;
 use kudos::text::Encoded;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn sequences(vocabulary: usize, longest: usize, count: usize) -> Vec<Encoded> {
 }
 
 fn scores(precision: Precision, sequences: &[Encoded]) -> Vec<f32> {
-    let mut judge = RewardModel::load(&dir("trl_text"), Some(precision)).unwrap();
+    let mut judge = Scorer::load(&dir("trl_text"), Some(precision)).unwrap();
     assert_eq!(judge.precision(), precision);
     judge.score_encoded(sequences).unwrap()
 }
@@ -71,23 +71,24 @@ fn a_quantized_judge_scores_as_its_full_one_in_int8() {
     }
     let texts = sequences(60, 60, 200);
     let full = scores(Precision::F32, &texts);
-    let mut stored = RewardModel::load(small.path(), None).unwrap();
+    let mut stored = Scorer::load(small.path(), None).unwrap();
     assert_eq!(stored.precision(), Precision::Int8);
     let found = stored.score_encoded(&texts).unwrap();
     assert!(correlation(&found, &full) > 0.999);
-    let mut widened = RewardModel::load(small.path(), Some(Precision::F32)).unwrap();
+    let mut widened = Scorer::load(small.path(), Some(Precision::F32)).unwrap();
     assert!(correlation(&widened.score_encoded(&texts).unwrap(), &full) > 0.999);
 }
 
 fn gradients(model: &Model, precision: Precision, sequences: &[Encoded]) -> Vec<f32> {
-    let mut workspace = Workspace { packed: model.pack_for_training(precision), ..Workspace::default() };
+    let mut model = model.clone();
+    model.pack_for_training(precision);
+    let (model, mut workspace) = (&model, Workspace::default());
     sequences.iter().for_each(|s| push(model, s, &mut workspace.batch).unwrap());
     let logits = workspace.forward(model, Mode::Train);
     let seed: Vec<f32> = (0..sequences.len()).map(|i| 1.0 - 2.0 * (i % 2) as f32).collect();
     let mut gradients = Gradients::new(&model.parameters);
     gradients.start();
-    let weights = Weights { values: &model.parameters.values, packed: &workspace.packed };
-    workspace.tape.backward(logits, &seed, weights, &mut gradients, &workspace.batch);
+    workspace.tape.backward(logits, &seed, model.weights(), &mut gradients, &workspace.batch);
     gradients.finish();
     gradients.values().to_vec()
 }

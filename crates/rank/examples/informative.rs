@@ -5,7 +5,7 @@
 //! held-out prompts after each number of rankings, and how many rankings each order needs. Run by `bench/informative.sh`.
 
 use kudos::data::{Group, Options, held_out_by_prompt, load_groups};
-use kudos::models::{Input, RewardModel};
+use kudos::models::{Input, Scorer};
 use kudos::random::Stream;
 use rank::informative::{Features, Head};
 use rank::{ItemId, ResponseId, TaskId};
@@ -29,7 +29,7 @@ struct Item {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let judge = arguments.next().expect("usage: informative JUDGE DATA…");
-    let mut judge = RewardModel::load(std::path::Path::new(&judge), None).expect("a judge");
+    let mut judge = Scorer::load(std::path::Path::new(&judge), None).expect("a judge");
     println!("data                        items  rankings  chance  informative  needs");
     for file in arguments {
         let loaded = load_groups(&[&file], &Options::default()).expect("data");
@@ -51,7 +51,7 @@ fn pairs_alone(group: Group) -> Vec<Group> {
     (0..group.comparisons.len()).map(one).collect()
 }
 
-fn features(judge: &mut RewardModel, groups: &[Group]) -> Features {
+fn features(judge: &mut Scorer, groups: &[Group]) -> Features {
     let inputs: Vec<Input> =
         groups.iter().flat_map(|g| g.responses.iter().map(|r| (g.prompt.as_ref(), &r.content))).collect();
     let rows: Vec<f32> = inputs.chunks(256).flat_map(|chunk| judge.features(chunk).expect("features")).collect();

@@ -21,7 +21,7 @@ use kudos::eval::{
     Analysis, AnalysisOptions, AttributeMetrics, DataReport, EvalOptions, Suite, analyse, attribute_metrics, evaluate,
     render_table,
 };
-use kudos::models::{Input, Rated, RewardModel};
+use kudos::models::{Input, Rated, RewardModel, Scorer};
 use kudos::nn::Precision;
 use kudos::train::is_rated;
 use serde_json::{Value, json};
@@ -206,7 +206,7 @@ struct ScoredFile {
 }
 
 impl ScoredFile {
-    fn new(judge: &mut RewardModel, loaded: &Loaded, global: &Global) -> anyhow::Result<Self> {
+    fn new(judge: &mut Scorer, loaded: &Loaded, global: &Global) -> anyhow::Result<Self> {
         let names = judge.attributes().to_vec();
         let groups = judged_groups(loaded, &names)?;
         let (rated, truncated) = rate_groups(judge, &groups, global)?;
@@ -252,21 +252,13 @@ pub fn overall(rated: &[Vec<Rated>]) -> Vec<Vec<f32>> {
 }
 
 /// Overall scores of all responses of all groups, and how many were cut.
-pub fn score_groups(
-    judge: &mut RewardModel,
-    groups: &[Group],
-    global: &Global,
-) -> anyhow::Result<(Vec<Vec<f32>>, usize)> {
+pub fn score_groups(judge: &mut Scorer, groups: &[Group], global: &Global) -> anyhow::Result<(Vec<Vec<f32>>, usize)> {
     let (rated, truncated) = rate_groups(judge, groups, global)?;
     Ok((overall(&rated), truncated))
 }
 
 /// Scores and outputs of all responses of all groups, and how many were cut.
-pub fn rate_groups(
-    judge: &mut RewardModel,
-    groups: &[Group],
-    global: &Global,
-) -> anyhow::Result<(Vec<Vec<Rated>>, usize)> {
+pub fn rate_groups(judge: &mut Scorer, groups: &[Group], global: &Global) -> anyhow::Result<(Vec<Vec<Rated>>, usize)> {
     let mut progress = Progress::new(Some(groups.len() as u64), "groups", global.quiet);
     let (mut rated, mut truncated) = (Vec::with_capacity(groups.len()), 0);
     for chunk in groups.chunks(128) {

@@ -22,7 +22,7 @@ pub mod verify;
 
 use crate::boxed;
 use anyhow::{Context, bail};
-use kudos::models::{Config, RewardConfig, RewardModel, check_length};
+use kudos::models::{Config, RewardConfig, RewardModel, Scorer, check_length};
 use kudos::nn::Precision;
 use kudos::text::{EncodeSettings, Truncation};
 use serde::de::DeserializeOwned;
@@ -56,9 +56,9 @@ macro_rules! wrong_usage {
 use wrong_usage;
 
 /// Loads the judge that `--judge` names: a directory, or a model that was pulled.
-fn load_judge(name: &str, precision: Option<Precision>) -> anyhow::Result<RewardModel> {
+fn load_judge(name: &str, precision: Option<Precision>) -> anyhow::Result<Scorer> {
     let dir = resolve(name)?;
-    let judge = RewardModel::load(&dir, precision).with_context(|| format!("cannot load the judge {name}"))?;
+    let judge = Scorer::load(&dir, precision).with_context(|| format!("cannot load the judge {name}"))?;
     match precision.filter(|asked| *asked != judge.precision()) {
         Some(asked) => bail!(
             "--precision {asked}: expected {} and layers of even sizes; leave it away to score in {}",

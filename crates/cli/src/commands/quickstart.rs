@@ -6,7 +6,7 @@ use crate::display::{meter, one_line};
 use anyhow::Context;
 use kudos::data::{Content, Group, Options, OutputFormat, Reader, Writer, load_groups};
 use kudos::eval::{EvalOptions, evaluate, render_table};
-use kudos::models::RewardModel;
+use kudos::models::Scorer;
 use std::path::{Path, PathBuf};
 
 /// Show the whole loop on a bundled example: check, train, evaluate, score.
@@ -122,7 +122,7 @@ fn look_at_data(files: &Files, global: &Global) -> anyhow::Result<()> {
 }
 
 /// The groups of a file with the judge's scores of their responses.
-fn scored(file: &Path, judge: &mut RewardModel, global: &Global) -> anyhow::Result<(Vec<Group>, Vec<Vec<f32>>)> {
+fn scored(file: &Path, judge: &mut Scorer, global: &Global) -> anyhow::Result<(Vec<Group>, Vec<Vec<f32>>)> {
     let groups = load_groups(&[file], &Options::default())?.groups;
     let (scores, _) = eval::score_groups(judge, &groups, &Global { quiet: true, ..*global })?;
     Ok((groups, scores))

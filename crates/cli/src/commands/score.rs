@@ -7,7 +7,7 @@ use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
 use kudos::data::{Content, DataError, Options, OutputFormat, Reader, Record, Row, RowProblem, Writer};
-use kudos::models::{Calibration, Input, Rated, RewardModel};
+use kudos::models::{Calibration, Input, Rated, Scorer};
 use kudos::nn::Precision;
 use kudos::text::{Encoded, Encoder};
 use serde_json::{Map, Value, json};
@@ -70,7 +70,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-fn one(args: &Args, judge: &mut RewardModel, response: &str, global: &Global) -> anyhow::Result<()> {
+fn one(args: &Args, judge: &mut Scorer, response: &str, global: &Global) -> anyhow::Result<()> {
     let prompt = args.prompt.clone().map(Content::Text);
     let response = Content::Text(response.to_owned());
     let rated = judge.rate(&[(prompt.as_ref(), &response)])?.remove(0);
@@ -135,7 +135,7 @@ struct Window {
 }
 
 /// Reads and encodes one window ahead on its own thread while the model computes; memory is two windows.
-fn file(args: &Args, judge: &mut RewardModel, data: &Path, global: &Global) -> anyhow::Result<()> {
+fn file(args: &Args, judge: &mut Scorer, data: &Path, global: &Global) -> anyhow::Result<()> {
     let options = Options { labelled: false, ..args.input.options(args.strict)? };
     // A column that only a late row has must not meet one of ours, so a file is looked through first.
     let mut added = Added::beside(data::column_names(data, &options)?.unwrap_or_default(), args.prefix.as_deref());
@@ -231,7 +231,7 @@ pub fn nothing_scored(data: &str, unusable: u64, first: Option<&RowProblem>) -> 
 }
 
 fn score_window(
-    judge: &mut RewardModel,
+    judge: &mut Scorer,
     window: Window,
     writer: &mut Writer,
     tally: &mut Tally,

@@ -225,7 +225,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     keep_base(args, &base)?;
     let seed = asked.seed.unwrap_or(42);
     let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
-    let (model, head) = load_base(args, &base, rated.as_ref(), seed, global)?;
+    let (mut model, head) = load_base(args, &base, rated.as_ref(), seed, global)?;
     let encoder = Encoder::load(&base, encode_settings(&base, &model.config, args.max_length, args.truncation)?)?;
     encoder.notes().iter().for_each(|line| note(global, line));
     let held_out = data.held_out(&encoder)?;
@@ -240,7 +240,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let own = Start { new_head: head == ClassifierSource::New, reopened: false, width: model.config.hidden };
     let extent = Extent::of(&examples, asked.group_size_or_default(), data.held_out_from(&held_out), own);
     let start = match rated {
-        None => choose_start(args, (&asked, extent), (&model, &examples), &mut features, global)?,
+        None => choose_start(args, (&asked, extent), (&mut model, &examples), &mut features, global)?,
         Some(_) => own,
     };
     let extent = Extent { start, ..extent };
@@ -316,7 +316,7 @@ fn load_base(
 fn choose_start(
     args: &Args,
     (asked, extent): (&Asked, Extent),
-    (model, examples): (&Model, &[Example]),
+    (model, examples): (&mut Model, &[Example]),
     features: &mut Features,
     global: &Global,
 ) -> anyhow::Result<Start> {

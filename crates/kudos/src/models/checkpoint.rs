@@ -133,7 +133,7 @@ pub fn load(dir: &Path, options: LoadOptions) -> Result<(Model, ClassifierSource
 ///
 /// # Errors
 /// As [`load`].
-pub(super) fn load_for_scoring(dir: &Path, asked: Option<Precision>) -> Result<(Model, Packed, Precision), LoadError> {
+pub(super) fn load_for_scoring(dir: &Path, asked: Option<Precision>) -> Result<(Model, Precision), LoadError> {
     let config = Config::read(dir)?;
     let checkpoint = Checkpoint::open(dir)?;
     let source = head_source(&config, &checkpoint, LoadOptions::Judge)?;
@@ -162,7 +162,8 @@ pub(super) fn load_for_scoring(dir: &Path, asked: Option<Precision>) -> Result<(
     for (span, name) in parts {
         checkpoint.read(name, &mut model.parameters.values[span.range()])?;
     }
-    Ok((model, Packed::new(packed), precision))
+    model.packed = Packed::new(packed);
+    Ok((model, precision))
 }
 
 /// Reads and packs one layer, whose weight may be several tensors one after the other.

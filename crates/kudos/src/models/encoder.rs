@@ -7,6 +7,7 @@ use super::config::{Config, Family};
 use crate::nn::weights::WeightError;
 use crate::nn::{
     Activation, Batch, Initial, LinearSpec, NormSpec, Packed, Parameters, Place, Precision, Span, State, Tape, Var,
+    Weights,
 };
 use kernels::activation;
 use kernels::gemm::{self, Int8Weight, PackedWeight};
@@ -74,6 +75,8 @@ pub struct Model {
     pub config: Config,
     /// All tensors.
     pub parameters: Parameters,
+    /// The matrices of the layers as the kernels want them; none in f32, which reads the parameters in place.
+    pub packed: Packed,
     wiring: Wiring,
 }
 
@@ -190,7 +193,7 @@ impl Model {
         let mut declare = Declare { config: &config, parameters: Parameters::default(), layers };
         let wiring = declare.wiring(names(config.family))?;
         let parameters = declare.parameters;
-        Ok(Self { config, parameters, wiring })
+        Ok(Self { config, parameters, packed: Packed::default(), wiring })
     }
 
     /// Pushes the whole model on the tape: packed batch → logits `[sequences, labels]`.
@@ -299,11 +302,21 @@ impl Model {
     }
 
     /// Packs the weights for training in a precision that [`Self::precision`] allows; for f32 there is nothing to pack.
-    pub fn pack_for_training(&self, precision: Precision) -> Packed {
-        match precision {
+    pub fn pack_for_training(&mut self, precision: Precision) {
+        self.packed = match precision {
             Precision::F32 => Packed::default(),
             _ => Packed::for_training(&self.packed_layers(), &self.parameters.values),
-        }
+        };
+    }
+
+    /// Brings the packed weights up to date, after the parameters have moved.
+    pub fn repack(&mut self) {
+        self.packed.refresh(&self.parameters.values);
+    }
+
+    /// The weights as ops read them.
+    pub fn weights(&self) -> Weights<'_> {
+        Weights { values: &self.parameters.values, packed: &self.packed }
     }
 
     /// The head's last layer: features → logits.

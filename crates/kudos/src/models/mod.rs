@@ -19,8 +19,10 @@ mod gpt2;
 mod llama;
 mod phi;
 mod qwen;
+mod reward_config;
 mod reward_model;
 mod roberta;
+mod scoring;
 
 pub use attributes::{AttributeHead, Weighting};
 pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load, load_for_attributes, quantize};
@@ -28,7 +30,6 @@ pub use config::{Config, ConfigError, Family};
 pub use decoder::{Decoder, DecoderError, DecoderHead, LogitRows};
 pub use decoder_config::DecoderConfig;
 pub use encoder::{Model, Opened};
-pub use reward_model::{
-    Calibration, Input, JudgeError, Rated, RewardConfig, RewardModel, Scored, TrainedOn, Workspace, check_length,
-    config_of_new_judge, features_encoded, push, score_encoded,
-};
+pub use reward_config::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
+pub use reward_model::{Input, JudgeError, Rated, RewardModel, Scored, Scorer, check_length};
+pub use scoring::{SCORING_TOKENS, ScoreError, Workspace, all_or_first, features_each, pack, push, score_encoded};

@@ -149,8 +149,12 @@ impl Encoder {
     /// # Errors
     /// That of the first text that cannot be encoded.
     pub fn encode_batch(&self, texts: &[(Option<&Content>, &Content)]) -> Result<Vec<Encoded>, TextError> {
-        let encoded: Vec<_> = texts.par_iter().map(|(prompt, response)| self.encode(*prompt, response)).collect();
-        encoded.into_iter().collect()
+        self.encode_each(texts).into_iter().collect()
+    }
+
+    /// As [`Self::encode_batch`], with a result for each text.
+    pub fn encode_each(&self, texts: &[(Option<&Content>, &Content)]) -> Vec<Result<Encoded, TextError>> {
+        texts.par_iter().map(|(prompt, response)| self.encode(*prompt, response)).collect()
     }
 
     fn render(&self, prompt: Option<&Content>, response: &Content) -> Result<Rendered, TextError> {

@@ -4,7 +4,7 @@
 //! the folds want the features of the same texts under the same encoder. Each text is read once for all of them.
 
 use super::{Example, TrainError};
-use crate::models::{JudgeError, Model, Workspace, features_encoded};
+use crate::models::{JudgeError, Model, ScoreError, Workspace, features_each};
 use crate::nn::Precision;
 use crate::text::Encoded;
 use sha2::{Digest, Sha256};
@@ -30,7 +30,7 @@ impl Features {
     /// What the head's last layer reads of the texts, `[texts, width]`, in the order given.
     ///
     /// # Errors
-    /// [`JudgeError::Vocabulary`]; [`JudgeError::NotFinite`] with the place of the text.
+    /// [`JudgeError::Unscored`] for the first text that has none.
     pub fn of(
         &mut self,
         model: &Model,
@@ -44,11 +44,7 @@ impl Features {
         }
         let keys: Vec<Key> = texts.iter().map(|text| key(text)).collect();
         self.read_new(model, texts, &keys, workspace)?;
-        let rows: Vec<f32> = keys.iter().flat_map(|key| self.rows[key].iter().copied()).collect();
-        match rows.iter().position(|value| !value.is_finite()) {
-            Some(at) => Err(JudgeError::NotFinite { score: rows[at], text: at / (rows.len() / texts.len()) }),
-            None => Ok(rows),
-        }
+        Ok(keys.iter().flat_map(|key| self.rows[key].iter().copied()).collect())
     }
 
     /// Reads the texts that were not read before, each once.
@@ -62,14 +58,12 @@ impl Features {
         let mut seen = HashSet::new();
         let is_new = |at: &usize| !self.rows.contains_key(&keys[*at]) && seen.insert(keys[*at]);
         let new: Vec<usize> = (0..texts.len()).filter(is_new).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
         let unread: Vec<&Encoded> = new.iter().map(|at| texts[*at]).collect();
-        let rows = features_encoded(model, &unread, workspace)?;
+        let rows = features_each(model, &unread, workspace);
         self.reads += new.len();
-        for (at, row) in new.iter().zip(rows.chunks_exact(rows.len() / new.len())) {
-            self.rows.insert(keys[*at], row.into());
+        for (at, row) in new.into_iter().zip(rows) {
+            let row = row.map_err(|error| JudgeError::Unscored { text: at, error })?;
+            self.rows.insert(keys[at], row.into());
         }
         Ok(())
     }
@@ -87,10 +81,10 @@ impl Features {
     ) -> Result<Vec<Vec<f32>>, TrainError> {
         let texts: Vec<&Encoded> = examples.iter().flat_map(|example| &example.sequences).collect();
         let rows = match self.of(model, precision, &texts, workspace) {
-            Err(JudgeError::NotFinite { score, text }) => {
+            Err(JudgeError::Unscored { text, error: ScoreError::NotFinite { value } }) => {
                 let groups = examples.iter().flat_map(|e| std::iter::repeat_n(&e.location, e.sequences.len()));
                 let place = groups.clone().nth(text).expect("the text is one of the examples'").to_string();
-                return Err(TrainError::Features { place, value: score });
+                return Err(TrainError::Features { place, value });
             }
             rows => rows?,
         };

@@ -39,7 +39,7 @@ pub use visits::{Visit, epoch};
 
 use crate::data::Location;
 use crate::eval::EvalError;
-use crate::models::{JudgeError, Model, Opened, Workspace, score_encoded};
+use crate::models::{JudgeError, Model, Opened, ScoreError, Workspace, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
 use crate::text::Encoded;
@@ -94,6 +94,14 @@ pub enum TrainError {
     Head {
         /// What is not finite.
         value: f64,
+    },
+    /// A text of the data that the model cannot read.
+    #[error("{place}: {error}")]
+    Text {
+        /// Row of the group.
+        place: String,
+        /// Why not.
+        error: ScoreError,
     },
     /// Encoding or scoring.
     #[error(transparent)]
@@ -267,8 +275,7 @@ impl Trainer {
         let head = model.head_out().weight;
         let prior =
             if settings.new_head { vec![0.0; head.len] } else { model.parameters.values[head.range()].to_vec() };
-        let packed = model.pack_for_training(settings.precision);
-        let workspace = Workspace { packed, ..Workspace::default() };
+        model.pack_for_training(settings.precision);
         let gradients = Gradients::new(&model.parameters);
         let top = model.config.layers + 1;
         let rate = |name: &str| settings.layer_decay.powi((top - model.depth(name)) as i32) as f32;
@@ -287,7 +294,7 @@ impl Trainer {
             gradients,
             state: State::default(),
             visits,
-            workspace,
+            workspace: Workspace::default(),
             features: Features::default(),
             frozen: true,
         })
@@ -442,9 +449,9 @@ impl Trainer {
         let held_out = self.held_out.take().expect("only with held-out data");
         let outputs = self.outputs(&held_out.sequences);
         let outputs = outputs.map_err(|error| match error {
-            JudgeError::NotFinite { score, text } => {
+            JudgeError::Unscored { text, error: ScoreError::NotFinite { value } } => {
                 let place = held_out.place(text).map_or("--eval".into(), Location::to_string);
-                self.not_finite(self.state.step, place, "held-out score", f64::from(score))
+                self.not_finite(self.state.step, place, "held-out score", f64::from(value))
             }
             error => error.into(),
         });
@@ -462,7 +469,10 @@ impl Trainer {
         let texts: Vec<&Encoded> = texts.iter().collect();
         let outputs = self.model.logits(&self.features.of(&self.model, precision, &texts, &mut self.workspace)?);
         match outputs.iter().position(|output| !output.is_finite()) {
-            Some(at) => Err(JudgeError::NotFinite { score: outputs[at], text: at / labels }),
+            Some(at) => {
+                let error = ScoreError::NotFinite { value: outputs[at] };
+                Err(JudgeError::Unscored { text: at / labels, error })
+            }
             None => Ok(outputs),
         }
     }
@@ -560,7 +570,7 @@ impl Trainer {
 
     /// Brings the packed weights up to date.
     fn pack(&mut self) {
-        self.workspace.packed.refresh(&self.model.parameters.values);
+        self.model.repack();
     }
 
     /// Steps done, those of the run that is continued included.

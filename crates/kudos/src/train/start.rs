@@ -27,12 +27,13 @@ impl Starts {
 }
 
 /// Fits both heads to the examples; `None` for a base that has no lower layers to read the mean of. Only the settings'
-/// precision and number of layers matter. `features` are those of the better start afterwards.
+/// precision and number of layers matter. `features` are those of the better start afterwards, and the model is packed for
+/// that precision.
 ///
 /// # Errors
 /// A text with tokens that the model does not have; features or losses that are not finite.
 pub fn compare_starts(
-    model: &Model,
+    model: &mut Model,
     settings: &Settings,
     examples: &[Example],
     features: &mut Features,
@@ -40,9 +41,10 @@ pub fn compare_starts(
     let mut opened = model.clone();
     let Opened::HeadAndLastLayer { kept } = opened.open_anew(settings.keep_layers) else { return Ok(None) };
     let layer = model.head_out().weight;
+    let prior = model.parameters.values[layer.range()].to_vec();
     let mut lower = Features::default();
-    let own = cross_validated(model, settings, examples, &model.parameters.values[layer.range()], features)?;
-    let reopened = cross_validated(&opened, settings, examples, &vec![0.0; layer.len], &mut lower)?;
+    let own = cross_validated(model, settings, examples, &prior, features)?;
+    let reopened = cross_validated(&mut opened, settings, examples, &vec![0.0; layer.len], &mut lower)?;
     let starts = Starts { own, reopened, kept };
     if starts.reopens() {
         *features = lower;
@@ -51,16 +53,16 @@ pub fn compare_starts(
 }
 
 fn cross_validated(
-    model: &Model,
+    model: &mut Model,
     settings: &Settings,
     examples: &[Example],
     prior: &[f32],
     features: &mut Features,
 ) -> Result<f64, TrainError> {
     let precision = model.precision(settings.precision);
-    let mut workspace = Workspace { packed: model.pack_for_training(precision), ..Workspace::default() };
+    model.pack_for_training(precision);
     let examples: Vec<&Example> = examples.iter().collect();
-    let features = features.of_examples(model, precision, &examples, &mut workspace)?;
+    let features = features.of_examples(model, precision, &examples, &mut Workspace::default())?;
     let head = fit_head(&examples, &features, prior);
     match head.not_finite() {
         Some(value) => Err(TrainError::Head { value }),

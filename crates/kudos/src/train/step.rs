@@ -3,9 +3,9 @@
 use super::attributes::attribute_loss;
 use super::log::StepMetrics;
 use super::loss::{Judged, group_loss};
-use super::{TrainError, Trainer, Visit, clip_scale};
-use crate::models::{Workspace, push};
-use crate::nn::{Mode, Weights};
+use super::{Example, TrainError, Trainer, Visit, clip_scale};
+use crate::models::{Model, Workspace, push};
+use crate::nn::Mode;
 
 /// Tokens packed into one forward and backward. A step of more tokens runs as several, whose gradients
 /// add up to the same sum: memory is bounded by this, not by the batch.
@@ -51,7 +51,7 @@ impl Trainer {
             return Err(self.not_finite(self.state.step, groups.join(", "), "gradient norm", norm));
         }
         let scale = clip_scale(norm, settings.max_grad_norm);
-        let (parameters, packed) = (&mut self.model.parameters, &mut self.workspace.packed);
+        let Model { parameters, packed, .. } = &mut self.model;
         self.optimizer.step(parameters, packed, &self.gradients, learning_rate as f32, scale);
         Ok(metrics)
     }
@@ -85,12 +85,7 @@ impl Trainer {
 
     /// Forward and backward of some visits; each weighs 1 / `total` in the step's loss.
     fn accumulate(&mut self, visits: &[Visit], total: usize, sums: &mut Sums) -> Result<(), TrainError> {
-        self.workspace.batch.clear();
-        for visit in visits {
-            for member in &visit.members {
-                push(&self.model, &self.examples[visit.example].sequences[*member], &mut self.workspace.batch)?;
-            }
-        }
+        self.pack_visits(visits)?;
         let logits = self.workspace.forward(&self.model, Mode::Train);
         let outputs = self.workspace.tape.value(logits).to_vec(); // [sequences, labels]
         let mut seed = vec![0.0; outputs.len()];
@@ -112,9 +107,21 @@ impl Trainer {
             at = range.end;
         }
         sums.tokens += self.workspace.batch.tokens();
-        let Workspace { tape, batch, packed } = &mut self.workspace;
-        let weights = Weights { values: &self.model.parameters.values, packed };
-        tape.backward(logits, &seed, weights, &mut self.gradients, batch);
+        let Workspace { tape, batch } = &mut self.workspace;
+        tape.backward(logits, &seed, self.model.weights(), &mut self.gradients, batch);
+        Ok(())
+    }
+
+    /// Fills the batch with the members of some visits.
+    fn pack_visits(&mut self, visits: &[Visit]) -> Result<(), TrainError> {
+        self.workspace.batch.clear();
+        for visit in visits {
+            let Example { sequences, location, .. } = &self.examples[visit.example];
+            for member in &visit.members {
+                push(&self.model, &sequences[*member], &mut self.workspace.batch)
+                    .map_err(|error| TrainError::Text { place: location.to_string(), error })?;
+            }
+        }
         Ok(())
     }
 

@@ -19,7 +19,7 @@ mod scores;
 mod stored;
 mod tokens;
 
-use crate::models::{JudgeError, RewardModel, Scored};
+use crate::models::{JudgeError, RewardModel, Scored, Scorer};
 use probes::Probe;
 use std::path::Path;
 
@@ -101,7 +101,7 @@ pub struct SelfTest {
 /// Nothing here is an error: a judge that cannot be loaded fails its first check.
 pub fn self_test(dir: &Path) -> SelfTest {
     let mut checks = Vec::new();
-    let mut judge = match RewardModel::load(dir, None) {
+    let mut judge = match Scorer::load(dir, None) {
         Ok(judge) => judge,
         Err(error) => {
             checks.push(Check::new("loads", Err(error.into())));
@@ -132,7 +132,7 @@ fn description(judge: &RewardModel) -> String {
 }
 
 /// Scores the plain probes, and those edges that could be scored, together.
-fn reference(judge: &mut RewardModel, edges: Vec<Probe>) -> Result<Reference, JudgeError> {
+fn reference(judge: &mut Scorer, edges: Vec<Probe>) -> Result<Reference, JudgeError> {
     let probes: Vec<Probe> = probes::plain().into_iter().chain(edges).collect();
     let scores = judge.score(&probes::inputs(&probes))?;
     Ok(Reference { probes, scores })

@@ -2,12 +2,12 @@
 
 use super::probes::{self, Probe};
 use super::{Check, Found, Reference, Trouble, require};
-use crate::models::{JudgeError, RewardModel, Scored};
+use crate::models::{JudgeError, Scored, Scorer};
 use crate::random::Stream;
 use kernels::parallel::with_threads;
 
 /// Scores each edge alone. Returns a check of each and those that have a score.
-pub(super) fn edges(judge: &mut RewardModel) -> (Vec<Check>, Vec<Probe>) {
+pub(super) fn edges(judge: &mut Scorer) -> (Vec<Check>, Vec<Probe>) {
     let edges = match probes::edges(&judge.encoder) {
         Ok(edges) => edges,
         Err(error) => return (vec![Check::new("edges", Err(error.into()))], Vec::new()),
@@ -24,14 +24,14 @@ pub(super) fn edges(judge: &mut RewardModel) -> (Vec<Check>, Vec<Probe>) {
     (checks, scored)
 }
 
-fn edge(judge: &mut RewardModel, probe: &Probe) -> Found {
+fn edge(judge: &mut Scorer, probe: &Probe) -> Found {
     let Scored { score, tokens, truncated } = judge.score(&[probe.input()])?[0];
     let limit = judge.encoder.settings().max_length;
     require(tokens <= limit, || format!("{tokens} tokens, the limit is {limit}"))?;
     Ok(format!("{score:.4} of {tokens} tokens{}", if truncated { ", cut" } else { "" }))
 }
 
-pub(super) fn checks(judge: &mut RewardModel, reference: &Reference) -> Vec<Check> {
+pub(super) fn checks(judge: &mut Scorer, reference: &Reference) -> Vec<Check> {
     let mut checks = vec![
         Check::new("same score alone", alone(judge, reference)),
         Check::new("same score in any batch", batches(judge, reference)),
@@ -43,7 +43,7 @@ pub(super) fn checks(judge: &mut RewardModel, reference: &Reference) -> Vec<Chec
     checks
 }
 
-fn alone(judge: &mut RewardModel, reference: &Reference) -> Found {
+fn alone(judge: &mut Scorer, reference: &Reference) -> Found {
     for (probe, expected) in reference.probes.iter().zip(&reference.scores) {
         agree(probe, judge.score(&[probe.input()])?[0].score, expected.score)?;
     }
@@ -63,7 +63,7 @@ fn excerpt(probe: &Probe) -> String {
 }
 
 /// Random companies of several sizes, each probe with others than before.
-fn batches(judge: &mut RewardModel, reference: &Reference) -> Found {
+fn batches(judge: &mut Scorer, reference: &Reference) -> Found {
     let mut random = Stream::new(1, 0);
     let mut order: Vec<usize> = short(reference);
     let sizes = [2, 3, 7, order.len()];
@@ -85,7 +85,7 @@ fn short(reference: &Reference) -> Vec<usize> {
     ordinary(reference).filter(|p| reference.scores[*p].tokens < 200).collect()
 }
 
-fn score(judge: &mut RewardModel, reference: &Reference, batch: &[usize]) -> Result<Vec<Scored>, JudgeError> {
+fn score(judge: &mut Scorer, reference: &Reference, batch: &[usize]) -> Result<Vec<Scored>, JudgeError> {
     let inputs: Vec<_> = batch.iter().map(|p| reference.probes[*p].input()).collect();
     judge.score(&inputs)
 }
@@ -98,7 +98,7 @@ fn expect(reference: &Reference, batch: &[usize], found: &[Scored]) -> Result<()
 }
 
 /// All short probes and the longest one at once.
-pub(super) fn together(judge: &mut RewardModel, reference: &Reference) -> Found {
+pub(super) fn together(judge: &mut Scorer, reference: &Reference) -> Found {
     let mut batch = short(reference);
     let longest = ordinary(reference).max_by_key(|p| reference.scores[*p].tokens);
     batch.extend(longest.filter(|p| !batch.contains(p)));

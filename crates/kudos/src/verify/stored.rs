@@ -1,14 +1,14 @@
 //! The judge as a file: written and read again it scores the same, and in each precision nearly the same.
 
 use super::{Check, Found, Reference, Trouble, probes, require, scores};
-use crate::models::{LoadOptions, RewardModel, load};
+use crate::models::{LoadOptions, RewardModel, Scorer, load};
 use crate::nn::{Precision, weights};
 use serde_json::Value;
 use std::path::Path;
 
 pub(super) fn checks(dir: &Path, judge: &RewardModel, reference: &Reference) -> Vec<Check> {
     // The scores in f32, where there are no packed weights, are what the others are held to.
-    let mut full = match RewardModel::load(dir, Some(Precision::F32)) {
+    let mut full = match Scorer::load(dir, Some(Precision::F32)) {
         Ok(full) => full,
         Err(error) => return vec![Check::new("precision f32", Err(error.into()))],
     };
@@ -46,7 +46,7 @@ fn saved(dir: &Path, judge: &RewardModel, exact: &Reference) -> Found {
     for (name, bytes) in json {
         crate::files::write(&copy.path().join(name), &bytes)?;
     }
-    let mut again = RewardModel::load(copy.path(), Some(Precision::F32))?;
+    let mut again = Scorer::load(copy.path(), Some(Precision::F32))?;
     require(again.reward == judge.reward, || "reward.json does not come back as it was".into())?;
     scores::together(&mut again, exact)
 }
@@ -62,7 +62,7 @@ fn bound(precision: Precision) -> f32 {
 }
 
 fn other(dir: &Path, precision: Precision, exact: &Reference) -> Found {
-    let mut judge = RewardModel::load(dir, Some(precision))?;
+    let mut judge = Scorer::load(dir, Some(precision))?;
     if judge.precision() != precision {
         let lacks = match precision.runs_here() {
             true => "the model has layers of odd sizes".into(),

@@ -5,7 +5,7 @@ use crate::boxed;
 use crate::display::Progress;
 use crate::interrupt;
 use kudos::data::Content;
-use kudos::models::{Input, JudgeError, RewardModel};
+use kudos::models::{Input, JudgeError, Scorer};
 use rank::informative::Features;
 use rank::{Order, ResponseId, Store};
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ pub fn prepare(store: &Store, order: Order, judge: Option<&str>, global: &Global
         }
         (Order::Informative, judge) => {
             let judge = judge.unwrap_or(boxed::NAME);
-            let (responses, rows) = read(store, judge, "responses read", global, RewardModel::features)?;
+            let (responses, rows) = read(store, judge, "responses read", global, Scorer::features)?;
             let width = rows.len() / responses.len().max(1);
             Ok(store.set_features(&Features { width, responses, rows })?)
         }
@@ -39,7 +39,7 @@ fn read(
     judge: &str,
     what: &'static str,
     global: &Global,
-    mut make: impl FnMut(&mut RewardModel, &[Input]) -> Result<Vec<f32>, JudgeError>,
+    mut make: impl FnMut(&mut Scorer, &[Input]) -> Result<Vec<f32>, JudgeError>,
 ) -> anyhow::Result<(Vec<ResponseId>, Vec<f32>)> {
     let mut judge = load_judge(judge, None)?;
     let contents = store.contents()?;
