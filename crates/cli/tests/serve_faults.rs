@@ -185,15 +185,15 @@ fn clients_that_break_off_free_what_they_held() {
 
 #[test]
 fn slow_clients_hinder_nobody_and_are_ended() {
-    let mut server = Server::start(&["--header-time", "2"]);
+    let mut server = Server::start(&[]);
     let mut slow: Vec<_> = (0..100).map(|_| server.connect()).collect();
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + PATIENCE;
     let mut sent = 0;
     while Instant::now() < end && !slow.is_empty() {
         slow.retain_mut(|stream| stream.write_all(&b"POST /predict HTTP/1.1\r\nx-slow: "[sent..=sent]).is_ok());
         sent = (sent + 1).min(30);
         server.check("a slow byte");
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(500));
     }
     assert!(slow.is_empty(), "{} slow clients are still connected", slow.len());
 }
