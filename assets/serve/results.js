@@ -52,11 +52,11 @@ function row(answer, result, place, { hasProbability, names }) {
     h("meter", { class: "bar", min: 0, max: 1, value: result.probability, "aria-hidden": "true" }));
   return h("tr", { class: isBest ? "best" : null },
     h("td", {}, letter(place), answer.results.length > 1 ? h("span", { class: "hint" }, ` no. ${rank}`) : null,
-      isBest && answer.ties.length < 2 ? h("span", { class: "badge good" }, "best") : null),
+      isBest && answer.ties.length < 2 ? [" ", h("span", { class: "badge good" }, "best")] : null),
     h("td", {}, signed(result.score)),
     hasProbability ? chance : null,
     names.map((name) => h("td", {}, signed(result.attributes[name]))),
-    h("td", {}, String(result.tokens), result.truncated ? h("span", { class: "badge" }, "cut") : null));
+    h("td", {}, String(result.tokens), result.truncated ? [" ", h("span", { class: "badge" }, "cut")] : null));
 }
 
 function notes(answer) {

@@ -60,7 +60,7 @@ def kudos_score(texts):
 
 
 def sigmoid(score):
-    return float(str(np.float32(1 / (1 + math.exp(-score)))))
+    return float(np.float32(1 / (1 + math.exp(-score))))
 
 
 class Server:
@@ -164,14 +164,17 @@ def open_inference(server, raw, cut):
     check("tritonclient: model is ready", client.is_model_ready(server.judge, headers=BEARER), True)
     meta = client.get_model_metadata(server.judge, headers=BEARER)
     check("tritonclient: metadata", [one["name"] for one in meta["inputs"]], ["prompt", "response"])
-    inputs = []
-    for name, texts in [("prompt", [PROMPT] * len(RESPONSES)), ("response", RESPONSES)]:
-        tensor = triton.InferInput(name, [len(texts)], "BYTES")
-        tensor.set_data_from_numpy(np.array([text.encode() for text in texts], dtype=np.object_), binary_data=False)
-        inputs.append(tensor)
-    result = client.infer(server.judge, inputs, headers=BEARER, request_id="7")
-    check("tritonclient: scores", list(result.as_numpy("score")), [np.float32(score) for score in raw])
-    check("tritonclient: what was cut", list(result.as_numpy("truncated")), cut)
+    for is_binary in (True, False):
+        inputs = []
+        for name, texts in [("prompt", [PROMPT] * len(RESPONSES)), ("response", RESPONSES)]:
+            tensor = triton.InferInput(name, [len(texts)], "BYTES")
+            array = np.array([text.encode() for text in texts], dtype=np.object_)
+            tensor.set_data_from_numpy(array, binary_data=is_binary)
+            inputs.append(tensor)
+        result = client.infer(server.judge, inputs, headers=BEARER, request_id="7")
+        kind = "binary" if is_binary else "JSON"
+        check(f"tritonclient, {kind}: scores", list(result.as_numpy("score")), [np.float32(score) for score in raw])
+        check(f"tritonclient, {kind}: what was cut", list(result.as_numpy("truncated")), cut)
     check("tritonclient: id", result.get_response()["id"], "7")
 
 

@@ -2,13 +2,14 @@
 //!
 //! V2 has three ways to say what to score. One `BYTES` tensor of the shape `[n]` holds whole transcripts. One of the shape
 //! `[n, 2]` holds pairs, each a prompt and a response. Two of the shape `[n]` with the names `prompt` and `response` hold
-//! pairs too.
+//! pairs too. Tensors of a request are JSON, or binary as Triton's client sends them; those of an answer are JSON.
 
 use super::form::*;
 use super::json::{self, Fields};
 use crate::ask::{Answer, Ask, Cut, Item, ItemFault, JudgeFacts, Refusal};
 use kudos::data::Content;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 /// `POST /v1/models/NAME:predict`
 pub fn predict(incoming: &Incoming) -> Result<Asked, Reply> {
@@ -60,14 +61,15 @@ const OUTPUTS: [(&str, &str); 3] = [("score", "FP32"), ("tokens", "INT32"), ("tr
 fn infer_fields(incoming: &Incoming) -> Result<Asked, Refusal> {
     let judge = incoming.parameters.get("name").cloned().unwrap_or_default();
     incoming.facts(Some(&judge))?;
-    if incoming.headers.contains_key("inference-header-content-length") {
-        return Err(Refusal::unsupported("binary tensors are not taken; send `data` as JSON (binary_data=False)"));
-    }
-    let body = json::object(incoming.body)?;
+    let (head, mut binary) = parts(incoming)?;
+    let body = json::object(head)?;
     let id = body.text("id")?.unwrap_or(incoming.id).to_owned();
     let inputs = body.list("inputs", "a list of tensors")?;
     let outputs = wanted(&body)?;
-    let items = tensors(inputs)?;
+    let items = tensors(inputs, &mut binary)?;
+    if !binary.is_empty() {
+        return Err(Refusal::malformed(format!("the body has {} bytes behind its last tensor", binary.len())));
+    }
     let answer = move |answer: &Answer| {
         let scored = scores(answer)?;
         let tensor = |(name, kind): &(&str, &str)| {
@@ -86,6 +88,16 @@ fn infer_fields(incoming: &Incoming) -> Result<Asked, Refusal> {
     };
     Ok(Asked { ask: Ask { judge: Some(judge), items }, answer: Box::new(answer), fault })
 }
+
+/// The JSON of a body, and the binary tensors behind it, whose header says where they begin.
+fn parts<'a>(incoming: &Incoming<'a>) -> Result<(&'a [u8], &'a [u8]), Refusal> {
+    let Some(length) = incoming.headers.get(JSON_LENGTH) else { return Ok((incoming.body, &[])) };
+    let length = length.to_str().ok().and_then(|length| length.parse().ok());
+    let parts = length.and_then(|length| incoming.body.split_at_checked(length));
+    parts.ok_or_else(|| Refusal::malformed(format!("the header `{JSON_LENGTH}`: expected a length within the body")))
+}
+
+const JSON_LENGTH: &str = "inference-header-content-length";
 
 /// The outputs that are asked for; all of them, unless some are named.
 fn wanted(body: &Map<String, Value>) -> Result<Vec<(&'static str, &'static str)>, Refusal> {
@@ -106,9 +118,11 @@ fn wanted(body: &Map<String, Value>) -> Result<Vec<(&'static str, &'static str)>
 }
 
 /// What the tensors of a request say.
-fn tensors(inputs: &[Value]) -> Result<Vec<Result<Item, ItemFault>>, Refusal> {
-    let tensors: Vec<Tensor> =
-        inputs.iter().enumerate().map(|(at, one)| Tensor::read(at, one)).collect::<Result<_, _>>()?;
+fn tensors(inputs: &[Value], binary: &mut &[u8]) -> Result<Vec<Result<Item, ItemFault>>, Refusal> {
+    let mut tensors = Vec::new();
+    for (at, one) in inputs.iter().take(3).enumerate() {
+        tensors.push(Tensor::read(at, one, binary)?);
+    }
     match tensors.as_slice() {
         [only] => only.items(),
         [first, second] => {
@@ -124,7 +138,7 @@ fn tensors(inputs: &[Value]) -> Result<Vec<Result<Item, ItemFault>>, Refusal> {
             let pair = |(prompt, response)| item(Some(prompt), response, Cut::AsTrained);
             Ok(prompts.into_iter().zip(responses).map(pair).collect())
         }
-        many => Err(Refusal::malformed(format!("`inputs`: expected one or two tensors, found {}", many.len()))),
+        _ => Err(Refusal::malformed(format!("`inputs`: expected one or two tensors, found {}", inputs.len()))),
     }
 }
 
@@ -133,25 +147,26 @@ struct Tensor<'a> {
     at: usize,
     name: &'a str,
     shape: Vec<usize>,
-    data: Vec<&'a Value>,
+    data: Vec<Cow<'a, Value>>,
 }
 
 impl<'a> Tensor<'a> {
-    fn read(at: usize, value: &'a Value) -> Result<Self, Refusal> {
+    fn read(at: usize, value: &'a Value, binary: &mut &[u8]) -> Result<Self, Refusal> {
         let place = format!("inputs[{at}]");
         let Some(fields) = value.as_object() else { return Err(json::wrong(&place, "an object", value)) };
         if fields.text("datatype")? != Some("BYTES") {
             return Err(Refusal::malformed(format!("`{place}.datatype`: expected BYTES")));
-        }
-        if let Some(Value::Object(parameters)) = fields.field("parameters") {
-            parameters.without("binary_data_size", "send `data` as JSON (binary_data=False)")?;
         }
         let dimension = |one: &Value| one.as_u64().and_then(|size| usize::try_from(size).ok());
         let shape: Option<Vec<usize>> = fields.list("shape", "a list of sizes")?.iter().map(dimension).collect();
         let shape = shape.filter(|shape| matches!(shape.as_slice(), [_] | [_, 1 | 2]));
         let shape =
             shape.ok_or_else(|| Refusal::malformed(format!("`{place}.shape`: expected [n], [n, 1] or [n, 2]")))?;
-        let data = flat(fields.list("data", "a list of texts")?);
+        let size = fields.field("parameters").and_then(|parameters| parameters.get("binary_data_size"));
+        let data = match size {
+            None => flat(fields.list("data", "a list of texts")?),
+            Some(size) => unpacked(&place, size, binary)?,
+        };
         if shape.iter().try_fold(1usize, |size, part| size.checked_mul(*part)) != Some(data.len()) {
             return Err(Refusal::malformed(format!("`{place}`: its shape does not fit its {} texts", data.len())));
         }
@@ -159,7 +174,7 @@ impl<'a> Tensor<'a> {
     }
 
     fn text(&self, place: usize) -> Result<Content, Refusal> {
-        text(self.data[place], || format!("inputs[{}].data[{place}]", self.at))
+        text(&self.data[place], || format!("inputs[{}].data[{place}]", self.at))
     }
 
     /// Its texts, of a tensor with one to a row.
@@ -180,12 +195,32 @@ impl<'a> Tensor<'a> {
 }
 
 /// The elements of a tensor that is given in rows or flat.
-fn flat(data: &[Value]) -> Vec<&Value> {
-    let row = |one: &'_ Value| one.as_array().map(Vec::len);
-    match data.iter().any(|one| row(one).is_some()) {
-        false => data.iter().collect(),
-        true => data.iter().flat_map(|one| one.as_array().map_or(std::slice::from_ref(one), Vec::as_slice)).collect(),
+fn flat(data: &[Value]) -> Vec<Cow<'_, Value>> {
+    data.iter().flat_map(row).map(Cow::Borrowed).collect()
+}
+
+/// The elements of one row; of one element, that one.
+fn row(one: &Value) -> &[Value] {
+    one.as_array().map_or(std::slice::from_ref(one), Vec::as_slice)
+}
+
+/// The elements of a binary tensor, which is taken off the binary part: each is its length in four bytes, the lowest
+/// first, and its text in UTF-8.
+fn unpacked(place: &str, size: &Value, binary: &mut &[u8]) -> Result<Vec<Cow<'static, Value>>, Refusal> {
+    let wrong = |found: &str| Refusal::malformed(format!("`{place}`: its binary data {found}"));
+    let size = size.as_u64().and_then(|size| usize::try_from(size).ok());
+    let parts = size.and_then(|size| binary.split_at_checked(size));
+    let (mut rest, behind) = parts.ok_or_else(|| wrong("has another size than the body"))?;
+    *binary = behind;
+    let mut elements = Vec::new();
+    while let Some((length, others)) = rest.split_first_chunk::<4>() {
+        let text = others.split_at_checked(u32::from_le_bytes(*length) as usize);
+        let (text, others) = text.ok_or_else(|| wrong("ends within a text"))?;
+        let text = std::str::from_utf8(text).map_err(|_| wrong("has a text that is no UTF-8"))?;
+        elements.push(Cow::Owned(text.into()));
+        rest = others;
     }
+    if rest.is_empty() { Ok(elements) } else { Err(wrong("ends within a length")) }
 }
 
 /// `GET /v2`
