@@ -3,7 +3,7 @@
 use crate::ask::{FaultKind, Item, ItemFault, JudgeFacts, Scorer, Tokeniser};
 use crate::service::Judge;
 use kudos::data::Content;
-use kudos::models::{JudgeError, Rated, RewardModel};
+use kudos::models::{JudgeError, Rated, RewardModel, ScoreError, Workspace};
 use kudos::nn::Precision;
 use kudos::nn::weights::{INT8_FILE, shard_names};
 use kudos::text::{Encoded, Encoder};
@@ -82,7 +82,7 @@ pub(crate) fn load(source: &JudgeSource) -> Result<Judge, JudgeLoadError> {
         return Err(JudgeLoadError::Changed(source.dir.clone()));
     }
     let tokeniser = JudgeTokeniser(model.encoder.clone());
-    let mut scorer = ModelScorer(model);
+    let mut scorer = ModelScorer { judge: Arc::new(model), workspace: Workspace::default() };
     warm_up(&tokeniser, &mut scorer).map_err(JudgeLoadError::WarmUp)?;
     Ok(Judge { facts, tokeniser: Arc::new(tokeniser), scorer: Box::new(scorer) })
 }
@@ -167,24 +167,27 @@ impl Tokeniser for JudgeTokeniser {
     }
 }
 
-struct ModelScorer(RewardModel);
+struct ModelScorer {
+    judge: Arc<RewardModel>,
+    workspace: Workspace,
+}
 
 impl Scorer for ModelScorer {
     fn run(&mut self, texts: &[&Encoded]) -> Vec<Result<Rated, ItemFault>> {
-        let owned: Vec<Encoded> = texts.iter().map(|text| (*text).clone()).collect();
-        match self.0.rate_encoded(&owned) {
-            Ok(rated) => rated.into_iter().map(Ok).collect(),
-            Err(error) if texts.len() == 1 => {
-                let kind = match error {
-                    JudgeError::NotFinite { .. } => FaultKind::NotFinite,
-                    _ => FaultKind::Score,
-                };
-                vec![Err(ItemFault::new(kind, error.to_string()))]
-            }
-            Err(_) => {
-                let (first, second) = texts.split_at(texts.len() / 2);
-                [self.run(first), self.run(second)].concat()
-            }
-        }
+        let results = self.judge.run(texts, &mut self.workspace);
+        results.into_iter().map(|result| result.map_err(fault)).collect()
     }
+
+    fn renew(&mut self) {
+        self.workspace = Workspace::default();
+    }
+}
+
+fn fault(error: ScoreError) -> ItemFault {
+    let kind = match error {
+        ScoreError::NotFinite { .. } => FaultKind::NotFinite,
+        ScoreError::Text(_) => FaultKind::Tokenise,
+        _ => FaultKind::Score,
+    };
+    ItemFault::new(kind, error.to_string())
 }

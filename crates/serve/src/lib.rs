@@ -33,6 +33,8 @@ pub mod route;
 mod router;
 pub mod service;
 pub mod settings;
+#[cfg(test)]
+mod testing;
 mod tokenise;
 
 pub use judges::{JudgeLoadError, JudgeSource};

@@ -277,3 +277,237 @@ impl Entry {
         Turn::Over { has_more: false }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Random;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    const ROOM: Load = Load { tokens: 1000, items: 100 };
+
+    fn text(id: RequestId, index: usize, tokens: usize) -> Waiting {
+        let ids = vec![id as u32; tokens];
+        let encoded = Encoded { type_ids: vec![0; tokens], ids, truncated: false, tokens_before_truncation: tokens };
+        Waiting { encoded, index, characters: tokens, gathering: Arc::new(Gathering::new(Vec::new()).0) }
+    }
+
+    fn load(tokens: usize, items: usize) -> Load {
+        Load { tokens, items }
+    }
+
+    /// A request whose texts are all tokenised.
+    fn put(queue: &mut Queue, id: RequestId, lengths: &[usize]) {
+        let estimate = load(lengths.iter().sum(), lengths.len());
+        queue.admit(id, estimate).unwrap();
+        queue.add(id, estimate, lengths.iter().enumerate().map(|(index, tokens)| text(id, index, *tokens)).collect());
+    }
+
+    /// The requests in a batch, each with its number of texts.
+    fn owners(batch: &[Waiting]) -> BTreeMap<u32, usize> {
+        let mut owners = BTreeMap::new();
+        batch.iter().for_each(|waiting| *owners.entry(waiting.encoded.ids[0]).or_default() += 1);
+        owners
+    }
+
+    #[test]
+    fn room_is_given_as_a_whole_and_comes_back_as_a_whole() {
+        let mut queue = Queue::new(ROOM);
+        (0..4).for_each(|id| queue.admit(id, load(200, 10)).unwrap());
+        assert_eq!(queue.admit(9, load(201, 1)), Err(NoRoom::Full { tokens: 1 }));
+        assert_eq!(queue.admit(9, load(250, 1)), Err(NoRoom::Full { tokens: 50 }));
+        queue.admit(4, load(200, 10)).unwrap();
+        assert_eq!(queue.load(), load(1000, 50));
+        (0..5).for_each(|id| queue.remove(id));
+        assert_eq!((queue.load(), queue.counted, queue.requests.len()), (load(0, 0), load(0, 0), 0));
+    }
+
+    #[test]
+    fn too_many_items_are_refused_by_the_tokens_that_have_to_leave() {
+        let mut queue = Queue::new(load(100_000, 100));
+        (0..4).for_each(|id| queue.admit(id, load(250, 25)).unwrap());
+        assert_eq!(queue.admit(9, load(50, 5)), Err(NoRoom::Full { tokens: 50 }));
+    }
+
+    #[test]
+    fn a_request_larger_than_the_room_is_taken_and_leaves_room_for_others() {
+        let mut queue = Queue::new(ROOM);
+        queue.admit(0, load(50_000, 5_000)).unwrap();
+        assert_eq!(queue.counted, load(250, 25));
+        queue.admit(1, load(100, 1)).unwrap();
+        queue.admit(2, load(50_000, 5_000)).unwrap();
+        // When most of it is gone, it counts for what is left.
+        queue.add(0, load(49_900, 4_990), Vec::new());
+        assert_eq!(queue.counted, load(100 + 100 + 250, 10 + 1 + 25));
+    }
+
+    #[test]
+    fn the_first_request_is_taken_whatever_the_room_is() {
+        let mut queue = Queue::new(load(1, 1));
+        queue.admit(0, load(512, 3)).unwrap();
+        assert!(queue.admit(1, load(1, 1)).is_err());
+    }
+
+    #[test]
+    fn estimates_give_way_to_what_was_found() {
+        let mut queue = Queue::new(ROOM);
+        queue.admit(0, load(100, 4)).unwrap();
+        // Two texts are there, one could not be tokenised, one is still to come.
+        queue.add(0, load(75, 3), vec![text(0, 0, 7), text(0, 1, 8)]);
+        assert_eq!(queue.load(), load(25 + 15, 3));
+        assert_eq!(queue.cut(100).len(), 2);
+        assert_eq!((queue.load(), queue.has_waiting()), (load(25, 1), false));
+        queue.add(0, load(25, 1), Vec::new());
+        assert_eq!((queue.load(), queue.requests.len()), (load(0, 0), 0));
+    }
+
+    #[test]
+    fn a_longer_text_than_the_budget_is_a_batch_of_its_own() {
+        let mut queue = Queue::new(ROOM);
+        put(&mut queue, 1, &[30, 300, 30]);
+        let sizes = |queue: &mut Queue| queue.cut(100).iter().map(Waiting::tokens).collect::<Vec<_>>();
+        assert_eq!([sizes(&mut queue), sizes(&mut queue), sizes(&mut queue)], [vec![30], vec![300], vec![30]]);
+        assert!(queue.cut(100).is_empty());
+    }
+
+    #[test]
+    fn a_huge_request_takes_turns_with_small_ones() {
+        let mut queue = Queue::new(load(1_000_000, 100_000));
+        put(&mut queue, 1, &[10; 1000]);
+        assert_eq!(owners(&queue.cut(400)), BTreeMap::from([(1, 40)]), "alone, it has all of a batch");
+        put(&mut queue, 2, &[10; 3]);
+        put(&mut queue, 3, &[10; 30]);
+        // It ends its turn; then each has one, the shortest first.
+        assert_eq!(owners(&queue.cut(400)), BTreeMap::from([(1, 17), (2, 3), (3, 20)]));
+        assert_eq!(owners(&queue.cut(400)), BTreeMap::from([(1, 30), (3, 10)]));
+    }
+
+    #[test]
+    fn shorter_requests_go_first_among_those_that_wait() {
+        let mut queue = Queue::new(load(1_000_000, 100_000));
+        (1..=5).for_each(|id| put(&mut queue, id, &vec![10; 6 - id as usize]));
+        let batch: Vec<u32> = queue.cut(1000).iter().map(|waiting| waiting.encoded.ids[0]).collect();
+        let mut order = batch.clone();
+        order.dedup();
+        assert_eq!(order, [5, 4, 3, 2, 1]);
+    }
+
+    /// What a random run of a queue must not do, checked against a plain list of what is in it.
+    #[derive(Default)]
+    struct Model {
+        /// Texts that are in the queue, by request and place.
+        inside: BTreeSet<(RequestId, usize)>,
+        /// Texts that were cut.
+        cut: BTreeSet<(RequestId, usize)>,
+        /// Texts of each request that are not tokenised yet, with their place, estimate and real length.
+        coming: BTreeMap<RequestId, VecDeque<(usize, usize, usize)>>,
+        /// Tokens that others were given while a request waited for its next turn.
+        waited: BTreeMap<RequestId, usize>,
+    }
+
+    impl Model {
+        fn come(&mut self, queue: &mut Queue, random: &mut Random, id: RequestId) {
+            let texts: VecDeque<(usize, usize, usize)> =
+                (0..1 + random.below(30)).map(|index| (index, 1 + random.below(40), 1 + random.below(60))).collect();
+            let estimate = load(texts.iter().map(|text| text.1).sum(), texts.len());
+            if queue.admit(id, estimate).is_ok() {
+                self.coming.insert(id, texts);
+            }
+        }
+
+        fn tokenise(&mut self, queue: &mut Queue, random: &mut Random) {
+            let Some(id) = random.one_of(self.coming.keys().copied()) else { return };
+            let texts = self.coming.get_mut(&id).unwrap();
+            let taken: Vec<_> = (0..1 + random.below(8)).map_while(|_| texts.pop_front()).collect();
+            let estimate = load(taken.iter().map(|text| text.1).sum(), taken.len());
+            if texts.is_empty() {
+                self.coming.remove(&id);
+            }
+            // Some texts cannot be tokenised.
+            let good: Vec<_> = taken.iter().filter(|(index, ..)| index % 7 != 6).collect();
+            self.inside.extend(good.iter().map(|(index, ..)| (id, *index)));
+            if !good.is_empty() {
+                self.waited.entry(id).or_default();
+            }
+            queue.add(id, estimate, good.iter().map(|(index, _, tokens)| text(id, *index, *tokens)).collect());
+        }
+
+        fn leave(&mut self, queue: &mut Queue, random: &mut Random) {
+            let ids: BTreeSet<RequestId> =
+                self.inside.iter().map(|(id, _)| *id).chain(self.coming.keys().copied()).collect();
+            let Some(id) = random.one_of(ids.into_iter()) else { return };
+            queue.remove(id);
+            self.coming.remove(&id);
+            self.waited.remove(&id);
+            self.inside.retain(|(other, _)| *other != id);
+        }
+
+        fn cut(&mut self, queue: &mut Queue, budget: usize) {
+            let batch = queue.cut(budget);
+            let tokens: usize = batch.iter().map(Waiting::tokens).sum();
+            assert!(tokens <= budget || batch.len() == 1, "{tokens} tokens in a batch of {budget}");
+            assert_eq!(batch.is_empty(), self.inside.is_empty(), "a batch is cut whenever something waits");
+            let most = self.waited.len();
+            for waiting in &batch {
+                let own = RequestId::from(waiting.encoded.ids[0]);
+                assert!(self.inside.remove(&(own, waiting.index)), "a text that nobody put there, or that has left");
+                assert!(self.cut.insert((own, waiting.index)), "a text is cut twice");
+                self.waited.insert(own, 0);
+                for (other, tokens) in self.waited.iter_mut().filter(|(other, _)| **other != own) {
+                    *tokens += waiting.tokens();
+                    // Two turns of each other request, and a turn is a quarter of the budget or one text.
+                    let bound = 2 * self.inside.len().max(most).max(64) * (budget / TURNS).max(60);
+                    assert!(*tokens <= bound, "request {other} waited for {tokens} tokens");
+                }
+            }
+            let inside = &self.inside;
+            self.waited.retain(|id, _| inside.range((*id, 0)..=(*id, usize::MAX)).next().is_some());
+        }
+    }
+
+    #[test]
+    fn nothing_is_lost_or_doubled_and_nobody_waits_for_long() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let (mut queue, mut model) = (Queue::new(load(20_000, 2_000)), Model::default());
+            let budget = 50 + random.below(300);
+            for id in 0..400 {
+                match random.below(10) {
+                    0..4 => model.come(&mut queue, &mut random, id),
+                    4..7 => model.tokenise(&mut queue, &mut random),
+                    7 => model.leave(&mut queue, &mut random),
+                    _ => model.cut(&mut queue, budget),
+                }
+            }
+            while !model.coming.is_empty() {
+                model.tokenise(&mut queue, &mut random);
+            }
+            while queue.has_waiting() {
+                model.cut(&mut queue, budget);
+            }
+            assert!(model.inside.is_empty(), "{:?} never left", model.inside);
+            assert_eq!((queue.load(), queue.counted, queue.waiting), (load(0, 0), load(0, 0), 0));
+            assert!(queue.requests.is_empty());
+            queue.close();
+            assert!(queue.is_over() && queue.admit(9999, load(1, 1)) == Err(NoRoom::Closed));
+        }
+    }
+
+    #[test]
+    fn a_stream_of_small_requests_does_not_keep_a_large_one_from_its_turns() {
+        let mut queue = Queue::new(load(1_000_000, 100_000));
+        put(&mut queue, 1, &[50; 100]);
+        let (mut next, mut batches) = (2, 0);
+        while queue.requests.contains_key(&1) {
+            // As many newcomers as fill a batch, between any two batches.
+            (0..8).for_each(|_| {
+                put(&mut queue, next, &[50]);
+                next += 1;
+            });
+            queue.cut(400);
+            batches += 1;
+            assert!(batches <= 200, "{:?}", queue.requests.get(&1).map(Entry::load));
+        }
+        assert!(batches >= 50, "it does not take the batches for itself either: {batches}");
+    }
+}

@@ -328,3 +328,6 @@ fn estimate(pace: &Pace, texts: &mut VecDeque<Text>) -> Load {
     texts.iter_mut().for_each(|text| text.estimate = pace.estimate(text.characters));
     Load { tokens: texts.iter().map(|text| text.estimate).sum(), items: texts.len() }
 }
+
+#[cfg(test)]
+mod tests;
