@@ -41,7 +41,12 @@ function block(api, route) {
       paragraphs(route.description),
       schema?.properties ? [h("h3", {}, "Request"), fields(api, schema)] : null,
       body?.example !== undefined ? [h("h3", {}, "Example"), h("pre", {}, curl(route, body.example))] : null,
-      answer?.example !== undefined ? [h("h3", {}, "Answer"), h("pre", {}, JSON.stringify(answer.example, null, 2))] : null));
+      answer?.example !== undefined ? [h("h3", {}, "Answer"), h("pre", {}, compact(answer.example))] : null));
+}
+
+/** JSON with what is innermost on one line. */
+function compact(value) {
+  return JSON.stringify(value, null, 2).replace(/([[{])\s+([^[\]{}]*?)\s+([\]}])/g, (_, open, inner, end) => `${open}${inner.replace(/\n\s+/g, " ")}${end}`);
 }
 
 function resolved(api, schema) {

@@ -171,7 +171,8 @@ def open_inference(server, raw, cut):
             array = np.array([text.encode() for text in texts], dtype=np.object_)
             tensor.set_data_from_numpy(array, binary_data=is_binary)
             inputs.append(tensor)
-        result = client.infer(server.judge, inputs, headers=BEARER, request_id="7")
+        # The client adds to the headers that it is given.
+        result = client.infer(server.judge, inputs, headers=dict(BEARER), request_id="7")
         kind = "binary" if is_binary else "JSON"
         check(f"tritonclient, {kind}: scores", list(result.as_numpy("score")), [np.float32(score) for score in raw])
         check(f"tritonclient, {kind}: what was cut", list(result.as_numpy("truncated")), cut)

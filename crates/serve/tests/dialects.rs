@@ -224,7 +224,7 @@ fn no_item_and_very_many() {
         let mut many = body.clone();
         many[list] = vec![one; 100_000].into();
         is_refused(path, &post(small, path, many.to_string()), "100,000 items");
-        if !["/predict", "/get_reward", "/v1/score", "/v1/best"].contains(&path) {
+        if !["/predict", "/get_reward", "/v1/best"].contains(&path) {
             continue; // One of each kind of form; all go the same way.
         }
         let (status, answer) = post(large, path, many.to_string());
@@ -272,6 +272,35 @@ fn texts_of_control_tokens_and_odd_characters_are_scored() {
             let body = body.to_string().replace("\"bc\"", &written).replace("\"abc\"", &written);
             let (status, answer) = post(&server, path, body);
             assert_eq!(status, 200, "{path}, {text:?}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn what_the_router_refuses_is_worded_by_the_dialect() {
+    use serve::ask::Refusal;
+    let overloaded = Refusal::Overloaded { retry_after: std::time::Duration::from_millis(2300) };
+    let large = Refusal::TooLarge { unit: "bytes", found: 9, limit: 8 };
+    let cases = [
+        (overloaded, 429),
+        (large, 413),
+        (Refusal::Unauthorised, 401),
+        (Refusal::Draining, 503),
+        (Refusal::Failed, 500),
+    ];
+    // Trainers give up on a 4xx, so these dialects say 503.
+    let trainers =
+        ["/classify", "/v1/classify", "/score", "/pooling", "/v1/embeddings", "/v1/models", "/v1/models/{name}"];
+    for route in serve::dialects::routes().into_iter().chain(serve::api::routes()) {
+        for (refusal, status) in &cases {
+            let (found, headers, body) = rule::worded((route.refuse)(refusal));
+            let is_kserve = route.path == "/v1/models/{name}" && route.method == "POST";
+            let is_503 = *status == 429 && trainers.contains(&route.path) && !is_kserve;
+            assert_eq!(found, if is_503 { 503 } else { *status }, "{} {}", route.method, route.path);
+            let after = headers.iter().find(|(name, _)| name == "retry-after").map(|(_, value)| value.as_str());
+            assert_eq!(after, if *status == 429 { Some("3") } else { None }, "{}", route.path);
+            let sentence = [&body["error"], &body["error"]["message"], &body["detail"]];
+            assert!(sentence.iter().any(|text| **text == json!(refusal.to_string())), "{}: {body}", route.path);
         }
     }
 }

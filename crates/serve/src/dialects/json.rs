@@ -2,13 +2,15 @@
 //!
 //! A key that stands twice is refused in every dialect. Readers differ in which of the two they take, so a request with
 //! both has no meaning that all agree on; and no client library writes one. NaN, infinities and lone surrogates are no
-//! JSON, and so is anything nested deeper than 127 lists or objects.
+//! JSON, and so is anything nested deeper than 127 lists or objects. A body may have half a million values: a value takes
+//! many times the memory of the two bytes that it can be written in.
 //!
 //! What is found wrong is named by its field and its type. Texts of the request never stand in an error.
 
 use crate::ask::Refusal;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use std::cell::Cell;
 
 /// The value of a body.
 ///
@@ -16,7 +18,8 @@ use serde_json::{Map, Value};
 /// [`Refusal::Malformed`], with the line and the column.
 pub fn parse(body: &[u8]) -> Result<Value, Refusal> {
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let value = Strict.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    let left = Cell::new(VALUES);
+    let value = Strict(&left).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     value.map_err(|error| Refusal::malformed(format!("the body: expected JSON, found {error}")))
 }
 
@@ -31,18 +34,24 @@ pub fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     }
 }
 
-/// Reads a [`Value`] in which no object has a key twice.
-struct Strict;
+/// Values of a body, those within others included.
+const VALUES: usize = 500_000;
 
-impl<'de> DeserializeSeed<'de> for Strict {
+/// Reads a [`Value`] in which no object has a key twice; so many may still come.
+#[derive(Clone, Copy)]
+struct Strict<'a>(&'a Cell<usize>);
+
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        let left = self.0.get().checked_sub(1);
+        self.0.set(left.ok_or_else(|| D::Error::custom(format!("more than {VALUES} values; send them in parts")))?);
         reader.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,7 +88,7 @@ impl<'de> Visitor<'de> for Strict {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(Strict)? {
+        while let Some(item) = items.next_element_seed(self)? {
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -88,7 +97,7 @@ impl<'de> Visitor<'de> for Strict {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = fields.next_key::<String>()? {
-            let value = fields.next_value_seed(Strict)?;
+            let value = fields.next_value_seed(self)?;
             if map.insert(key, value).is_some() {
                 return Err(A::Error::custom("a key that stands twice in one object"));
             }
@@ -205,6 +214,10 @@ mod tests {
             let error = parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
+        let many = format!("[{}0]", "0,".repeat(VALUES - 2));
+        assert!(parse(many.as_bytes()).is_ok());
+        let error = parse(many.replacen('0', "0,0", 1).as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("more than 500000 values"), "{error}");
         assert!(parse(b"\"\xff\"").is_err());
         assert!(object(b"[]").unwrap_err().to_string().contains("expected an object, found an empty list"));
     }

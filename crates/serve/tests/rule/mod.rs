@@ -3,8 +3,9 @@
 //! The score is a difference of lengths: characters of the response that were read, minus those of the prompt, divided by
 //! 8. A text has as many tokens as characters, and at most 40.
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::response::Response;
 use kudos::data::{ASSISTANT, USER};
 use kudos::models::{Calibration, Rated, Scored};
 use kudos::text::Encoded;
@@ -180,9 +181,18 @@ pub fn exchange(server: &Server, asking: &Asking) -> (u16, Vec<(String, String)>
         id: "id-1".into(),
     };
     let response = server.runtime.block_on((route.handler)(call));
+    server.runtime.block_on(parts(response))
+}
+
+/// The status, the headers and the body of a response that needs no server.
+pub fn worded(response: Response) -> (u16, Vec<(String, String)>, Value) {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(parts(response))
+}
+
+async fn parts(response: Response) -> (u16, Vec<(String, String)>, Value) {
     let (head, body) = response.into_parts();
     let headers = head.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
-    let bytes = server.runtime.block_on(axum::body::to_bytes(Body::new(body), usize::MAX)).unwrap();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
     let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or_else(|_| text()) };
     (head.status.as_u16(), headers.collect(), body)
