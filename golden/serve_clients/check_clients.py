@@ -128,21 +128,21 @@ def refused(kind, status, call):
 def cohere_clients(server, raw):
     expected = sorted(((sigmoid(score), -place) for place, score in enumerate(raw)), reverse=True)
     order = sorted(range(len(raw)), key=lambda place: -raw[place])
-    for name, client in [("v1", cohere.Client(api_key=KEY, base_url=server.url)), ("v2", cohere.ClientV2(api_key=KEY, base_url=server.url))]:
+    first, client = (kind(api_key=KEY, base_url=server.url) for kind in (cohere.Client, cohere.ClientV2))
+    for name, client in [("v1", first), ("v2", client)]:
         found = client.rerank(model="rerank-v3.5", query=PROMPT, documents=RESPONSES)
         check(f"cohere {name}: order", [one.index for one in found.results], order)
         check(f"cohere {name}: relevance", [one.relevance_score for one in found.results], [one[0] for one in expected])
         check(f"cohere {name}: version", found.meta.api_version.version, name[1])
         top = client.rerank(model="rerank-v3.5", query=PROMPT, documents=RESPONSES, top_n=2)
         check(f"cohere {name}: top 2", [one.index for one in top.results], order[:2])
-    documents = cohere.Client(api_key=KEY, base_url=server.url).rerank(
-        model="rerank-v3.5", query=PROMPT, documents=[{"text": text} for text in RESPONSES], return_documents=True
-    )
-    check("cohere v1: documents", [one.document.text for one in documents.results], [RESPONSES[place] for place in order])
+    texts = [{"text": text} for text in RESPONSES]
+    found = first.rerank(model="rerank-v3.5", query=PROMPT, documents=texts, return_documents=True)
+    check("cohere v1: documents", [one.document.text for one in found.results], [RESPONSES[place] for place in order])
     stranger = cohere.ClientV2(api_key="another-key-than-that", base_url=server.url)
     refused(cohere.UnauthorizedError, 401, lambda: stranger.rerank(model="m", query="a", documents=["b"]))
-    client = cohere.ClientV2(api_key=KEY, base_url=server.url)
-    refused(cohere.BadRequestError, 400, lambda: client.rerank(model="m", query="a", documents=["b"], max_tokens_per_doc=1))
+    asked = {"model": "m", "query": "a", "documents": ["b"], "max_tokens_per_doc": 1}
+    refused(cohere.BadRequestError, 400, lambda: client.rerank(**asked))
 
 
 def openai_client(server, transcripts):
@@ -183,7 +183,8 @@ def http_dialects(server, raw, transcripts):
     tei, _ = post(f"{server.url}/predict", {"inputs": [[text] for text in TRANSCRIPTS], "raw_scores": True})
     check("text-embeddings-inference: predict", [one[0]["score"] for one in tei], transcripts)
     tei, headers = post(f"{server.url}/rerank", {"query": PROMPT, "texts": RESPONSES, "raw_scores": True})
-    check("text-embeddings-inference: rerank", sorted((one["index"], one["score"]) for one in tei), list(enumerate(raw)))
+    found = sorted((one["index"], one["score"]) for one in tei)
+    check("text-embeddings-inference: rerank", found, list(enumerate(raw)))
     check("text-embeddings-inference: headers", headers["x-compute-characters"].isdigit(), True)
     vllm, _ = post(f"{server.url}/score", {"text_1": PROMPT, "text_2": RESPONSES, "use_activation": False})
     check("vLLM: score", [one["score"] for one in vllm["data"]], raw)

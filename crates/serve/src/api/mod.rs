@@ -1,8 +1,10 @@
-//! Our own API: `/v1/score` (in the table of the dialects, since vLLM has a `/v1/score` too), `/v1/best`, `/v1/compare`.
+//! Our own API: `/v1/score` (in the table of the dialects, since vLLM has a `/v1/score` too), `/v1/best`,
+//! `/v1/compare`.
 //!
-//! It differs from the dialects in what it says. Each item has its own score or its own error. Each result says how many
-//! tokens were read and whether the text was cut. Scores are raw, and where the judge has a calibration, a probability
-//! stands beside them. A field that is not known is refused: a misspelt option would otherwise be one that is ignored.
+//! It differs from the dialects in what it says. Each item has its own score or its own error. Each result says how
+//! many tokens were read and whether the text was cut. Scores are raw, and where the judge has a calibration, a
+//! probability stands beside them. A field that is not known is refused: a misspelt option would otherwise be one
+//! that is ignored.
 
 mod best;
 mod pages;

@@ -1,4 +1,5 @@
-//! The pages: one to try the judges at `/`, and the description of the API at `/docs`. Their files are part of the program.
+//! The pages: one to try the judges at `/`, and the description of the API at `/docs`. Their files are part of the
+//! program.
 //!
 //! They reveal nothing of the judges, so they are served without a key; what they ask the server needs it.
 

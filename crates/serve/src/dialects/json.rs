@@ -1,9 +1,9 @@
 //! JSON as requests have it: read strictly, and asked field by field.
 //!
-//! A key that stands twice is refused in every dialect. Readers differ in which of the two they take, so a request with
-//! both has no meaning that all agree on; and no client library writes one. NaN, infinities and lone surrogates are no
-//! JSON, and so is anything nested deeper than 127 lists or objects. A body may have half a million values: a value takes
-//! many times the memory of the two bytes that it can be written in.
+//! A key that stands twice is refused in every dialect. Readers differ in which of the two they take, so a request
+//! with both has no meaning that all agree on; and no client library writes one. NaN, infinities and lone surrogates
+//! are no JSON, and so is anything nested deeper than 127 lists or objects. A body may have half a million values: a
+//! value takes many times the memory of the two bytes that it can be written in.
 //!
 //! What is found wrong is named by its field and its type. Texts of the request never stand in an error.
 
@@ -20,7 +20,13 @@ pub fn parse(body: &[u8]) -> Result<Value, Refusal> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let left = Cell::new(VALUES);
     let value = Strict(&left).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    value.map_err(|error| Refusal::malformed(format!("the body: expected JSON, found {error}")))
+    value.map_err(|error| Refusal::malformed(format!("the body: expected JSON, found {}", named(&error))))
+}
+
+/// What the reader found. It has two names for half of a surrogate pair, neither of which says so.
+fn named(error: &serde_json::Error) -> String {
+    let names = ["unexpected end of hex escape", "lone leading surrogate in hex escape"];
+    names.iter().fold(error.to_string(), |text, name| text.replace(name, "a lone surrogate"))
 }
 
 /// The object of a body.

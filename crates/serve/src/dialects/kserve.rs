@@ -1,8 +1,9 @@
 //! KServe: V1 (`/v1/models/NAME:predict`) and the Open Inference Protocol V2 (`/v2/…`). Scores are raw.
 //!
-//! V2 has three ways to say what to score. One `BYTES` tensor of the shape `[n]` holds whole transcripts. One of the shape
-//! `[n, 2]` holds pairs, each a prompt and a response. Two of the shape `[n]` with the names `prompt` and `response` hold
-//! pairs too. Tensors of a request are JSON, or binary as Triton's client sends them; those of an answer are JSON.
+//! V2 has three ways to say what to score. One `BYTES` tensor of the shape `[n]` holds whole transcripts. One of the
+//! shape `[n, 2]` holds pairs, each a prompt and a response. Two of the shape `[n]` with the names `prompt` and
+//! `response` hold pairs too. Tensors of a request are JSON, or binary as Triton's client sends them; those of an
+//! answer are JSON.
 
 use super::form::*;
 use super::json::{self, Fields};

@@ -1,7 +1,7 @@
 //! The request forms of other servers, on the same port as our own API.
 //!
-//! Each is a pair of pure functions: bytes → what is asked, and scores → the reply. The table of `routes` says which path
-//! speaks what. Where two forms share a path, a field of the request tells them apart:
+//! Each is a pair of pure functions: bytes → what is asked, and scores → the reply. The table of `routes` says which
+//! path speaks what. Where two forms share a path, a field of the request tells them apart:
 //!
 //! | path | field | form |
 //! |---|---|---|

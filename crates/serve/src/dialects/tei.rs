@@ -1,8 +1,8 @@
 //! Hugging Face text-embeddings-inference: `/predict`, `/rerank` with `texts`, `/info`.
 //!
-//! As there, scores are sigmoids unless `raw_scores` is true, and a list of two texts is a pair. Otherwise than there: an
-//! empty text is scored, ties keep the order of the request, `x-compute-type` is the truth, and a body that is no JSON is
-//! answered in the same form as every other error.
+//! As there, scores are sigmoids unless `raw_scores` is true, and a list of two texts is a pair. Otherwise than
+//! there: an empty text is scored, ties keep the order of the request, `x-compute-type` is the truth, and a body that
+//! is no JSON is answered in the same form as every other error.
 
 use super::form::*;
 use super::json::{self, Fields};

@@ -1,11 +1,11 @@
 //! vLLM: `/classify`, `/score`, `/pooling`, `/v1/models`. Its `/rerank` is in `rerank`.
 //!
-//! As there, `/classify` and `/score` answer sigmoids unless `use_activation` is false (`activation` and `softmax` are its
-//! older names). `/pooling` answers the raw score unless `use_activation` is true. A softmax over one output would be 1
-//! for every text, so none is ever applied.
+//! As there, `/classify` and `/score` answer sigmoids unless `use_activation` is false (`activation` and `softmax`
+//! are its older names). `/pooling` answers the raw score unless `use_activation` is true. A softmax over one output
+//! would be 1 for every text, so none is ever applied.
 //!
-//! An overloaded server answers 503 here, with `Retry-After`: the trainers that speak this dialect give up on any 4xx and
-//! try again on 5xx.
+//! An overloaded server answers 503 here, with `Retry-After`: the trainers that speak this dialect give up on any 4xx
+//! and try again on 5xx.
 
 use super::form::*;
 use super::json::{self, Fields};
@@ -22,7 +22,10 @@ pub fn classify(incoming: &Incoming, body: &Map<String, Value>) -> Result<Asked,
     let (id, created) = (format!("classify-{}", incoming.id), incoming.created);
     let answer = move |answer: &Answer| {
         let label = label(&answer.judge);
-        let one = |(index, score): (usize, f32)| json!({ "index": index, "label": label, "probs": [number(score)], "num_classes": 1 });
+        let one = |(index, score): (usize, f32)| {
+            let probs = [number(score)];
+            json!({ "index": index, "label": label, "probs": probs, "num_classes": 1 })
+        };
         let data = scores(answer)?.into_iter().map(|item| activation.of(item)).enumerate().map(one).collect();
         Ok(Reply::ok(listed(id, created, data, answer)))
     };
@@ -140,7 +143,7 @@ pub fn options(incoming: &Incoming, body: &Map<String, Value>) -> Result<(), Ref
     }
     match body.flag("add_special_tokens")? {
         Some(false) => Err(Refusal::unsupported(
-            "`add_special_tokens`: false cannot be had here: a judge reads the tokens it was trained with; leave the field out",
+            "`add_special_tokens`: false cannot be had here: a judge reads the tokens of its training; leave the field out",
         )),
         _ => Ok(()),
     }

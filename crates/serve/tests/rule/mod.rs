@@ -1,7 +1,7 @@
 //! A rule in the place of a judge, and requests without sockets.
 //!
-//! The score is a difference of lengths: characters of the response that were read, minus those of the prompt, divided by
-//! 8. A text has as many tokens as characters, and at most 40.
+//! The score is a difference of lengths: characters of the response that were read, minus those of the prompt,
+//! divided by 8. A text has as many tokens as characters, and at most 40.
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
