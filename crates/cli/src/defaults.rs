@@ -200,15 +200,22 @@ mod tests {
 
     #[test]
     fn a_named_file_comes_after_flags_and_before_the_file_of_the_directory() {
-        let serve = Command::new("serve").args(["config", "port", "host", "judge"].map(|name| Arg::new(name).long(name)));
+        let serve =
+            Command::new("serve").args(["config", "port", "host", "judge"].map(|name| Arg::new(name).long(name)));
         let cli = cli().subcommand(serve);
         let typed: Vec<OsString> = ["kudos", "serve", "--config", "s.toml", "--port=1"].map(OsString::from).into();
         assert_eq!(named_file(&cli, &typed), Some(("serve", "s.toml".into())));
         assert_eq!(named_file(&cli, &["kudos", "train", "--config=x"].map(OsString::from)), None);
-        for text in ["port = 2\nhost = 'h'\njudge = ['a=x', 'b']", "[serve]\nport = 2\nhost = 'h'\njudge = ['a=x', 'b']"] {
+        for text in
+            ["port = 2\nhost = 'h'\njudge = ['a=x', 'b']", "[serve]\nport = 2\nhost = 'h'\njudge = ['a=x', 'b']"]
+        {
             let arguments = merge(&cli, typed.clone(), &of_command(text, "serve").unwrap()).unwrap();
             let arguments = merge(&cli, arguments, "[serve]\nhost = 'other'").unwrap();
-            assert_eq!(arguments[4..], ["--port=1", "--host=h", "--judge=a=x", "--judge=b"].map(OsString::from), "{text}");
+            assert_eq!(
+                arguments[4..],
+                ["--port=1", "--host=h", "--judge=a=x", "--judge=b"].map(OsString::from),
+                "{text}"
+            );
         }
         assert!(merge(&cli, typed, &of_command("prot = 2", "serve").unwrap()).is_err());
     }

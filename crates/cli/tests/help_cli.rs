@@ -9,7 +9,7 @@ use binary::{kudos, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "quickstart",
     "pull",
     "generate",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 13] = [
     "eval",
     "score",
     "best",
+    "serve",
     "quantize",
     "verify",
 ];

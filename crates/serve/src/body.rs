@@ -28,7 +28,8 @@ pub(crate) struct Bodies {
 /// A body with the memory that it counts for.
 pub(crate) struct Held {
     pub(crate) bytes: Bytes,
-    _memory: Option<OwnedSemaphorePermit>,
+    /// Given back when it is dropped.
+    pub(crate) memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Bodies {
@@ -70,7 +71,13 @@ impl Bodies {
             frames.push(data);
         }
         let bytes = if frames.len() == 1 { frames.remove(0) } else { frames.concat().into() };
-        Ok(Held { bytes, _memory: memory })
+        Ok(Held { bytes, memory })
+    }
+
+    /// Whether no body is held.
+    #[cfg(test)]
+    pub(crate) fn are_free(&self, settings: &Settings) -> bool {
+        self.memory.available_permits() >= settings.max_bodies.div_ceil(UNIT)
     }
 
     fn reserve(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Refusal> {

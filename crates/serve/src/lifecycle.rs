@@ -47,11 +47,16 @@ pub enum ServeError {
     #[error("the server cannot run: {0}")]
     System(#[from] std::io::Error),
     /// A second signal.
-    #[error("ended at once: {0} requests were not answered")]
+    #[error("ended at once: {} not answered", requests(*.0))]
     Forced(usize),
     /// The time to end was over.
-    #[error("the time to end was over: {0} requests were not answered")]
+    #[error("the time to end was over: {} not answered", requests(*.0))]
     CutOff(usize),
+}
+
+/// So many requests, as the subject of a sentence.
+fn requests(count: usize) -> String {
+    if count == 1 { "1 request was".into() } else { format!("{count} requests were") }
 }
 
 /// At the end, time for connections to take their last answer.
@@ -125,7 +130,7 @@ async fn drain(app: &Arc<App>, time: Duration, signals: &mut Signals) -> Result<
     let service = &app.service;
     service.drain();
     let in_flight = service.in_flight();
-    app.logs.event("drain", &format!("asked to end: {in_flight} requests are being answered, no further ones taken"));
+    app.logs.event("drain", &format!("asked to end: {} not answered yet, no further ones are taken", requests(in_flight)));
     let until = Instant::now() + time;
     let answered = async {
         while service.in_flight() > 0 && Instant::now() < until {

@@ -4,7 +4,7 @@ use crate::ask::Refusal;
 use crate::body::{self, Bodies, Held};
 use crate::guard::Guard;
 use crate::logs::{Entry, Logs};
-use crate::route::{Answering, Call, Route, refuse};
+use crate::route::{Answering, Call, Handler, Route, refuse};
 use crate::service::Service;
 use crate::{api, dialects};
 use axum::Router;
@@ -60,7 +60,8 @@ pub fn routes() -> Vec<Route> {
 pub(crate) fn router(app: &Arc<App>, routes: Vec<Route>) -> Router {
     let mut paths: BTreeMap<&'static str, Vec<Route>> = BTreeMap::new();
     routes.into_iter().for_each(|route| paths.entry(route.path).or_default().push(route));
-    let router = paths.into_iter().fold(Router::new(), |router, (path, routes)| router.route(path, methods(app, routes)));
+    let router =
+        paths.into_iter().fold(Router::new(), |router, (path, routes)| router.route(path, methods(app, routes)));
     let unknown = Route { method: Method::GET, path: "(unknown)", needs_key: true, handler: no_such_path, refuse };
     let app = app.clone();
     router.fallback(move |request: Request| handle(app.clone(), unknown.clone(), request))
@@ -102,7 +103,8 @@ async fn handle(app: Arc<App>, route: Route, request: Request) -> Response {
     finish(&app, &id, &mut response);
     let status = response.status().as_u16();
     app.service.metrics().responded(route.path, status);
-    let entry = Entry { id: &id, method: method.as_str(), route: route.path, status, time: started.elapsed(), bytes_in };
+    let entry =
+        Entry { id: &id, method: method.as_str(), route: route.path, status, time: started.elapsed(), bytes_in };
     app.logs.request(&entry);
     response
 }
@@ -120,11 +122,11 @@ async fn answer(
         body::forget(&parts.headers, body).await;
         return (Err(refusal), 0);
     }
-    let held = match app.bodies.read(&parts.headers, body).await {
+    let Held { bytes, memory } = match app.bodies.read(&parts.headers, body).await {
         Ok(held) => held,
         Err(refusal) => return (Err(refusal), 0),
     };
-    let bytes_in = held.bytes.len();
+    let bytes_in = bytes.len();
     // A full queue is found out before the body's JSON is read, which takes longer than all the rest.
     if parts.method == Method::POST
         && let Some(refusal) = app.service.is_full(bytes_in)
@@ -132,27 +134,26 @@ async fn answer(
         return (Err(refusal), bytes_in);
     }
     let parameters = RawPathParams::from_request_parts(parts, &()).await;
-    let pairs = |params: RawPathParams| params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let pairs =
+        |params: RawPathParams| params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let call = Call {
         service: app.service.clone(),
         parameters: parameters.map(pairs).unwrap_or_default(),
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: std::mem::take(&mut parts.headers),
-        body: held.bytes.clone(),
+        body: bytes,
         id,
     };
-    (run(app, route, call, held).await, bytes_in)
+    let response = run(app, route.handler, call).await;
+    drop(memory);
+    (response, bytes_in)
 }
 
 /// Calls the handler: here, or where it can take its time.
-async fn run(app: &Arc<App>, route: &Route, call: Call, held: Held) -> Result<Response, Refusal> {
-    let (handler, is_heavy) = (route.handler, held.bytes.len() > HEAVY);
-    let answering = Contained(Box::pin(async move {
-        let response = handler(call).await;
-        drop(held);
-        response
-    }));
+async fn run(app: &Arc<App>, handler: Handler, call: Call) -> Result<Response, Refusal> {
+    let is_heavy = call.body.len() > HEAVY;
+    let answering = Contained(Box::pin(async move { handler(call).await }));
     match app.heavy.as_ref().filter(|_| is_heavy) {
         None => answering.await,
         Some(heavy) => Spawned(heavy.spawn(answering)).await.unwrap_or(Err(Refusal::Failed)),
@@ -275,3 +276,6 @@ fn no_such_path(call: Call) -> Answering {
 fn other_method(_: Call) -> Answering {
     Box::pin(async { refuse(&Refusal::Method("other methods; the header Allow names them".into())) })
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,7 +97,7 @@ pub(crate) struct Sums {
     /// The time that a batch takes.
     pub(crate) time: Duration,
     /// Whether the batch before panicked, and nothing was renewed.
-    is_broken: bool,
+    pub(crate) is_broken: bool,
 }
 
 impl Scorer for Sums {

@@ -20,7 +20,7 @@ use std::time::Duration;
   kudos serve --judge judge --port 9000 --log json
   kudos serve --judge helpful=judges/h --judge safe=judges/s
   kudos serve --judge judge --host 0.0.0.0 --api-key-file key.txt
-  curl localhost:8080/v1/score -d '{\"prompt\": \"Hi\", \"responses\": [\"Hello!\", \"No.\"]}'
+  curl localhost:8080/v1/score -d '{\"prompt\": \"Hi\", \"responses\": [\"Yo\"]}'
 
 GET / is a page to try a judge on, /openapi.json describes every route.
 The forms of text-embeddings-inference, vLLM, SGLang, Jina, Cohere, OpenRLHF,
@@ -122,7 +122,9 @@ fn sources(args: &Args) -> anyhow::Result<Vec<JudgeSource>> {
         let (name, judge) = named(said);
         let is_plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
         if name.is_empty() || name.len() > 64 || !name.chars().all(is_plain) {
-            wrong_usage!("--judge {said}: expected a name of letters, digits, `-`, `_` and `.`; give one as NAME=JUDGE");
+            wrong_usage!(
+                "--judge {said}: expected a name of letters, digits, `-`, `_` and `.`; give one as NAME=JUDGE"
+            );
         }
         if sources.iter().any(|source| source.name == name) {
             wrong_usage!("--judge {said}: two judges have the name {name}; give one another as NAME=JUDGE");
