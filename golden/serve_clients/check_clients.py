@@ -209,6 +209,8 @@ async def trainer_clients(server, raw, transcripts):
     for engine in ("vllm", "sglang"):
         found = await asyncio.gather(*(trainers.verl(server.url, engine, text, BEARER) for text in TRANSCRIPTS))
         check(f"verl: {engine}", list(found), transcripts)
+    older = await trainers.verl(server.url, "vllm", TRANSCRIPTS[0], BEARER, activation="activation")
+    check("verl: vllm, older", older, transcripts[0])
     found = await asyncio.gather(*(trainers.slime(server.url, *pair, BEARER) for pair in PAIRS))
     check("slime: bare", list(found), raw)
     check("slime: at a key", await trainers.slime(server.url, *PAIRS[0], BEARER, key="score"), raw[0])

@@ -30,11 +30,14 @@ async def openrlhf(urls, query, prompt, label, headers):
     return results[0]["rewards"], results
 
 
-async def verl(address, engine, text, headers):
-    """One transcript in the chat template, as one request; a 4xx is final, anything else is tried again."""
+async def verl(address, engine, text, headers, activation="use_activation"):
+    """One transcript in the chat template, as one request; a 4xx is final, anything else is tried again.
+
+    `activation` is the name of vLLM's option: `use_activation` today, `activation` in versions up to early 2026.
+    """
     payload = {"model": "/models/a-reward-model", "input": text}
     if engine == "vllm":
-        path, payload = "classify", {**payload, "activation": False}
+        path, payload = "classify", {**payload, activation: False}
     else:
         path = "v1/embeddings"
     for attempt in range(16):
