@@ -111,18 +111,11 @@ impl RewardModel {
     /// # Errors
     /// [`JudgeError`] for anything that would make its scores differ from what it was trained for.
     pub fn load(dir: &Path, precision: Option<Precision>) -> Result<Self, JudgeError> {
-        let config = Config::read(dir).map_err(LoadError::from)?;
-        let reward = RewardConfig::read(dir).map(|reward| reward.unwrap_or_else(|| RewardConfig::default_for(&config)));
-        let encode = reward.as_ref().ok().map(|reward| reward.encode.clone());
-        // The tokenizer takes a quarter of the time of the weights: both at once.
-        let (loaded, encoder) = rayon::join(
-            || load_for_scoring(dir, precision),
-            || encode.map(|encode| Encoder::load(dir, encode)).transpose(),
-        );
-        let ((model, precision), reward) = (loaded?, reward?);
+        let (model, precision) = load_for_scoring(dir, precision)?;
+        let reward = RewardConfig::read(dir)?.unwrap_or_else(|| RewardConfig::default_for(&model.config));
         check_outputs(dir, &reward, &model.config)?;
         check_length(&dir.join("reward.json"), &reward.encode, &model.config)?;
-        let encoder = Arc::new(encoder?.expect("there is a reward.json, or its default"));
+        let encoder = Arc::new(Encoder::load(dir, reward.encode.clone())?);
         Ok(Self { model, encoder, reward, precision })
     }
 
