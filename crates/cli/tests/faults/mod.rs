@@ -17,11 +17,10 @@ pub struct Server {
     score: f64,
 }
 
-/// Status, head and body of an answer.
+/// Status and body of an answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    pub head: String,
     pub body: Vec<u8>,
 }
 
@@ -140,5 +139,5 @@ pub fn read(stream: &mut TcpStream) -> Option<Answer> {
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     stream.read_exact(&mut body).ok()?;
-    Some(Answer { status, head, body })
+    Some(Answer { status, body })
 }
