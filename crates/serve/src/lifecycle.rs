@@ -41,7 +41,7 @@ pub enum ServeError {
         name: String,
         /// Why.
         #[source]
-        cause: JudgeLoadError,
+        cause: Box<JudgeLoadError>,
     },
     /// No threads, no signals or no listener.
     #[error("the server cannot run: {0}")]
@@ -102,6 +102,9 @@ async fn serve(
     // Boxed: each connection holds a clone, and the future is large.
     let serving = Box::pin(web::serve(listener, router(app, routes()), limits, life));
     serving.await;
+    if ended.is_ok() {
+        app.logs.event("end", "ended; all that was asked is answered");
+    }
     ended
 }
 
@@ -130,7 +133,8 @@ async fn drain(app: &Arc<App>, time: Duration, signals: &mut Signals) -> Result<
     let service = &app.service;
     service.drain();
     let in_flight = service.in_flight();
-    app.logs.event("drain", &format!("asked to end: {} not answered yet, no further ones are taken", requests(in_flight)));
+    app.logs
+        .event("drain", &format!("asked to end: {} not answered yet, no further ones are taken", requests(in_flight)));
     let until = Instant::now() + time;
     let answered = async {
         while service.in_flight() > 0 && Instant::now() < until {
@@ -142,10 +146,7 @@ async fn drain(app: &Arc<App>, time: Duration, signals: &mut Signals) -> Result<
         () = signals.end() => return Err(ServeError::Forced(service.in_flight())),
     }
     match service.in_flight() {
-        0 => {
-            app.logs.event("end", "ended; all that was asked is answered");
-            Ok(())
-        }
+        0 => Ok(()),
         left => Err(ServeError::CutOff(left)),
     }
 }
@@ -154,7 +155,7 @@ async fn load_all(sources: Vec<JudgeSource>) -> Result<Vec<Judge>, ServeError> {
     let mut judges = Vec::new();
     for source in sources {
         let name = source.name.clone();
-        judges.push(load_one(source).await.map_err(|cause| ServeError::Judge { name, cause })?);
+        judges.push(load_one(source).await.map_err(|cause| ServeError::Judge { name, cause: Box::new(cause) })?);
     }
     Ok(judges)
 }
@@ -187,7 +188,8 @@ async fn reload(app: &App, source: &JudgeSource) {
         }
         Err(error) => {
             metrics.reloaded(false);
-            app.logs.event("reload_failed", &format!("judge {name}: cannot be loaded anew, the old one stays: {error}"));
+            app.logs
+                .event("reload_failed", &format!("judge {name}: cannot be loaded anew, the old one stays: {error}"));
         }
     }
 }
@@ -197,7 +199,10 @@ fn say_panics(logs: &Arc<Logs>) {
     let logs = logs.clone();
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map_or_else(|| "an unknown place".into(), ToString::to_string);
-        logs.event("panic", &format!("a fault of the program at {place}; the item or the request that met it gets an error"));
+        logs.event(
+            "panic",
+            &format!("a fault of the program at {place}; the item or the request that met it gets an error"),
+        );
     }));
 }
 

@@ -401,8 +401,9 @@ mod tests {
         cut: BTreeSet<(RequestId, usize)>,
         /// Texts of each request that are not tokenised yet, with their place, estimate and real length.
         coming: BTreeMap<RequestId, VecDeque<(usize, usize, usize)>>,
-        /// Tokens that others were given while a request waited for its next turn.
-        waited: BTreeMap<RequestId, usize>,
+        /// Tokens that others were given while a request waited for its next text to be cut, and how many requests
+        /// waited at once meanwhile.
+        waited: BTreeMap<RequestId, (usize, usize)>,
     }
 
     impl Model {
@@ -447,16 +448,17 @@ mod tests {
             let tokens: usize = batch.iter().map(Waiting::tokens).sum();
             assert!(tokens <= budget || batch.len() == 1, "{tokens} tokens in a batch of {budget}");
             assert_eq!(batch.is_empty(), self.inside.is_empty(), "a batch is cut whenever something waits");
-            let most = self.waited.len();
+            let requests = self.waited.len();
+            self.waited.values_mut().for_each(|(_, most)| *most = requests.max(*most));
             for waiting in &batch {
                 let own = RequestId::from(waiting.encoded.ids[0]);
                 assert!(self.inside.remove(&(own, waiting.index)), "a text that nobody put there, or that has left");
                 assert!(self.cut.insert((own, waiting.index)), "a text is cut twice");
-                self.waited.insert(own, 0);
-                for (other, tokens) in self.waited.iter_mut().filter(|(other, _)| **other != own) {
+                self.waited.insert(own, (0, requests));
+                for (other, (tokens, most)) in self.waited.iter_mut().filter(|(other, _)| **other != own) {
                     *tokens += waiting.tokens();
                     // Two turns of each other request, and a turn is a quarter of the budget or one text.
-                    let bound = 2 * self.inside.len().max(most).max(64) * (budget / TURNS).max(60);
+                    let bound = 2 * *most * (budget / TURNS).max(60);
                     assert!(*tokens <= bound, "request {other} waited for {tokens} tokens");
                 }
             }

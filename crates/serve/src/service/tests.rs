@@ -220,6 +220,7 @@ async fn a_client_that_leaves_frees_its_place() {
 }
 
 #[tokio::test]
+#[allow(clippy::await_holding_lock, reason = "the tokenisers wait for it on threads of their own")]
 async fn a_text_that_never_ends_costs_itself_and_its_thread_is_replaced() {
     let lock = Arc::new(std::sync::RwLock::new(()));
     let tokeniser = Bytes { slow: lock.clone() };
@@ -288,4 +289,41 @@ async fn many_clients_get_the_scores_of_their_own_texts() {
         client.await.unwrap();
     }
     assert!(is_idle(&service));
+}
+
+/// Writes its name down for each batch.
+struct Named {
+    name: &'static str,
+    batches: Arc<std::sync::Mutex<Vec<&'static str>>>,
+    sums: Sums,
+}
+
+impl Scorer for Named {
+    fn run(&mut self, texts: &[&kudos::text::Encoded]) -> Vec<Result<kudos::models::Rated, ItemFault>> {
+        self.batches.lock().unwrap().push(self.name);
+        self.sums.run(texts)
+    }
+}
+
+#[tokio::test]
+async fn judges_take_turns_on_the_processor() {
+    let service = Service::new(Settings { max_batch_tokens: 1, ..Settings::default() });
+    let batches = Arc::default();
+    for name in ["a", "b"] {
+        let sums = Sums { time: Duration::from_millis(5), ..Sums::default() };
+        let scorer = Named { name, batches: Arc::clone(&batches), sums };
+        service.install(facts(name), Arc::new(Bytes::default()), Box::new(scorer));
+    }
+    let to = |judge: &str, texts: usize| {
+        let asked = Ask { judge: Some(judge.into()), ..ask(&vec!["x"; texts]) };
+        let service = service.clone();
+        tokio::spawn(async move { service.score(asked).await })
+    };
+    let (large, small) = (to("a", 100), to("b", 20));
+    small.await.unwrap().unwrap();
+    large.await.unwrap().unwrap();
+    let batches = batches.lock().unwrap();
+    let place = |number: usize| batches.iter().enumerate().filter(|(_, name)| **name == "b").nth(number).unwrap().0;
+    // From the first batch of the small one to its last, the other had as many.
+    assert!(place(19) - place(0) <= 2 * 20, "{batches:?}");
 }
