@@ -13,8 +13,8 @@ use toml::{Table, Value};
 
 const FILE: &str = "kudos.toml";
 
-/// The command line with the settings file's values for the flags that were not typed. A file that is named by `--config`
-/// comes before the one of the working directory.
+/// The command line with the settings file's values for the flags that were not typed. A file that is named by
+/// `--config` comes before the one of the working directory.
 pub fn with_settings_file(cli: &Command, typed: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
     let typed = match named_file(cli, &typed) {
         None => typed,
@@ -40,8 +40,8 @@ fn named_file<'a>(cli: &'a Command, typed: &[OsString]) -> Option<(&'a str, Stri
     Some((command.get_name(), joined.or_else(apart)?.to_owned()))
 }
 
-/// The settings of one command alone, as a settings file of all commands would hold them; a table of the command's name is
-/// accepted too.
+/// The settings of one command alone, as a settings file of all commands would hold them; a table of the command's name
+/// is accepted too.
 fn of_command(text: &str, command: &str) -> anyhow::Result<String> {
     let table: Table = text.parse()?;
     let whole = match table.get(command) {

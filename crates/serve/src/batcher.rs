@@ -1,7 +1,7 @@
 //! From texts that wait to results: a thread for each judge cuts a batch whenever it is free, and runs it.
 //!
-//! There is no waiting window: a lone text is a batch at once, and under load a batch holds what came while the last one
-//! was computed. Judges take turns on the processor, one batch at a time, because a batch uses all of it.
+//! There is no waiting window: a lone text is a batch at once, and under load a batch holds what came while the last
+//! one was computed. Judges take turns on the processor, one batch at a time, because a batch uses all of it.
 //!
 //! A panic costs one text alone. The batch is halved and run again until the text that causes it is found.
 

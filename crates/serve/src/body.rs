@@ -115,8 +115,8 @@ pub(crate) fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// Reads what the client is still sending: a connection that is closed before takes the answer with it. A client that waits
-/// to be told to go on is sent nothing but the answer.
+/// Reads what the client is still sending: a connection that is closed before takes the answer with it. A client that
+/// waits to be told to go on is sent nothing but the answer.
 pub(crate) async fn forget(headers: &HeaderMap, mut body: Body) {
     if headers.contains_key(EXPECT) {
         return;

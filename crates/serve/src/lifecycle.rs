@@ -1,5 +1,5 @@
-//! A server from its start to its end: judges are loaded, reloaded on SIGHUP, and on SIGTERM or Ctrl-C what was asked is
-//! answered.
+//! A server from its start to its end: judges are loaded, reloaded on SIGHUP, and on SIGTERM or Ctrl-C what was asked
+//! is answered.
 //!
 //! The listener answers from the start: liveness at once, readiness when every judge has scored a text. On SIGTERM the
 //! server says that it is not ready, takes no further work, answers what it has, and ends; a second signal ends it at

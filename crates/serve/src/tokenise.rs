@@ -1,8 +1,8 @@
 //! Texts → ids, on arrival, on threads of their own: the I/O threads never tokenise.
 //!
-//! Requests take turns here too, a few texts each. A text that takes longer than the limit is answered as an error of that
-//! item, and its thread is left to itself and replaced by a new one; such threads are bounded, and beyond the bound further
-//! texts wait for one to come back. A panic in a tokenizer costs one text.
+//! Requests take turns here too, a few texts each. A text that takes longer than the limit is answered as an error of
+//! that item, and its thread is left to itself and replaced by a new one; such threads are bounded, and beyond the
+//! bound further texts wait for one to come back. A panic in a tokenizer costs one text.
 
 use crate::ask::{Cut, FaultKind, Item, ItemFault};
 use crate::batcher::Lane;

@@ -28,8 +28,8 @@ KServe and others are spoken at the same port.
 SIGHUP loads every judge anew. SIGTERM or Ctrl-C answers what was asked, and
 ends; a second one ends at once.")]
 pub struct Args {
-    /// A judge: a directory, or a name that `kudos pull` knows; once for each judge. Requests name it as NAME, else by the
-    /// directory's name, and get the first if they name none
+    /// A judge: a directory, or a name that `kudos pull` knows; once for each judge. Requests name it as NAME, else by
+    /// the directory's name, and get the first if they name none
     #[arg(long, value_name = "[NAME=]JUDGE", default_value = crate::boxed::NAME)]
     judge: Vec<String>,
     /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else the fastest here]
@@ -165,7 +165,8 @@ fn listen(args: &Args, has_key: bool) -> anyhow::Result<TcpListener> {
     }
     TcpListener::bind(&addresses[..]).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "port {port} at {host} is in use by another program: end that one, or give another --port (0: any that is free)"
+            "port {port} at {host} is in use by another program: end that one, or give another --port \
+             (0: any that is free)"
         ),
         _ => anyhow::Error::new(error).context(format!("cannot listen at {host}, port {port}; give another --host or --port")),
     })
