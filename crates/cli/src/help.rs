@@ -19,8 +19,7 @@ const LIMITS: &str = "How much it takes";
 const MACHINE: &str = "Machine";
 
 /// The order of the headings; flags of every command come last.
-const ORDER: [&str; 12] =
-    [IN, ASKED, PAGE, ADDRESS, OUT, LEARNING, LAYERS, MEASURED, TEXTS, SERVER, LIMITS, MACHINE];
+const ORDER: [&str; 12] = [IN, ASKED, PAGE, ADDRESS, OUT, LEARNING, LAYERS, MEASURED, TEXTS, SERVER, LIMITS, MACHINE];
 
 /// Every flag, by its name on the command line.
 const GROUPS: [(&str, &[&str]); 11] = [

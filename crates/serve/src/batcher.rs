@@ -70,9 +70,7 @@ impl Lane {
         match self.lock().admit(id, estimate) {
             Ok(()) => Some(Ok(())),
             Err(NoRoom::Closed) => None,
-            Err(NoRoom::Full { tokens }) => {
-                Some(Err(Refusal::Overloaded { retry_after: self.pace.time_for(tokens) }))
-            }
+            Err(NoRoom::Full { tokens }) => Some(Err(Refusal::Overloaded { retry_after: self.pace.time_for(tokens) })),
         }
     }
 

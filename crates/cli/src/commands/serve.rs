@@ -168,7 +168,8 @@ fn listen(args: &Args, has_key: bool) -> anyhow::Result<TcpListener> {
             "port {port} at {host} is in use by another program: end that one, or give another --port \
              (0: any that is free)"
         ),
-        _ => anyhow::Error::new(error).context(format!("cannot listen at {host}, port {port}; give another --host or --port")),
+        _ => anyhow::Error::new(error)
+            .context(format!("cannot listen at {host}, port {port}; give another --host or --port")),
     })
 }
 
