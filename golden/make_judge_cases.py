@@ -192,11 +192,15 @@ def write_broken(root, name, wrong, base):
     return {"wrong": reason, "transformers": outcome(directory, name == "template_loops")}
 
 
-def small_judge():
-    """config.json and tensors of the judge that everything in refused/ starts from."""
+def small_model():
     config = transformers.Qwen3Config(**SMALL, **judges.theta(1e4))
     config._attn_implementation = "eager"
-    model = judges.fill(transformers.Qwen3ForSequenceClassification(config), "refused").eval()
+    return judges.fill(transformers.Qwen3ForSequenceClassification(config), "refused").eval()
+
+
+def small_judge():
+    """config.json and tensors of the judge that everything in refused/ starts from."""
+    model = small_model()
     model.config.architectures, model.config.dtype = [type(model).__name__], torch.float32
     with tempfile.TemporaryDirectory() as temporary:
         model.config.save_pretrained(temporary)

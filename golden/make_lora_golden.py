@@ -20,6 +20,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
+from transformers import BertForSequenceClassification
 
 import make_judge_cases as cases
 import make_judges_golden as judges
@@ -53,6 +54,9 @@ CASES = {
     "bert_plain": ("bert", PLAIN | dict(target_modules=["query", "value"], r=2)),
     "bert_pooler": ("bert", PLAIN | dict(target_modules=["query", "dense"], r=2, exclude_modules=r".*pooler.*",
                                          modules_to_save=["classifier", "pooler"])),
+    "headless_qwen3": ("headless_qwen3", PLAIN | dict(target_modules=["q_proj", "down_proj"], r=2)),
+    "headless_bert": ("headless_bert", PLAIN | dict(target_modules=["query"], r=2,
+                                                    modules_to_save=["classifier", "pooler"])),
     "bert_bias_all": ("bert", PLAIN | dict(target_modules=["query", "value"], r=2, bias="all")),
 }
 # name: (base, stream of the adapter, whether B starts at 0 as PEFT starts it). A stream is chosen, of six tried, so
@@ -62,21 +66,36 @@ TRAINED = PLAIN | dict(target_modules="all-linear")
 ALIKE = {"adapter_config.json", "adapter_model.safetensors"}
 
 
-def base_of(name):
-    """The base judge, with eager attention."""
-    return tiny.build("BertForSequenceClassification", "bert") if name == "bert" else judges.build(name)
+BASES = {"bert": "../../models/bert", "headless_bert": "../../models/bert_masked_lm",
+         "headless_qwen3": "../../judges/refused/missing_head"}
+
+
+def base_of(name, seed=0):
+    """The base as a judge, with eager attention. The head that a headless one lacks is random, by `seed`."""
+    torch.manual_seed(seed)
+    if name == "bert":
+        return tiny.build("BertForSequenceClassification", "bert")
+    if name == "headless_bert":
+        model = BertForSequenceClassification(tiny.config("bert"))
+        model.bert.load_state_dict(tiny.build("BertForMaskedLM", "bert_masked_lm").bert.state_dict(), strict=False)
+        return model.eval()
+    if name == "headless_qwen3":
+        model = cases.small_model()
+        model.score.reset_parameters()
+        return model
+    return judges.build(name)
 
 
 def base_path(name):
     """Where the base is, from an adapter's directory."""
-    return "../../models/bert" if name == "bert" else f"../../judges/{name}"
+    return BASES.get(name, f"../../judges/{name}")
 
 
 def texts_of(name):
-    if name != "bert":
+    if not name.endswith("bert") and name != "headless_qwen3":
         return judges.texts(name, 0)
-    random = tiny.generator("texts of bert adapters")
-    return [torch.randint(tiny.FIRST_ID, tiny.VOCAB, (n,), generator=random).tolist() for n in (1, 2, 7, 33, 64)]
+    random, vocab = tiny.generator(f"texts of {name} adapters"), 16 if name == "headless_qwen3" else tiny.VOCAB
+    return [torch.randint(tiny.FIRST_ID, vocab, (n,), generator=random).tolist() for n in (1, 2, 7, 33, 64)]
 
 
 def fill(model, name, zero_b=False):
@@ -152,10 +171,12 @@ def make_case(name, directory):
     save(model, base, directory)
     facts = {"base": base_path(base), "texts": every, "base_scores": judges.scores(base_of(base), every),
              "scores": judges.scores(model, every), "modules": modules_of(model)}
-    read = PeftModel.from_pretrained(base_of(base), directory).eval()
+    read = PeftModel.from_pretrained(base_of(base, seed=1), directory).eval()
     assert judges.spread(judges.scores(read, every), facts["scores"]) < 1e-5, f"{name}: read back differently"
     assert judges.spread(facts["base_scores"], facts["scores"]) > 1e-2, f"{name}: changes nothing"
     assert facts["modules"], f"{name}: nothing is adapted"
+    if base.startswith("headless"):
+        del facts["base_scores"]
     facts |= merged(model, every, facts["scores"])
     exact = adapted(name, base, settings).double()
     facts["float32_error"] = float(f"{judges.spread(facts['scores'], judges.scores(exact, every)):.1e}")
@@ -186,8 +207,8 @@ def make_training(name, directory):
         kind = "grad" if key.startswith("grad.") else "adamw.final"
         distance = tiny.largest_difference(key.removeprefix("adamw.final."), value, double[0][key], noise)
         error[kind] = max(error[kind], distance)
-    error["adamw.losses"] = judges.spread(single[1]["adamw"]["losses"], double[1]["adamw"]["losses"])
-    error["adamw.scores"] = judges.spread(single[1]["adamw"]["scores"], double[1]["adamw"]["scores"])
+    for key in ("losses", "scores_beyond_first"):
+        error[f"adamw.{key}"] = judges.spread(single[1]["adamw"][key], double[1]["adamw"][key])
     facts = {"base": base_path(base), "texts": every, "pairs": judges.PAIRS, **single[1], "noise": noise,
              "float32_error": {key: float(f"{value:.1e}") for key, value in error.items()}}
     facts["adamw"]["settings"] = judges.settings()
@@ -254,6 +275,9 @@ def broken(t):
         "layer_replication": ("layers of the base used more than once", dict(layer_replication=[[0, 1], [0, 1]]), {}),
         "target_parameters": ("parameters adapted that are no modules", dict(target_parameters=["q_proj.weight"]), {}),
         "token_indices": ("single rows of the embedding trained", dict(trainable_token_indices=[3]), {}),
+        "alora": ("an adapter that is on from a token of the text only", dict(alora_invocation_tokens=[3]), {}),
+        "qalora": ("inputs averaged in groups before A", dict(use_qalora=True, qalora_group_size=2), {}),
+        "fan_in_fan_out": ("weights said to be [in, out], in a model whose are not", dict(fan_in_fan_out=True), {}),
         "bias_unknown": ("an unknown kind of bias", dict(bias="some"), {}),
         "head_of_two": ("a head with two outputs", {}, {score: torch.ones(2, 8)}),
     }
