@@ -107,16 +107,17 @@ fn merged(text: &str, mut parts: Vec<(usize, Encoding)>, places: bool) -> Encodi
 /// get names that no text has, and keep their ids.
 fn without_pieces(tokenizer: &mut Tokenizer, controls: &ControlTokens) -> Result<(), TextError> {
     let ModelWrapper::Unigram(model) = tokenizer.get_model() else { return Ok(()) };
-    let failed = |error: serde_json::Error| TextError::Tokenize(error.to_string());
-    let mut json = serde_json::to_value(model).map_err(failed)?;
+    let mut pieces: Vec<(String, f64)> = model.iter().cloned().collect();
     for (id, token) in controls.all() {
-        let piece = json["vocab"].get_mut(*id as usize).and_then(|piece| piece.get_mut(0));
-        if let Some(piece) = piece.filter(|piece| **piece == token.content) {
-            *piece = json!(format!("\u{10ffff}{id}"));
+        if let Some((piece, _)) = pieces.get_mut(*id as usize).filter(|(piece, _)| *piece == token.content) {
+            *piece = format!("\u{10ffff}{id}");
         }
     }
-    let model: Unigram = serde_json::from_value(json).map_err(failed)?;
-    tokenizer.with_model(model);
+    // The model does not show which piece stands for unknown letters, but writes it.
+    let written = serde_json::to_value(model).map_err(|error| TextError::Tokenize(error.to_string()))?;
+    let unknown = written["unk_id"].as_u64().and_then(|id| usize::try_from(id).ok());
+    let model = Unigram::from(pieces, unknown, model.byte_fallback());
+    tokenizer.with_model(model.map_err(|error| TextError::Tokenize(error.to_string()))?);
     Ok(())
 }
 
