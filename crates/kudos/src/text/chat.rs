@@ -22,8 +22,10 @@ const NAME: &str = "chat_template";
 /// The function that gives a template the date.
 const DATE: &str = "strftime_now";
 
-/// Steps of a rendering, of which one also pays for 64 bytes: 128 MB at most, in less than a second.
-const FUEL: u64 = 2_000_000;
+/// Steps of a rendering, of which one also pays for 64 bytes of text. Published templates need a few thousand for a
+/// question and its answer. With many more, a loop could put so many lists into each other that dropping them would
+/// overflow the stack.
+const FUEL: u64 = 100_000;
 /// What a conversation has beyond that, for each byte of it and for each message.
 const FUEL_PER_BYTE: u64 = 1;
 const FUEL_PER_MESSAGE: u64 = 10_000;
@@ -396,6 +398,10 @@ mod tests {
             ("{{ '%9999999999s' % 'a' }}", ""),
             ("{{ 'ab' | replace('', 'c' * 99999) | replace('', 'c' * 99999) }}", "does not end"),
             ("{{ range(99999999999) | list }}", ""),
+            (
+                "{% set ns = namespace(l=[]) %}{% for i in range(90000) %}{% set ns.l = [ns.l] %}{% endfor %}",
+                "does not end",
+            ),
             ("{{ 'a' | indent(99999999) }}", "at most 1000 spaces"),
             ("{{ 'a' | indent(width=9999999999) }}", "at most 1000 spaces"),
         ];
@@ -404,6 +410,20 @@ mod tests {
             let error = render(source, Some("a"), "b").unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains('\n'), "{source}: {error}");
             assert!(started.elapsed().as_secs() < 20, "{source}");
+        }
+    }
+
+    /// As deep as the fuel reaches: on the small stack of a thread, it is rendered or refused.
+    #[test]
+    fn lists_in_lists_do_not_overflow_the_stack() {
+        for depth in [1_000, 5_000, 10_000, 14_000, 20_000] {
+            for shown in ["", "{{ ns.l | tojson }}"] {
+                let source = format!(
+                    "{{% set ns = namespace(l=[]) %}}{{% for i in range({depth}) %}}{{% set ns.l = [ns.l] %}}{{% endfor %}}{shown}"
+                );
+                let rendered = std::thread::spawn(move || render(&source, Some("a"), "b")).join().unwrap();
+                assert!(rendered.is_ok() || depth >= 5_000 || !shown.is_empty(), "{depth} {shown}: {rendered:?}");
+            }
         }
     }
 
