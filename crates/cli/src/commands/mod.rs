@@ -14,6 +14,7 @@ pub mod pull;
 pub mod quantize;
 pub mod quickstart;
 pub mod rank;
+mod refused;
 pub mod report;
 pub mod score;
 pub mod train;
@@ -23,9 +24,10 @@ use crate::boxed;
 use anyhow::{Context, bail};
 use kudos::models::{Config, RewardConfig, RewardModel, Scorer, check_length};
 use kudos::nn::Precision;
-use kudos::text::{EncodeSettings, Truncation};
+use kudos::text::{EncodeSettings, Encoder, Truncation};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What was said for every command.
 #[derive(Clone, Copy)]
@@ -64,8 +66,21 @@ fn load_judge(name: &str, precision: Option<Precision>) -> anyhow::Result<Scorer
             asked.processor(),
             judge.precision()
         ),
-        None => Ok(judge),
+        None => {
+            judge.encoder.date_note().iter().for_each(|note| eprintln!("{note}"));
+            Ok(judge)
+        }
     }
+}
+
+/// As [`load_judge`]. With `literal`, control tokens inside texts are plain text, whatever `reward.json` says.
+fn load_judge_for(name: &str, precision: Option<Precision>, literal: bool) -> anyhow::Result<RewardModel> {
+    let mut judge = load_judge(name, precision)?;
+    if literal && !judge.reward.encode.literal {
+        judge.reward.encode.literal = true;
+        judge.encoder = Arc::new(Encoder::load(&resolve(name)?, judge.reward.encode.clone())?);
+    }
+    Ok(judge)
 }
 
 /// Says in which arithmetic a judge will score.
@@ -100,9 +115,9 @@ fn encode_settings(
 ) -> anyhow::Result<EncodeSettings> {
     let inherited = RewardConfig::read(base)?.unwrap_or_else(|| RewardConfig::default_for(config)).encode;
     let encode = EncodeSettings {
-        render: inherited.render,
         max_length: max_length.unwrap_or(inherited.max_length),
         truncation: truncation.unwrap_or(inherited.truncation),
+        ..inherited
     };
     check_length(Path::new("--max-length"), &encode, config)?;
     Ok(encode)
