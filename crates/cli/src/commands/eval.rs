@@ -146,7 +146,7 @@ impl Args {
         EvalOptions { bootstrap: self.bootstrap, seed: self.seed, temperature: judge.reward.temperature() }
     }
 
-    fn judge(&self, name: &str) -> anyhow::Result<RewardModel> {
+    fn judge(&self, name: &str) -> anyhow::Result<Scorer> {
         load_judge_for(name, self.precision, self.literal)
     }
 

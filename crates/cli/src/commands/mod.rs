@@ -58,29 +58,26 @@ use wrong_usage;
 
 /// Loads the judge that `--judge` names: a directory, or a model that was pulled.
 fn load_judge(name: &str, precision: Option<Precision>) -> anyhow::Result<Scorer> {
-    let dir = resolve(name)?;
-    let judge = Scorer::load(&dir, precision).with_context(|| format!("cannot load the judge {name}"))?;
-    match precision.filter(|asked| *asked != judge.precision()) {
-        Some(asked) => bail!(
-            "--precision {asked}: expected {} and layers of even sizes; leave it away to score in {}",
-            asked.processor(),
-            judge.precision()
-        ),
-        None => {
-            judge.encoder.date_note().iter().for_each(|note| eprintln!("{note}"));
-            Ok(judge)
-        }
-    }
+    load_judge_for(name, precision, false)
 }
 
 /// As [`load_judge`]. With `literal`, control tokens inside texts are plain text, whatever `reward.json` says.
-fn load_judge_for(name: &str, precision: Option<Precision>, literal: bool) -> anyhow::Result<RewardModel> {
-    let mut judge = load_judge(name, precision)?;
+fn load_judge_for(name: &str, precision: Option<Precision>, literal: bool) -> anyhow::Result<Scorer> {
+    let dir = resolve(name)?;
+    let mut judge = RewardModel::load(&dir, precision).with_context(|| format!("cannot load the judge {name}"))?;
+    if let Some(asked) = precision.filter(|asked| *asked != judge.precision()) {
+        bail!(
+            "--precision {asked}: expected {} and layers of even sizes; leave it away to score in {}",
+            asked.processor(),
+            judge.precision()
+        )
+    }
     if literal && !judge.reward.encode.literal {
         judge.reward.encode.literal = true;
-        judge.encoder = Arc::new(Encoder::load(&resolve(name)?, judge.reward.encode.clone())?);
+        judge.encoder = Arc::new(Encoder::load(&dir, judge.reward.encode.clone())?);
     }
-    Ok(judge)
+    judge.encoder.date_note().iter().for_each(|note| eprintln!("{note}"));
+    Ok(Arc::new(judge).into())
 }
 
 /// Says in which arithmetic a judge will score.
