@@ -12,6 +12,7 @@ laid over the model directory and renders a few conversations instead. Needs tra
 
 import argparse
 import collections
+import datetime
 import json
 import pathlib
 import shutil
@@ -48,7 +49,7 @@ def rows(path, most):
 def kudos(encode, model, render, limit, texts):
     """What the example prints for the texts; None if it refuses one of them."""
     lines = "".join(json.dumps({"prompt": p, "response": r}) + "\n" for p, r in texts)
-    command = [encode, str(model), render, str(limit), "longest_first"]
+    command = [encode, str(model), render, str(limit), "longest_first", datetime.date.today().isoformat()]
     run = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
     if run.returncode != 0 and render == "pair":
         sys.exit(f"{' '.join(command)}: {run.stderr}")

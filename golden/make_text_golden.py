@@ -30,6 +30,8 @@ VERSIONS = {"transformers": "5.23.0", "tokenizers": "0.23.3", "jinja2": "3.1.6"}
 OUT = pathlib.Path(__file__).parent / "text"
 NO_LIMIT = 4096
 LIMITS = [NO_LIMIT, 256, 65, 33, 16, 7]
+# Of conversations: the template's own tokens fit all of them.
+CHAT_LIMITS = [NO_LIMIT, 256, 97, 65, 55, 50]
 
 # A SentencePiece normalization table of a dozen rules (fi ligature, fractions, wide spaces, full-width letters, …).
 CHARSMAP = zlib.decompress(base64.b64decode(
@@ -272,14 +274,16 @@ class Judge:
         self.engine = self.tokenizer.backend_tokenizer
 
     def encode(self, render, truncation, limit, prompt, response):
+        if render == "chat":
+            return self.chat(truncation, limit, prompt, response)
         if truncation == "keep_response":
             return self.keep_response(render, limit, prompt, response)
         options = {"truncation": True, "max_length": limit}
         if render == "pair":
             texts = (response,) if prompt is None else (prompt, response)
             return self.result(self.tokenizer(*texts, **options))
-        text, _ = self.single(render, prompt, response)
-        return self.result(self.tokenizer(text, add_special_tokens=render != "chat", **options))
+        text, _ = self.single(prompt, response)
+        return self.result(self.tokenizer(text, **options))
 
     def result(self, encoded):
         ids = encoded["input_ids"]
@@ -289,17 +293,52 @@ class Judge:
         assert types == [0] * second + [1] * (len(ids) - second), types
         return ids, second
 
-    def single(self, render, prompt, response):
+    def single(self, prompt, response):
         """The one text that is tokenised, and how many characters of it are the prompt's."""
-        if render == "chat":
-            messages = self.messages(prompt, "user") + self.messages(response, "assistant")
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False)
-            start = self.tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True) if prompt is not None else ""
-            return text, len(start) if text.startswith(start) else None
         eos = self.tokenizer.eos_token
         if eos is not None and not response.endswith(eos):
             response += eos
         return (prompt or "") + response, len(prompt or "")
+
+    def chat(self, truncation, limit, prompt, response):
+        """The ids of apply_chat_template; of too many, only those go that hold words of messages alone."""
+        before = self.messages(prompt, "user")
+        messages = before + self.messages(response, "assistant")
+        judged = len(before) if prompt is not None else len(messages) - 1
+        ids = self.tokenizer.apply_chat_template(messages, tokenize=True)["input_ids"]
+        if len(ids) > limit:
+            self.engine.no_truncation()
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+            spans = self.engine.encode(text, add_special_tokens=False).offsets
+            ask, answer = (self.words(messages, text, spans, part) for part in (range(judged), range(judged, len(messages))))
+            room = limit - (len(ids) - len(ask) - len(answer))
+            if room <= 0:
+                return None
+            if truncation == "keep_response":
+                kept = (max(0, room - len(answer)), min(room, len(answer)))
+            else:
+                kept = [len(ask), len(answer)]
+                while sum(kept) > room:  # of two as long, the prompt's
+                    kept[0 if kept[0] >= kept[1] else 1] -= 1
+                if sum(map(len, (ask, answer))) > room and len(ask) > len(answer) and kept[1] > kept[0]:
+                    kept = kept[::-1]  # the odd one is the longer's
+            gone = set(ask[: len(ask) - kept[0]]) | set(answer[kept[1]:])
+            ids = [token for place, token in enumerate(ids) if place not in gone]
+        return ids, len(ids)
+
+    def words(self, messages, text, spans, part):
+        """The tokens that hold nothing but words of these messages."""
+        if not part:
+            return []
+        marks = []
+        for place in (part[0], part[-1]):
+            other = [dict(message) for message in messages]
+            other[place]["content"] = "\x02" if other[place]["content"].strip()[:1] == "\x01" or other[place]["content"].strip()[-1:] == "\x01" else "\x01"
+            marks.append(self.tokenizer.apply_chat_template(other, tokenize=False))
+        start = next((i for i, (a, b) in enumerate(zip(text, marks[0])) if a != b), min(len(text), len(marks[0])))
+        end = next((i for i, (a, b) in enumerate(zip(text[::-1], marks[1][::-1])) if a != b), min(len(text), len(marks[1])))
+        end = max(start, len(text) - end)
+        return [i for i, (first, last) in enumerate(spans) if start <= first and last <= end]
 
     def messages(self, content, role):
         if content is None:
@@ -309,7 +348,6 @@ class Judge:
     def keep_response(self, render, limit, prompt, response):
         self.engine.no_truncation()
         self.engine.no_padding()
-        special = render != "chat"
         if render == "pair" and prompt is not None and response:
             limit -= self.engine.num_special_tokens_to_add(True)
             first, second = (self.engine.encode(text, add_special_tokens=False) for text in (prompt, response))
@@ -322,15 +360,15 @@ class Judge:
             return self.result({"input_ids": whole.ids, "token_type_ids": types})
         text, prompt_chars = (prompt or "") + response, len(prompt or "")
         if render != "pair":
-            text, prompt_chars = self.single(render, prompt, response)
+            text, prompt_chars = self.single(prompt, response)
         whole = self.engine.encode(text, add_special_tokens=False)
-        limit -= self.engine.num_special_tokens_to_add(False) if special else 0
+        limit -= self.engine.num_special_tokens_to_add(False)
         ids = whole.ids
         if len(ids) > limit:
             spans = whole.offsets
             mine = next((i for i, (start, end) in enumerate(spans) if not (start < prompt_chars and end <= prompt_chars)), len(ids))
             ids = ids[mine:][:limit] if len(ids) - mine > limit else ids[len(ids) - limit:]
-        before, after = self.around() if special else ([], [])
+        before, after = self.around()
         return self.result({"input_ids": before + ids + after})
 
     def around(self):
@@ -346,7 +384,7 @@ def groups(name, samples):
     main = name in ("wordpiece", "byte_level", "unigram", "chatml")
     pairs_of = lambda rows: [(2 * row, 2 * row + 1) for row in rows]
     if name.startswith("chat_"):
-        for limit in (NO_LIMIT, 23):
+        for limit in (NO_LIMIT, 80):
             yield "chat", "longest_first", limit, [row for row in CONVERSATIONS if legal(name, row)]
         return
     step = len(LIMITS) if main else 3 * len(LIMITS)
@@ -362,7 +400,7 @@ def groups(name, samples):
     yield "pair", "longest_first", 31, [(None, 2 * row + 1) for row in everything[3::20]]
     yield "pair", "keep_response", 31, [(None, 2 * row + 1) for row in everything[4::20]]
     if name == "chatml":
-        for offset, limit in enumerate(LIMITS):
+        for offset, limit in enumerate(CHAT_LIMITS):
             yield "chat", "longest_first", limit, pairs_of(everything[offset::3 * len(LIMITS)])
             yield "chat", "keep_response", limit, pairs_of(everything[offset::3 * len(LIMITS)])
         yield "chat", "longest_first", NO_LIMIT, CONVERSATIONS

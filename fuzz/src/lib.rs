@@ -1,4 +1,6 @@
-//! What every target does with its bytes: read all rows and group them. Nothing may panic.
+//! What targets do with their bytes: most read all rows and group them. Nothing may panic.
+
+pub mod templates;
 
 use kudos::data::{Loaded, Options, Reader, check, preferences};
 

@@ -1,6 +1,6 @@
 //! Prints the ids that a tokenizer directory makes of texts: the other half of `golden/check_text.py`.
 //!
-//! `encode DIR RENDER MAX_LENGTH TRUNCATION` reads lines of `{"prompt": …, "response": …}` (texts or lists of
+//! `encode DIR RENDER MAX_LENGTH TRUNCATION [DAY]` reads lines of `{"prompt": …, "response": …}` (texts or lists of
 //! messages; `prompt` may be missing) and writes for each `{"ids": […], "type_ids": […], "truncated": …, "tokens": …}`.
 
 use std::error::Error;
@@ -20,14 +20,12 @@ struct Row {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [dir, render, max_length, truncation] = arguments.as_slice() else {
-        return Err("usage: encode DIR pair|concat|chat MAX_LENGTH longest_first|keep_response".into());
+    let [dir, render, max_length, truncation, day @ ..] = arguments.as_slice() else {
+        return Err("usage: encode DIR pair|concat|chat MAX_LENGTH longest_first|keep_response [2026-11-29]".into());
     };
-    let settings = EncodeSettings {
-        render: serde_json::from_value(json!(render))?,
-        max_length: max_length.parse()?,
-        truncation: serde_json::from_value(json!(truncation))?,
-    };
+    let (render, truncation) = (serde_json::from_value(json!(render))?, serde_json::from_value(json!(truncation))?);
+    let date = day.first().map(|day| day.parse()).transpose()?;
+    let settings = EncodeSettings { date, ..EncodeSettings::new(render, max_length.parse()?, truncation) };
     let encoder = Encoder::load(Path::new(dir), settings)?;
     for note in encoder.notes() {
         eprintln!("{note}");

@@ -65,7 +65,7 @@ fn directory(checkpoint: &str, over: &BTreeMap<String, Option<String>>) -> TempD
 }
 
 fn pair() -> EncodeSettings {
-    EncodeSettings { render: Rendering::Pair, max_length: 64, truncation: Truncation::LongestFirst }
+    EncodeSettings::new(Rendering::Pair, 64, Truncation::LongestFirst)
 }
 
 fn text(text: &str) -> Content {

@@ -4,7 +4,7 @@ use super::columns::Added;
 use super::data::DataArgs;
 use super::eval::{overall, rate_groups};
 use super::score::nothing_scored;
-use super::{Global, announce_precision, attributes, choice, load_judge, train::report_problems};
+use super::{Global, announce_precision, attributes, choice, load_judge_for, refused, train::report_problems};
 use anyhow::bail;
 use kudos::data::{Group, Loaded, Options, OutputFormat, Writer};
 use kudos::models::{Rated, RewardModel};
@@ -53,6 +53,9 @@ pub struct Args {
     /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
+    /// Read control tokens inside texts (`<|im_end|>`, `[SEP]`, …) as plain text [default: as the judge was trained]
+    #[arg(long)]
+    literal: bool,
     /// Choose by this attribute of the judge [default: by its overall score]
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
@@ -67,7 +70,7 @@ fn percent(text: &str) -> Result<f64, String> {
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let mut judge = load_judge(&args.judge, args.precision)?;
+    let mut judge = load_judge_for(&args.judge, args.precision, args.literal)?;
     let by = attribute_of(&judge, args)?;
     announce_precision(&judge, global);
     let loaded =
@@ -78,7 +81,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         let unusable = loaded.files.iter().map(|file| file.unusable).sum();
         bail!("{}", nothing_scored(&data.join(", "), unusable, loaded.problems.first()));
     }
-    let (rated, truncated) = rate_groups(&mut judge, &loaded.groups, global)?;
+    let groups = refused::without_refused(loaded.groups.clone(), &[&judge.encoder], args.strict, global)?;
+    let (rated, truncated) = rate_groups(&mut judge, &groups, global)?;
     let scores = match by {
         None => overall(&rated),
         Some(by) => rated.iter().map(|group| group.iter().map(|r| r.attributes[by]).collect()).collect(),
@@ -88,7 +92,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut writer = Writer::create(&output, OutputFormat::of_name(&output))?;
     let mut added = Added::beside(columns_of(&loaded), args.prefix.as_deref());
     let mut count = 0;
-    for (group, (rated, kept)) in loaded.groups.iter().zip(rated.iter().zip(&kept)) {
+    for (group, (rated, kept)) in groups.iter().zip(rated.iter().zip(&kept)) {
         for &index in kept {
             writer.write(&row(group, index, &rated[index], judge.attributes(), &mut added))?;
             count += 1;

@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use kudos::data::check::{self, Baseline, CheckOptions, EncodedInfo, Finding, Ratings, Report, Severity, Understood};
 use kudos::data::{Content, FileInfo, Kind};
 use kudos::models::{Config, Input};
-use kudos::text::{Encoder, TextError};
+use kudos::text::{Encoded, Encoder, TextError};
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -71,15 +71,23 @@ fn encoder_for(base: &str, max_length: Option<usize>) -> anyhow::Result<Encoder>
     Ok(Encoder::load(&base, super::encode_settings(&base, &config, max_length, None)?)?)
 }
 
-/// Encodes for the report; the first text that cannot be encoded ends the command after the run.
-fn encode(encoder: &Encoder, failed: &RefCell<Option<TextError>>, input: Input) -> EncodedInfo {
-    match encoder.encode(input.0, input.1) {
-        Ok(encoded) => EncodedInfo { ids: encoded.ids, tokens_before_truncation: encoded.tokens_before_truncation },
-        Err(error) => {
+/// Encodes for the report. An error that is not about the text alone ends the command after the run.
+fn encode(encoder: &Encoder, failed: &RefCell<Option<TextError>>, input: Input) -> Result<EncodedInfo, String> {
+    read(encoder, input).map_err(|error| {
+        let reason = error.to_string();
+        if !error.is_about_the_text() {
             failed.borrow_mut().get_or_insert(error);
-            EncodedInfo { ids: Vec::new(), tokens_before_truncation: 0 }
         }
-    }
+        reason
+    })
+}
+
+/// What the model reads of a text.
+fn read(encoder: &Encoder, (prompt, response): Input) -> Result<EncodedInfo, TextError> {
+    let Encoded { ids, tokens_before_truncation, .. } = encoder.encode(prompt, response)?;
+    let control_tokens = encoder.control_tokens(prompt, response);
+    let rewritten = !encoder.keeps_response(prompt, response)?;
+    Ok(EncodedInfo { ids, tokens_before_truncation, control_tokens, rewritten })
 }
 
 /// Exit status 1 for errors, and under `--strict` for unusable rows.
@@ -90,6 +98,10 @@ fn verdict(report: &Report, strict: bool) -> anyhow::Result<()> {
     };
     if let Some(error) = report.findings.iter().find(|finding| finding.severity == Severity::Error) {
         bail!("{} ({} in all)", first(error), counted(error.count, "place"));
+    }
+    let refused = report.findings.iter().find(|finding| finding.code == "refused").filter(|_| strict);
+    if let Some(refused) = refused {
+        bail!("{} ({} in all; expected none under --strict)", first(refused), counted(refused.count, "response"));
     }
     if strict && report.unusable > 0 {
         let unusable = report.findings.first().map(first).unwrap_or_default();

@@ -12,7 +12,8 @@ mod compare;
 mod suite;
 
 use super::data::DataArgs;
-use super::{Global, announce_precision, choice, load_judge, report, resolve, train::report_problems, wrong_usage};
+use super::refused::without_refused;
+use super::{Global, announce_precision, choice, load_judge_for, report, resolve, train::report_problems, wrong_usage};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
@@ -81,6 +82,9 @@ pub struct Args {
     /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
+    /// Read control tokens inside texts (`<|im_end|>`, `[SEP]`, …) as plain text [default: as the judge was trained]
+    #[arg(long, conflicts_with = "calibrate")]
+    literal: bool,
 }
 
 /// Runs the command.
@@ -103,7 +107,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 }
 
 fn one(args: &Args, name: &str, global: &Global) -> anyhow::Result<()> {
-    let mut judge = load_judge(name, args.precision)?;
+    let mut judge = args.judge(name)?;
     announce_precision(&judge, global);
     let options = args.options(&judge);
     let mut reports = Vec::new();
@@ -111,7 +115,8 @@ fn one(args: &Args, name: &str, global: &Global) -> anyhow::Result<()> {
     let (mut analyses, mut files) = (Vec::new(), Vec::new());
     for path in &args.data {
         let loaded = args.load(path, global)?;
-        let scored = ScoredFile::new(&mut judge, &loaded, global).with_context(|| path.display().to_string())?;
+        let scored =
+            ScoredFile::new(&mut judge, &loaded, args.strict, global).with_context(|| path.display().to_string())?;
         let report = scored.report(&options)?;
         values.push(match args.analysis {
             true => with_analysis(&report, &scored.analysis(&options)?)?,
@@ -139,6 +144,10 @@ impl Args {
     /// Options of the metrics, with the judge's own temperature.
     fn options(&self, judge: &RewardModel) -> EvalOptions {
         EvalOptions { bootstrap: self.bootstrap, seed: self.seed, temperature: judge.reward.temperature() }
+    }
+
+    fn judge(&self, name: &str) -> anyhow::Result<Scorer> {
+        load_judge_for(name, self.precision, self.literal)
     }
 
     fn load(&self, path: &Path, global: &Global) -> anyhow::Result<Loaded> {
@@ -174,9 +183,10 @@ impl Args {
         let suite = self.suite.and_then(|suite| serde_json::to_value(suite).ok());
         let suite = suite.and_then(|suite| Some(format!(" --suite {}", suite.as_str()?))).unwrap_or_default();
         let precision = self.precision.map_or(String::new(), |precision| format!(" --precision {precision}"));
+        let literal = if self.literal { " --literal" } else { "" };
         let (bootstrap, seed) = (self.bootstrap, self.seed);
         format!(
-            "kudos eval {}{suite} --judge {name}{precision} --bootstrap {bootstrap} --seed {seed} --report report.html",
+            "kudos eval {}{suite} --judge {name}{precision}{literal} --bootstrap {bootstrap} --seed {seed} --report report.html",
             data.join(" ")
         )
     }
@@ -206,9 +216,10 @@ struct ScoredFile {
 }
 
 impl ScoredFile {
-    fn new(judge: &mut Scorer, loaded: &Loaded, global: &Global) -> anyhow::Result<Self> {
+    fn new(judge: &mut Scorer, loaded: &Loaded, strict: bool, global: &Global) -> anyhow::Result<Self> {
         let names = judge.attributes().to_vec();
-        let groups = judged_groups(loaded, &names)?;
+        let groups = without_refused(judged_groups(&loaded.groups, &names)?, &[&judge.encoder], strict, global)?;
+        let groups = judged_groups(&groups, &names)?;
         let (rated, truncated) = rate_groups(judge, &groups, global)?;
         let scores = overall(&rated);
         let outputs = |group: Vec<Rated>| group.into_iter().map(|r| r.attributes).collect();
@@ -235,9 +246,9 @@ impl ScoredFile {
 }
 
 /// The groups that say which response is better, or rate one of these attributes; an error if there are none.
-fn judged_groups(loaded: &Loaded, attributes: &[String]) -> anyhow::Result<Vec<Group>> {
+fn judged_groups(groups: &[Group], attributes: &[String]) -> anyhow::Result<Vec<Group>> {
     let labelled = |g: &&Group| !g.comparisons.is_empty() || is_rated(g, attributes);
-    let groups: Vec<Group> = loaded.groups.iter().filter(labelled).cloned().collect();
+    let groups: Vec<Group> = groups.iter().filter(labelled).cloned().collect();
     match groups.is_empty() {
         true => bail!(
             "nothing to evaluate on: no row says which response is better (expected ranks, pairs, labels or scores, or ratings of the judge's attributes)"

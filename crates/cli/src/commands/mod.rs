@@ -14,6 +14,7 @@ pub mod pull;
 pub mod quantize;
 pub mod quickstart;
 pub mod rank;
+mod refused;
 pub mod report;
 pub mod score;
 pub mod serve;
@@ -24,9 +25,10 @@ use crate::boxed;
 use anyhow::{Context, bail};
 use kudos::models::{Config, RewardConfig, RewardModel, Scorer, check_length};
 use kudos::nn::Precision;
-use kudos::text::{EncodeSettings, Truncation};
+use kudos::text::{EncodeSettings, Encoder, Truncation};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What was said for every command.
 #[derive(Clone, Copy)]
@@ -57,16 +59,26 @@ use wrong_usage;
 
 /// Loads the judge that `--judge` names: a directory, or a model that was pulled.
 fn load_judge(name: &str, precision: Option<Precision>) -> anyhow::Result<Scorer> {
+    load_judge_for(name, precision, false)
+}
+
+/// As [`load_judge`]. With `literal`, control tokens inside texts are plain text, whatever `reward.json` says.
+fn load_judge_for(name: &str, precision: Option<Precision>, literal: bool) -> anyhow::Result<Scorer> {
     let dir = resolve(name)?;
-    let judge = Scorer::load(&dir, precision).with_context(|| format!("cannot load the judge {name}"))?;
-    match precision.filter(|asked| *asked != judge.precision()) {
-        Some(asked) => bail!(
+    let mut judge = RewardModel::load(&dir, precision).with_context(|| format!("cannot load the judge {name}"))?;
+    if let Some(asked) = precision.filter(|asked| *asked != judge.precision()) {
+        bail!(
             "--precision {asked}: expected {} and layers of even sizes; leave it away to score in {}",
             asked.processor(),
             judge.precision()
-        ),
-        None => Ok(judge),
+        )
     }
+    if literal && !judge.reward.encode.literal {
+        judge.reward.encode.literal = true;
+        judge.encoder = Arc::new(Encoder::load(&dir, judge.reward.encode.clone())?);
+    }
+    judge.encoder.date_note().iter().for_each(|note| eprintln!("{note}"));
+    Ok(Arc::new(judge).into())
 }
 
 /// Says in which arithmetic a judge will score.
@@ -101,9 +113,9 @@ fn encode_settings(
 ) -> anyhow::Result<EncodeSettings> {
     let inherited = RewardConfig::read(base)?.unwrap_or_else(|| RewardConfig::default_for(config)).encode;
     let encode = EncodeSettings {
-        render: inherited.render,
         max_length: max_length.unwrap_or(inherited.max_length),
         truncation: truncation.unwrap_or(inherited.truncation),
+        ..inherited
     };
     check_length(Path::new("--max-length"), &encode, config)?;
     Ok(encode)

@@ -2,11 +2,13 @@
 
 use super::columns::Added;
 use super::data::{self, DataArgs};
-use super::{Global, announce_precision, attributes, choice, load_judge};
+use super::{Global, announce_precision, attributes, choice, load_judge_for, refused::refusal};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
-use kudos::data::{Content, DataError, Options, OutputFormat, Reader, Record, Row, RowProblem, Writer};
+use kudos::data::{
+    Content, DataError, Encoding, FIRST_ROWS, Location, Options, OutputFormat, Reader, Record, Row, RowProblem, Writer,
+};
 use kudos::models::{Calibration, Input, Rated, Scorer};
 use kudos::nn::Precision;
 use kudos::text::{Encoded, Encoder};
@@ -52,6 +54,9 @@ pub struct Args {
     /// Stop at the first row that cannot be used
     #[arg(long)]
     strict: bool,
+    /// Read control tokens inside texts (`<|im_end|>`, `[SEP]`, …) as plain text [default: as the judge was trained]
+    #[arg(long)]
+    literal: bool,
     /// Print the number of --response as JSON, with its tokens and attributes
     #[arg(long)]
     json: bool,
@@ -62,7 +67,7 @@ const WINDOW: usize = 512;
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let mut judge = load_judge(&args.judge, args.precision)?;
+    let mut judge = load_judge_for(&args.judge, args.precision, args.literal)?;
     match (&args.response, &args.data) {
         (Some(response), _) => one(args, &mut judge, response, global),
         (None, Some(data)) => file(args, &mut judge, data, global),
@@ -75,9 +80,13 @@ fn one(args: &Args, judge: &mut Scorer, response: &str, global: &Global) -> anyh
     let response = Content::Text(response.to_owned());
     let rated = judge.rate(&[(prompt.as_ref(), &response)])?.remove(0);
     let scored = rated.scored;
+    let control_tokens = judge.encoder.control_tokens(prompt.as_ref(), &response);
     match args.json {
         true => {
             let mut found = json!({"score": scored.score, "tokens": scored.tokens, "truncated": scored.truncated});
+            if control_tokens > 0 {
+                found["control_tokens"] = control_tokens.into();
+            }
             if !judge.attributes().is_empty() {
                 found["attributes"] = attributes::object(judge.attributes(), &rated);
             }
@@ -88,10 +97,21 @@ fn one(args: &Args, judge: &mut Scorer, response: &str, global: &Global) -> anyh
     if scored.truncated {
         eprintln!("kudos: the text was cut to {} tokens", scored.tokens);
     }
+    if control_tokens > 0 {
+        eprintln!("kudos: the texts hold {}; --literal reads them as plain text", of_control(control_tokens));
+    }
     if !global.quiet {
         eprintln!("{}", meaning(judge.reward.calibration.as_ref(), scored.score));
     }
     Ok(())
+}
+
+/// So many control tokens, in words.
+fn of_control(count: usize) -> String {
+    format!(
+        "{count} control token{}, which the judge takes for the end of a turn or a text",
+        if count == 1 { "" } else { "s" }
+    )
 }
 
 /// What a single score says, which is little.
@@ -121,6 +141,19 @@ struct Tally {
     truncated: u64,
     unusable: u64,
     first_problem: Option<RowProblem>,
+    control: Control,
+    /// Whether the output is a table, whose columns its first rows decide.
+    table: bool,
+}
+
+/// Rows whose texts hold control tokens.
+#[derive(Default)]
+struct Control {
+    rows: u64,
+    tokens: usize,
+    first: Vec<Location>,
+    /// Whether one of them stands among the rows that decide the columns of a table.
+    early: bool,
 }
 
 /// Rows that were read together, with their texts as ids.
@@ -129,6 +162,8 @@ struct Window {
     rows: Vec<Row>,
     /// Texts of all rows, in the order of their score columns.
     encoded: Vec<Encoded>,
+    /// Control tokens in the texts of each row.
+    control: Vec<usize>,
     problems: Vec<RowProblem>,
     /// What is to be said of the file, in the last window.
     said: Option<(Option<String>, Vec<String>)>,
@@ -144,7 +179,8 @@ fn file(args: &Args, judge: &mut Scorer, data: &Path, global: &Global) -> anyhow
     let mut writer = Writer::create(&output, OutputFormat::of_name(&output))?;
     let mut progress = Progress::new(None, "rows", global.quiet || args.output.is_none());
     announce_precision(judge, global);
-    let mut tally = Tally::default();
+    let table = matches!(OutputFormat::of_name(&output).encoding, Encoding::Csv | Encoding::Parquet);
+    let mut tally = Tally { table, ..Tally::default() };
     let encoder = judge.encoder.clone();
     let name = data.to_string_lossy().into_owned();
     let (sender, windows) = std::sync::mpsc::sync_channel(1);
@@ -196,18 +232,72 @@ fn read_windows(mut reader: Reader, encoder: &Encoder, strict: bool, sender: &Sy
 fn add_row(window: &mut Window, row: Result<Row, DataError>, encoder: &Encoder, strict: bool) -> anyhow::Result<()> {
     match row {
         Ok(row) => {
-            for (prompt, response) in inputs(&row.record) {
-                window.encoded.push(encoder.encode(prompt, response)?);
+            let texts = inputs(&row.record);
+            match texts
+                .iter()
+                .map(|(prompt, response)| encoder.encode(*prompt, response))
+                .collect::<Result<Vec<_>, _>>()
+            {
+                Ok(encoded) => window.encoded.extend(encoded),
+                Err(error) => {
+                    let problem = RowProblem { location: row.location.clone(), kind: refusal(error)? };
+                    return window.refuse(problem, strict);
+                }
             }
+            let control = texts.iter().map(|(prompt, response)| encoder.control_tokens(*prompt, response)).sum();
+            window.control.push(control);
             window.rows.push(row);
         }
-        Err(DataError::Row(problem)) if !strict => {
-            eprintln!("not scored: {problem}");
-            window.problems.push(problem);
-        }
+        Err(DataError::Row(problem)) => window.refuse(problem, strict)?,
         Err(error) => return Err(error.into()),
     }
     Ok(())
+}
+
+impl Window {
+    /// A row that is not scored, or with `strict` an error.
+    fn refuse(&mut self, problem: RowProblem, strict: bool) -> anyhow::Result<()> {
+        if strict {
+            return Err(DataError::Row(problem).into());
+        }
+        eprintln!("not scored: {problem}");
+        self.problems.push(problem);
+        Ok(())
+    }
+}
+
+impl Control {
+    /// First rows that are named at the end.
+    const SHOWN: usize = 3;
+
+    /// Counts a row of the output, `number` from 1.
+    fn add(&mut self, row: &Row, number: u64, tokens: usize) {
+        if tokens > 0 {
+            self.early |= number <= FIRST_ROWS as u64;
+            self.rows += 1;
+            self.tokens += tokens;
+            self.first.extend((self.first.len() < Self::SHOWN).then(|| row.location.clone()));
+        }
+    }
+
+    /// Whether the row that was counted last gets a column. A table has the columns of its first rows, so a later row
+    /// is marked there only if one of them is.
+    fn marks(&self, tokens: usize, table: bool) -> bool {
+        tokens > 0 && (!table || self.early)
+    }
+
+    fn report(&self) {
+        if self.rows > 0 {
+            let first: Vec<String> = self.first.iter().map(ToString::to_string).collect();
+            let more = if self.rows as usize > first.len() { ", …" } else { "" };
+            eprintln!(
+                "{} rows hold {} (column `control_tokens`): {}{more}; --literal reads them as plain text",
+                self.rows,
+                of_control(self.tokens),
+                first.join(", ")
+            );
+        }
+    }
 }
 
 fn summarise(tally: &Tally, global: &Global) {
@@ -219,6 +309,7 @@ fn summarise(tally: &Tally, global: &Global) {
     if *truncated > 0 {
         eprintln!("{truncated} rows hold a text that was cut to the token limit (column `truncated`)");
     }
+    tally.control.report();
     if *unusable > 0 {
         eprintln!("{unusable} rows could not be used and are not in the output");
     }
@@ -240,14 +331,19 @@ fn score_window(
     window.rows.iter().try_for_each(|row| added.meet(&row.original).with_context(|| row.location.to_string()))?;
     let rated = judge.rate_encoded(&window.encoded)?;
     let mut rest = rated.as_slice();
-    for row in &window.rows {
+    for (row, control) in window.rows.iter().zip(&window.control) {
         let (own, after) = rest.split_at(inputs(&row.record).len());
         rest = after;
         tally.rows += 1;
         tally.responses += own.len();
         tally.tokens += own.iter().map(|r| r.scored.tokens).sum::<usize>();
         tally.truncated += u64::from(own.iter().any(|r| r.scored.truncated));
-        writer.write(&with_scores(row, own, judge.attributes(), added))?;
+        tally.control.add(row, tally.rows, *control);
+        let mut output = with_scores(row, own, judge.attributes(), added);
+        if tally.control.marks(*control, tally.table) {
+            output.insert(added.name("control_tokens"), json!(control));
+        }
+        writer.write(&output)?;
     }
     tally.unusable += window.problems.len() as u64;
     tally.first_problem = tally.first_problem.take().or_else(|| window.problems.into_iter().next());

@@ -21,10 +21,10 @@ use data::{Data, fingerprint, trained_on};
 use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, Opened, load};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
-use kudos::text::Encoder;
+use kudos::text::{Day, EncodeSettings, Encoder};
 use kudos::train::{
     Asked, Example, Extent, FOLD_FILES, Features, Finished, FoldOptions, FoldResult, JudgeFiles, Recipe, Settings,
-    Start, Starts, Trainer, clear_judge, compare_starts, holds_judge, resumed_settings, write_judge,
+    Start, Starts, Trainer, clear_judge, compare_starts, holds_judge, resumed_day, resumed_settings, write_judge,
 };
 use outcome::{conclude, print_json, write_report};
 use progress::{announce, watch};
@@ -155,6 +155,9 @@ pub struct Args {
     /// Print the held-out figures as JSON, as `kudos eval --json` does
     #[arg(long)]
     json: bool,
+    /// Read control tokens inside texts (`<|im_end|>`, `[SEP]`, …) as plain text [default: the base's]
+    #[arg(long)]
+    literal: bool,
     /// Learn these ratings of the responses, one output each, instead of one score from the order
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "loss")]
     attributes: Vec<String>,
@@ -220,13 +223,16 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     check_output(args)?;
     let asked = args.asked();
     asked.check()?;
-    let data = Data::load(args, &asked, global)?;
+    let mut data = Data::load(args, &asked, global)?;
     let base = resolve(&args.base)?;
     keep_base(args, &base)?;
     let seed = asked.seed.unwrap_or(42);
     let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
     let (mut model, head) = load_base(args, &base, rated.as_ref(), seed, global)?;
-    let encoder = Encoder::load(&base, encode_settings(&base, &model.config, args.max_length, args.truncation)?)?;
+    let encode = encode_settings(&base, &model.config, args.max_length, args.truncation)?;
+    let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
+    let encoder = Encoder::load_for_training(&base, encode, day(args))?;
+    data.leave_out_refused(&encoder, args.strict, global)?;
     encoder.notes().iter().for_each(|line| note(global, line));
     let held_out = data.held_out(&encoder)?;
     let examples = match &rated {
@@ -272,6 +278,11 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let run = (&trainer, &finished, folds.as_ref());
     write_all(args, (&data, &encoder), start.new_head, run, global)?;
     super::verify::after_training(&args.output, global)
+}
+
+/// The day for a template that asks for the date: today, or that of the run that is continued.
+fn day(args: &Args) -> Day {
+    args.resume.then(|| resumed_day(&args.output)).flatten().unwrap_or_else(Day::today)
 }
 
 /// Writes the judge and the report of a finished run, and says what its figures mean.

@@ -16,10 +16,14 @@ pub struct EncodedInfo {
     pub ids: Vec<u32>,
     /// How many there were before anything was cut off.
     pub tokens_before_truncation: usize,
+    /// Control tokens in the texts themselves.
+    pub control_tokens: usize,
+    /// Whether the model reads other words than the response's own.
+    pub rewritten: bool,
 }
 
-/// Encodes a (prompt, response) as training would.
-pub type Encode<'a> = dyn Fn(Option<&Content>, &Content) -> EncodedInfo + 'a;
+/// Encodes a (prompt, response) as training would, or says why it cannot be encoded.
+pub type Encode<'a> = dyn Fn(Option<&Content>, &Content) -> Result<EncodedInfo, String> + 'a;
 
 /// What to check beside the data itself.
 #[derive(Clone, Copy, Default)]
@@ -245,7 +249,7 @@ fn ratings(loaded: &Loaded) -> BTreeMap<String, Ratings> {
 }
 
 /// The faults, in the order they are reported within a severity.
-const FAULTS: [(&str, Severity, &str); 38] = {
+const FAULTS: [(&str, Severity, &str); 41] = {
     use Severity::{Error, Note, Warning};
     [
         ("leak", Error, "prompts of the evaluation data are in the training data: take them out of one"),
@@ -285,11 +289,28 @@ const FAULTS: [(&str, Severity, &str); 38] = {
         ("history", Warning, "rows with a `history` beside `prompt` are left out: say what it is with --columns"),
         ("not_text", Warning, "rows with pictures or sound are left out: Kudos reads text"),
         ("status", Warning, "rows that the tool marks as rejected are left out"),
+        (
+            "refused",
+            Warning,
+            "responses are left out that the tokenizer or its chat template refuses: correct the turns, or train with \
+             another rendering",
+        ),
+        (
+            "control_tokens",
+            Warning,
+            "texts hold control tokens, which the model takes for the ends of turns and texts: take them out, or use \
+             --literal",
+        ),
         ("contradictory", Warning, "pairs contradict an earlier one (A over B, B over A): keep one of the two"),
         ("cyclic", Warning, "preferences run in a circle, which no score can satisfy: judge again"),
         ("shared_prompt", Warning, "prompts stand in several files: do not train on one and evaluate on another"),
         ("too_long_for_base", Warning, "responses do not fit the token limit and will be cut: raise --max-length"),
         ("identical_after_truncation", Warning, "pairs differ only in what will be cut off: raise --max-length"),
+        (
+            "rewritten",
+            Note,
+            "the chat template rewrites responses, as a thought before </think>: the model reads other words there",
+        ),
         ("disagreement", Note, "people disagree: each vote counts by itself"),
         ("no_preference", Note, "no row says which response is better: the responses can be scored, not learnt from"),
         ("duplicate_pair", Note, "the same judgement again: it will count more than once"),
@@ -423,21 +444,40 @@ impl Findings {
     fn lengths(&mut self, loaded: &Loaded, g: usize, encode: &Encode) {
         let group = &loaded.groups[g];
         let same_as = group.first_alike();
-        let encode = |r: &Response| encode(group.prompt.as_ref(), &r.content);
-        let encoded: Vec<EncodedInfo> = group.responses.iter().map(encode).collect();
+        let encoded: Vec<Option<EncodedInfo>> = group
+            .responses
+            .iter()
+            .map(|response| {
+                let found = encode(group.prompt.as_ref(), &response.content);
+                found.map_err(|reason| self.add("refused", &response.location, reason)).ok()
+            })
+            .collect();
         for (response, info) in group.responses.iter().zip(&encoded) {
-            if info.tokens_before_truncation > info.ids.len() {
-                let detail = format!("{} tokens, {} of them are kept", info.tokens_before_truncation, info.ids.len());
-                self.add("too_long_for_base", &response.location, detail);
+            if let Some(info) = info {
+                self.reading(response, info);
             }
         }
         for (c, comparison) in group.comparisons.iter().enumerate() {
             let (first, second) = (comparison.first, comparison.second);
-            let differ = same_as[first] != same_as[second];
-            if differ && encoded[first].ids == encoded[second].ids {
-                let detail = format!("the same {} tokens", encoded[first].ids.len());
+            let (Some(a), Some(b)) = (&encoded[first], &encoded[second]) else { continue };
+            if same_as[first] != same_as[second] && a.ids == b.ids {
+                let detail = format!("the same {} tokens", a.ids.len());
                 self.add("identical_after_truncation", loaded.groups[g].comparison_location(c), detail);
             }
+        }
+    }
+
+    /// What a model reads of a response with its prompt.
+    fn reading(&mut self, response: &Response, info: &EncodedInfo) {
+        let (at, tokens) = (&response.location, info.tokens_before_truncation);
+        if tokens > info.ids.len() {
+            self.add("too_long_for_base", at, format!("{tokens} tokens, {} of them are kept", info.ids.len()));
+        }
+        if info.control_tokens > 0 {
+            self.add("control_tokens", at, format!("{} in the prompt and the response", info.control_tokens));
+        }
+        if info.rewritten {
+            self.add("rewritten", at, "the response does not stand in the conversation as it was given".to_owned());
         }
     }
 
@@ -668,7 +708,14 @@ r,a,b,1
         let encode = |_: Option<&Content>, response: &Content| {
             let Content::Text(text) = response else { unreachable!() };
             let ids: Vec<u32> = text.chars().map(u32::from).collect();
-            EncodedInfo { tokens_before_truncation: ids.len(), ids: ids[..ids.len().min(3)].to_vec() }
+            let control_tokens = text.matches('<').count();
+            let info = EncodedInfo {
+                tokens_before_truncation: ids.len(),
+                ids: ids[..ids.len().min(3)].to_vec(),
+                control_tokens,
+                rewritten: text.contains('>'),
+            };
+            if text == "no" { Err("no thanks".to_owned()) } else { Ok(info) }
         };
         let options = CheckOptions { encode: Some(&encode), ..CheckOptions::default() };
         let loaded = load(&["prompt,chosen,rejected
@@ -676,6 +723,9 @@ p,abcd,abce
 p,abc,x
 "]);
         assert_eq!(found(&loaded, &options), ["too_long_for_base f0:2 f0:2", "identical_after_truncation f0:2"]);
+        let loaded = load(&["prompt,chosen,rejected\np,no,<\np,a>,b\n"]);
+        assert_eq!(found(&loaded, &options), ["refused f0:2", "control_tokens f0:2", "rewritten f0:3"]);
+        assert_eq!(run(&loaded, &options).findings[0].places[0].detail, "no thanks");
     }
 
     #[test]

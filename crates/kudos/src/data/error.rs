@@ -419,6 +419,12 @@ pub enum ProblemKind {
         /// The status.
         found: String,
     },
+    /// Texts that the judge's tokenizer or its chat template refuses.
+    #[error("{reason}")]
+    Refused {
+        /// Its words.
+        reason: String,
+    },
     /// A conversation that does not begin with the prompt of its row.
     #[error(
         "column `{column}`: expected the reply alone, or a conversation that begins with `prompt`, found another prompt"
@@ -457,6 +463,7 @@ impl ProblemKind {
             ProblemKind::NotText { .. } => "not_text",
             ProblemKind::UncoveredLabel { .. } => "unknown_label",
             ProblemKind::Status { .. } => "status",
+            ProblemKind::Refused { .. } => "refused",
         }
     }
 }

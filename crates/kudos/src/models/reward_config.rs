@@ -76,11 +76,7 @@ impl RewardConfig {
     /// What a checkpoint without `reward.json` means: an encoder reads `tokenizer(prompt, response,
     /// truncation=True, max_length=512)`.
     pub fn default_for(config: &Config) -> Self {
-        let encode = EncodeSettings {
-            render: Rendering::Pair,
-            max_length: config.max_tokens().min(512),
-            truncation: Truncation::LongestFirst,
-        };
+        let encode = EncodeSettings::new(Rendering::Pair, config.max_tokens().min(512), Truncation::LongestFirst);
         let (base, data, recipe) = (String::new(), Vec::new(), Map::new());
         Self { format: 1, encode, base, data, recipe, calibration: None, attributes: None }
     }

@@ -1,8 +1,64 @@
-//! `strftime_now` of chat templates: the time now, in the words of Python's `strftime` in the C locale.
+//! `strftime_now` of chat templates, in the words of Python's `strftime` in the C locale.
 //!
-//! The time is UTC, so that every machine of a cluster writes the same text. Python takes the machine's own zone.
+//! A generator gets the time now. It is UTC, so that every machine of a cluster writes the same text; Python takes the
+//! machine's own zone. A judge gets the start of a fixed [`Day`]: with the time now, a text would have another score
+//! tomorrow.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A day of the Gregorian calendar from 1970 to 9999, written `2026-11-29`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Day {
+    /// Since 1970-01-01.
+    days: u64,
+}
+
+impl Day {
+    /// 2024-07-26: the day that Llama 3's own templates write where there is no clock. A judge whose `reward.json`
+    /// says no day gets it.
+    pub const DEFAULT: Self = Self { days: 19_930 };
+
+    /// Today, in UTC.
+    pub fn today() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { days: now.as_secs() / 86_400 }
+    }
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = civil_date(self.days);
+        write!(f, "{year:04}-{month:02}-{day:02}")
+    }
+}
+
+impl FromStr for Day {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("expected a day as 2026-11-29, from 1970 to 9999, found {text:?}");
+        let year: u64 = text.get(..4).and_then(|year| year.parse().ok()).ok_or_else(wrong)?;
+        let in_year = |year: &u64| (1970..=9999).contains(year);
+        let first = Some(year).filter(in_year).map(days_before).ok_or_else(wrong)?;
+        let mut days = (first..first + 366).map(|days| Self { days });
+        days.find(|day| day.to_string() == text).ok_or_else(wrong)
+    }
+}
+
+impl serde::Serialize for Day {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Day {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
 
 const MONTHS: [&str; 12] = [
     "January",
@@ -24,6 +80,11 @@ const WEEKDAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Frid
 pub(super) fn strftime_now(format: &str) -> Result<String, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     strftime(format, now.as_secs(), now.subsec_micros())
+}
+
+/// `strftime(format)` of the start of a day.
+pub(super) fn strftime_on(day: Day, format: &str) -> Result<String, String> {
+    strftime(format, day.days * 86_400, 0)
 }
 
 fn strftime(format: &str, seconds: u64, micros: u32) -> Result<String, String> {
@@ -196,6 +257,20 @@ mod tests {
             let (seconds, format) = (date[0].as_u64().unwrap(), date[1].as_str().unwrap());
             assert_eq!(strftime(format, seconds, 1234).unwrap(), date[2].as_str().unwrap(), "{format} at {seconds}");
         }
+    }
+
+    #[test]
+    fn days_are_written_as_they_are_read() {
+        assert_eq!(Day::DEFAULT.to_string(), "2024-07-26");
+        for text in ["1970-01-01", "2000-02-29", "2026-11-29", "2024-12-31", "9999-12-31"] {
+            let day: Day = text.parse().unwrap();
+            assert_eq!(serde_json::to_string(&day).unwrap(), format!("{text:?}"));
+            assert_eq!(strftime_on(day, "%Y-%m-%d %H:%M:%S").unwrap(), format!("{text} 00:00:00"));
+        }
+        for text in ["", "today", "2026-11-31", "2023-02-29", "1969-12-31", "2026-1-1", "é26-01-01", "99999-01-01"] {
+            assert!(text.parse::<Day>().unwrap_err().contains("2026-11-29"), "{text}");
+        }
+        assert!(Day::today() > Day::DEFAULT);
     }
 
     #[test]

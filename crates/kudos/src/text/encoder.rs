@@ -4,7 +4,8 @@
 //! tokens, as the engine of transformers does; doing the steps apart is what lets `keep_response` exist
 //! and lets a caller know how many tokens were lost. Nothing is ever padded.
 
-use std::ops::Range;
+mod conversations;
+
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -14,9 +15,13 @@ use tokenizers::{
     truncate_encodings,
 };
 
-use super::chat::ChatTemplate;
+use super::chat::{ChatTemplate, Conversation};
+use super::control::{Masked, texts};
+use super::dates::Day;
+use super::max_length::{TOKENIZER_CONFIG, with_max_length};
 use super::rebuild::{Rebuilt, rebuild};
 use super::render::{self, Rendered};
+use super::splitter::Splitter;
 use super::tokenizer_class::TokenizerClass;
 use super::tokenizer_config::{TokenizerConfig, malformed, read_if_exists};
 use super::{EncodeSettings, Rendering, TextError, Truncation, tokenizer_failed};
@@ -65,7 +70,7 @@ pub struct TokenizerFile {
 pub struct Encoder {
     dir: PathBuf,
     settings: EncodeSettings,
-    tokenizer: Tokenizer,
+    tokenizer: Splitter,
     /// The side on which `longest_first` cuts.
     side: TruncationDirection,
     /// Special tokens around one sequence, and around two.
@@ -82,23 +87,39 @@ impl Encoder {
     /// # Errors
     /// A missing or malformed file, a chat rendering without a template, a `max_length` without room for text.
     pub fn load(dir: &Path, settings: EncodeSettings) -> Result<Self, TextError> {
-        let TokenizerFiles { tokenizer, side, rebuilt, template, model_vocab_size, model_segments } =
+        let TokenizerFiles { tokenizer, side, rebuilt, mut template, model_vocab_size, model_segments } =
             open_tokenizer(dir)?;
         let count = |pair| tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(pair));
+        if let Some(template) = &mut template {
+            template.set_day(settings.date.unwrap_or(Day::DEFAULT));
+        }
         let encoder = Self {
             special_counts: [count(false), count(true)],
             template,
             model_vocab_size,
             model_segments,
             dir: dir.into(),
+            tokenizer: Splitter::new(tokenizer, settings.literal)?,
             settings,
-            tokenizer,
             side,
             rebuilt,
         };
         encoder.check_settings()?;
         encoder.check_segments()?;
         Ok(encoder)
+    }
+
+    /// As [`Self::load`], for a judge that is to be trained: where its template asks for the date and the settings say
+    /// none, they get this day, and every later score is computed with it.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_for_training(dir: &Path, settings: EncodeSettings, today: Day) -> Result<Self, TextError> {
+        let encoder = Self::load(dir, settings)?;
+        if !encoder.needs_date() {
+            return Ok(encoder);
+        }
+        Self::load(dir, EncodeSettings { date: Some(today), ..encoder.settings })
     }
 
     /// A segment that the model has no vector for is an error, as it is in transformers: with zeros instead, the judge
@@ -120,10 +141,7 @@ impl Encoder {
         let special_tokens = match self.settings.render {
             Rendering::Pair => self.special_counts[0].max(self.special_counts[1]),
             Rendering::Concat => self.special_counts[0],
-            Rendering::Chat if self.template.is_none() => {
-                return Err(TextError::NoChatTemplate { dir: self.dir.clone() });
-            }
-            Rendering::Chat => 0,
+            Rendering::Chat => return self.check_template(),
         };
         if max_length <= special_tokens {
             return Err(TextError::MaxLengthTooSmall { max_length, special_tokens });
@@ -136,11 +154,46 @@ impl Encoder {
     /// # Errors
     /// A template that refuses the messages, or a token the model has no embedding for.
     pub fn encode(&self, prompt: Option<&Content>, response: &Content) -> Result<Encoded, TextError> {
-        match self.render(prompt, response)? {
+        if self.settings.render == Rendering::Pair {
+            return self.encode_sides(prompt, response);
+        }
+        let Some(masked) = self.mask(prompt, response) else {
+            return self.encode_one(prompt, response, None);
+        };
+        let prompt = prompt.map(|prompt| masked.content(prompt));
+        self.encode_one(prompt.as_ref(), &masked.content(response), Some(&masked))
+    }
+
+    /// Two sequences, or one where there is no prompt or no response.
+    fn encode_sides(&self, prompt: Option<&Content>, response: &Content) -> Result<Encoded, TextError> {
+        match render::pair(prompt, response) {
             Rendered::Pair { prompt, response } => self.encode_pair(&prompt, &response),
-            Rendered::Single { text, prompt_bytes, special_tokens } => {
-                self.encode_single(&text, prompt_bytes, special_tokens)
-            }
+            Rendered::Single { text, prompt_chars } => match self.tokenizer.mask(&[&text]) {
+                None => self.encode_single((&text, None), prompt_chars),
+                Some(masked) => self.encode_single((&masked.mask(&text), Some(&masked)), prompt_chars),
+            },
+        }
+    }
+
+    /// What hides the control tokens of the messages from the tokenizer, where they are to be plain text.
+    fn mask(&self, prompt: Option<&Content>, response: &Content) -> Option<Masked<'_>> {
+        let all: Vec<&str> = prompt.into_iter().chain([response]).flat_map(texts).collect();
+        self.tokenizer.mask(&all)
+    }
+
+    /// A rendering of one sequence, whose control tokens of the messages may be masked.
+    fn encode_one(
+        &self,
+        prompt: Option<&Content>,
+        response: &Content,
+        masked: Option<&Masked>,
+    ) -> Result<Encoded, TextError> {
+        if self.settings.render == Rendering::Chat {
+            return self.encode_chat(&Conversation::of(prompt, response)?, masked);
+        }
+        match render::concat(prompt, response, self.special_token("eos_token")) {
+            Rendered::Pair { prompt, response } => self.encode_pair(&prompt, &response),
+            Rendered::Single { text, prompt_chars } => self.encode_single((&text, masked), prompt_chars),
         }
     }
 
@@ -152,25 +205,9 @@ impl Encoder {
         self.encode_each(texts).into_iter().collect()
     }
 
-    /// As [`Self::encode_batch`], with a result for each text.
+    /// As [`Self::encode_batch`], with an error for each text that cannot be encoded.
     pub fn encode_each(&self, texts: &[(Option<&Content>, &Content)]) -> Vec<Result<Encoded, TextError>> {
         texts.par_iter().map(|(prompt, response)| self.encode(*prompt, response)).collect()
-    }
-
-    fn render(&self, prompt: Option<&Content>, response: &Content) -> Result<Rendered, TextError> {
-        match (self.settings.render, &self.template) {
-            (Rendering::Pair, _) => Ok(render::pair(prompt, response)),
-            (Rendering::Concat, _) => Ok(render::concat(prompt, response, self.special_token("eos_token"))),
-            (Rendering::Chat, None) => Err(TextError::NoChatTemplate { dir: self.dir.clone() }),
-            (Rendering::Chat, Some(template)) => {
-                let text = template.render(prompt, response)?;
-                let prompt_bytes = match self.settings.truncation {
-                    Truncation::KeepResponse => template.prompt_bytes(&text, prompt, response)?,
-                    Truncation::LongestFirst => 0,
-                };
-                Ok(Rendered::Single { text, prompt_bytes, special_tokens: false })
-            }
-        }
     }
 
     fn encode_pair(&self, prompt: &str, response: &str) -> Result<Encoded, TextError> {
@@ -189,7 +226,7 @@ impl Encoder {
                 Truncation::LongestFirst => self.cut_longest_first(first, second, budget)?,
             };
         }
-        self.finish(first, Some(second), true, total)
+        self.finish(first, Some(second), total)
     }
 
     fn cut_longest_first(
@@ -204,40 +241,37 @@ impl Encoder {
         Ok((first, second.unwrap_or_default()))
     }
 
-    fn encode_single(&self, text: &str, prompt_bytes: usize, special_tokens: bool) -> Result<Encoded, TextError> {
-        let special_count = if special_tokens { self.special_counts[0] } else { 0 };
-        let budget = self.settings.max_length.saturating_sub(special_count);
+    fn encode_single(
+        &self,
+        (text, masked): (&str, Option<&Masked>),
+        prompt_chars: usize,
+    ) -> Result<Encoded, TextError> {
+        let budget = self.settings.max_length.saturating_sub(self.special_counts[0]);
         let (total, kept) = match self.settings.truncation {
             Truncation::LongestFirst => {
-                let mut tokens = self.tokenise(text)?;
+                let mut tokens = self.tokenizer.encode(text, masked, false)?;
                 let total = tokens.len();
                 tokens.truncate(budget, 0, self.side);
                 (total, tokens)
             }
             Truncation::KeepResponse => {
                 // Only here does it matter where in the text a token comes from.
-                let tokens = self.tokenizer.encode(text, false).map_err(tokenizer_failed)?;
-                (tokens.len(), cut_prompt_first(tokens, prompt_bytes, budget))
+                let tokens = self.tokenizer.encode(text, masked, true)?;
+                (tokens.len(), cut_prompt_first(tokens, prompt_chars, budget))
             }
         };
-        self.finish(kept, None, special_tokens, total)
+        self.finish(kept, None, total)
     }
 
     fn tokenise(&self, text: &str) -> Result<Encoding, TextError> {
-        self.tokenizer.encode_fast(text, false).map_err(tokenizer_failed)
+        self.tokenizer.of_side(text)
     }
 
     /// Adds the special tokens to what is left of `text_tokens` tokens of text.
-    fn finish(
-        &self,
-        first: Encoding,
-        second: Option<Encoding>,
-        special_tokens: bool,
-        text_tokens: usize,
-    ) -> Result<Encoded, TextError> {
+    fn finish(&self, first: Encoding, second: Option<Encoding>, text_tokens: usize) -> Result<Encoded, TextError> {
         let (first, second) = (without_overflow(first), second.map(without_overflow));
         let cut = text_tokens - first.len() - second.as_ref().map_or(0, Encoding::len);
-        let encoding = self.tokenizer.post_process(first, second, special_tokens).map_err(tokenizer_failed)?;
+        let encoding = self.tokenizer.engine().post_process(first, second, true).map_err(tokenizer_failed)?;
         self.check_vocabulary(encoding.get_ids())?;
         let has_type_ids = self.rebuilt.type_ids;
         Ok(Encoded {
@@ -255,7 +289,7 @@ impl Encoder {
         match ids.iter().copied().find(|&id| u64::from(id) >= vocab_size) {
             None => Ok(()),
             Some(id) => {
-                let token = self.tokenizer.id_to_token(id).unwrap_or_default();
+                let token = self.tokenizer.engine().id_to_token(id).unwrap_or_default();
                 Err(TextError::OutsideVocabulary { token, id, vocab_size })
             }
         }
@@ -268,17 +302,17 @@ impl Encoder {
 
     /// Number of tokens the tokenizer knows, added ones included. The model may have more embeddings.
     pub fn vocab_size(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
+        self.tokenizer.engine().get_vocab_size(true)
     }
 
     /// Id of the padding token, if the tokenizer has one. Nothing here pads; `config.json` names it.
     pub fn pad_token_id(&self) -> Option<u32> {
-        self.tokenizer.token_to_id(self.special_token("pad_token")?)
+        self.tokenizer.engine().token_to_id(self.special_token("pad_token")?)
     }
 
     /// Id of the end-of-sequence token, if the tokenizer has one.
     pub fn eos_token_id(&self) -> Option<u32> {
-        self.tokenizer.token_to_id(self.special_token("eos_token")?)
+        self.tokenizer.engine().token_to_id(self.special_token("eos_token")?)
     }
 
     /// The text of a special token by its name in `tokenizer_config.json`, such as `eos_token`.
@@ -288,12 +322,18 @@ impl Encoder {
 
     /// The token of an id, for messages to people.
     pub fn token(&self, id: u32) -> Option<String> {
-        self.tokenizer.id_to_token(id)
+        self.tokenizer.engine().id_to_token(id)
     }
 
     /// Whether the tokenizer brings a chat template, which [`Rendering::Chat`] needs.
     pub fn has_chat_template(&self) -> bool {
         self.template.is_some()
+    }
+
+    /// How many control tokens (`<|im_end|>`, `[SEP]`, …) the messages hold, which the tokenizer takes for themselves:
+    /// a text can end its own turn with them. None with [`EncodeSettings::literal`], which makes them plain text.
+    pub fn control_tokens(&self, prompt: Option<&Content>, response: &Content) -> usize {
+        prompt.into_iter().chain([response]).map(|content| self.tokenizer.control_tokens(content)).sum()
     }
 
     /// What a user should know about this tokenizer, one line each: usually nothing.
@@ -327,55 +367,6 @@ impl Encoder {
         }
         Ok(files)
     }
-}
-
-/// `tokenizer_config.json`: what others read the token limit from.
-pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-
-/// A `tokenizer_config.json` with this `model_max_length`; every other byte stays as it is. An empty file gets a whole one.
-///
-/// # Errors
-/// For bytes that are no JSON object, the reason.
-pub fn with_max_length(bytes: &[u8], max_length: usize) -> Result<Vec<u8>, String> {
-    const NAME: &str = "model_max_length";
-    if bytes.is_empty() {
-        return Ok(format!("{{\n  \"{NAME}\": {max_length}\n}}\n").into_bytes());
-    }
-    let (found, start, is_empty) = value_of(bytes, NAME).map_err(|error| error.to_string())?;
-    let (range, text) = match found {
-        Some(range) => (range, max_length.to_string()),
-        None if is_empty => (start..start, format!("\"{NAME}\": {max_length}")),
-        None => (start..start, format!("\n  \"{NAME}\": {max_length},")),
-    };
-    Ok([&bytes[..range.start], text.as_bytes(), &bytes[range.end..]].concat())
-}
-
-/// Where the value of a key stands in a JSON object (the last of that name, as readers take it), where the object's first
-/// key would begin, and whether it has none.
-fn value_of(bytes: &[u8], name: &str) -> Result<(Option<Range<usize>>, usize, bool), serde_json::Error> {
-    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(bytes)?; // Now every step below finds what it expects.
-    let from = |at: usize, wanted: u8| at + bytes[at..].iter().position(|byte| *byte == wanted).unwrap_or(0) + 1;
-    let first = from(0, b'{');
-    let (mut at, mut found, mut keys) = (first, None, 0);
-    loop {
-        let mut key = serde_json::Deserializer::from_slice(&bytes[at..]).into_iter::<String>();
-        let Some(Ok(text)) = key.next() else { return Ok((found, first, keys == 0)) };
-        let start = from(at + key.byte_offset(), b':');
-        let start = start + bytes[start..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        let mut value = serde_json::Deserializer::from_slice(&bytes[start..]).into_iter::<serde::de::IgnoredAny>();
-        value.next().transpose()?;
-        let end = start + value.byte_offset();
-        if text == name {
-            found = Some(start..end);
-        }
-        keys += 1;
-        let Some(comma) = bytes[end..].iter().position(|byte| matches!(byte, b',' | b'}')) else { break };
-        at = end + comma + 1;
-        if bytes[end + comma] == b'}' {
-            break;
-        }
-    }
-    Ok((found, first, keys == 0))
 }
 
 impl std::fmt::Debug for Encoder {
@@ -428,10 +419,10 @@ fn from_vocabulary(dir: &Path, config: &TokenizerConfig) -> Result<Tokenizer, Te
 }
 
 /// Drops tokens from the start as far as they are the prompt's, and only then from the end.
-fn cut_prompt_first(mut tokens: Encoding, prompt_bytes: usize, budget: usize) -> Encoding {
+fn cut_prompt_first(mut tokens: Encoding, prompt_chars: usize, budget: usize) -> Encoding {
     if tokens.len() > budget {
         // A token that straddles the boundary holds some of the response, and is kept with it.
-        let is_prompt = |&&(start, end): &&(usize, usize)| start < prompt_bytes && end <= prompt_bytes;
+        let is_prompt = |&&(start, end): &&(usize, usize)| start < prompt_chars && end <= prompt_chars;
         let prompt_tokens = tokens.get_offsets().iter().take_while(is_prompt).count();
         let response_tokens = tokens.len() - prompt_tokens;
         tokens.truncate(response_tokens.max(budget), 0, TruncationDirection::Left);
@@ -460,34 +451,4 @@ fn chat_template(dir: &Path, config: &TokenizerConfig, rebuilt: &Rebuilt) -> Res
     };
     let tokens = rebuilt.special_tokens.iter().map(|(name, token)| (name.as_str(), token.content.as_str()));
     ChatTemplate::parse(dir, source, tokens).map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::with_max_length;
-
-    #[test]
-    fn f6_the_limit_is_written_and_nothing_else() {
-        let cases = [
-            (
-                "{\n  \"a\": [1, {\"model_max_length\": 7}],\r\n  \"model_max_length\" : 512\n}\n",
-                "{\n  \"a\": [1, {\"model_max_length\": 7}],\r\n  \"model_max_length\" : 24\n}\n",
-            ),
-            (
-                "{\"model_max_length\":1000000000000000019884624838656,\"b\":\"}\\\",{\"}",
-                "{\"model_max_length\":24,\"b\":\"}\\\",{\"}",
-            ),
-            (
-                "{\"model_max_length\": 1, \"model_max_length\": null}",
-                "{\"model_max_length\": 1, \"model_max_length\": 24}",
-            ),
-            (" { \"x\": 1.0 }", " {\n  \"model_max_length\": 24, \"x\": 1.0 }"),
-            ("{ }", "{\"model_max_length\": 24 }"),
-            ("", "{\n  \"model_max_length\": 24\n}\n"),
-        ];
-        for (before, after) in cases {
-            assert_eq!(String::from_utf8(with_max_length(before.as_bytes(), 24).unwrap()).unwrap(), after);
-        }
-        assert!(with_max_length(b"[1]", 24).is_err() && with_max_length(b"{\"a\": }", 24).is_err());
-    }
 }

@@ -89,13 +89,60 @@ pub enum TextError {
         /// What the template engine said, with the line.
         reason: String,
     },
-    /// The chat template failed on these messages, or refused them by `raise_exception`.
+    /// The chat template refused these messages by `raise_exception`.
     #[error("the chat template refuses these messages: {reason}; the roles were: {roles}")]
     ChatTemplate {
-        /// What the template said.
+        /// The template's own words.
         reason: String,
         /// Roles of the messages, in order.
         roles: String,
+    },
+    /// The chat template failed on these messages.
+    #[error("the chat template fails on these messages: {reason}; the roles were: {roles}")]
+    TemplateFails {
+        /// What the template engine said, with the line.
+        reason: String,
+        /// Roles of the messages, in order.
+        roles: String,
+    },
+    /// The chat template runs on and on.
+    #[error(
+        "the chat template does not end within {steps} steps and {megabytes} MB of text (more for a long conversation); \
+         correct its loops"
+    )]
+    EndlessTemplate {
+        /// Steps that it had.
+        steps: u64,
+        /// Text that it may write.
+        megabytes: usize,
+    },
+    /// The chat template does not work for any conversation.
+    #[error(
+        "{}: the chat template cannot render a question with its answer: {reason}; correct the template, or use render \
+         \"concat\"", .dir.display()
+    )]
+    UselessTemplate {
+        /// The tokenizer's directory.
+        dir: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// The chat template made nothing of these messages.
+    #[error("the chat template writes nothing for these messages; the roles were: {roles}")]
+    RendersNothing {
+        /// Roles of the messages, in order.
+        roles: String,
+    },
+    /// What the chat template itself writes fills the token limit.
+    #[error(
+        "max_length {max_length} leaves no room for words: the chat template writes {template_tokens} tokens around them; \
+         set max_length to at least {}", .template_tokens + 1
+    )]
+    TemplateTooLong {
+        /// The limit.
+        max_length: usize,
+        /// Tokens of the template in this conversation.
+        template_tokens: usize,
     },
     /// A whole transcript given as plain text cannot be rendered by a chat template.
     #[error(
@@ -130,6 +177,23 @@ pub enum TextError {
     /// The tokenizer failed on the way back.
     #[error("the tokenizer cannot decode these ids: {0}")]
     Detokenize(String),
+    /// The ids end in the judge's pad id, which transformers does not pool.
+    #[error(
+        "the text ends in {token:?}, which is also the judge's pad_token_id {pad}: Kudos would read the score at index \
+         {last}, transformers at index {pooled} ({pooled_token:?}); give config.json a pad_token_id that ends no text"
+    )]
+    EndsInPad {
+        /// The pad id.
+        pad: u32,
+        /// Its token.
+        token: String,
+        /// Index of the last token.
+        last: usize,
+        /// Index of the token that transformers pools.
+        pooled: usize,
+        /// That token.
+        pooled_token: String,
+    },
     /// The tokenizer made an id that the model has no embedding for.
     #[error(
         "token {token:?} has id {id}, but config.json gives the model a vocab_size of {vocab_size}; \
@@ -143,4 +207,20 @@ pub enum TextError {
         /// Number of embeddings of the model.
         vocab_size: u64,
     },
+}
+
+impl TextError {
+    /// True for what is wrong with one text: others may be sound. The other errors concern the model.
+    pub fn is_about_the_text(&self) -> bool {
+        matches!(
+            self,
+            Self::ChatTemplate { .. }
+                | Self::TemplateFails { .. }
+                | Self::EndlessTemplate { .. }
+                | Self::RendersNothing { .. }
+                | Self::TemplateTooLong { .. }
+                | Self::ChatNeedsMessages
+                | Self::Tokenize(_)
+        )
+    }
 }

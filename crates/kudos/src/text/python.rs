@@ -3,6 +3,7 @@
 //! White space is what Python takes for it: with the separators U+001C to U+001F, which Rust does not count. A
 //! template that ends a turn with `content | trim` would otherwise leave them, and the model would read other ids.
 
+use super::growth;
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Kwargs, StringInput, Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
@@ -47,8 +48,35 @@ pub(super) fn method(state: &mut State, value: &Value, name: &str, args: &[Value
             let (separator,): (&str,) = from_args(args)?;
             partition(text, name == "rpartition", separator)
         }
+        (Some(text), "replace") => {
+            growth::of_replace(text, args).and_then(|()| unknown_method_callback(state, value, name, args))
+        }
+        (Some(text), "join") => {
+            growth::of_join(text, args).and_then(|()| unknown_method_callback(state, value, name, args))
+        }
+        (Some(text), "format") => {
+            growth::of_pattern(text, '{', args).and_then(|()| unknown_method_callback(state, value, name, args))
+        }
         _ => unknown_method_callback(state, value, name, args),
     }
+}
+
+/// `indent(width, first, blank)`. The engine makes the indent whole even where no line gets it, and charges no fuel.
+pub(super) fn indent(
+    value: StringInput<'_>,
+    width: Option<usize>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    named: Kwargs,
+) -> Result<Value, Error> {
+    const WIDEST: usize = 1000;
+    let asked = width.or(named.get("width")?).unwrap_or(4);
+    if asked > WIDEST {
+        let reason = format!("indent: expected at most {WIDEST} spaces, found {asked}");
+        return Err(Error::new(ErrorKind::InvalidOperation, reason));
+    }
+    growth::allow(value.as_str().lines().count().saturating_mul(asked))?;
+    minijinja::filters::indent(value, width, first, blank, named)
 }
 
 /// What Python's `str.isspace` is true for.
@@ -166,6 +194,7 @@ pub(super) fn percent(text: &str, values: &Value) -> Result<String, Error> {
     let tuple = values.downcast_object_ref::<Tuple>();
     let all: &[Value] = tuple.map_or(std::slice::from_ref(values), |tuple| tuple);
     let may_be_left = tuple.is_none() && matches!(values.kind(), ValueKind::Map | ValueKind::Seq);
+    growth::of_pattern(text, '%', all)?;
     let formatted = format(FormatStyle::Printf, text, all)?;
     match all.split_last() {
         // What can be written without the last value does not use it.

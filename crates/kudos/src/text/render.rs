@@ -19,10 +19,8 @@ pub(super) enum Rendered {
     Single {
         /// The whole text.
         text: String,
-        /// Bytes at the start of `text` that are the prompt's.
-        prompt_bytes: usize,
-        /// Whether the tokenizer adds its special tokens (a chat template writes its own).
-        special_tokens: bool,
+        /// Characters at the start of `text` that are the prompt's.
+        prompt_chars: usize,
     },
 }
 
@@ -56,9 +54,9 @@ pub(super) fn concat(prompt: Option<&Content>, response: &Content, eos: Option<&
 }
 
 fn single(mut prompt: String, response: String) -> Rendered {
-    let prompt_bytes = prompt.len();
+    let prompt_chars = prompt.chars().count();
     prompt.push_str(&response);
-    Rendered::Single { text: prompt, prompt_bytes, special_tokens: true }
+    Rendered::Single { text: prompt, prompt_chars }
 }
 
 #[cfg(test)]
@@ -75,8 +73,8 @@ mod tests {
         Content::Messages(turns.iter().map(message).collect())
     }
 
-    fn one(text: &str, prompt_bytes: usize) -> Rendered {
-        Rendered::Single { text: text.into(), prompt_bytes, special_tokens: true }
+    fn one(text: &str, prompt_chars: usize) -> Rendered {
+        Rendered::Single { text: text.into(), prompt_chars }
     }
 
     fn two(prompt: &str, response: &str) -> Rendered {

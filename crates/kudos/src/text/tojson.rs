@@ -2,8 +2,12 @@
 //!
 //! Jinja's own filter escapes for HTML; transformers' does not, and leaves characters beyond ASCII as they are.
 
+use super::growth;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
+
+/// Lists and objects in each other; Python gives up at about a thousand.
+const DEEPEST: usize = 500;
 
 /// How values are written.
 struct Style {
@@ -63,6 +67,9 @@ fn separators(value: Option<Value>) -> Result<Option<(String, String)>, Error> {
 
 impl Style {
     fn write(&self, json: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
+        if depth > DEEPEST {
+            return Err(bad(format!("expected at most {DEEPEST} lists and objects in each other")));
+        }
         match value.kind() {
             ValueKind::Map => self.write_map(json, value, depth),
             ValueKind::Seq | ValueKind::Iterable => {
@@ -107,21 +114,24 @@ impl Style {
             if at > 0 {
                 json.push_str(&self.between);
             }
-            self.new_line(json, depth + 1);
+            self.new_line(json, depth + 1)?;
             write(json, at)?;
         }
         if entries > 0 {
-            self.new_line(json, depth);
+            self.new_line(json, depth)?;
         }
         json.push(brackets[1]);
         Ok(())
     }
 
-    fn new_line(&self, json: &mut String, depth: usize) {
-        if let Some(indent) = &self.indent {
+    fn new_line(&self, json: &mut String, depth: usize) -> Result<(), Error> {
+        let indent = self.indent.as_deref().unwrap_or_default();
+        growth::allow(json.len().saturating_add(indent.len().saturating_mul(depth)))?;
+        if self.indent.is_some() {
             json.push('\n');
             json.push_str(&indent.repeat(depth));
         }
+        Ok(())
     }
 
     /// The JSON of what has no entries.

@@ -32,7 +32,7 @@ pub use judge::{JudgeFiles, clear_judge, holds_judge, write_judge};
 pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
 pub use optimizer::{LearningRateSchedule, Optimizer, clip_scale};
-pub use run_state::{Best, State, resumed_settings};
+pub use run_state::{Best, State, resumed_day, resumed_settings};
 pub use settings::{Asked, Extent, HeldOutData, Recipe, Settings, SettingsError, Start};
 pub use start::{Starts, compare_starts};
 pub use visits::{Visit, epoch};

@@ -4,6 +4,7 @@ use super::log::StepMetrics;
 use super::{Optimizer, Settings, TrainError};
 use crate::nn::weights::{self, Checkpoint, WeightError};
 use crate::nn::{ParameterSpec, Parameters};
+use crate::text::Day;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -125,9 +126,20 @@ pub(super) fn read(
 /// The settings of the run whose checkpoint lies in a judge's directory, be it a single one or the first of an ensemble; `None`
 /// without a checkpoint that can be read.
 pub fn resumed_settings(dir: &Path) -> Option<Settings> {
+    serde_json::from_str(&resumed_identity(dir)?).ok()
+}
+
+/// The day that the texts of that run were encoded with, where its template asks for one.
+pub fn resumed_day(dir: &Path) -> Option<Day> {
+    let identity: Value = serde_json::from_str(&resumed_identity(dir)?).ok()?;
+    let (_, date) = identity.get("data")?.as_str()?.split_once("\"date\":\"")?;
+    date.split('"').next()?.parse().ok()
+}
+
+fn resumed_identity(dir: &Path) -> Option<String> {
     let runs = [dir.join("run"), dir.join("run").join("ensemble").join("1").join("run")];
     let path = runs.iter().map(|run| run.join(FILE)).find(|path| path.exists())?;
-    serde_json::from_str(Checkpoint::open_file(&path).ok()?.metadata.get("run")?).ok()
+    Checkpoint::open_file(&path).ok()?.metadata.get("run").cloned()
 }
 
 /// Reads plain weights that this run wrote.

@@ -2,7 +2,7 @@
 
 use crate::data::{Content, Message};
 use crate::models::{Input, JudgeError};
-use crate::text::Encoder;
+use crate::text::{Encoder, Rendering};
 
 /// A text to score.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,14 @@ impl Probe {
     /// True for texts that take longer to encode than to score: they are scored once, not in every company.
     pub fn is_huge(&self) -> bool {
         matches!(&self.response, Content::Text(text) if text.len() > 50_000)
+    }
+
+    /// A chat template takes a transcript as turns, and nothing else.
+    fn transcript_as_turns(&mut self) {
+        if let (None, Content::Text(text)) = (&self.prompt, &self.response) {
+            let turn = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+            self.response = Content::Messages(vec![turn("user", "Why?"), turn("assistant", text)]);
+        }
     }
 
     /// What a judge takes.
@@ -108,6 +116,9 @@ pub fn edges(encoder: &Encoder) -> Result<Vec<Probe>, JudgeError> {
         Probe::new("100,000 characters, no space", prompt, "x".repeat(100_000)),
     ];
     edges.extend(UNICODE.iter().map(|(name, text)| Probe::new(name, Some(text), *text)));
+    if encoder.settings().render == Rendering::Chat {
+        edges.iter_mut().for_each(Probe::transcript_as_turns);
+    }
     Ok(edges)
 }
 

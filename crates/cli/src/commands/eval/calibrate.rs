@@ -1,7 +1,7 @@
 //! `kudos eval DATA --judge J --calibrate`: the temperature, fitted on held-out data and stored with the judge.
 
 use super::{Args, ScoredFile};
-use crate::commands::{Global, announce_precision, load_judge};
+use crate::commands::{Global, announce_precision};
 use anyhow::{Context, bail};
 use kudos::data::{FileInfo, Group};
 use kudos::eval::{Analysis, AnalysisOptions, Calibrated, analyse};
@@ -15,7 +15,7 @@ pub fn run(args: &Args, name: &str, global: &Global) -> anyhow::Result<()> {
     if !dir.is_dir() {
         bail!("--calibrate: expected a judge directory to store the temperature in, found no directory {name}");
     }
-    let mut judge = load_judge(name, args.precision)?;
+    let mut judge = args.judge(name)?;
     announce_precision(&judge, global);
     let (mut groups, mut scores): (Vec<Group>, Vec<Vec<f32>>) = Default::default();
     for path in &args.data {
@@ -23,7 +23,8 @@ pub fn run(args: &Args, name: &str, global: &Global) -> anyhow::Result<()> {
         if !args.allow_training_data {
             loaded.files.iter().try_for_each(|file| refuse_training_data(file, &judge.reward))?;
         }
-        let scored = ScoredFile::new(&mut judge, &loaded, global).with_context(|| path.display().to_string())?;
+        let scored =
+            ScoredFile::new(&mut judge, &loaded, args.strict, global).with_context(|| path.display().to_string())?;
         groups.extend(scored.groups);
         scores.extend(scored.scores);
     }

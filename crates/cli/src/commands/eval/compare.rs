@@ -1,7 +1,8 @@
 //! `kudos eval DATA --judge A --judge B`: two judges on the same pairs, and whether the difference is real.
 
 use super::{Args, judged_groups, score_groups};
-use crate::commands::{Global, announce_precision, load_judge};
+use crate::commands::refused::without_refused;
+use crate::commands::{Global, announce_precision};
 use anyhow::Context;
 use kudos::eval::{JudgeComparison, Rate, compare};
 use serde_json::json;
@@ -10,14 +11,16 @@ use std::fmt::Write as _;
 /// Scores each file with both judges and compares.
 pub fn run(args: &Args, names: [&String; 2], global: &Global) -> anyhow::Result<()> {
     let names = names.map(String::as_str);
-    let mut first = load_judge(names[0], args.precision)?;
-    let mut second = load_judge(names[1], args.precision)?;
+    let mut first = args.judge(names[0])?;
+    let mut second = args.judge(names[1])?;
     announce_precision(&first, global);
     let options = args.options(&first);
     let mut found = Vec::new();
     for path in &args.data {
         let loaded = args.load(path, global)?;
-        let groups = judged_groups(&loaded, &[]).with_context(|| path.display().to_string())?;
+        let groups = judged_groups(&loaded.groups, &[]).with_context(|| path.display().to_string())?;
+        let groups = without_refused(groups, &[&first.encoder, &second.encoder], args.strict, global)?;
+        let groups = judged_groups(&groups, &[]).with_context(|| path.display().to_string())?;
         let (a, _) = score_groups(&mut first, &groups, global)?;
         let (b, _) = score_groups(&mut second, &groups, global)?;
         found.push(compare(&path.display().to_string(), &groups, [&a, &b], &options)?);

@@ -1,7 +1,7 @@
 //! `kudos eval DATA --suite NAME`: a published suite, its own headline score next to ours.
 
 use super::{Args, score_groups};
-use crate::commands::{Global, announce_precision, load_judge};
+use crate::commands::{Global, announce_precision};
 use kudos::eval::{DataReport, Headline, Suite, evaluate, render_table};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 /// Reads the suite, scores it, prints both.
 pub fn run(args: &Args, name: &str, suite: Suite, global: &Global) -> anyhow::Result<()> {
     let groups = suite.read(&args.data)?;
-    let mut judge = load_judge(name, args.precision)?;
+    let mut judge = args.judge(name)?;
     announce_precision(&judge, global);
     let (scores, truncated) = score_groups(&mut judge, &groups, global)?;
     let headline = suite.headline(&groups, &scores);

@@ -1,10 +1,11 @@
 //! What a training learns from and is measured with: files → groups.
 
 use super::super::data::{announce, load_groups};
+use super::super::refused::{Taken, without_refused};
 use super::super::report;
 use super::{Args, Global, note};
 use anyhow::bail;
-use kudos::data::{FileInfo, Group, Kind, Loaded, check, split_by_prompt};
+use kudos::data::{Comparison, FileInfo, Group, Kind, Loaded, Location, check, split_by_prompt};
 use kudos::models::TrainedOn;
 use kudos::text::Encoder;
 use kudos::train::{Asked, HeldOut, HeldOutData, Labelled, Recipe, TrainError, each_pair_alone, is_rated};
@@ -66,6 +67,19 @@ impl Data {
         Ok(Self { train, eval, eval_name, files, eval_files, attributes, labelled, checked })
     }
 
+    /// Takes out of all groups what the base's chat template refuses, and states it.
+    pub fn leave_out_refused(&mut self, encoder: &Encoder, strict: bool, global: &Global) -> anyhow::Result<()> {
+        self.train = without_refused(std::mem::take(&mut self.train), &[encoder], strict, global)?;
+        self.eval = without_refused(std::mem::take(&mut self.eval), &[encoder], strict, global)?;
+        if let Some(Labelled { groups, rows }) = self.labelled.take() {
+            let taken = Taken::of(&groups, &[encoder])?; // Stated above, as the same groups.
+            let rows = groups.iter().zip(rows).zip(&taken.responses).filter(|(_, taken)| !taken.is_empty());
+            let rows = rows.map(|((group, rows), taken)| kept_rows(group, rows, taken)).collect();
+            self.labelled = Some(Labelled { groups: taken.parts(groups), rows });
+        }
+        Ok(())
+    }
+
     pub fn held_out(&self, encoder: &Encoder) -> anyhow::Result<Option<HeldOut>> {
         if self.eval.iter().all(|g| g.counted().next().is_none() && !is_rated(g, &self.attributes)) {
             if !self.eval_files.is_empty() {
@@ -102,6 +116,12 @@ impl Data {
             Some(_) => HeldOutData::Given,
         }
     }
+}
+
+/// The rows of the comparisons between responses that are taken.
+fn kept_rows(group: &Group, rows: Vec<Location>, taken: &[usize]) -> Vec<Location> {
+    let both = |c: &Comparison| taken.contains(&c.first) && taken.contains(&c.second);
+    rows.into_iter().zip(&group.comparisons).filter(|(_, c)| both(c)).map(|(row, _)| row).collect()
 }
 
 /// What files without a comparison have instead.
