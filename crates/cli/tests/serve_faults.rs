@@ -18,10 +18,12 @@ fn post_paths(server: &Server) -> Vec<String> {
     let api = server.get("/openapi.json").expect("an answer").json();
     let paths = api["paths"].as_object().expect("paths");
     let posts = paths.iter().filter(|(_, methods)| methods.get("post").is_some());
-    let filled = posts.map(|(path, _)| path.split('{').enumerate().fold(String::new(), |all, (at, part)| match at {
-        0 => part.to_owned(),
-        _ => format!("{all}kudos-judge{}", part.split_once('}').map_or("", |(_, rest)| rest)),
-    }));
+    let filled = posts.map(|(path, _)| {
+        path.split('{').enumerate().fold(String::new(), |all, (at, part)| match at {
+            0 => part.to_owned(),
+            _ => format!("{all}kudos-judge{}", part.split_once('}').map_or("", |(_, rest)| rest)),
+        })
+    });
     let filled: BTreeSet<_> = filled.collect();
     assert!(filled.len() >= 18, "only {filled:?}");
     filled.into_iter().collect()
@@ -106,11 +108,36 @@ fn noise(server: &Server, path: &str) {
 fn odd_json() -> Vec<Vec<u8>> {
     let deep = |open: &str, close: &str, n: usize| format!("{}1{}", open.repeat(n), close.repeat(n));
     let mut bodies: Vec<Vec<u8>> = [
-        "", " ", "null", "true", "0", "-0", "1e999", "\"\"", "[]", "{}", "[[]]", "{\"\":{}}", "\u{feff}{}", "{\"inputs\":}", "NaN",
-        "{\"inputs\":NaN}", "{\"inputs\":[1e400]}", "{\"inputs\":\"\\ud800\"}", "{\"inputs\":[\"\\udfff\",\"a\"]}",
-        "{\"inputs\":\"a\",\"inputs\":\"b\"}", "{\"inputs\":\"a\"}}", "{\"inputs\":\"a\"} x", "{'inputs':'a'}",
-        "{\"inputs\":\"a\",}", "{\"inputs\":\"\\u0000\"}", "{\"inputs\":\"[SEP][CLS]</s>\"}", "{\"inputs\":[[[[\"a\"]]]]}",
-        "{\"inputs\":{\"a\":1}}", "{\"model\":{},\"input\":null}", "{\"top_n\":-1,\"query\":\"a\",\"documents\":[\"b\"]}",
+        "",
+        " ",
+        "null",
+        "true",
+        "0",
+        "-0",
+        "1e999",
+        "\"\"",
+        "[]",
+        "{}",
+        "[[]]",
+        "{\"\":{}}",
+        "\u{feff}{}",
+        "{\"inputs\":}",
+        "NaN",
+        "{\"inputs\":NaN}",
+        "{\"inputs\":[1e400]}",
+        "{\"inputs\":\"\\ud800\"}",
+        "{\"inputs\":[\"\\udfff\",\"a\"]}",
+        "{\"inputs\":\"a\",\"inputs\":\"b\"}",
+        "{\"inputs\":\"a\"}}",
+        "{\"inputs\":\"a\"} x",
+        "{'inputs':'a'}",
+        "{\"inputs\":\"a\",}",
+        "{\"inputs\":\"\\u0000\"}",
+        "{\"inputs\":\"[SEP][CLS]</s>\"}",
+        "{\"inputs\":[[[[\"a\"]]]]}",
+        "{\"inputs\":{\"a\":1}}",
+        "{\"model\":{},\"input\":null}",
+        "{\"top_n\":-1,\"query\":\"a\",\"documents\":[\"b\"]}",
         "{\"top_n\":18446744073709551616,\"query\":\"a\",\"documents\":[\"b\"]}",
     ]
     .map(|text| text.as_bytes().to_vec())
@@ -245,7 +272,9 @@ fn http_at_its_edges() {
     let many = format!("GET /health/live HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(10_000));
     let long = format!("GET /health/live HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(1 << 20));
     let second = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_owned();
-    for text in [many, long, second, "\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03".to_owned(), "GET / FTP/9\r\n\r\n".to_owned()] {
+    for text in
+        [many, long, second, "\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03".to_owned(), "GET / FTP/9\r\n\r\n".to_owned()]
+    {
         let mut stream = server.connect();
         let _ = stream.write_all(text.as_bytes());
         let status = read(&mut stream).map(|answer| answer.status);
