@@ -41,14 +41,9 @@ impl Tape {
 }
 
 impl Attention {
-    pub(super) fn uses(&self) -> Uses {
-        Uses {
-            reads: [Some(self.qkv), None],
-            writes: [Some(self.y), Some(self.log_sums), None, None],
-            saved: [Some(self.qkv), Some(self.y), Some(self.log_sums), None],
-            output: self.y,
-            inputs: [Some(self.qkv), None],
-        }
+    pub(super) fn uses(&self, uses: &mut Uses) {
+        uses.reads([self.qkv]).writes([self.y, self.log_sums]).saves([self.qkv, self.y, self.log_sums]);
+        uses.takes([self.y]).gives([self.qkv]);
     }
 
     fn layout<'a>(&self, batch: &'a Batch) -> Layout<'a> {
@@ -91,14 +86,9 @@ pub(in crate::nn) struct FirstAttention {
 }
 
 impl FirstAttention {
-    pub(super) fn uses(&self) -> Uses {
-        Uses {
-            reads: [Some(self.q), Some(self.kv)],
-            writes: [Some(self.y), Some(self.weights), None, None],
-            saved: [Some(self.q), Some(self.kv), Some(self.weights), None],
-            output: self.y,
-            inputs: [Some(self.q), Some(self.kv)],
-        }
+    pub(super) fn uses(&self, uses: &mut Uses) {
+        uses.reads([self.q, self.kv]).writes([self.y, self.weights]).saves([self.q, self.kv, self.weights]);
+        uses.takes([self.y]).gives([self.q, self.kv]);
     }
 
     fn layout<'a>(&self, batch: &'a Batch) -> Layout<'a> {

@@ -117,16 +117,16 @@ impl Tape {
 }
 
 impl DecoderOp {
-    pub(super) fn uses(&self) -> Uses {
-        let (reads, writes, output) = match self {
-            DecoderOp::Words { y, .. } => ([None; 2], [Some(*y), None], *y),
-            DecoderOp::PreNorm { x, residual, sum, y, .. } => ([Some(*x), *residual], [Some(*y), *sum], *y),
-            DecoderOp::Add { a, b, y } => ([Some(*a), Some(*b)], [Some(*y), None], *y),
-            DecoderOp::Gate { x, y, .. } | DecoderOp::Rows { x, y, .. } => ([Some(*x), None], [Some(*y), None], *y),
-            DecoderOp::Attend { qkv, q, y, .. } => ([Some(*qkv), None], [Some(*q), Some(*y)], *y),
+    pub(super) fn uses(&self, uses: &mut Uses) {
+        match self {
+            DecoderOp::Words { y, .. } => uses.writes([*y]),
+            DecoderOp::PreNorm { x, residual, sum, y, .. } => {
+                uses.reads([*x]).reads(*residual).writes([*y]).writes(*sum)
+            }
+            DecoderOp::Add { a, b, y } => uses.reads([*a, *b]).writes([*y]),
+            DecoderOp::Gate { x, y, .. } | DecoderOp::Rows { x, y, .. } => uses.reads([*x]).writes([*y]),
+            DecoderOp::Attend { qkv, q, y, .. } => uses.reads([*qkv]).writes([*q, *y]),
         };
-        let [first, second] = writes;
-        Uses { reads, writes: [first, second, None, None], saved: [None; 4], output, inputs: [None; 2] }
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {

@@ -24,14 +24,8 @@ impl Tape {
 }
 
 impl Embed {
-    pub(super) fn uses(&self) -> Uses {
-        Uses {
-            reads: [None; 2],
-            writes: [Some(self.y), None, None, None],
-            saved: [None; 4],
-            output: self.y,
-            inputs: [None; 2],
-        }
+    pub(super) fn uses(&self, uses: &mut Uses) {
+        uses.writes([self.y]).takes([self.y]);
     }
 
     fn rows<'a>(&self, batch: &'a Batch) -> [(Option<Span>, &'a [u32]); 3] {

@@ -66,14 +66,9 @@ impl Tape {
 }
 
 impl Linear {
-    pub(super) fn uses(&self) -> Uses {
-        Uses {
-            reads: [Some(self.x), None],
-            writes: [Some(self.y), self.z, None, None],
-            saved: [Some(self.x), self.z, None, None],
-            output: self.y,
-            inputs: [Some(self.dx), None],
-        }
+    pub(super) fn uses(&self, uses: &mut Uses) {
+        uses.reads([self.x]).writes([self.y]).writes(self.z).saves([self.x]).saves(self.z);
+        uses.takes([self.y]).gives([self.dx]);
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {

@@ -24,30 +24,63 @@ pub(super) enum Op {
     Decoder(decoder::DecoderOp),
 }
 
-/// Which buffers an op touches, for the plan.
-pub(super) struct Uses {
-    /// Values read forward.
-    pub(super) reads: [Option<Var>; 2],
-    /// Values written forward.
-    pub(super) writes: [Option<Var>; 4],
-    /// Values the backward reads.
-    pub(super) saved: [Option<Var>; 4],
-    /// The value whose gradient the backward takes.
-    pub(super) output: Var,
-    /// The values whose gradients the backward writes or adds to.
-    pub(super) inputs: [Option<Var>; 2],
+/// How an op touches a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Forward reads the value.
+    Reads,
+    /// Forward writes the value.
+    Writes,
+    /// Backward reads the value.
+    Saves,
+    /// Backward takes the gradient of this value, an output of the op.
+    Takes,
+    /// Backward writes the gradient of this value, or adds to it.
+    Gives,
+}
+
+/// What an op says of the buffers that it touches, as many as there are.
+pub(super) struct Uses<'a>(pub(super) &'a mut dyn FnMut(Use, Var));
+
+impl Uses<'_> {
+    /// All of these are touched so. An `Option` is one value or none.
+    fn each(&mut self, how: Use, values: impl IntoIterator<Item = Var>) -> &mut Self {
+        values.into_iter().for_each(|value| (self.0)(how, value));
+        self
+    }
+
+    fn reads(&mut self, values: impl IntoIterator<Item = Var>) -> &mut Self {
+        self.each(Use::Reads, values)
+    }
+
+    fn writes(&mut self, values: impl IntoIterator<Item = Var>) -> &mut Self {
+        self.each(Use::Writes, values)
+    }
+
+    fn saves(&mut self, values: impl IntoIterator<Item = Var>) -> &mut Self {
+        self.each(Use::Saves, values)
+    }
+
+    fn takes(&mut self, outputs: impl IntoIterator<Item = Var>) -> &mut Self {
+        self.each(Use::Takes, outputs)
+    }
+
+    fn gives(&mut self, inputs: impl IntoIterator<Item = Var>) -> &mut Self {
+        self.each(Use::Gives, inputs)
+    }
 }
 
 impl Op {
-    pub(super) fn uses(&self) -> Uses {
+    /// Tells the plan which buffers the op touches.
+    pub(super) fn uses(&self, uses: &mut Uses) {
         match self {
-            Op::Embed(op) => op.uses(),
-            Op::Linear(op) => op.uses(),
-            Op::Norm(op) => op.uses(),
-            Op::Attention(op) => op.uses(),
-            Op::FirstAttention(op) => op.uses(),
-            Op::Pool(op) => op.uses(),
-            Op::Decoder(op) => op.uses(),
+            Op::Embed(op) => op.uses(uses),
+            Op::Linear(op) => op.uses(uses),
+            Op::Norm(op) => op.uses(uses),
+            Op::Attention(op) => op.uses(uses),
+            Op::FirstAttention(op) => op.uses(uses),
+            Op::Pool(op) => op.uses(uses),
+            Op::Decoder(op) => op.uses(uses),
         }
     }
 

@@ -43,15 +43,11 @@ impl Tape {
 }
 
 impl Norm {
-    pub(super) fn uses(&self) -> Uses {
-        let [sum, stats] = self.kept.map_or([None; 2], |kept| kept.map(Some));
-        Uses {
-            reads: [Some(self.x), self.residual],
-            writes: [Some(self.y.full), self.y.copy(), sum, stats],
-            saved: [sum, stats, None, None],
-            output: self.y.full,
-            inputs: [Some(self.x), self.residual],
-        }
+    pub(super) fn uses(&self, uses: &mut Uses) {
+        let kept = || self.kept.into_iter().flatten();
+        uses.reads([self.x]).reads(self.residual);
+        uses.writes([self.y.full]).writes(self.y.copy()).writes(kept()).saves(kept());
+        uses.takes([self.y.full]).gives([self.x]).gives(self.residual);
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {

@@ -23,14 +23,9 @@ impl Tape {
 }
 
 impl Pool {
-    pub(super) fn uses(&self) -> Uses {
-        Uses {
-            reads: [Some(self.x), None],
-            writes: [Some(self.y.full), self.y.copy(), None, None],
-            saved: [None; 4],
-            output: self.y.full,
-            inputs: [Some(self.x), None],
-        }
+    pub(super) fn uses(&self, uses: &mut Uses) {
+        uses.reads([self.x]).writes([self.y.full]).writes(self.y.copy());
+        uses.takes([self.y.full]).gives([self.x]);
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {
