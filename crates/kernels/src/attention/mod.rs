@@ -9,6 +9,7 @@
 pub mod bf16;
 pub mod cached;
 pub mod first;
+pub mod packed;
 
 use crate::gemm::{Operand, Store, raw};
 use crate::math::exp;
