@@ -186,7 +186,7 @@ dispatch! {
 
 dispatch! {
     fn gelu_backward[T: Element](gradient: &mut [T], z: &[T]) {
-        scale_by(gradient, z, |z| gelu_slope(z));
+        scale_by(gradient, z, gelu_slope);
     }
 }
 
@@ -203,19 +203,19 @@ fn scale_by<T: Element>(gradient: &mut [T], z: &[T], slope: impl Fn(f32) -> f32)
 
 dispatch! {
     fn silu_backward[T: Element](gradient: &mut [T], z: &[T]) {
-        scale_by(gradient, z, |z| silu_slope(z));
+        scale_by(gradient, z, silu_slope);
     }
 }
 
 dispatch! {
     fn gelu_tanh_backward[T: Element](gradient: &mut [T], z: &[T]) {
-        scale_by(gradient, z, |z| gelu_tanh_slope(z));
+        scale_by(gradient, z, gelu_tanh_slope);
     }
 }
 
 dispatch! {
     fn tanh_backward[T: Element](gradient: &mut [T], z: &[T]) {
-        scale_by(gradient, z, |z| tanh_slope(z));
+        scale_by(gradient, z, tanh_slope);
     }
 }
 

@@ -24,10 +24,10 @@ dispatch! {
     fn row[T: Element](y: &mut [T], gate: &[T], up: &[T], act: Activation) {
         match act {
             Activation::Relu => gated(y, gate, up, |z| if z < 0.0 { 0.0 } else { z }),
-            Activation::Gelu => gated(y, gate, up, |z| activation::gelu_of(z)),
-            Activation::GeluTanh => gated(y, gate, up, |z| activation::gelu_tanh_of(z)),
+            Activation::Gelu => gated(y, gate, up, activation::gelu_of),
+            Activation::GeluTanh => gated(y, gate, up, activation::gelu_tanh_of),
             Activation::Tanh => gated(y, gate, up, f32::tanh),
-            Activation::Silu => gated(y, gate, up, |z| activation::silu_of(z)),
+            Activation::Silu => gated(y, gate, up, activation::silu_of),
         }
     }
 }
@@ -67,14 +67,14 @@ dispatch! {
                 gated_backward(into, dy, inputs, value, |z| if z > 0.0 { 1.0 } else { 0.0 });
             }
             Activation::Gelu => {
-                gated_backward(into, dy, inputs, |z| activation::gelu_of(z), |z| activation::gelu_slope(z));
+                gated_backward(into, dy, inputs, activation::gelu_of, activation::gelu_slope);
             }
             Activation::GeluTanh => {
-                gated_backward(into, dy, inputs, |z| activation::gelu_tanh_of(z), |z| activation::gelu_tanh_slope(z));
+                gated_backward(into, dy, inputs, activation::gelu_tanh_of, activation::gelu_tanh_slope);
             }
-            Activation::Tanh => gated_backward(into, dy, inputs, f32::tanh, |z| activation::tanh_slope(z)),
+            Activation::Tanh => gated_backward(into, dy, inputs, f32::tanh, activation::tanh_slope),
             Activation::Silu => {
-                gated_backward(into, dy, inputs, |z| activation::silu_of(z), |z| activation::silu_slope(z));
+                gated_backward(into, dy, inputs, activation::silu_of, activation::silu_slope);
             }
         }
     }

@@ -48,7 +48,7 @@ pub fn tanh(x: f32) -> f32 {
     // Near zero the polynomial of the Cephes library: the exponential would cancel there.
     let s = x * x;
     let p = -5.704_988_7e-3f32;
-    let p = p.mul_add(s, 2.063_908_9e-2);
+    let p = p.mul_add(s, 2.063_909e-2);
     let p = p.mul_add(s, -5.373_971_5e-2);
     let p = p.mul_add(s, 1.333_144_3e-1);
     let p = p.mul_add(s, -3.333_328e-1);

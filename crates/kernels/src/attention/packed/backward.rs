@@ -187,8 +187,8 @@ impl<T: Element> Backward<'_, T> {
             let column = panel * COLUMNS - part.keys.start;
             let [q, d] = [self.work.q, self.d_out].map(|columns| own.of(columns).left(first));
             let steps = 0..self.work.spec.head_dim / values::<T>();
-            self.into_strip(p, q, memory.keys_by_column.steps(panel, steps.clone()), [place.width, column]);
-            self.into_strip(ds, d, memory.values.steps(panel, steps), [place.width, column]);
+            self.fill_panel(p, q, memory.keys_by_column.steps(panel, steps.clone()), [place.width, column]);
+            self.fill_panel(ds, d, memory.values.steps(panel, steps), [place.width, column]);
         }
         let at = own.head * self.work.rows + own.text.start + first - own.text.prefix;
         let rows = RowSums { log_sums: &self.log_sums[at..], corrections: &corrections[strip * ROWS..] };
@@ -207,7 +207,7 @@ impl<T: Element> Backward<'_, T> {
     }
 
     /// One panel of a strip of products.
-    fn into_strip(&self, strip: &mut [f32], left: Left, right: &[u32], [width, column]: [usize; 2]) {
+    fn fill_panel(&self, strip: &mut [f32], left: Left, right: &[u32], [width, column]: [usize; 2]) {
         let (mut tile, rows): (Tile, _) = ([[0.0; COLUMNS]; ROWS], strip.len() / width);
         self.products.store(Store::Replace, &mut tile, left, right, rows);
         put(strip, &tile[..rows], width, column);

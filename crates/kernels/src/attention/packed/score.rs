@@ -55,7 +55,7 @@ impl Scoring<'_> {
 
     /// Products → scores, in place; returns what is left to multiply with.
     #[inline(always)]
-    fn to_scores(&self, row: &mut [f32], place: Place, i: usize, columns: Range<usize>) -> f32 {
+    fn scores_of(&self, row: &mut [f32], place: Place, i: usize, columns: Range<usize>) -> f32 {
         if self.is_plain() {
             return self.scale;
         }
@@ -80,7 +80,7 @@ dispatch! {
             row[..columns.start].fill(0.0);
             row[columns.end..].fill(0.0);
             let own = &mut row[columns.clone()];
-            let scale = scoring.to_scores(own, place, i, columns);
+            let scale = scoring.scores_of(own, place, i, columns);
             let max = largest(own);
             for v in own {
                 *v = exp((*v - max) * scale);
