@@ -11,7 +11,7 @@ use crate::nn::gguf::Gguf;
 use crate::nn::weights::{Checkpoint, WeightError};
 use crate::nn::{
     AttendSpec, Batch, Initial, KvCache, LinearSpec, Packed, PackedLayer, Parameters, Place, PreNormSpec, Precision,
-    Span, Storage, Tape, Var, Weights,
+    Role, Span, Storage, Tape, Var, Weights,
 };
 use kernels::attention::cached::CacheShape;
 use kernels::parallel::inside;
@@ -223,6 +223,7 @@ impl Declare<'_> {
     }
 
     fn layer(&mut self, index: usize) -> Result<Layer, WeightError> {
+        self.parameters.begin(Role::Layer(index));
         let config = self.config;
         let (names, hidden, biases) = (config.names, config.hidden, config.biases);
         let name = |part: &str| format!("{}{index}.{part}", names.layers);
@@ -265,6 +266,7 @@ impl Declare<'_> {
         };
         let layers = (0..config.layers).map(|index| self.layer(index)).collect::<Result<_, _>>()?;
         let final_norm = self.norm(names.final_norm)?;
+        self.parameters.begin(Role::Output);
         let head = match head {
             DecoderHead::Score => self.table("score", config.labels, false)?,
             DecoderHead::Words if config.tied => words,

@@ -21,5 +21,5 @@ pub use gradients::Gradients;
 pub use kernels::activation::Activation;
 pub use ops::{AttendSpec, LinearSpec, NormSpec, PreNormSpec};
 pub use packed::{Packed, PackedLayer, Precision};
-pub use parameters::{Initial, ParameterSpec, Parameters, Place, Span};
+pub use parameters::{Initial, ParameterSpec, Parameters, Place, Role, Span};
 pub use tape::{Mode, State, Storage, Tape, Var, Weights};

@@ -59,6 +59,20 @@ pub enum Initial {
     One,
 }
 
+/// What a tensor is to its model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Part of what turns ids into the first states.
+    #[default]
+    Embedding,
+    /// Part of layer `i`, from 0. A norm after all layers is part of the last one.
+    Layer(usize),
+    /// Between the last states and the output layer.
+    Head,
+    /// The output layer.
+    Output,
+}
+
 /// One named tensor, without its values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParameterSpec {
@@ -66,6 +80,8 @@ pub struct ParameterSpec {
     pub name: String,
     /// Dimensions.
     pub shape: Vec<usize>,
+    /// What it is to its model.
+    pub role: Role,
     /// Where its values lie; of a packed weight, a place behind any buffer.
     pub span: Span,
     /// How it starts without a checkpoint.
@@ -82,11 +98,17 @@ pub struct Parameters {
     specs: Vec<ParameterSpec>,
     len: usize,
     packed: usize,
+    role: Role,
     /// The values of all specs but the packed ones, end to end; empty until allocated.
     pub values: Vec<f32>,
 }
 
 impl Parameters {
+    /// Tensors that are declared from now on have this role.
+    pub fn begin(&mut self, role: Role) {
+        self.role = role;
+    }
+
     /// Declares the next tensor. Weight decay applies to [`Initial::Normal`] ones.
     ///
     /// # Errors
@@ -119,7 +141,8 @@ impl Parameters {
         *end += len;
         let span = Span { start, len };
         let decay = matches!(initial, Initial::Normal(_));
-        self.specs.push(ParameterSpec { name, shape: shape.to_vec(), span, initial, decay, sparse: false });
+        let (shape, role) = (shape.to_vec(), self.role);
+        self.specs.push(ParameterSpec { name, shape, role, span, initial, decay, sparse: false });
         Ok(span)
     }
 

@@ -1,6 +1,6 @@
 //! Optimizer state and the learning-rate schedule.
 
-use crate::nn::{Gradients, Packed, Parameters};
+use crate::nn::{Gradients, Packed, Parameters, Role};
 use kernels::optimizer::{AdamW, Tensor, adamw, adamw_rows};
 
 /// AdamW's moments over the flat parameter buffer.
@@ -52,9 +52,9 @@ impl Optimizer {
         Self { first, second, step: 0, weight_decay, rates, live: LiveRows::default() }
     }
 
-    /// The same, with each tensor's learning rate multiplied by a factor of its name.
-    pub fn with_rates(mut self, parameters: &Parameters, rate: impl Fn(&str) -> f32) -> Self {
-        self.rates = parameters.specs().iter().map(|spec| rate(&spec.name)).collect();
+    /// The same, with each tensor's learning rate multiplied by a factor of its role.
+    pub fn with_rates(mut self, parameters: &Parameters, rate: impl Fn(Role) -> f32) -> Self {
+        self.rates = parameters.specs().iter().map(|spec| rate(spec.role)).collect();
         self
     }
 
