@@ -7,11 +7,12 @@
 use super::config::ConfigError;
 use super::decoder_config::{Block, DecoderConfig, LayerKind, NormKind};
 use super::gguf::{self, GgufModelError};
+use crate::nn;
 use crate::nn::gguf::Gguf;
 use crate::nn::weights::{Checkpoint, WeightError};
 use crate::nn::{
-    AttendSpec, Batch, Initial, KvCache, LinearSpec, Packed, PackedLayer, Parameters, Place, PreNormSpec, Precision,
-    Role, Span, Storage, Tape, Var, Weights,
+    Asker, AttentionSpec, Batch, EmbedSpec, HeadNormSpec, Initial, KvCache, LinearSpec, Mask, NormSpec, Packed,
+    PackedLayer, Parameters, Place, Precision, Role, Span, State, Storage, Tape, Var, Weights,
 };
 use kernels::attention::cached::CacheShape;
 use kernels::parallel::inside;
@@ -122,15 +123,15 @@ struct Layered {
 
 #[derive(Clone, Debug)]
 struct Layer {
-    attention_norm: PreNormSpec,
+    attention_norm: NormSpec,
     qkv: LinearSpec,
     head_norms: Option<[Span; 2]>,
     out: LinearSpec,
-    post_attention: Option<PreNormSpec>,
-    mlp_norm: Option<PreNormSpec>,
+    post_attention: Option<NormSpec>,
+    mlp_norm: Option<NormSpec>,
     up: LinearSpec,
     down: LinearSpec,
-    post_mlp: Option<PreNormSpec>,
+    post_mlp: Option<NormSpec>,
     kind: LayerKind,
 }
 
@@ -139,7 +140,7 @@ struct Wiring {
     words: LinearSpec,
     positions: Option<Span>,
     layers: Vec<Layer>,
-    final_norm: PreNormSpec,
+    final_norm: NormSpec,
     head: LinearSpec,
 }
 
@@ -212,14 +213,18 @@ impl Declare<'_> {
         Ok(spec)
     }
 
-    fn norm(&mut self, name: &str) -> Result<PreNormSpec, WeightError> {
+    fn norm(&mut self, name: &str) -> Result<NormSpec, WeightError> {
         let width = self.config.hidden;
         let gamma = self.vector(&format!("{name}.weight"), &[width])?;
         let beta = match self.config.norm {
             NormKind::Layer => Some(self.vector(&format!("{name}.bias"), &[width])?),
             NormKind::Rms | NormKind::RmsPlusOne => None,
         };
-        Ok(PreNormSpec { gamma, beta, epsilon: self.config.epsilon })
+        let kind = match self.config.norm {
+            NormKind::Layer => nn::NormKind::Layer,
+            NormKind::Rms | NormKind::RmsPlusOne => nn::NormKind::Rms,
+        };
+        Ok(NormSpec { kind, gamma, beta, epsilon: self.config.epsilon })
     }
 
     fn layer(&mut self, index: usize) -> Result<Layer, WeightError> {
@@ -431,9 +436,9 @@ impl Decoder {
             let states = self.hidden_states(tape, batch);
             let states = match wanted {
                 LogitRows::All => states,
-                LogitRows::Last => tape.rows(states, batch.offsets()[1..].iter().map(|end| end - 1).collect()),
+                LogitRows::Last => tape.rows(states, Asker::Last.rows(batch)),
             };
-            tape.linear(states, self.wiring.head, None)
+            tape.linear(states.operand, self.wiring.head, None)
         })
     }
 
@@ -442,7 +447,7 @@ impl Decoder {
     /// # Panics
     /// As [`Self::logits`].
     pub fn states<'a>(&self, tape: &'a mut Tape, batch: &Batch, cache: &mut KvCache) -> &'a [f32] {
-        self.run(tape, batch, cache, |tape| self.hidden_states(tape, batch))
+        self.run(tape, batch, cache, |tape| self.hidden_states(tape, batch).full)
     }
 
     /// Runs what `build` pushes, on a thread of the pool.
@@ -488,14 +493,16 @@ impl Decoder {
     }
 
     /// Pushes the decoder: new tokens → states after the final norm, `[tokens, hidden]`.
-    fn hidden_states(&self, tape: &mut Tape, batch: &Batch) -> Var {
+    fn hidden_states(&self, tape: &mut Tape, batch: &Batch) -> State {
         let (config, wiring) = (&self.config, &self.wiring);
-        let mut x = tape.words(batch, config.hidden, wiring.words.weight, config.word_scale, wiring.positions);
+        let (scale, positions) = (config.word_scale, wiring.positions);
+        let embedding = EmbedSpec { words: wiring.words.weight, scale, types: None, positions };
+        let mut x = tape.embed_by(batch, config.hidden, embedding);
         let mut added = None; // what the residual stream still has to take in
         for (index, layer) in wiring.layers.iter().enumerate() {
             let (stream, normed) = sum_norm(tape, x, added, layer.attention_norm);
-            let qkv = tape.linear(normed, layer.qkv, None); // [tokens, queries, keys and values]
-            let mixed = tape.attend(qkv, self.attention(index, layer)); // [tokens, heads·head_dim]
+            let qkv = tape.linear(normed.operand, layer.qkv, None); // [tokens, queries, keys and values]
+            let mixed = tape.attention_cached(qkv, &self.attention(layer), index); // [tokens, heads·head_dim]
             let out = tape.linear(mixed, layer.out, None);
             (x, added) = match (config.block, layer.mlp_norm) {
                 (Block::Parallel, _) => {
@@ -514,26 +521,26 @@ impl Decoder {
         sum_norm(tape, x, added, wiring.final_norm).1
     }
 
-    fn attention(&self, index: usize, layer: &Layer) -> AttendSpec {
+    fn attention(&self, layer: &Layer) -> AttentionSpec {
         let config = &self.config;
-        AttendSpec {
-            layer: index,
+        AttentionSpec {
             heads: config.heads,
-            kv_heads: config.kv_heads,
+            key_heads: config.kv_heads,
             head_dim: config.head_dim,
-            rotary: layer.kind.rotary.map(|rotary| Arc::clone(&self.rotaries[rotary])),
-            norms: layer.head_norms.map(|norms| (norms, config.epsilon)),
             scale: config.scale,
-            window: layer.kind.window,
+            mask: layer.kind.window.map_or(Mask::Causal, |window| Mask::Window { before: window - 1, after: 0 }),
+            soft_cap: None,
+            norms: layer.head_norms.map(|[q, k]| HeadNormSpec { q, k, epsilon: config.epsilon }),
+            rotary: layer.kind.rotary.map(|rotary| Arc::clone(&self.rotaries[rotary])),
         }
     }
 
-    fn feed_forward(&self, tape: &mut Tape, layer: &Layer, normed: Var) -> Var {
+    fn feed_forward(&self, tape: &mut Tape, layer: &Layer, normed: State) -> Var {
         let activation = self.config.activation;
         let hidden = match self.config.names.up.len() {
-            1 => tape.linear(normed, layer.up, Some(activation)),
+            1 => tape.linear(normed.operand, layer.up, Some(activation)),
             _ => {
-                let gate_up = tape.linear(normed, layer.up, None); // [tokens, 2·intermediate]
+                let gate_up = tape.linear(normed.operand, layer.up, None); // [tokens, 2·intermediate]
                 tape.gate(gate_up, activation)
             }
         };
@@ -542,15 +549,15 @@ impl Decoder {
 }
 
 /// `stream = x + added`, and its norm.
-fn sum_norm(tape: &mut Tape, x: Var, added: Option<Var>, norm: PreNormSpec) -> (Var, Var) {
+fn sum_norm(tape: &mut Tape, x: Var, added: Option<Var>, norm: NormSpec) -> (Var, State) {
     match added {
         None => tape.pre_norm(x, None, norm),
         Some(added) => tape.pre_norm(added, Some(x), norm),
     }
 }
 
-fn post_norm(tape: &mut Tape, x: Var, norm: Option<PreNormSpec>) -> Var {
-    norm.map_or(x, |norm| tape.pre_norm(x, None, norm).1)
+fn post_norm(tape: &mut Tape, x: Var, norm: Option<NormSpec>) -> Var {
+    norm.map_or(x, |norm| tape.pre_norm(x, None, norm).1.full)
 }
 
 /// `[inputs, outputs]` → `[outputs, inputs]`, in place.

@@ -6,8 +6,8 @@
 use super::config::{Config, Family};
 use crate::nn::weights::WeightError;
 use crate::nn::{
-    Activation, Batch, Initial, LinearSpec, NormSpec, Packed, Parameters, Place, Precision, Role, Span, State, Tape,
-    Var, Weights,
+    Activation, Asker, AttentionSpec, Batch, Initial, LinearSpec, NormKind, NormSpec, Packed, Parameters, Place,
+    Precision, Role, Span, State, Tape, Var, Weights,
 };
 use kernels::activation;
 use kernels::gemm::{self, Int8Weight, PackedWeight};
@@ -127,7 +127,8 @@ impl Declare<'_> {
     fn norm(&mut self, name: &str) -> Result<NormSpec, WeightError> {
         let width = self.config.hidden;
         let gamma = self.parameters.declare(format!("{name}.weight"), &[width], Initial::One)?;
-        Ok(NormSpec { gamma, beta: self.bias(name, width)?, epsilon: self.config.epsilon })
+        let (beta, epsilon) = (Some(self.bias(name, width)?), self.config.epsilon);
+        Ok(NormSpec { kind: NormKind::Layer, gamma, beta, epsilon })
     }
 
     fn head(&mut self, role: Role, name: &str, shape: [usize; 2]) -> Result<LinearSpec, WeightError> {
@@ -202,10 +203,10 @@ impl Model {
     pub fn features(&self, tape: &mut Tape, batch: &Batch) -> Var {
         let (last, lower) = self.wiring.layers.split_last().expect("a config has at least one layer");
         let x = self.encode(tape, batch, lower);
-        let first = tape.pool_first(x, batch); // [sequences, hidden]
+        let first = tape.rows(x, Asker::First.rows(batch)); // [sequences, hidden]
         let kv = tape.linear(x.operand, last.key_value(), None); // [tokens, 2·hidden]
         let q = tape.linear(first.operand, last.query(), None);
-        let mixed = tape.attention_first(q, kv, self.config.heads);
+        let mixed = tape.attention_of_one(q, kv, &self.attention(), Asker::First, batch);
         let state = self.finish_layer(tape, last, mixed, first);
         tape.linear(state.full, self.wiring.head_dense, Some(self.wiring.head_activation))
     }
@@ -229,22 +230,27 @@ impl Model {
     fn encode(&self, tape: &mut Tape, batch: &Batch, layers: &[Layer]) -> State {
         let wiring = &self.wiring;
         let sum = tape.embed(batch, self.config.hidden, wiring.words, wiring.positions, wiring.types);
-        let mut x = tape.layer_norm(sum, None, wiring.embedding_norm);
+        let mut x = tape.post_norm(sum, None, wiring.embedding_norm);
+        let attention = self.attention();
         for layer in layers {
             let qkv = tape.linear(x.operand, layer.qkv, None); // [tokens, 3·hidden]
-            let mixed = tape.attention(qkv, self.config.heads); // [tokens, hidden]
+            let mixed = tape.attention(qkv, &attention, batch); // [tokens, hidden]
             x = self.finish_layer(tape, layer, mixed, x);
         }
         x
     }
 
+    fn attention(&self) -> AttentionSpec {
+        AttentionSpec::bidirectional(self.config.heads, self.config.hidden / self.config.heads)
+    }
+
     /// What follows attention in a layer, for any rows of it.
     fn finish_layer(&self, tape: &mut Tape, layer: &Layer, mixed: Var, x: State) -> State {
         let out = tape.linear(mixed, layer.attention_out, None);
-        let x = tape.layer_norm(out, Some(x.full), layer.attention_norm);
+        let x = tape.post_norm(out, Some(x.full), layer.attention_norm);
         let up = tape.linear(x.operand, layer.up, Some(self.config.activation)); // [rows, intermediate]
         let down = tape.linear(up, layer.down, None);
-        tape.layer_norm(down, Some(x.full), layer.out_norm)
+        tape.post_norm(down, Some(x.full), layer.out_norm)
     }
 
     /// Makes output `i` of the head `scales[i]` times what it was, plus `shifts[i]`: new weights, rounded to f32.

@@ -63,7 +63,7 @@ impl Gradients {
             false => Store::Replace,
         };
         if store == Store::Replace {
-            self.written.extend(spans);
+            self.written.extend(spans.into_iter().filter(|span| span.len > 0)); // A layer may have no bias.
         }
         let ranges = spans.map(Span::range);
         (self.values.get_disjoint_mut(ranges).expect("two parameters do not overlap"), store)

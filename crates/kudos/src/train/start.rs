@@ -166,7 +166,7 @@ fn read_mean(model: &mut Model) {
     }
     for NormSpec { gamma, beta, .. } in [last.attention_norm, last.out_norm] {
         model.parameters.values[gamma.range()].fill(1.0);
-        model.parameters.values[beta.range()].fill(0.0);
+        beta.into_iter().for_each(|beta| model.parameters.values[beta.range()].fill(0.0));
     }
 }
 

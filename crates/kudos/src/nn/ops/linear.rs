@@ -87,11 +87,25 @@ impl Linear {
         }
         gemm::linear(product, x, &pass.weights.values[weight.range()], self.rows, inputs, outputs);
         match self.z {
-            None => activation::add_bias(product, &mut [], bias, self.act),
+            None => self.finish(product, &mut [], bias),
             Some(z) => {
                 let [z, y] = pass.arena.buffers([z, self.y].map(Buffer::Value));
-                activation::add_bias(z, y, bias, self.act);
+                self.finish(z, y, bias);
             }
+        }
+    }
+
+    /// Adds the bias and activates, where there are such; into y, if it is not empty.
+    fn finish(&self, z: &mut [f32], y: &mut [f32], bias: &[f32]) {
+        if !bias.is_empty() {
+            return activation::add_bias(z, y, bias, self.act);
+        }
+        let Some(act) = self.act else { return };
+        if y.is_empty() {
+            activation::activate(act, z, self.spec.outputs);
+        } else {
+            y.copy_from_slice(z);
+            activation::activate(act, y, self.spec.outputs);
         }
     }
 
@@ -148,7 +162,9 @@ impl Linear {
             pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(self.x), Buffer::Gradient(self.dx)]);
         let ([dw, db], dw_store) = pass.gradients.spans([weight, bias]);
         linear_weight_gradient(dw, dw_store, dz, x, self.rows, inputs, outputs);
-        activation::bias_backward(db, dw_store, dz);
+        if bias.len > 0 {
+            activation::bias_backward(db, dw_store, dz);
+        }
         linear_input_gradient(dx, store, dz, &pass.weights.values[weight.range()], self.rows, inputs, outputs);
     }
 
@@ -173,7 +189,7 @@ impl Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::ops::check;
+    use crate::nn::ops::{NormKind, NormSpec, check};
 
     #[test]
     fn gradients_match_finite_differences() {
@@ -192,6 +208,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn gradients_without_a_bias_match_finite_differences() {
+        let each = |act| {
+            check::gradients(36 + 15, |tape, batch| {
+                let table = |start, rows: usize| Span { start, len: rows * 3 };
+                let x = tape.embed(batch, 3, table(0, 7), table(21, 5), None);
+                let (weight, bias) = (Span { start: 36, len: 15 }, Span { start: 0, len: 0 });
+                tape.linear(x, LinearSpec { weight, bias, inputs: 3, outputs: 5 }, act)
+            })
+        };
+        [None, Some(Activation::Gelu)].into_iter().for_each(each);
+    }
+
     /// A value read twice gets both gradients.
     #[test]
     fn gradients_of_two_readers_add_up() {
@@ -205,12 +234,9 @@ mod tests {
                 outputs: 3,
             };
             let y = tape.linear(x, square, None);
-            let norm = super::super::NormSpec {
-                gamma: Span { start: 48, len: 3 },
-                beta: Span { start: 51, len: 3 },
-                epsilon: 0.1,
-            };
-            tape.layer_norm(y, Some(x), norm).full
+            let [gamma, beta] = [48, 51].map(|start| Span { start, len: 3 });
+            let norm = NormSpec { kind: NormKind::Layer, gamma, beta: Some(beta), epsilon: 0.1 };
+            tape.post_norm(y, Some(x), norm).full
         });
     }
 }
