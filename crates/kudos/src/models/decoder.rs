@@ -5,8 +5,9 @@
 //! packed as they are read, so that they are never in memory twice. Loading is strict, as for encoders.
 
 use super::config::ConfigError;
-use super::decoder_config::{Block, DecoderConfig, LayerKind, NormKind};
+use super::decoder_config::{DecoderConfig, LayerKind, NormKind, Rotary};
 use super::gguf::{self, GgufModelError};
+use super::layer::{Layer, Norms, Reach, Stream};
 use crate::nn;
 use crate::nn::gguf::Gguf;
 use crate::nn::weights::{Checkpoint, WeightError};
@@ -44,6 +45,18 @@ pub enum DecoderError {
         what: &'static str,
     },
 }
+
+/// What becomes of the matrices.
+#[derive(Clone, Copy)]
+enum Keep {
+    /// Packed as they are read, with no place in the flat buffer.
+    Packed(Precision),
+    /// In the flat buffer.
+    Flat,
+}
+
+/// Deviation of new weights (`initializer_range` of the families).
+const DEVIATION: f32 = 0.02;
 
 /// What is read off the last states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,20 +135,6 @@ struct Layered {
 }
 
 #[derive(Clone, Debug)]
-struct Layer {
-    attention_norm: NormSpec,
-    qkv: LinearSpec,
-    head_norms: Option<[Span; 2]>,
-    out: LinearSpec,
-    post_attention: Option<NormSpec>,
-    mlp_norm: Option<NormSpec>,
-    up: LinearSpec,
-    down: LinearSpec,
-    post_mlp: Option<NormSpec>,
-    kind: LayerKind,
-}
-
-#[derive(Clone, Debug)]
 struct Wiring {
     words: LinearSpec,
     positions: Option<Span>,
@@ -159,13 +158,22 @@ pub struct Decoder {
 struct Declare<'a> {
     config: &'a DecoderConfig,
     parameters: Parameters,
-    /// Matrices: they are packed as they are read, and have no place in the flat buffer.
+    /// Where the matrices are kept.
+    place: Place,
+    /// Whether words are read off the table that they are looked up in.
+    tied: bool,
+    /// The matrices.
     layered: Vec<Layered>,
     /// Vectors and tables that are read as they are, by their position in the parameters.
     plain: Vec<usize>,
 }
 
-impl Declare<'_> {
+impl<'a> Declare<'a> {
+    fn new(config: &'a DecoderConfig, place: Place, tied: bool) -> Self {
+        let (parameters, layered, plain) = Default::default();
+        Self { config, parameters, place, tied, layered, plain }
+    }
+
     fn vector(&mut self, name: &str, shape: &[usize]) -> Result<Span, WeightError> {
         let span = self.parameters.declare(name, shape, Initial::Zero)?;
         self.plain.push(self.parameters.specs().len() - 1);
@@ -173,7 +181,7 @@ impl Declare<'_> {
     }
 
     fn matrix(&mut self, name: &str, shape: &[usize; 2]) -> Result<Span, WeightError> {
-        self.parameters.declare_at(Place::Packed, format!("{name}.weight"), shape, Initial::Zero)
+        self.parameters.declare_at(self.place, format!("{name}.weight"), shape, Initial::Normal(DEVIATION))
     }
 
     /// One layer of several tensors, whose outputs stand side by side.
@@ -205,7 +213,12 @@ impl Declare<'_> {
     /// A table of words or a head: never stored transposed.
     fn table(&mut self, name: &str, rows: usize, bias: bool) -> Result<LinearSpec, WeightError> {
         let width = self.config.hidden;
-        let weight = self.matrix(name, &[rows, width])?;
+        // What only the ids of a step read has gradients for their rows alone.
+        let weight = if self.place == Place::Flat && name == self.config.names.words && !self.tied {
+            self.parameters.declare_sparse(format!("{name}.weight"), &[rows, width], Initial::Normal(DEVIATION))?
+        } else {
+            self.matrix(name, &[rows, width])?
+        };
         let none = Span { start: 0, len: 0 };
         let bias = if bias { self.vector(&format!("{name}.bias"), &[rows])? } else { none };
         let spec = LinearSpec { weight, bias, inputs: width, outputs: rows };
@@ -243,22 +256,43 @@ impl Declare<'_> {
                 Some([one(q)?, one(k)?])
             }
         };
-        let mut norm = |part: Option<&str>| part.map(|part| self.norm(&name(part))).transpose();
-        let attention_norm = norm(Some(names.attention_norm))?.expect("one was asked for");
-        let mlp_norm = norm(names.mlp_norm)?;
-        let post_attention = norm(names.post_norms.map(|[attention, _]| attention))?;
-        let post_mlp = norm(names.post_norms.map(|[_, mlp]| mlp))?;
+        let norms = self.norms(&name)?;
+        let attention_out = names.out;
+        let LayerKind { window, .. } = config.kinds[index];
         Ok(Layer {
-            attention_norm,
-            head_norms,
-            mlp_norm,
-            post_attention,
-            post_mlp,
+            attention: AttentionSpec {
+                heads: config.heads,
+                key_heads: config.kv_heads,
+                head_dim: config.head_dim,
+                scale: config.scale,
+                mask: window.map_or(Mask::Causal, |window| Mask::Window { before: window - 1, after: 0 }),
+                soft_cap: None,
+                norms: head_norms.map(|[q, k]| HeadNormSpec { q, k, epsilon: config.epsilon }),
+                rotary: None,
+            },
             qkv: self.linear(&names_of(names.qkv), hidden, &qkv, biases.qkv)?,
-            out: self.linear(&[name(names.out)], q, &[hidden], biases.out)?,
+            attention_out: self.linear(&[name(attention_out)], q, &[hidden], biases.out)?,
             up: self.linear(&names_of(names.up), hidden, &ups, biases.mlp)?,
             down: self.linear(&[name(names.down)], config.intermediate, &[hidden], biases.mlp)?,
-            kind: config.kinds[index],
+            gated: names.up.len() > 1,
+            activation: config.activation,
+            norms,
+        })
+    }
+
+    /// The norms of a layer, whose tensors `name` names.
+    fn norms(&mut self, name: &dyn Fn(&str) -> String) -> Result<Norms, WeightError> {
+        let names = self.config.names;
+        let attention = self.norm(&name(names.attention_norm))?;
+        let Some(mlp) = names.mlp_norm else {
+            return Ok(Norms::Parallel(attention));
+        };
+        let before = [attention, self.norm(&name(mlp))?];
+        Ok(match names.post_norms {
+            None => Norms::Pre(before),
+            Some([attention, mlp]) => {
+                Norms::Sandwich { before, after: [self.norm(&name(attention))?, self.norm(&name(mlp))?] }
+            }
         })
     }
 
@@ -296,23 +330,38 @@ impl Decoder {
     /// # Errors
     /// [`DecoderError`] for a config or tensors that do not describe exactly this model.
     pub fn load(path: &Path, head: DecoderHead, precision: Precision) -> Result<Self, DecoderError> {
+        Self::load_as(path, head, Keep::Packed(precision))
+    }
+
+    /// As [`Self::load`], with all values in the flat buffer in f32: a program over it has a way back.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_flat(path: &Path, head: DecoderHead) -> Result<Self, DecoderError> {
+        Self::load_as(path, head, Keep::Flat)
+    }
+
+    fn load_as(path: &Path, head: DecoderHead, keep: Keep) -> Result<Self, DecoderError> {
         if path.is_dir() {
             let config = DecoderConfig::read(path)?;
-            return Self::assemble(config, &Checkpoint::open(path)?, head, precision);
+            return Self::assemble(config, &Checkpoint::open(path)?, head, keep);
         }
         let file = Gguf::open(path).map_err(GgufModelError::from)?;
         let config = DecoderConfig::check(path, gguf::config(&file)?)?;
-        Self::assemble(config, &file, head, precision)
+        Self::assemble(config, &file, head, keep)
     }
 
     fn assemble(
         config: DecoderConfig,
         source: &dyn TensorSource,
         head: DecoderHead,
-        precision: Precision,
+        keep: Keep,
     ) -> Result<Self, DecoderError> {
-        let mut declare =
-            Declare { config: &config, parameters: Parameters::default(), layered: Vec::new(), plain: Vec::new() };
+        let (place, precision) = match keep {
+            Keep::Packed(precision) => (Place::Packed, precision),
+            Keep::Flat => (Place::Flat, Precision::F32),
+        };
+        let mut declare = Declare::new(&config, place, head == DecoderHead::Words && config.tied);
         let wiring = declare.wiring(head)?;
         let Declare { parameters, mut layered, plain, .. } = declare;
         let mut decoder =
@@ -330,7 +379,14 @@ impl Decoder {
         layered.sort_by_key(|layer| std::cmp::Reverse(layer.spec.inputs * layer.spec.outputs));
         let mut packed = Vec::new();
         for layer in &layered {
-            packed.push((layer.spec, decoder.read_layer(source, layer, &names)?));
+            let weight = decoder.read_layer(source, layer, &names)?;
+            let LinearSpec { weight: span, inputs, outputs, .. } = layer.spec;
+            match keep {
+                Keep::Flat => decoder.parameters.values[span.range()].copy_from_slice(&weight),
+                Keep::Packed(precision) => {
+                    packed.push((layer.spec, PackedLayer::for_decoding(&weight, inputs, outputs, precision)));
+                }
+            }
         }
         decoder.packed = Packed::new(packed);
         Ok(decoder)
@@ -370,22 +426,26 @@ impl Decoder {
     fn add_one_to_norms(&mut self) {
         let mut spans = vec![self.wiring.final_norm.gamma];
         for layer in &self.wiring.layers {
-            let norms = [Some(layer.attention_norm), layer.mlp_norm, layer.post_attention, layer.post_mlp];
-            spans.extend(norms.into_iter().flatten().map(|norm| norm.gamma));
-            spans.extend(layer.head_norms.into_iter().flatten());
+            let norms = match layer.norms {
+                Norms::Post(norms) | Norms::Pre(norms) => norms.to_vec(),
+                Norms::Parallel(norm) => vec![norm],
+                Norms::Sandwich { before, after } => [before, after].concat(),
+            };
+            spans.extend(norms.into_iter().map(|norm| norm.gamma));
+            spans.extend(layer.attention.norms.into_iter().flat_map(|norms| [norms.q, norms.k]));
         }
         for span in spans {
             self.parameters.values[span.range()].iter_mut().for_each(|gamma| *gamma += 1.0);
         }
     }
 
-    /// Reads the tensors of one layer and packs them.
+    /// Reads the tensors of one matrix, `[outputs, inputs]`.
     fn read_layer(
         &self,
         source: &dyn TensorSource,
         layer: &Layered,
         names: &[String],
-    ) -> Result<PackedLayer, DecoderError> {
+    ) -> Result<Vec<f32>, DecoderError> {
         let LinearSpec { inputs, outputs, .. } = layer.spec;
         let mut weight = vec![0.0; inputs * outputs];
         let mut rest = weight.as_mut_slice();
@@ -399,7 +459,7 @@ impl Decoder {
             }
             rest = after;
         }
-        Ok(PackedLayer::for_decoding(&weight, inputs, outputs, self.precision))
+        Ok(weight)
     }
 
     /// How its weights are kept.
@@ -409,15 +469,19 @@ impl Decoder {
 
     /// A cache for `slots` texts of up to `capacity` tokens: f32 in f32, else bf16. Prepares the turns of that many positions.
     pub fn cache(&mut self, slots: usize, capacity: usize) -> KvCache {
+        self.prepare_turns(capacity);
         let config = &self.config;
-        let known = self.rotaries.first().map_or(0, |table| table.positions());
-        if known < capacity {
-            let table =
-                |rotary: &super::decoder_config::Rotary| Arc::new(RotaryTable::new(&rotary.frequencies, 1.0, capacity));
-            self.rotaries = config.rotaries.iter().map(table).collect();
-        }
         let storage = if self.precision == Precision::F32 { Storage::F32 } else { Storage::Bf16 };
         KvCache::new(config.layers, slots, self.cache_shape(capacity), storage)
+    }
+
+    /// Prepares the turns of texts of up to so many tokens.
+    pub fn prepare_turns(&mut self, positions: usize) {
+        let known = self.rotaries.first().map_or(0, |table| table.positions());
+        if known < positions {
+            let table = |rotary: &Rotary| Arc::new(RotaryTable::new(&rotary.frequencies, 1.0, positions));
+            self.rotaries = self.config.rotaries.iter().map(table).collect();
+        }
     }
 
     /// The logits (or scores) of new tokens, `[rows, outputs]`: the tape's memory is read until its next program. An
@@ -433,7 +497,7 @@ impl Decoder {
         wanted: LogitRows,
     ) -> &'a mut [f32] {
         self.run(tape, batch, cache, |tape| {
-            let states = self.hidden_states(tape, batch);
+            let states = self.push(tape, batch, Reach::Cache);
             let states = match wanted {
                 LogitRows::All => states,
                 LogitRows::Last => tape.rows(states, Asker::Last.rows(batch)),
@@ -447,7 +511,7 @@ impl Decoder {
     /// # Panics
     /// As [`Self::logits`].
     pub fn states<'a>(&self, tape: &'a mut Tape, batch: &Batch, cache: &mut KvCache) -> &'a [f32] {
-        self.run(tape, batch, cache, |tape| self.hidden_states(tape, batch).full)
+        self.run(tape, batch, cache, |tape| self.push(tape, batch, Reach::Cache).full)
     }
 
     /// Runs what `build` pushes, on a thread of the pool.
@@ -492,72 +556,51 @@ impl Decoder {
         CacheShape { heads, kv_heads, head_dim, capacity }
     }
 
-    /// Pushes the decoder: new tokens → states after the final norm, `[tokens, hidden]`.
-    fn hidden_states(&self, tape: &mut Tape, batch: &Batch) -> State {
+    /// Pushes the decoder: tokens of the batch → states after the final norm, `[tokens, hidden]`, or `[sequences, hidden]`
+    /// where only one token of each sequence is asked for.
+    fn push(&self, tape: &mut Tape, batch: &Batch, reach: impl Fn(usize) -> Reach) -> State {
         let (config, wiring) = (&self.config, &self.wiring);
         let (scale, positions) = (config.word_scale, wiring.positions);
         let embedding = EmbedSpec { words: wiring.words.weight, scale, types: None, positions };
-        let mut x = tape.embed_by(batch, config.hidden, embedding);
-        let mut added = None; // what the residual stream still has to take in
+        let full = tape.embed_by(batch, config.hidden, embedding);
+        let mut x = Stream::new(State { full, operand: full });
         for (index, layer) in wiring.layers.iter().enumerate() {
-            let (stream, normed) = sum_norm(tape, x, added, layer.attention_norm);
-            let qkv = tape.linear(normed.operand, layer.qkv, None); // [tokens, queries, keys and values]
-            let mixed = tape.attention_cached(qkv, &self.attention(layer), index); // [tokens, heads·head_dim]
-            let out = tape.linear(mixed, layer.out, None);
-            (x, added) = match (config.block, layer.mlp_norm) {
-                (Block::Parallel, _) => {
-                    let mlp = self.feed_forward(tape, layer, normed);
-                    (stream, Some(tape.add(out, mlp)))
-                }
-                (_, Some(mlp_norm)) => {
-                    let out = post_norm(tape, out, layer.post_attention);
-                    let (stream, normed) = sum_norm(tape, stream, Some(out), mlp_norm);
-                    let mlp = self.feed_forward(tape, layer, normed);
-                    (stream, Some(post_norm(tape, mlp, layer.post_mlp)))
-                }
-                (_, None) => unreachable!("blocks one after the other have two norms"),
-            };
+            let rotary = config.kinds[index].rotary.map(|rotary| Arc::clone(&self.rotaries[rotary]));
+            let attention = AttentionSpec { rotary, ..layer.attention.clone() };
+            x = layer.push(tape, batch, &attention, x, reach(index));
         }
-        sum_norm(tape, x, added, wiring.final_norm).1
+        x.normed(tape, wiring.final_norm).1
     }
 
-    fn attention(&self, layer: &Layer) -> AttentionSpec {
-        let config = &self.config;
-        AttentionSpec {
-            heads: config.heads,
-            key_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            scale: config.scale,
-            mask: layer.kind.window.map_or(Mask::Causal, |window| Mask::Window { before: window - 1, after: 0 }),
-            soft_cap: None,
-            norms: layer.head_norms.map(|[q, k]| HeadNormSpec { q, k, epsilon: config.epsilon }),
-            rotary: layer.kind.rotary.map(|rotary| Arc::clone(&self.rotaries[rotary])),
-        }
-    }
-
-    fn feed_forward(&self, tape: &mut Tape, layer: &Layer, normed: State) -> Var {
-        let activation = self.config.activation;
-        let hidden = match self.config.names.up.len() {
-            1 => tape.linear(normed.operand, layer.up, Some(activation)),
-            _ => {
-                let gate_up = tape.linear(normed.operand, layer.up, None); // [tokens, 2·intermediate]
-                tape.gate(gate_up, activation)
+    /// Pushes the decoder over whole texts: the states after the final norm of all tokens, or of one of each text.
+    ///
+    /// # Panics
+    /// When a text has more tokens than [`Self::prepare_turns`] was told.
+    pub fn push_whole(&self, tape: &mut Tape, batch: &Batch, asked: Option<Asker>) -> State {
+        let last = self.wiring.layers.len() - 1;
+        match asked {
+            Some(asker) if self.packed.is_empty() => self.push(tape, batch, |index| match index == last {
+                true => Reach::One(asker),
+                false => Reach::Batch,
+            }),
+            // Queries, keys and values are packed as one product.
+            Some(asker) => {
+                let states = self.push(tape, batch, |_| Reach::Batch);
+                tape.rows(states, asker.rows(batch))
             }
-        };
-        tape.linear(hidden, layer.down, None)
+            None => self.push(tape, batch, |_| Reach::Batch),
+        }
     }
-}
 
-/// `stream = x + added`, and its norm.
-fn sum_norm(tape: &mut Tape, x: Var, added: Option<Var>, norm: NormSpec) -> (Var, State) {
-    match added {
-        None => tape.pre_norm(x, None, norm),
-        Some(added) => tape.pre_norm(added, Some(x), norm),
+    /// The weights as ops read them.
+    pub fn weights(&self) -> Weights<'_> {
+        Weights { values: &self.parameters.values, packed: &self.packed }
     }
-}
 
-fn post_norm(tape: &mut Tape, x: Var, norm: Option<NormSpec>) -> Var {
-    norm.map_or(x, |norm| tape.pre_norm(x, None, norm).1.full)
+    /// Its tensors. Those that are packed have no values here.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
 }
 
 /// `[inputs, outputs]` → `[outputs, inputs]`, in place.

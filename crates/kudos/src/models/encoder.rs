@@ -4,6 +4,7 @@
 //! its [`TensorNames`] in its own file.
 
 use super::config::{Config, Family};
+use super::layer::{Layer, Norms, Reach, Stream};
 use crate::nn::weights::WeightError;
 use crate::nn::{
     Activation, Asker, AttentionSpec, Batch, Initial, LinearSpec, NormKind, NormSpec, Packed, Parameters, Place,
@@ -35,23 +36,6 @@ pub(super) struct TensorNames {
     pub unused: &'static [&'static str],
 }
 
-/// The parameters of one layer.
-#[derive(Clone, Debug)]
-pub struct Layer {
-    /// Queries, keys and values, side by side.
-    pub qkv: LinearSpec,
-    /// After attention.
-    pub attention_out: LinearSpec,
-    /// After the sum with attention.
-    pub attention_norm: NormSpec,
-    /// The way up of the feed-forward part.
-    pub up: LinearSpec,
-    /// Its way down.
-    pub down: LinearSpec,
-    /// After the sum with it.
-    pub out_norm: NormSpec,
-}
-
 #[derive(Clone, Debug)]
 struct Wiring {
     words: Span,
@@ -64,15 +48,8 @@ struct Wiring {
     head_out: LinearSpec,
 }
 
-impl Layer {
-    fn query(&self) -> LinearSpec {
-        self.qkv.rows(0..self.qkv.outputs / 3)
-    }
-
-    fn key_value(&self) -> LinearSpec {
-        self.qkv.rows(self.qkv.outputs / 3..self.qkv.outputs)
-    }
-}
+/// The head reads the first token alone, so the last layer computes that one alone.
+const ASKED: Reach = Reach::One(Asker::First);
 
 /// A sequence-classification model: its config, its parameters and how they are wired.
 #[derive(Clone, Debug)]
@@ -140,14 +117,16 @@ impl Declare<'_> {
         self.parameters.begin(Role::Layer(index));
         let name = |part: &str| format!("{}{}.{index}.{part}", names.prefix, names.layers);
         let (hidden, intermediate, place) = (self.config.hidden, self.config.intermediate, self.layers);
-        Ok(Layer {
-            qkv: self.joined([names.query, names.key, names.value].map(name))?,
-            attention_out: self.linear(place, &name(names.attention_out), [hidden, hidden])?,
-            attention_norm: self.norm(&name(names.attention_norm))?,
-            up: self.linear(place, &name(names.up), [intermediate, hidden])?,
-            down: self.linear(place, &name(names.down), [hidden, intermediate])?,
-            out_norm: self.norm(&name(names.out_norm))?,
-        })
+        let heads = self.config.heads;
+        let qkv = self.joined([names.query, names.key, names.value].map(name))?;
+        let attention_out = self.linear(place, &name(names.attention_out), [hidden, hidden])?;
+        let attention_norm = self.norm(&name(names.attention_norm))?;
+        let up = self.linear(place, &name(names.up), [intermediate, hidden])?;
+        let down = self.linear(place, &name(names.down), [hidden, intermediate])?;
+        let norms = Norms::Post([attention_norm, self.norm(&name(names.out_norm))?]);
+        let (gated, activation) = (false, self.config.activation);
+        let attention = AttentionSpec::bidirectional(heads, hidden / heads);
+        Ok(Layer { attention, qkv, attention_out, up, down, gated, activation, norms })
     }
 
     fn wiring(&mut self, names: &TensorNames) -> Result<Wiring, WeightError> {
@@ -203,11 +182,7 @@ impl Model {
     pub fn features(&self, tape: &mut Tape, batch: &Batch) -> Var {
         let (last, lower) = self.wiring.layers.split_last().expect("a config has at least one layer");
         let x = self.encode(tape, batch, lower);
-        let first = tape.rows(x, Asker::First.rows(batch)); // [sequences, hidden]
-        let kv = tape.linear(x.operand, last.key_value(), None); // [tokens, 2·hidden]
-        let q = tape.linear(first.operand, last.query(), None);
-        let mixed = tape.attention_of_one(q, kv, &self.attention(), Asker::First, batch);
-        let state = self.finish_layer(tape, last, mixed, first);
+        let state = last.push(tape, batch, &last.attention, x, ASKED).state(); // [sequences, hidden]
         tape.linear(state.full, self.wiring.head_dense, Some(self.wiring.head_activation))
     }
 
@@ -224,33 +199,14 @@ impl Model {
 
     /// Pushes the encoder: packed batch → states of all tokens, `[tokens, hidden]`.
     pub fn hidden_states(&self, tape: &mut Tape, batch: &Batch) -> State {
-        self.encode(tape, batch, &self.wiring.layers)
+        self.encode(tape, batch, &self.wiring.layers).state()
     }
 
-    fn encode(&self, tape: &mut Tape, batch: &Batch, layers: &[Layer]) -> State {
+    fn encode(&self, tape: &mut Tape, batch: &Batch, layers: &[Layer]) -> Stream {
         let wiring = &self.wiring;
         let sum = tape.embed(batch, self.config.hidden, wiring.words, wiring.positions, wiring.types);
-        let mut x = tape.post_norm(sum, None, wiring.embedding_norm);
-        let attention = self.attention();
-        for layer in layers {
-            let qkv = tape.linear(x.operand, layer.qkv, None); // [tokens, 3·hidden]
-            let mixed = tape.attention(qkv, &attention, batch); // [tokens, hidden]
-            x = self.finish_layer(tape, layer, mixed, x);
-        }
-        x
-    }
-
-    fn attention(&self) -> AttentionSpec {
-        AttentionSpec::bidirectional(self.config.heads, self.config.hidden / self.config.heads)
-    }
-
-    /// What follows attention in a layer, for any rows of it.
-    fn finish_layer(&self, tape: &mut Tape, layer: &Layer, mixed: Var, x: State) -> State {
-        let out = tape.linear(mixed, layer.attention_out, None);
-        let x = tape.post_norm(out, Some(x.full), layer.attention_norm);
-        let up = tape.linear(x.operand, layer.up, Some(self.config.activation)); // [rows, intermediate]
-        let down = tape.linear(up, layer.down, None);
-        tape.post_norm(down, Some(x.full), layer.out_norm)
+        let x = Stream::new(tape.post_norm(sum, None, wiring.embedding_norm));
+        layers.iter().fold(x, |x, layer| layer.push(tape, batch, &layer.attention, x, Reach::Batch))
     }
 
     /// Makes output `i` of the head `scales[i]` times what it was, plus `shifts[i]`: new weights, rounded to f32.
@@ -283,8 +239,8 @@ impl Model {
     /// The linear layers that run on packed weights when there are such: all but the head's.
     pub(super) fn packed_layers(&self) -> Vec<LinearSpec> {
         let (last, lower) = self.wiring.layers.split_last().expect("a config has at least one layer");
-        let lower = lower.iter().flat_map(|l| [l.qkv, l.attention_out, l.up, l.down]);
-        lower.chain([last.query(), last.key_value(), last.attention_out, last.up, last.down]).collect()
+        let lower = lower.iter().flat_map(|layer| layer.products(Reach::Batch));
+        lower.chain(last.products(ASKED)).collect()
     }
 
     /// The precision this model runs in when `asked` for one: f32 when the processor or the model's sizes have no other.

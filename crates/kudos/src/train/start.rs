@@ -7,7 +7,7 @@
 
 use super::head::fit_head;
 use super::{Example, Features, Settings, TrainError};
-use crate::models::{Config, Family, Model, Workspace};
+use crate::models::{Config, Family, Model, Norms, Workspace};
 use crate::nn::{Activation, LinearSpec, NormSpec, Role, Span};
 use std::collections::HashMap;
 
@@ -164,7 +164,8 @@ fn read_mean(model: &mut Model) {
     for span in [value.weight, last.attention_out.weight] {
         fill_identity(model, span);
     }
-    for NormSpec { gamma, beta, .. } in [last.attention_norm, last.out_norm] {
+    let Norms::Post(norms) = last.norms else { unreachable!("BERT norms after its parts") };
+    for NormSpec { gamma, beta, .. } in norms {
         model.parameters.values[gamma.range()].fill(1.0);
         beta.into_iter().for_each(|beta| model.parameters.values[beta.range()].fill(0.0));
     }

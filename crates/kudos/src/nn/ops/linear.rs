@@ -29,7 +29,7 @@ impl LinearSpec {
         let (start, outputs) = (range.start, range.len());
         Self {
             weight: Span { start: self.weight.start + start * self.inputs, len: outputs * self.inputs },
-            bias: Span { start: self.bias.start + start, len: outputs },
+            bias: if self.bias.len == 0 { self.bias } else { Span { start: self.bias.start + start, len: outputs } },
             inputs: self.inputs,
             outputs,
         }
