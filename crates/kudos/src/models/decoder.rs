@@ -7,7 +7,8 @@
 use super::config::ConfigError;
 use super::decoder_config::{DecoderConfig, LayerKind, NormKind, Rotary};
 use super::gguf::{self, GgufModelError};
-use super::layer::{Layer, Norms, Reach, Stream};
+use super::layer::{Layer, Norms, Reach};
+use super::network::Network;
 use crate::nn;
 use crate::nn::gguf::Gguf;
 use crate::nn::weights::{Checkpoint, WeightError};
@@ -136,10 +137,7 @@ struct Layered {
 
 #[derive(Clone, Debug)]
 struct Wiring {
-    words: LinearSpec,
-    positions: Option<Span>,
-    layers: Vec<Layer>,
-    final_norm: NormSpec,
+    network: Network,
     head: LinearSpec,
 }
 
@@ -258,8 +256,9 @@ impl<'a> Declare<'a> {
         };
         let norms = self.norms(&name)?;
         let attention_out = names.out;
-        let LayerKind { window, .. } = config.kinds[index];
+        let LayerKind { window, rotary: turns } = config.kinds[index];
         Ok(Layer {
+            turns,
             attention: AttentionSpec {
                 heads: config.heads,
                 key_heads: config.kv_heads,
@@ -311,7 +310,9 @@ impl<'a> Declare<'a> {
             DecoderHead::Words if config.tied => words,
             DecoderHead::Words => self.table("lm_head", config.vocabulary, config.biases.head)?,
         };
-        Ok(Wiring { words, positions, layers, final_norm, head })
+        let embedding = EmbedSpec { words: words.weight, scale: config.word_scale, types: None, positions };
+        let (hidden, final_norm) = (config.hidden, Some(final_norm));
+        Ok(Wiring { network: Network { hidden, embedding, embedding_norm: None, layers, final_norm }, head })
     }
 }
 
@@ -424,8 +425,9 @@ impl Decoder {
 
     /// Gemma stores the scales of its norms without their 1.
     fn add_one_to_norms(&mut self) {
-        let mut spans = vec![self.wiring.final_norm.gamma];
-        for layer in &self.wiring.layers {
+        let Network { layers, final_norm, .. } = &self.wiring.network;
+        let mut spans: Vec<Span> = final_norm.iter().map(|norm| norm.gamma).collect();
+        for layer in layers {
             let norms = match layer.norms {
                 Norms::Post(norms) | Norms::Pre(norms) => norms.to_vec(),
                 Norms::Parallel(norm) => vec![norm],
@@ -497,7 +499,7 @@ impl Decoder {
         wanted: LogitRows,
     ) -> &'a mut [f32] {
         self.run(tape, batch, cache, |tape| {
-            let states = self.push(tape, batch, Reach::Cache);
+            let states = self.wiring.network.push(tape, batch, &self.rotaries, Reach::Cache);
             let states = match wanted {
                 LogitRows::All => states,
                 LogitRows::Last => tape.rows(states, Asker::Last.rows(batch)),
@@ -511,7 +513,7 @@ impl Decoder {
     /// # Panics
     /// As [`Self::logits`].
     pub fn states<'a>(&self, tape: &'a mut Tape, batch: &Batch, cache: &mut KvCache) -> &'a [f32] {
-        self.run(tape, batch, cache, |tape| self.push(tape, batch, Reach::Cache).full)
+        self.run(tape, batch, cache, |tape| self.wiring.network.push(tape, batch, &self.rotaries, Reach::Cache).full)
     }
 
     /// Runs what `build` pushes, on a thread of the pool.
@@ -556,39 +558,17 @@ impl Decoder {
         CacheShape { heads, kv_heads, head_dim, capacity }
     }
 
-    /// Pushes the decoder: tokens of the batch → states after the final norm, `[tokens, hidden]`, or `[sequences, hidden]`
-    /// where only one token of each sequence is asked for.
-    fn push(&self, tape: &mut Tape, batch: &Batch, reach: impl Fn(usize) -> Reach) -> State {
-        let (config, wiring) = (&self.config, &self.wiring);
-        let (scale, positions) = (config.word_scale, wiring.positions);
-        let embedding = EmbedSpec { words: wiring.words.weight, scale, types: None, positions };
-        let full = tape.embed_by(batch, config.hidden, embedding);
-        let mut x = Stream::new(State { full, operand: full });
-        for (index, layer) in wiring.layers.iter().enumerate() {
-            let rotary = config.kinds[index].rotary.map(|rotary| Arc::clone(&self.rotaries[rotary]));
-            let attention = AttentionSpec { rotary, ..layer.attention.clone() };
-            x = layer.push(tape, batch, &attention, x, reach(index));
-        }
-        x.normed(tape, wiring.final_norm).1
-    }
-
     /// Pushes the decoder over whole texts: the states after the final norm of all tokens, or of one of each text.
     ///
     /// # Panics
     /// When a text has more tokens than [`Self::prepare_turns`] was told.
     pub fn push_whole(&self, tape: &mut Tape, batch: &Batch, asked: Option<Asker>) -> State {
-        let last = self.wiring.layers.len() - 1;
-        match asked {
-            Some(asker) if self.packed.is_empty() => self.push(tape, batch, |index| match index == last {
-                true => Reach::One(asker),
-                false => Reach::Batch,
-            }),
-            // Queries, keys and values are packed as one product.
-            Some(asker) => {
-                let states = self.push(tape, batch, |_| Reach::Batch);
-                tape.rows(states, asker.rows(batch))
-            }
-            None => self.push(tape, batch, |_| Reach::Batch),
+        let network = &self.wiring.network;
+        let apart = asked.filter(|_| self.packed.is_empty()); // Packed, queries, keys and values are one product.
+        let states = network.push(tape, batch, &self.rotaries, network.whole(apart));
+        match asked.filter(|_| apart.is_none()) {
+            Some(asker) => tape.rows(states, asker.rows(batch)),
+            None => states,
         }
     }
 

@@ -4,11 +4,12 @@
 //! its [`TensorNames`] in its own file.
 
 use super::config::{Config, Family};
-use super::layer::{Layer, Norms, Reach, Stream};
+use super::layer::{Layer, Norms};
+use super::network::Network;
 use crate::nn::weights::WeightError;
 use crate::nn::{
-    Activation, Asker, AttentionSpec, Batch, Initial, LinearSpec, NormKind, NormSpec, Packed, Parameters, Place,
-    Precision, Role, Span, State, Tape, Var, Weights,
+    Activation, Asker, AttentionSpec, Batch, EmbedSpec, Initial, LinearSpec, NormKind, NormSpec, Packed, Parameters,
+    Place, Precision, Role, Span, State, Tape, Var, Weights,
 };
 use kernels::activation;
 use kernels::gemm::{self, Int8Weight, PackedWeight};
@@ -38,18 +39,14 @@ pub(super) struct TensorNames {
 
 #[derive(Clone, Debug)]
 struct Wiring {
-    words: Span,
-    positions: Span,
-    types: Option<Span>,
-    embedding_norm: NormSpec,
-    layers: Vec<Layer>,
+    network: Network,
     head_dense: LinearSpec,
     head_activation: Activation,
     head_out: LinearSpec,
 }
 
 /// The head reads the first token alone, so the last layer computes that one alone.
-const ASKED: Reach = Reach::One(Asker::First);
+const ASKED: Option<Asker> = Some(Asker::First);
 
 /// A sequence-classification model: its config, its parameters and how they are wired.
 #[derive(Clone, Debug)]
@@ -126,25 +123,27 @@ impl Declare<'_> {
         let norms = Norms::Post([attention_norm, self.norm(&name(names.out_norm))?]);
         let (gated, activation) = (false, self.config.activation);
         let attention = AttentionSpec::bidirectional(heads, hidden / heads);
-        Ok(Layer { attention, qkv, attention_out, up, down, gated, activation, norms })
+        Ok(Layer { attention, turns: None, qkv, attention_out, up, down, gated, activation, norms })
     }
 
     fn wiring(&mut self, names: &TensorNames) -> Result<Wiring, WeightError> {
         let Config { hidden, vocabulary, positions, types, layers, labels, .. } = *self.config;
         let table = |part: &str| format!("{}embeddings.{part}", names.prefix);
+        let words = self.parameters.declare_sparse(
+            format!("{}.weight", table("word_embeddings")),
+            &[vocabulary, hidden],
+            Initial::Normal(self.config.initial_deviation),
+        )?;
+        let positions = Some(self.weight(Place::Flat, &table("position_embeddings"), &[positions, hidden])?);
+        let types = match types {
+            0 => None,
+            types => Some(self.weight(Place::Flat, &table("token_type_embeddings"), &[types, hidden])?),
+        };
+        let embedding = EmbedSpec { words, scale: 1.0, types, positions };
+        let embedding_norm = Some(self.norm(&table("LayerNorm"))?);
+        let layers = (0..layers).map(|index| self.layer(index, names)).collect::<Result<_, _>>()?;
         Ok(Wiring {
-            words: self.parameters.declare_sparse(
-                format!("{}.weight", table("word_embeddings")),
-                &[vocabulary, hidden],
-                Initial::Normal(self.config.initial_deviation),
-            )?,
-            positions: self.weight(Place::Flat, &table("position_embeddings"), &[positions, hidden])?,
-            types: match types {
-                0 => None,
-                types => Some(self.weight(Place::Flat, &table("token_type_embeddings"), &[types, hidden])?),
-            },
-            embedding_norm: self.norm(&table("LayerNorm"))?,
-            layers: (0..layers).map(|index| self.layer(index, names)).collect::<Result<_, _>>()?,
+            network: Network { hidden, embedding, embedding_norm, layers, final_norm: None },
             head_dense: self.head(Role::Head, names.head_dense, [hidden, hidden])?,
             head_activation: names.head_activation,
             head_out: self.head(Role::Output, names.head_out, [labels, hidden])?,
@@ -180,9 +179,8 @@ impl Model {
 
     /// Pushes all but the head's last layer: packed batch → what that layer reads, `[sequences, hidden]`.
     pub fn features(&self, tape: &mut Tape, batch: &Batch) -> Var {
-        let (last, lower) = self.wiring.layers.split_last().expect("a config has at least one layer");
-        let x = self.encode(tape, batch, lower);
-        let state = last.push(tape, batch, &last.attention, x, ASKED).state(); // [sequences, hidden]
+        let network = &self.wiring.network;
+        let state = network.push(tape, batch, &[], network.whole(ASKED)); // [sequences, hidden]
         tape.linear(state.full, self.wiring.head_dense, Some(self.wiring.head_activation))
     }
 
@@ -199,14 +197,8 @@ impl Model {
 
     /// Pushes the encoder: packed batch → states of all tokens, `[tokens, hidden]`.
     pub fn hidden_states(&self, tape: &mut Tape, batch: &Batch) -> State {
-        self.encode(tape, batch, &self.wiring.layers).state()
-    }
-
-    fn encode(&self, tape: &mut Tape, batch: &Batch, layers: &[Layer]) -> Stream {
-        let wiring = &self.wiring;
-        let sum = tape.embed(batch, self.config.hidden, wiring.words, wiring.positions, wiring.types);
-        let x = Stream::new(tape.post_norm(sum, None, wiring.embedding_norm));
-        layers.iter().fold(x, |x, layer| layer.push(tape, batch, &layer.attention, x, Reach::Batch))
+        let network = &self.wiring.network;
+        network.push(tape, batch, &[], network.whole(None))
     }
 
     /// Makes output `i` of the head `scales[i]` times what it was, plus `shifts[i]`: new weights, rounded to f32.
@@ -238,9 +230,7 @@ impl Model {
 
     /// The linear layers that run on packed weights when there are such: all but the head's.
     pub(super) fn packed_layers(&self) -> Vec<LinearSpec> {
-        let (last, lower) = self.wiring.layers.split_last().expect("a config has at least one layer");
-        let lower = lower.iter().flat_map(|layer| layer.products(Reach::Batch));
-        lower.chain(last.products(ASKED)).collect()
+        self.wiring.network.products(ASKED)
     }
 
     /// The precision this model runs in when `asked` for one: f32 when the processor or the model's sizes have no other.
@@ -286,7 +276,7 @@ impl Model {
 
     /// The parameters of the last layer.
     pub fn last_layer(&self) -> &Layer {
-        self.wiring.layers.last().expect("a config has at least one layer")
+        self.wiring.network.layers.last().expect("a config has at least one layer")
     }
 
     /// How far from the ids a tensor works: 0 for the embeddings, then the layers from 1, then the head.

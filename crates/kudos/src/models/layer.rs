@@ -24,8 +24,10 @@ pub enum Norms {
 /// The parameters of one layer and how they are put together.
 #[derive(Clone, Debug)]
 pub struct Layer {
-    /// What kind of attention; a layer over a cache or with turns gets them when it is pushed.
+    /// What kind of attention; its turns come when the layer is pushed.
     pub attention: AttentionSpec,
+    /// Which table the turns of queries and keys are in.
+    pub turns: Option<usize>,
     /// Queries, keys and values, side by side.
     pub qkv: LinearSpec,
     /// After attention.

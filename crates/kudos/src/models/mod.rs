@@ -1,7 +1,7 @@
 //! Model families, their checkpoints, and the reward model.
 //!
-//! A family's file states its config and its checkpoint names. All families have the one layer of `layer.rs`. What stands
-//! around the layers is that of an encoder (`encoder.rs`) or of a decoder (`decoder.rs`). This module must not know training or metrics: what a new head asks of a base stands in
+//! A family's file states its config and its checkpoint names. All have the one network of `network.rs`, from ids to
+//! states. Its parameters are declared, and its head read, as in an encoder (`encoder.rs`) or in a decoder (`decoder.rs`). This module must not know training or metrics: what a new head asks of a base stands in
 //! `train/start.rs`.
 
 mod attributes;
@@ -17,6 +17,7 @@ pub mod gguf;
 mod gpt2;
 mod layer;
 mod llama;
+mod network;
 mod phi;
 mod qwen;
 mod reward_config;
