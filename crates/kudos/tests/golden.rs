@@ -7,7 +7,7 @@ use kudos::models::{
     AttributeHead, ClassifierSource, Config, LoadOptions, Model, Weighting, Workspace, load, load_for_attributes, push,
     score_encoded,
 };
-use kudos::nn::{Batch, Gradients, Mode, Packed, Precision, Storage, Tape, Var, Weights};
+use kudos::nn::{Batch, Gradients, Mode, Packed, Precision, Role, Storage, Tape, Var, Weights};
 use kudos::text::Encoded;
 use kudos::train::{
     Asked, Example, Extent, Features, HeldOutData, Judged, Loss, Opened, Optimizer, Recipe, Start, Trainer,
@@ -257,6 +257,35 @@ fn each_layer_learns_at_its_own_rate() {
             }
         }
         assert_eq!(depths.into_iter().collect::<Vec<_>>(), (0..=top).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+/// What is not trained takes no memory and does not move; the rest has the gradients that it has when all is trained.
+#[test]
+fn frozen_layers_stay_and_the_others_learn_as_before() {
+    for name in TRAINED {
+        let (full, expected, sequences) = case(name);
+        let mut part = full.clone();
+        part.parameters.freeze(|spec| spec.role < Role::Layer(1));
+        let (_, all) = gradients(&full, &expected, &sequences);
+        let (_, some) = gradients(&part, &expected, &sequences);
+        let trained = part.parameters.trained();
+        let mut optimizer = Optimizer::new(&part.parameters, 0.01);
+        let lengths = [some.values().len(), optimizer.first.len(), optimizer.second.len()];
+        assert!(trained.len() < full.parameters.len() && lengths == [trained.len(); 3], "{name}: {lengths:?}");
+        optimizer.step(&mut part.parameters, &mut Packed::default(), &some, 1e-3, 1.0);
+        for spec in full.parameters.specs() {
+            let range = spec.span.range();
+            let [before, after] = [&full, &part].map(|model| &model.parameters.values[range.clone()]);
+            match trained.place(spec.span) {
+                None => assert!(before == after && spec.role < Role::Layer(1), "{name} {}: frozen", spec.name),
+                Some(place) => {
+                    assert_eq!(some.values()[place.range()], all.values()[range], "{name} {}", spec.name);
+                    let learns = before != after || some.values()[place.range()].iter().all(|g| *g == 0.0);
+                    assert!(learns, "{name} {}: it stays", spec.name);
+                }
+            }
+        }
     }
 }
 

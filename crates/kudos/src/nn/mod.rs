@@ -13,6 +13,7 @@ mod packed;
 mod parameters;
 mod plan;
 mod tape;
+mod trained;
 pub mod weights;
 
 pub use batch::{Batch, BatchError, Sequence};
@@ -23,3 +24,4 @@ pub use ops::{Asker, AttentionSpec, EmbedSpec, HeadNormSpec, LinearSpec, Mask, N
 pub use packed::{Packed, PackedLayer, Precision};
 pub use parameters::{Initial, ParameterSpec, Parameters, Place, Role, Span};
 pub use tape::{Mode, State, Storage, Tape, Var, Weights};
+pub use trained::Trained;

@@ -6,6 +6,7 @@
 //! A weight that is only kept packed has no place in the buffer. Its span counts from [`PACKED`] on, so it still names
 //! the tensor and joins with its neighbours; reading the buffer there panics instead of giving zeros.
 
+use super::trained::Trained;
 use crate::nn::weights::WeightError;
 
 /// A range of the flat buffer.
@@ -88,6 +89,8 @@ pub struct ParameterSpec {
     pub initial: Initial,
     /// Whether weight decay applies: not to biases and norms.
     pub decay: bool,
+    /// Whether a step may change it: never a packed one.
+    pub trained: bool,
     /// Whether a step reaches only the rows that its tokens name: the table of words.
     pub sparse: bool,
 }
@@ -141,8 +144,8 @@ impl Parameters {
         *end += len;
         let span = Span { start, len };
         let decay = matches!(initial, Initial::Normal(_));
-        let (shape, role) = (shape.to_vec(), self.role);
-        self.specs.push(ParameterSpec { name, shape, role, span, initial, decay, sparse: false });
+        let (shape, role, trained) = (shape.to_vec(), self.role, place == Place::Flat);
+        self.specs.push(ParameterSpec { name, shape, role, span, initial, decay, trained, sparse: false });
         Ok(span)
     }
 
@@ -159,6 +162,18 @@ impl Parameters {
         let span = self.declare(name, shape, initial)?;
         self.specs.last_mut().expect("one was just declared").sparse = true;
         Ok(span)
+    }
+
+    /// Takes tensors from training. Gradients and an optimizer that are made afterwards have no place for them.
+    pub fn freeze(&mut self, is_frozen: impl Fn(&ParameterSpec) -> bool) {
+        for spec in &mut self.specs {
+            spec.trained &= !is_frozen(spec);
+        }
+    }
+
+    /// Where the trained tensors lie in buffers of their own.
+    pub fn trained(&self) -> Trained {
+        Trained::of(&self.specs)
     }
 
     /// All tensors in declaration order.

@@ -90,13 +90,17 @@ impl Embed {
     pub(super) fn backward(&self, pass: &mut Backward) {
         let [dy] = pass.arena.buffers([Buffer::Gradient(self.y)]);
         for (span, rows) in self.others(pass.batch) {
-            embed_backward(pass.gradients.table(span, rows), rows, dy, self.width);
+            if let Some(table) = pass.gradients.table(span, rows) {
+                embed_backward(table, rows, dy, self.width);
+            }
         }
         if self.spec.scale != 1.0 {
             dy.iter_mut().for_each(|dy| *dy *= self.spec.scale); // Nobody reads this gradient after the words.
         }
         let (words, ids) = (self.spec.words, pass.batch.ids());
-        embed_backward(pass.gradients.table(words, ids), ids, dy, self.width);
+        if let Some(table) = pass.gradients.table(words, ids) {
+            embed_backward(table, ids, dy, self.width);
+        }
     }
 }
 

@@ -80,12 +80,8 @@ impl PrepareHeads {
         let heads = self.heads(pass.weights.values);
         let names = [Buffer::Value(self.x), Buffer::Gradient(self.y), Buffer::Gradient(self.x)];
         let [x, dy, dx] = pass.arena.buffers(names).map(cast);
-        match self.norms {
-            None => prepare_backward(dx, None, dy, x, &heads),
-            Some(norms) => {
-                let ([q, k], store) = pass.gradients.spans([norms.q, norms.k]);
-                prepare_backward(dx, Some(NormGradients { q, k, store }), dy, x, &heads);
-            }
-        }
+        let scales = self.norms.and_then(|norms| pass.gradients.spans([norms.q, norms.k]));
+        let scales = scales.map(|([q, k], store)| NormGradients { q, k, store });
+        prepare_backward(dx, scales, dy, x, &heads);
     }
 }

@@ -160,10 +160,11 @@ impl Linear {
         }
         let [dz, x, dx] =
             pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(self.x), Buffer::Gradient(self.dx)]);
-        let ([dw, db], dw_store) = pass.gradients.spans([weight, bias]);
-        linear_weight_gradient(dw, dw_store, dz, x, self.rows, inputs, outputs);
-        if bias.len > 0 {
-            activation::bias_backward(db, dw_store, dz);
+        if let Some(([dw, db], dw_store)) = pass.gradients.spans([weight, bias]) {
+            linear_weight_gradient(dw, dw_store, dz, x, self.rows, inputs, outputs);
+            if bias.len > 0 {
+                activation::bias_backward(db, dw_store, dz);
+            }
         }
         linear_input_gradient(dx, store, dz, &pass.weights.values[weight.range()], self.rows, inputs, outputs);
     }
@@ -174,8 +175,9 @@ impl Linear {
             activation::backward(act, dy, z);
         }
         let [dz, x] = pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(self.x)]).map(half);
-        let ([dw, db], dw_store) = pass.gradients.spans([self.spec.weight, self.spec.bias]);
-        WeightGradient { dw, db, store: dw_store, dy: dz, x }.run(pass.scratch);
+        if let Some(([dw, db], store)) = pass.gradients.spans([self.spec.weight, self.spec.bias]) {
+            WeightGradient { dw, db, store, dy: dz, x }.run(pass.scratch);
+        }
         let [dz, dx] = pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Gradient(self.dx)]);
         let into = match (self.dx_storage, store) {
             (Storage::F32, store) => InputGradient::F32(dx, store),

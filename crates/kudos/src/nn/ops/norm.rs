@@ -141,14 +141,16 @@ impl Norm {
         match self.spec.kind {
             NormKind::Layer => {
                 let beta = self.spec.beta.unwrap_or(Span { start: 0, len: 0 });
-                let (into, store) = pass.gradients.spans([self.spec.gamma, beta]);
-                layer_norm_parameter_gradients(into, store, dy, sum, stats);
+                if let Some((into, store)) = pass.gradients.spans([self.spec.gamma, beta]) {
+                    layer_norm_parameter_gradients(into, store, dy, sum, stats);
+                }
                 layer_norm_backward_beside(d_x, d_residual, arriving, NormSaved { sum, stats, gamma });
             }
             NormKind::Rms => {
                 let saved = RmsSaved { sum, inverses: stats };
-                let ([d_gamma], store) = pass.gradients.spans([self.spec.gamma]);
-                rms::parameter_gradient(d_gamma, store, dy, saved);
+                if let Some(([d_gamma], store)) = pass.gradients.spans([self.spec.gamma]) {
+                    rms::parameter_gradient(d_gamma, store, dy, saved);
+                }
                 rms::backward(d_x, d_residual, arriving, saved, self.spec.rms(values));
             }
         }
