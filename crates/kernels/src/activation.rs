@@ -2,7 +2,7 @@
 
 use crate::bf16::Element;
 use crate::gemm::Store;
-use crate::math::{erf, erf_reference, exp};
+use crate::math::{erf, erf_reference, exp, tanh};
 use crate::parallel::{Shared, for_row_blocks};
 use crate::reduce::add_column_sums;
 use rayon::prelude::*;
@@ -68,18 +68,7 @@ pub fn activate(act: Activation, values: &mut [f32], width: usize) {
     for_row_blocks(values, width, |_, rows| apply(act, rows));
 }
 
-/// `y = act(gate) · up` for rows `[gate, up]` of twice the width (Shazeer 2020, GLU variants): `y: [rows, width]`.
-pub fn gated(y: &mut [f32], gate_up: &[f32], width: usize, act: Activation) {
-    assert!(gate_up.len() == 2 * y.len() && y.len().is_multiple_of(width));
-    for_row_blocks(y, width, |first, y| {
-        for (y, gate_up) in y.chunks_exact_mut(width).zip(gate_up[2 * first * width..].chunks_exact(2 * width)) {
-            let (gate, up) = gate_up.split_at(width);
-            y.copy_from_slice(gate);
-            apply(act, y);
-            multiply(y, up);
-        }
-    });
-}
+pub use crate::gated::forward as gated;
 
 /// Plain twin of [`activate`], of one value in f64.
 pub fn activate_reference(act: Activation, z: f64) -> f64 {
@@ -92,43 +81,70 @@ pub fn activate_reference(act: Activation, z: f64) -> f64 {
     }
 }
 
-/// Plain twin of [`gated`].
-pub fn gated_reference(y: &mut [f32], gate_up: &[f32], width: usize, act: Activation) {
-    for (i, y) in y.iter_mut().enumerate() {
-        let gate = i / width * 2 * width + i % width;
-        *y = (activate_reference(act, f64::from(gate_up[gate])) * f64::from(gate_up[gate + width])) as f32;
-    }
-}
-
-dispatch! {
-    fn multiply(values: &mut [f32], by: &[f32]) {
-        values.iter_mut().zip(by).for_each(|(v, by)| *v *= by);
-    }
-}
-
 dispatch! {
     fn silu(values: &mut [f32]) {
-        for v in values {
-            *v /= 1.0 + exp(-*v);
-        }
+        values.iter_mut().for_each(|v| *v = silu_of(*v));
     }
 }
 
 dispatch! {
-    /// tanh by the exponential: 0.5·(1 + tanh u) is σ(2u).
     fn gelu_tanh(values: &mut [f32]) {
-        for v in values {
-            let u = SQRT_2_OVER_PI * (*v + 0.044_715 * *v * *v * *v);
-            *v /= 1.0 + exp(-2.0 * u);
-        }
+        values.iter_mut().for_each(|v| *v = gelu_tanh_of(*v));
     }
 }
+
+#[inline(always)]
+pub(crate) fn silu_of(z: f32) -> f32 {
+    z / (1.0 + exp(-z))
+}
+
+/// tanh by the exponential: 0.5·(1 + tanh u) is σ(2u).
+#[inline(always)]
+pub(crate) fn gelu_tanh_of(z: f32) -> f32 {
+    let u = SQRT_2_OVER_PI * (z + 0.044_715 * z * z * z);
+    z / (1.0 + exp(-2.0 * u))
+}
+
+#[inline(always)]
+pub(crate) fn gelu_of(z: f32) -> f32 {
+    0.5 * z * (1.0 + erf(z * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+#[inline(always)]
+pub(crate) fn silu_slope(z: f32) -> f32 {
+    let sigmoid = 1.0 / (1.0 + exp(-z));
+    sigmoid * (1.0 + z * (1.0 - sigmoid))
+}
+
+/// With σ(2u) for 0.5·(1 + tanh u), as on the way forward: 1 − tanh² u is 4·σ(2u)·σ(−2u).
+#[inline(always)]
+pub(crate) fn gelu_tanh_slope(z: f32) -> f32 {
+    let sigmoid = 1.0 / (1.0 + exp(-2.0 * SQRT_2_OVER_PI * (z + 0.044_715 * z * z * z)));
+    let inner = SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * z * z);
+    sigmoid * (1.0 + 2.0 * z * (1.0 - sigmoid) * inner)
+}
+
+#[inline(always)]
+pub(crate) fn gelu_slope(z: f32) -> f32 {
+    const INV_SQRT_2PI: f32 = 0.398_942_3;
+    let cdf = 0.5 * (1.0 + erf(z * std::f32::consts::FRAC_1_SQRT_2));
+    z.mul_add(INV_SQRT_2PI * exp(-0.5 * z * z), cdf)
+}
+
+/// 1 − tanh² z by the exponential of −2·|z|, which neither overflows nor cancels.
+#[inline(always)]
+pub(crate) fn tanh_slope(z: f32) -> f32 {
+    let small = exp(-2.0 * z.abs());
+    4.0 * small / ((1.0 + small) * (1.0 + small))
+}
+
+/// Values handed to one task at a time.
+const CHUNK: usize = 1 << 13;
 
 /// `gradient *= act'(z)`: the gradient of y becomes that of z, in place.
 pub fn backward<T: Element>(act: Activation, gradient: &mut [T], z: &[T]) {
     assert_eq!(gradient.len(), z.len());
-    let chunk = 1 << 13;
-    gradient.par_chunks_mut(chunk).zip(z.par_chunks(chunk)).for_each(|(gradient, z)| match act {
+    gradient.par_chunks_mut(CHUNK).zip(z.par_chunks(CHUNK)).for_each(|(gradient, z)| match act {
         Activation::Relu => relu_backward(gradient, z),
         Activation::Gelu => gelu_backward(gradient, z),
         Activation::GeluTanh => gelu_tanh_backward(gradient, z),
@@ -164,21 +180,13 @@ dispatch! {
 
 dispatch! {
     fn gelu(values: &mut [f32]) {
-        for v in values {
-            *v = 0.5 * *v * (1.0 + erf(*v * std::f32::consts::FRAC_1_SQRT_2));
-        }
+        values.iter_mut().for_each(|v| *v = gelu_of(*v));
     }
 }
 
 dispatch! {
     fn gelu_backward[T: Element](gradient: &mut [T], z: &[T]) {
-        const INV_SQRT_2PI: f32 = 0.398_942_3;
-        for (gradient, z) in gradient.iter_mut().zip(z) {
-            let z = z.widen();
-            let cdf = 0.5 * (1.0 + erf(z * std::f32::consts::FRAC_1_SQRT_2));
-            let pdf = INV_SQRT_2PI * exp(-0.5 * z * z);
-            *gradient = T::narrow(gradient.widen() * z.mul_add(pdf, cdf));
-        }
+        scale_by(gradient, z, gelu_slope);
     }
 }
 
@@ -195,38 +203,59 @@ fn scale_by<T: Element>(gradient: &mut [T], z: &[T], slope: impl Fn(f32) -> f32)
 
 dispatch! {
     fn silu_backward[T: Element](gradient: &mut [T], z: &[T]) {
-        scale_by(gradient, z, |z| {
-            let sigmoid = 1.0 / (1.0 + exp(-z));
-            sigmoid * (1.0 + z * (1.0 - sigmoid))
-        });
+        scale_by(gradient, z, silu_slope);
     }
 }
 
 dispatch! {
-    /// With σ(2u) for 0.5·(1 + tanh u), as on the way forward: 1 − tanh² u is 4·σ(2u)·σ(−2u).
     fn gelu_tanh_backward[T: Element](gradient: &mut [T], z: &[T]) {
-        scale_by(gradient, z, |z| {
-            let sigmoid = 1.0 / (1.0 + exp(-2.0 * SQRT_2_OVER_PI * (z + 0.044_715 * z * z * z)));
-            let inner = SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * z * z);
-            sigmoid * (1.0 + 2.0 * z * (1.0 - sigmoid) * inner)
-        });
+        scale_by(gradient, z, gelu_tanh_slope);
     }
 }
 
 dispatch! {
-    /// 1 − tanh² z by the exponential of −2·|z|, which neither overflows nor cancels.
     fn tanh_backward[T: Element](gradient: &mut [T], z: &[T]) {
-        scale_by(gradient, z, |z| {
-            let small = exp(-2.0 * z.abs());
-            4.0 * small / ((1.0 + small) * (1.0 + small))
-        });
+        scale_by(gradient, z, tanh_slope);
+    }
+}
+
+/// `v = cap · tanh(v / cap)`: no logit leaves ±cap (Gemma 2).
+///
+/// # Panics
+/// Unless the cap is positive.
+pub fn soft_cap(values: &mut [f32], cap: f32) {
+    assert!(cap > 0.0, "a cap of {cap}");
+    values.par_chunks_mut(CHUNK).for_each(|values| cap_values(values, cap));
+}
+
+/// Gradient of [`soft_cap`]: that of the capped values becomes that of the values, in place. `capped` is the result.
+///
+/// # Panics
+/// When there are not as many gradients as values.
+pub fn soft_cap_backward(gradient: &mut [f32], capped: &[f32], cap: f32) {
+    assert!(cap > 0.0 && gradient.len() == capped.len(), "a gradient of each value, and a positive cap");
+    let both = gradient.par_chunks_mut(CHUNK).zip(capped.par_chunks(CHUNK));
+    both.for_each(|(gradient, capped)| cap_slopes(gradient, capped, cap));
+}
+
+dispatch! {
+    fn cap_values(values: &mut [f32], cap: f32) {
+        values.iter_mut().for_each(|v| *v = cap * tanh(*v / cap));
+    }
+}
+
+dispatch! {
+    fn cap_slopes(gradient: &mut [f32], capped: &[f32], cap: f32) {
+        for (gradient, capped) in gradient.iter_mut().zip(capped) {
+            let bent = capped / cap;
+            *gradient *= 1.0 - bent * bent;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     const ALL: [Activation; 5] =
         [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Tanh, Activation::Silu];
@@ -251,25 +280,6 @@ mod tests {
         }
     }
 
-    proptest! {
-        #![proptest_config(crate::simd::tests::cases(40))]
-        #[test]
-        fn gates_match_the_reference(rows in 1usize..40, width in 1usize..60, act in prop::sample::select(ALL.to_vec()), seed: u64) {
-            let gate_up: Vec<f32> = crate::gemm::tests::values(2 * rows * width, seed).iter().map(|v| 10.0 * v).collect();
-            let (mut y, mut expected) = (vec![7.0; rows * width], vec![0.0; rows * width]);
-            gated(&mut y, &gate_up, width, act);
-            gated_reference(&mut expected, &gate_up, width, act);
-            for (y, e) in y.iter().zip(&expected) { prop_assert!((y - e).abs() < 4e-6 * (1.0 + e.abs()), "{:?}: {} for {}", act, y, e); }
-        }
-    }
-
-    #[test]
-    fn a_gate_multiplies_its_own_row() {
-        let mut y = [0.0; 4];
-        gated(&mut y, &[1.0, -2.0, 3.0, 4.0, -0.5, 6.0, 7.0, 8.0], 2, Activation::Relu);
-        assert_eq!(y, [3.0, 0.0, 0.0, 48.0]);
-    }
-
     #[test]
     fn slopes_match_finite_differences_and_the_edges_are_finite() {
         for act in ALL {
@@ -288,6 +298,24 @@ mod tests {
             backward(act, &mut dz, &[1e4, -1e4]);
             assert!(y.iter().chain(&dz).all(|v| v.is_finite()), "{act:?} at ±1e4: {y:?} {dz:?}");
         }
+    }
+
+    #[test]
+    fn a_soft_cap_bends_and_its_slope_is_the_difference() {
+        let z: Vec<f32> = (-400..400).map(|i| i as f32 * 0.5).collect();
+        let (mut y, mut slopes) = (z.clone(), vec![2.0; z.len()]);
+        soft_cap(&mut y, 30.0);
+        soft_cap_backward(&mut slopes, &y, 30.0);
+        for ((z, y), slope) in z.iter().zip(&y).zip(&slopes) {
+            let cap = |z: f64| 30.0 * (z / 30.0).tanh();
+            let z = f64::from(*z);
+            assert!((f64::from(*y) - cap(z)).abs() < 2e-5, "{y} at {z}");
+            let difference = (cap(z + 1e-4) - cap(z - 1e-4)) / 1e-4;
+            assert!((f64::from(*slope) - difference).abs() < 1e-5, "{slope} at {z} instead of {difference}");
+        }
+        let mut edges = [f32::INFINITY, -1e30, f32::NAN];
+        soft_cap(&mut edges, 50.0);
+        assert!(edges[..2] == [50.0, -50.0] && edges[2].is_nan());
     }
 
     #[test]

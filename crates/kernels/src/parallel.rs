@@ -47,7 +47,7 @@ pub(crate) fn for_each(tasks: usize, task: impl Fn(usize) + Sync + Send) {
 }
 
 /// Runs `task(first_row, block)` over blocks of [`ROWS`] rows of `width` values.
-pub(crate) fn for_row_blocks(data: &mut [f32], width: usize, task: impl Fn(usize, &mut [f32]) + Sync + Send) {
+pub(crate) fn for_row_blocks<T: Send>(data: &mut [T], width: usize, task: impl Fn(usize, &mut [T]) + Sync + Send) {
     data.par_chunks_mut(ROWS * width).enumerate().for_each(|(block, rows)| task(block * ROWS, rows));
 }
 

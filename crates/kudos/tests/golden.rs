@@ -4,14 +4,14 @@
 
 use kudos::data::{Comparison, Location};
 use kudos::models::{
-    AttributeHead, ClassifierSource, Config, LoadOptions, Model, Opened, Weighting, Workspace, load,
-    load_for_attributes, push, score_encoded,
+    AttributeHead, ClassifierSource, Config, LoadOptions, Model, Weighting, Workspace, load, load_for_attributes, push,
+    score_encoded,
 };
-use kudos::nn::{Batch, Gradients, Mode, Packed, Precision, Storage, Tape, Var, Weights};
+use kudos::nn::{Batch, Gradients, Mode, Packed, Precision, Role, Storage, Tape, Var, Weights};
 use kudos::text::Encoded;
 use kudos::train::{
-    Asked, Example, Extent, Features, HeldOutData, Judged, Loss, Optimizer, Recipe, Start, Trainer, compare_starts,
-    group_loss,
+    Asked, Example, Extent, Features, HeldOutData, Judged, Loss, Opened, Optimizer, Recipe, Start, Trainer,
+    compare_starts, group_loss, open_anew, open_head, renew_top_layers,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -244,19 +244,48 @@ fn each_layer_learns_at_its_own_rate() {
         let (_, gradients) = gradients(&model, &expected, &sequences);
         let top = model.config.layers + 1;
         let before = model.clone();
-        let rate = |name: &str| 0.5f32.powi((top - before.depth(name)) as i32);
+        let rate = |role| 0.5f32.powi((top - before.depth(role)) as i32);
         let mut optimizer = Optimizer::new(&model.parameters, 0.0).with_rates(&before.parameters, rate);
         optimizer.step(&mut model.parameters, &mut Packed::default(), &gradients, 1e-3, 1.0);
         let mut depths = std::collections::BTreeSet::new();
         for spec in before.parameters.specs() {
-            depths.insert(before.depth(&spec.name));
+            depths.insert(before.depth(spec.role));
             for i in spec.span.range().filter(|i| gradients.values()[*i].abs() > 1e-4) {
                 let moved = (model.parameters.values[i] - before.parameters.values[i]).abs();
-                let expected = 1e-3 * rate(&spec.name);
+                let expected = 1e-3 * rate(spec.role);
                 assert!((moved - expected).abs() < 0.01 * expected, "{name} {}: {moved}, not {expected}", spec.name);
             }
         }
         assert_eq!(depths.into_iter().collect::<Vec<_>>(), (0..=top).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+/// What is not trained takes no memory and does not move; the rest has the gradients that it has when all is trained.
+#[test]
+fn frozen_layers_stay_and_the_others_learn_as_before() {
+    for name in TRAINED {
+        let (full, expected, sequences) = case(name);
+        let mut part = full.clone();
+        part.parameters.freeze(|spec| spec.role < Role::Layer(1));
+        let (_, all) = gradients(&full, &expected, &sequences);
+        let (_, some) = gradients(&part, &expected, &sequences);
+        let trained = part.parameters.trained();
+        let mut optimizer = Optimizer::new(&part.parameters, 0.01);
+        let lengths = [some.values().len(), optimizer.first.len(), optimizer.second.len()];
+        assert!(trained.len() < full.parameters.len() && lengths == [trained.len(); 3], "{name}: {lengths:?}");
+        optimizer.step(&mut part.parameters, &mut Packed::default(), &some, 1e-3, 1.0);
+        for spec in full.parameters.specs() {
+            let range = spec.span.range();
+            let [before, after] = [&full, &part].map(|model| &model.parameters.values[range.clone()]);
+            match trained.place(spec.span) {
+                None => assert!(before == after && spec.role < Role::Layer(1), "{name} {}: frozen", spec.name),
+                Some(place) => {
+                    assert_eq!(some.values()[place.range()], all.values()[range], "{name} {}", spec.name);
+                    let learns = before != after || some.values()[place.range()].iter().all(|g| *g == 0.0);
+                    assert!(learns, "{name} {}: it stays", spec.name);
+                }
+            }
+        }
     }
 }
 
@@ -265,11 +294,11 @@ fn renewed_layers_are_new_and_the_others_are_not() {
     for name in TRAINED {
         let (before, ..) = case(name);
         let mut model = before.clone();
-        model.renew_top_layers(1, 3);
+        renew_top_layers(&mut model, 1, 3);
         for spec in before.parameters.specs() {
             let values = |model: &Model| model.parameters.values[spec.span.range()].to_vec();
             let renewed = values(&model) != values(&before);
-            assert_eq!(renewed, before.depth(&spec.name) == before.config.layers, "{name} {}", spec.name);
+            assert_eq!(renewed, before.depth(spec.role) == before.config.layers, "{name} {}", spec.name);
         }
     }
 }
@@ -280,7 +309,7 @@ fn an_untrained_head_opens_where_tanh_follows() {
     for name in TRAINED {
         let (mut model, ..) = case(name);
         let before = model.parameters.values.clone();
-        assert_eq!(model.open_head(None), Opened::Nothing, "{name}: its biases are trained");
+        assert_eq!(open_head(&mut model, None), Opened::Nothing, "{name}: its biases are trained");
         assert_eq!(model.parameters.values, before, "{name}");
         let dense = ["bert.pooler.dense", "pre_classifier", "classifier.dense"];
         let specs = model.parameters.specs().to_vec();
@@ -292,14 +321,14 @@ fn an_untrained_head_opens_where_tanh_follows() {
             "bert" => Opened::HeadAndLastLayer { kept: 1 },
             _ => Opened::Head,
         };
-        assert_eq!(model.open_head(None), expected, "{name}");
+        assert_eq!(open_head(&mut model, None), expected, "{name}");
         let opened = expected != Opened::Nothing;
         let hidden = model.config.hidden;
         let weight = model.parameters.values[span("weight").range()].iter().enumerate();
         let is_identity = weight.into_iter().all(|(i, w)| *w == if i / hidden == i % hidden { 1.0 } else { 0.0 });
         assert_eq!(is_identity, opened, "{name}");
         let (mut trained, ..) = case(name);
-        assert_eq!(trained.open_anew(None), expected, "{name}: trained or not");
+        assert_eq!(open_anew(&mut trained, None), expected, "{name}: trained or not");
         assert_eq!(trained.parameters.values == model.parameters.values, opened, "{name}");
     }
 }
@@ -319,7 +348,7 @@ fn the_opened_head_of_bert_reads_the_mean() {
             below.parameters.values[spec.span.range()].copy_from_slice(values);
         }
         model.parameters.values[span("bert.pooler.dense.bias").range()].fill(0.0);
-        assert_eq!(model.open_head(keep), Opened::HeadAndLastLayer { kept });
+        assert_eq!(open_head(&mut model, keep), Opened::HeadAndLastLayer { kept });
         assert_eq!(model.config.json["num_hidden_layers"], kept + 1, "what the judge's config.json will say");
         for sequence in &sequences {
             let run = |model: &Model, build: &dyn Fn(&mut Tape, &Batch) -> Var| {

@@ -18,13 +18,13 @@ use super::data::DataArgs;
 use super::{Global, attributes, choice, encode_settings, folds, resolve};
 use anyhow::{Context, bail};
 use data::{Data, fingerprint, trained_on};
-use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, Opened, load};
+use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, load};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::{Day, EncodeSettings, Encoder};
 use kudos::train::{
-    Asked, Example, Extent, FOLD_FILES, Features, Finished, FoldOptions, FoldResult, JudgeFiles, Recipe, Settings,
-    Start, Starts, Trainer, clear_judge, compare_starts, holds_judge, resumed_day, resumed_settings, write_judge,
+    Asked, Example, Extent, FOLD_FILES, Features, Finished, FoldOptions, FoldResult, JudgeFiles, Opened, Recipe,
+    Settings, Start, Starts, Trainer, clear_judge, compare_starts, holds_judge, resumed_day, resumed_settings, write_judge,
 };
 use outcome::{conclude, print_json, write_report};
 use progress::{announce, watch};

@@ -9,6 +9,7 @@
 pub mod bf16;
 pub mod cached;
 pub mod first;
+pub mod packed;
 
 use crate::gemm::{Operand, Store, raw};
 use crate::math::exp;
@@ -299,7 +300,7 @@ pub fn bidirectional_reference(out: &mut [f32], qkv: &[f32], layout: Layout) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::parallel::with_threads;
     use proptest::prelude::*;
@@ -391,7 +392,7 @@ mod tests {
     }
 
     /// What `work` panics with.
-    pub(super) fn refusal(work: impl FnOnce() + std::panic::UnwindSafe) -> String {
+    pub(crate) fn refusal(work: impl FnOnce() + std::panic::UnwindSafe) -> String {
         message(std::panic::catch_unwind(work).expect_err("inconsistent slices were accepted"))
     }
 

@@ -6,6 +6,7 @@
 //! most 2, and each would give a row other bits in another batch. A lone row is computed as two for the same reason.
 
 mod bf16;
+pub(crate) mod floats;
 mod int8;
 mod narrow;
 pub(crate) mod panels;

@@ -7,7 +7,7 @@
 //! code around the products runs on any processor.
 
 use super::panels::{COLUMNS, ROWS};
-use super::quads;
+use super::{Store, quads};
 use crate::simd;
 
 /// A's words: that of `row` at `step` is `words[row · row_stride + step · step_stride]`.
@@ -18,9 +18,14 @@ pub(crate) struct Left<'a> {
     pub(crate) step_stride: usize,
 }
 
-impl Left<'_> {
+impl<'a> Left<'a> {
+    /// The same side from its word `start` on.
+    pub(crate) fn from(self, start: usize) -> Left<'a> {
+        Left { words: &self.words[start..], ..self }
+    }
+
     /// Refuses a left side that is shorter than `rows` rows of `steps` words.
-    fn check(&self, rows: usize, steps: usize) {
+    pub(super) fn check(&self, rows: usize, steps: usize) {
         assert!((1..=ROWS).contains(&rows), "a tile has 1 to {ROWS} rows, not {rows}");
         if let Some(last) = steps.checked_sub(1) {
             let end = (rows - 1) * self.row_stride + last * self.step_stride;
@@ -29,7 +34,7 @@ impl Left<'_> {
     }
 
     #[inline(always)]
-    fn word(&self, row: usize, step: usize) -> u32 {
+    pub(super) fn word(&self, row: usize, step: usize) -> u32 {
         self.words[row * self.row_stride + step * self.step_stride]
     }
 }
@@ -66,14 +71,21 @@ impl Bf16Products {
     /// `tile[..rows] = left · right` over pairs of bf16: `rows` is 1 to 12, `right` is one panel of `[steps][32]`.
     #[inline]
     pub(crate) fn tile(self, tile: &mut Tile, left: Left, right: &[u32], rows: usize) {
+        self.store(Store::Replace, tile, left, right, rows);
+    }
+
+    /// As [`Self::tile`], or `tile[..rows] += left · right`: the sums then begin with the tile's values.
+    #[inline]
+    pub(crate) fn store(self, store: Store, tile: &mut Tile, left: Left, right: &[u32], rows: usize) {
         left.check(rows, right.len() / COLUMNS);
+        let add = store == Store::Add;
         match self {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the left side was checked, the steps are those of `right`, and `here` saw the processor.
-            Self::Avx512Bf16 => unsafe { x86::bf16(tile, left, right, rows) },
+            Self::Avx512Bf16 => unsafe { x86::bf16(tile, left, right, rows, add) },
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx512Bf16 => unreachable!("AVX-512 exists on x86-64 alone"),
-            Self::Emulated => bf16_reference(tile, left, right, rows),
+            Self::Emulated => bf16_reference(tile, left, right, rows, add),
         }
     }
 }
@@ -125,7 +137,7 @@ impl Int8Products {
         match self {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the left side was checked, the steps are those of `right`, and `here` saw the processor.
-            Self::Avx512Vnni => unsafe { x86::int8(tile, left, right, rows) },
+            Self::Avx512Vnni => unsafe { x86::int8(tile, left, right, rows, false) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Self::AvxVnni => unsafe { quads::avx_vnni(tile, left, right, rows) },
@@ -146,9 +158,9 @@ dispatch! {
     /// nearest even after each, and takes denormal inputs and results as zero. A product of two bf16 has at most 16
     /// significant bits, so it is exact in f32 and a fused multiply-add is not needed. The twin differs only where a
     /// product alone leaves f32's range: the instruction keeps it until it was added.
-    fn bf16_reference(tile: &mut Tile, left: Left<'_>, right: &[u32], rows: usize) {
+    fn bf16_reference(tile: &mut Tile, left: Left<'_>, right: &[u32], rows: usize, add: bool) {
         for (row, sums) in tile[..rows].iter_mut().enumerate() {
-            let mut sum = [0.0f32; COLUMNS];
+            let mut sum = if add { *sums } else { [0.0f32; COLUMNS] };
             for (step, words) in right.chunks_exact(COLUMNS).enumerate() {
                 let a = left.word(row, step);
                 for (sum, b) in sum.iter_mut().zip(words) {
@@ -205,11 +217,18 @@ mod x86 {
     use std::arch::x86_64::*;
 
     macro_rules! tile_kernel {
-        ($name:ident, $features:literal, $register:ty, $zero:ident, $step:expr, $store:ident, $tile:ty) => {
+        ($name:ident, $features:literal, $register:ty, $zero:ident, $load:ident, $step:expr, $store:ident, $tile:ty) => {
             #[target_feature(enable = $features)]
-            unsafe fn $name<const R: usize>(tile: &mut $tile, left: Left, right: &[u32]) {
+            unsafe fn $name<const R: usize>(tile: &mut $tile, left: Left, right: &[u32], add: bool) {
                 let (steps, a, b) = (right.len() / COLUMNS, left.words.as_ptr(), right.as_ptr());
                 let mut sums: [[$register; 2]; R] = [[$zero(); 2]; R];
+                if add {
+                    for row in 0..R {
+                        let from = tile[row].as_ptr();
+                        // SAFETY: a row of the tile is 32 values.
+                        sums[row] = unsafe { [$load(from.cast()), $load(from.add(16).cast())] };
+                    }
+                }
                 for step in 0..steps {
                     // SAFETY: the right side has `steps` steps of 32 words; the caller checked R words a step on the left.
                     unsafe {
@@ -253,6 +272,7 @@ mod x86 {
         "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16",
         __m512,
         _mm512_setzero_ps,
+        _mm512_loadu_ps,
         bf16_step,
         _mm512_storeu_ps,
         Tile
@@ -262,16 +282,17 @@ mod x86 {
         "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni",
         __m512i,
         _mm512_setzero_si512,
+        _mm512_loadu_si512,
         _mm512_dpbusd_epi32,
         _mm512_storeu_si512,
         IntegerTile
     );
 
     macro_rules! by_rows {
-        ($kernel:ident, $tile:expr, $left:expr, $right:expr, $rows:expr; $($n:literal)*) => {
+        ($kernel:ident, $tile:expr, $left:expr, $right:expr, $rows:expr, $add:expr; $($n:literal)*) => {
             match $rows {
                 // SAFETY: the caller's promise.
-                $($n => unsafe { $kernel::<$n>($tile, $left, $right) },)*
+                $($n => unsafe { $kernel::<$n>($tile, $left, $right, $add) },)*
                 other => unreachable!("a tile has 1 to 12 rows, not {other}"),
             }
         };
@@ -280,15 +301,15 @@ mod x86 {
     /// # Safety
     /// `left` passed its check for `rows` rows, and the processor has AVX-512 BF16.
     #[inline]
-    pub(crate) unsafe fn bf16(tile: &mut Tile, left: Left, right: &[u32], rows: usize) {
-        by_rows!(bf16_rows, tile, left, right, rows; 1 2 3 4 5 6 7 8 9 10 11 12)
+    pub(crate) unsafe fn bf16(tile: &mut Tile, left: Left, right: &[u32], rows: usize, add: bool) {
+        by_rows!(bf16_rows, tile, left, right, rows, add; 1 2 3 4 5 6 7 8 9 10 11 12)
     }
 
     /// # Safety
     /// `left` passed its check for `rows` rows, and the processor has AVX-512 VNNI.
     #[inline]
-    pub(crate) unsafe fn int8(tile: &mut IntegerTile, left: Left, right: &[u32], rows: usize) {
-        by_rows!(int8_rows, tile, left, right, rows; 1 2 3 4 5 6 7 8 9 10 11 12)
+    pub(crate) unsafe fn int8(tile: &mut IntegerTile, left: Left, right: &[u32], rows: usize, add: bool) {
+        by_rows!(int8_rows, tile, left, right, rows, add; 1 2 3 4 5 6 7 8 9 10 11 12)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::config::{Config, ConfigError};
 use super::encoder::Model;
 use crate::nn::weights::{Checkpoint, INT8_FILE, Raw, SCALE_SUFFIX, WeightError, write_raw};
-use crate::nn::{LinearSpec, Packed, PackedLayer, Place, Precision, Span};
+use crate::nn::{LinearSpec, Packed, PackedLayer, Place, Precision, Role, Span};
 use kernels::gemm::{Int8Weight, quantize_rows, quantize_weights};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -232,7 +232,7 @@ pub fn quantize(dir: &Path, output: &Path) -> Result<Model, LoadError> {
 
 fn head_source(config: &Config, checkpoint: &Checkpoint, options: LoadOptions) -> Result<ClassifierSource, LoadError> {
     let model = Model::declare(config.clone())?;
-    let mut head = model.parameters.specs().iter().rev().filter(|spec| model.is_head(&spec.name));
+    let mut head = model.parameters.specs().iter().rev().filter(|spec| spec.role >= Role::Head);
     let output = head.find(|spec| spec.name.ends_with(".weight")).expect("every family has a head");
     match (checkpoint.tensors.contains_key(&output.name), options.base()) {
         (true, None | Some(NewHead { always: false, .. })) => Ok(ClassifierSource::Checkpoint),
@@ -261,11 +261,9 @@ fn match_tensors(
     let mut left: std::collections::BTreeSet<&str> = checkpoint.tensors.keys().map(String::as_str).collect();
     let mut sources = Vec::new();
     for spec in model.parameters.specs() {
-        let new_head = source == ClassifierSource::New && model.is_head(&spec.name);
+        let new_head = source == ClassifierSource::New && spec.role >= Role::Head;
         match find(model, &left, &spec.name) {
-            Some(name)
-                if new_head && (model.is_output(&spec.name) || checkpoint.expect(name, &spec.shape).is_err()) =>
-            {
+            Some(name) if new_head && (spec.role == Role::Output || checkpoint.expect(name, &spec.shape).is_err()) => {
                 left.remove(name);
                 sources.push(None);
             }

@@ -5,13 +5,16 @@
 //! packed as they are read, so that they are never in memory twice. Loading is strict, as for encoders.
 
 use super::config::ConfigError;
-use super::decoder_config::{Block, DecoderConfig, LayerKind, NormKind};
+use super::decoder_config::{DecoderConfig, LayerKind, NormKind, Rotary};
 use super::gguf::{self, GgufModelError};
+use super::layer::{Layer, Norms, Reach};
+use super::network::Network;
+use crate::nn;
 use crate::nn::gguf::Gguf;
 use crate::nn::weights::{Checkpoint, WeightError};
 use crate::nn::{
-    AttendSpec, Batch, Initial, KvCache, LinearSpec, Packed, PackedLayer, Parameters, Place, PreNormSpec, Precision,
-    Span, Storage, Tape, Var, Weights,
+    Asker, AttentionSpec, Batch, EmbedSpec, HeadNormSpec, Initial, KvCache, LinearSpec, Mask, NormSpec, Packed,
+    PackedLayer, Parameters, Place, Precision, Role, Span, State, Storage, Tape, Var, Weights,
 };
 use kernels::attention::cached::CacheShape;
 use kernels::parallel::inside;
@@ -43,6 +46,18 @@ pub enum DecoderError {
         what: &'static str,
     },
 }
+
+/// What becomes of the matrices.
+#[derive(Clone, Copy)]
+enum Keep {
+    /// Packed as they are read, with no place in the flat buffer.
+    Packed(Precision),
+    /// In the flat buffer.
+    Flat,
+}
+
+/// Deviation of new weights (`initializer_range` of the families).
+const DEVIATION: f32 = 0.02;
 
 /// What is read off the last states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,25 +136,8 @@ struct Layered {
 }
 
 #[derive(Clone, Debug)]
-struct Layer {
-    attention_norm: PreNormSpec,
-    qkv: LinearSpec,
-    head_norms: Option<[Span; 2]>,
-    out: LinearSpec,
-    post_attention: Option<PreNormSpec>,
-    mlp_norm: Option<PreNormSpec>,
-    up: LinearSpec,
-    down: LinearSpec,
-    post_mlp: Option<PreNormSpec>,
-    kind: LayerKind,
-}
-
-#[derive(Clone, Debug)]
 struct Wiring {
-    words: LinearSpec,
-    positions: Option<Span>,
-    layers: Vec<Layer>,
-    final_norm: PreNormSpec,
+    network: Network,
     head: LinearSpec,
 }
 
@@ -158,13 +156,22 @@ pub struct Decoder {
 struct Declare<'a> {
     config: &'a DecoderConfig,
     parameters: Parameters,
-    /// Matrices: they are packed as they are read, and have no place in the flat buffer.
+    /// Where the matrices are kept.
+    place: Place,
+    /// Whether words are read off the table that they are looked up in.
+    tied: bool,
+    /// The matrices.
     layered: Vec<Layered>,
     /// Vectors and tables that are read as they are, by their position in the parameters.
     plain: Vec<usize>,
 }
 
-impl Declare<'_> {
+impl<'a> Declare<'a> {
+    fn new(config: &'a DecoderConfig, place: Place, tied: bool) -> Self {
+        let (parameters, layered, plain) = Default::default();
+        Self { config, parameters, place, tied, layered, plain }
+    }
+
     fn vector(&mut self, name: &str, shape: &[usize]) -> Result<Span, WeightError> {
         let span = self.parameters.declare(name, shape, Initial::Zero)?;
         self.plain.push(self.parameters.specs().len() - 1);
@@ -172,7 +179,7 @@ impl Declare<'_> {
     }
 
     fn matrix(&mut self, name: &str, shape: &[usize; 2]) -> Result<Span, WeightError> {
-        self.parameters.declare_at(Place::Packed, format!("{name}.weight"), shape, Initial::Zero)
+        self.parameters.declare_at(self.place, format!("{name}.weight"), shape, Initial::Normal(DEVIATION))
     }
 
     /// One layer of several tensors, whose outputs stand side by side.
@@ -204,7 +211,12 @@ impl Declare<'_> {
     /// A table of words or a head: never stored transposed.
     fn table(&mut self, name: &str, rows: usize, bias: bool) -> Result<LinearSpec, WeightError> {
         let width = self.config.hidden;
-        let weight = self.matrix(name, &[rows, width])?;
+        // What only the ids of a step read has gradients for their rows alone.
+        let weight = if self.place == Place::Flat && name == self.config.names.words && !self.tied {
+            self.parameters.declare_sparse(format!("{name}.weight"), &[rows, width], Initial::Normal(DEVIATION))?
+        } else {
+            self.matrix(name, &[rows, width])?
+        };
         let none = Span { start: 0, len: 0 };
         let bias = if bias { self.vector(&format!("{name}.bias"), &[rows])? } else { none };
         let spec = LinearSpec { weight, bias, inputs: width, outputs: rows };
@@ -212,17 +224,22 @@ impl Declare<'_> {
         Ok(spec)
     }
 
-    fn norm(&mut self, name: &str) -> Result<PreNormSpec, WeightError> {
+    fn norm(&mut self, name: &str) -> Result<NormSpec, WeightError> {
         let width = self.config.hidden;
         let gamma = self.vector(&format!("{name}.weight"), &[width])?;
         let beta = match self.config.norm {
             NormKind::Layer => Some(self.vector(&format!("{name}.bias"), &[width])?),
             NormKind::Rms | NormKind::RmsPlusOne => None,
         };
-        Ok(PreNormSpec { gamma, beta, epsilon: self.config.epsilon })
+        let kind = match self.config.norm {
+            NormKind::Layer => nn::NormKind::Layer,
+            NormKind::Rms | NormKind::RmsPlusOne => nn::NormKind::Rms,
+        };
+        Ok(NormSpec { kind, gamma, beta, epsilon: self.config.epsilon })
     }
 
     fn layer(&mut self, index: usize) -> Result<Layer, WeightError> {
+        self.parameters.begin(Role::Layer(index));
         let config = self.config;
         let (names, hidden, biases) = (config.names, config.hidden, config.biases);
         let name = |part: &str| format!("{}{index}.{part}", names.layers);
@@ -237,22 +254,44 @@ impl Declare<'_> {
                 Some([one(q)?, one(k)?])
             }
         };
-        let mut norm = |part: Option<&str>| part.map(|part| self.norm(&name(part))).transpose();
-        let attention_norm = norm(Some(names.attention_norm))?.expect("one was asked for");
-        let mlp_norm = norm(names.mlp_norm)?;
-        let post_attention = norm(names.post_norms.map(|[attention, _]| attention))?;
-        let post_mlp = norm(names.post_norms.map(|[_, mlp]| mlp))?;
+        let norms = self.norms(&name)?;
+        let attention_out = names.out;
+        let LayerKind { window, rotary: turns } = config.kinds[index];
         Ok(Layer {
-            attention_norm,
-            head_norms,
-            mlp_norm,
-            post_attention,
-            post_mlp,
+            turns,
+            attention: AttentionSpec {
+                heads: config.heads,
+                key_heads: config.kv_heads,
+                head_dim: config.head_dim,
+                scale: config.scale,
+                mask: window.map_or(Mask::Causal, |window| Mask::Window { before: window - 1, after: 0 }),
+                soft_cap: None,
+                norms: head_norms.map(|[q, k]| HeadNormSpec { q, k, epsilon: config.epsilon }),
+                rotary: None,
+            },
             qkv: self.linear(&names_of(names.qkv), hidden, &qkv, biases.qkv)?,
-            out: self.linear(&[name(names.out)], q, &[hidden], biases.out)?,
+            attention_out: self.linear(&[name(attention_out)], q, &[hidden], biases.out)?,
             up: self.linear(&names_of(names.up), hidden, &ups, biases.mlp)?,
             down: self.linear(&[name(names.down)], config.intermediate, &[hidden], biases.mlp)?,
-            kind: config.kinds[index],
+            gated: names.up.len() > 1,
+            activation: config.activation,
+            norms,
+        })
+    }
+
+    /// The norms of a layer, whose tensors `name` names.
+    fn norms(&mut self, name: &dyn Fn(&str) -> String) -> Result<Norms, WeightError> {
+        let names = self.config.names;
+        let attention = self.norm(&name(names.attention_norm))?;
+        let Some(mlp) = names.mlp_norm else {
+            return Ok(Norms::Parallel(attention));
+        };
+        let before = [attention, self.norm(&name(mlp))?];
+        Ok(match names.post_norms {
+            None => Norms::Pre(before),
+            Some([attention, mlp]) => {
+                Norms::Sandwich { before, after: [self.norm(&name(attention))?, self.norm(&name(mlp))?] }
+            }
         })
     }
 
@@ -265,12 +304,15 @@ impl Declare<'_> {
         };
         let layers = (0..config.layers).map(|index| self.layer(index)).collect::<Result<_, _>>()?;
         let final_norm = self.norm(names.final_norm)?;
+        self.parameters.begin(Role::Output);
         let head = match head {
             DecoderHead::Score => self.table("score", config.labels, false)?,
             DecoderHead::Words if config.tied => words,
             DecoderHead::Words => self.table("lm_head", config.vocabulary, config.biases.head)?,
         };
-        Ok(Wiring { words, positions, layers, final_norm, head })
+        let embedding = EmbedSpec { words: words.weight, scale: config.word_scale, types: None, positions };
+        let (hidden, final_norm) = (config.hidden, Some(final_norm));
+        Ok(Wiring { network: Network { hidden, embedding, embedding_norm: None, layers, final_norm }, head })
     }
 }
 
@@ -289,23 +331,38 @@ impl Decoder {
     /// # Errors
     /// [`DecoderError`] for a config or tensors that do not describe exactly this model.
     pub fn load(path: &Path, head: DecoderHead, precision: Precision) -> Result<Self, DecoderError> {
+        Self::load_as(path, head, Keep::Packed(precision))
+    }
+
+    /// As [`Self::load`], with all values in the flat buffer in f32: a program over it has a way back.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_flat(path: &Path, head: DecoderHead) -> Result<Self, DecoderError> {
+        Self::load_as(path, head, Keep::Flat)
+    }
+
+    fn load_as(path: &Path, head: DecoderHead, keep: Keep) -> Result<Self, DecoderError> {
         if path.is_dir() {
             let config = DecoderConfig::read(path)?;
-            return Self::assemble(config, &Checkpoint::open(path)?, head, precision);
+            return Self::assemble(config, &Checkpoint::open(path)?, head, keep);
         }
         let file = Gguf::open(path).map_err(GgufModelError::from)?;
         let config = DecoderConfig::check(path, gguf::config(&file)?)?;
-        Self::assemble(config, &file, head, precision)
+        Self::assemble(config, &file, head, keep)
     }
 
     fn assemble(
         config: DecoderConfig,
         source: &dyn TensorSource,
         head: DecoderHead,
-        precision: Precision,
+        keep: Keep,
     ) -> Result<Self, DecoderError> {
-        let mut declare =
-            Declare { config: &config, parameters: Parameters::default(), layered: Vec::new(), plain: Vec::new() };
+        let (place, precision) = match keep {
+            Keep::Packed(precision) => (Place::Packed, precision),
+            Keep::Flat => (Place::Flat, Precision::F32),
+        };
+        let mut declare = Declare::new(&config, place, head == DecoderHead::Words && config.tied);
         let wiring = declare.wiring(head)?;
         let Declare { parameters, mut layered, plain, .. } = declare;
         let mut decoder =
@@ -323,7 +380,14 @@ impl Decoder {
         layered.sort_by_key(|layer| std::cmp::Reverse(layer.spec.inputs * layer.spec.outputs));
         let mut packed = Vec::new();
         for layer in &layered {
-            packed.push((layer.spec, decoder.read_layer(source, layer, &names)?));
+            let weight = decoder.read_layer(source, layer, &names)?;
+            let LinearSpec { weight: span, inputs, outputs, .. } = layer.spec;
+            match keep {
+                Keep::Flat => decoder.parameters.values[span.range()].copy_from_slice(&weight),
+                Keep::Packed(precision) => {
+                    packed.push((layer.spec, PackedLayer::for_decoding(&weight, inputs, outputs, precision)));
+                }
+            }
         }
         decoder.packed = Packed::new(packed);
         Ok(decoder)
@@ -361,24 +425,29 @@ impl Decoder {
 
     /// Gemma stores the scales of its norms without their 1.
     fn add_one_to_norms(&mut self) {
-        let mut spans = vec![self.wiring.final_norm.gamma];
-        for layer in &self.wiring.layers {
-            let norms = [Some(layer.attention_norm), layer.mlp_norm, layer.post_attention, layer.post_mlp];
-            spans.extend(norms.into_iter().flatten().map(|norm| norm.gamma));
-            spans.extend(layer.head_norms.into_iter().flatten());
+        let Network { layers, final_norm, .. } = &self.wiring.network;
+        let mut spans: Vec<Span> = final_norm.iter().map(|norm| norm.gamma).collect();
+        for layer in layers {
+            let norms = match layer.norms {
+                Norms::Post(norms) | Norms::Pre(norms) => norms.to_vec(),
+                Norms::Parallel(norm) => vec![norm],
+                Norms::Sandwich { before, after } => [before, after].concat(),
+            };
+            spans.extend(norms.into_iter().map(|norm| norm.gamma));
+            spans.extend(layer.attention.norms.into_iter().flat_map(|norms| [norms.q, norms.k]));
         }
         for span in spans {
             self.parameters.values[span.range()].iter_mut().for_each(|gamma| *gamma += 1.0);
         }
     }
 
-    /// Reads the tensors of one layer and packs them.
+    /// Reads the tensors of one matrix, `[outputs, inputs]`.
     fn read_layer(
         &self,
         source: &dyn TensorSource,
         layer: &Layered,
         names: &[String],
-    ) -> Result<PackedLayer, DecoderError> {
+    ) -> Result<Vec<f32>, DecoderError> {
         let LinearSpec { inputs, outputs, .. } = layer.spec;
         let mut weight = vec![0.0; inputs * outputs];
         let mut rest = weight.as_mut_slice();
@@ -392,7 +461,7 @@ impl Decoder {
             }
             rest = after;
         }
-        Ok(PackedLayer::for_decoding(&weight, inputs, outputs, self.precision))
+        Ok(weight)
     }
 
     /// How its weights are kept.
@@ -402,15 +471,19 @@ impl Decoder {
 
     /// A cache for `slots` texts of up to `capacity` tokens: f32 in f32, else bf16. Prepares the turns of that many positions.
     pub fn cache(&mut self, slots: usize, capacity: usize) -> KvCache {
+        self.prepare_turns(capacity);
         let config = &self.config;
-        let known = self.rotaries.first().map_or(0, |table| table.positions());
-        if known < capacity {
-            let table =
-                |rotary: &super::decoder_config::Rotary| Arc::new(RotaryTable::new(&rotary.frequencies, 1.0, capacity));
-            self.rotaries = config.rotaries.iter().map(table).collect();
-        }
         let storage = if self.precision == Precision::F32 { Storage::F32 } else { Storage::Bf16 };
         KvCache::new(config.layers, slots, self.cache_shape(capacity), storage)
+    }
+
+    /// Prepares the turns of texts of up to so many tokens.
+    pub fn prepare_turns(&mut self, positions: usize) {
+        let known = self.rotaries.first().map_or(0, |table| table.positions());
+        if known < positions {
+            let table = |rotary: &Rotary| Arc::new(RotaryTable::new(&rotary.frequencies, 1.0, positions));
+            self.rotaries = self.config.rotaries.iter().map(table).collect();
+        }
     }
 
     /// The logits (or scores) of new tokens, `[rows, outputs]`: the tape's memory is read until its next program. An
@@ -426,12 +499,12 @@ impl Decoder {
         wanted: LogitRows,
     ) -> &'a mut [f32] {
         self.run(tape, batch, cache, |tape| {
-            let states = self.hidden_states(tape, batch);
+            let states = self.wiring.network.push(tape, batch, &self.rotaries, Reach::Cache);
             let states = match wanted {
                 LogitRows::All => states,
-                LogitRows::Last => tape.rows(states, batch.offsets()[1..].iter().map(|end| end - 1).collect()),
+                LogitRows::Last => tape.rows(states, Asker::Last.rows(batch)),
             };
-            tape.linear(states, self.wiring.head, None)
+            tape.linear(states.operand, self.wiring.head, None)
         })
     }
 
@@ -440,7 +513,7 @@ impl Decoder {
     /// # Panics
     /// As [`Self::logits`].
     pub fn states<'a>(&self, tape: &'a mut Tape, batch: &Batch, cache: &mut KvCache) -> &'a [f32] {
-        self.run(tape, batch, cache, |tape| self.hidden_states(tape, batch))
+        self.run(tape, batch, cache, |tape| self.wiring.network.push(tape, batch, &self.rotaries, Reach::Cache).full)
     }
 
     /// Runs what `build` pushes, on a thread of the pool.
@@ -485,70 +558,29 @@ impl Decoder {
         CacheShape { heads, kv_heads, head_dim, capacity }
     }
 
-    /// Pushes the decoder: new tokens → states after the final norm, `[tokens, hidden]`.
-    fn hidden_states(&self, tape: &mut Tape, batch: &Batch) -> Var {
-        let (config, wiring) = (&self.config, &self.wiring);
-        let mut x = tape.words(batch, config.hidden, wiring.words.weight, config.word_scale, wiring.positions);
-        let mut added = None; // what the residual stream still has to take in
-        for (index, layer) in wiring.layers.iter().enumerate() {
-            let (stream, normed) = sum_norm(tape, x, added, layer.attention_norm);
-            let qkv = tape.linear(normed, layer.qkv, None); // [tokens, queries, keys and values]
-            let mixed = tape.attend(qkv, self.attention(index, layer)); // [tokens, heads·head_dim]
-            let out = tape.linear(mixed, layer.out, None);
-            (x, added) = match (config.block, layer.mlp_norm) {
-                (Block::Parallel, _) => {
-                    let mlp = self.feed_forward(tape, layer, normed);
-                    (stream, Some(tape.add(out, mlp)))
-                }
-                (_, Some(mlp_norm)) => {
-                    let out = post_norm(tape, out, layer.post_attention);
-                    let (stream, normed) = sum_norm(tape, stream, Some(out), mlp_norm);
-                    let mlp = self.feed_forward(tape, layer, normed);
-                    (stream, Some(post_norm(tape, mlp, layer.post_mlp)))
-                }
-                (_, None) => unreachable!("blocks one after the other have two norms"),
-            };
-        }
-        sum_norm(tape, x, added, wiring.final_norm).1
-    }
-
-    fn attention(&self, index: usize, layer: &Layer) -> AttendSpec {
-        let config = &self.config;
-        AttendSpec {
-            layer: index,
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            rotary: layer.kind.rotary.map(|rotary| Arc::clone(&self.rotaries[rotary])),
-            norms: layer.head_norms.map(|norms| (norms, config.epsilon)),
-            scale: config.scale,
-            window: layer.kind.window,
+    /// Pushes the decoder over whole texts: the states after the final norm of all tokens, or of one of each text.
+    ///
+    /// # Panics
+    /// When a text has more tokens than [`Self::prepare_turns`] was told.
+    pub fn push_whole(&self, tape: &mut Tape, batch: &Batch, asked: Option<Asker>) -> State {
+        let network = &self.wiring.network;
+        let apart = asked.filter(|_| self.packed.is_empty()); // Packed, queries, keys and values are one product.
+        let states = network.push(tape, batch, &self.rotaries, network.whole(apart));
+        match asked.filter(|_| apart.is_none()) {
+            Some(asker) => tape.rows(states, asker.rows(batch)),
+            None => states,
         }
     }
 
-    fn feed_forward(&self, tape: &mut Tape, layer: &Layer, normed: Var) -> Var {
-        let activation = self.config.activation;
-        let hidden = match self.config.names.up.len() {
-            1 => tape.linear(normed, layer.up, Some(activation)),
-            _ => {
-                let gate_up = tape.linear(normed, layer.up, None); // [tokens, 2·intermediate]
-                tape.gate(gate_up, activation)
-            }
-        };
-        tape.linear(hidden, layer.down, None)
+    /// The weights as ops read them.
+    pub fn weights(&self) -> Weights<'_> {
+        Weights { values: &self.parameters.values, packed: &self.packed }
     }
-}
 
-/// `stream = x + added`, and its norm.
-fn sum_norm(tape: &mut Tape, x: Var, added: Option<Var>, norm: PreNormSpec) -> (Var, Var) {
-    match added {
-        None => tape.pre_norm(x, None, norm),
-        Some(added) => tape.pre_norm(added, Some(x), norm),
+    /// Its tensors. Those that are packed have no values here.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
     }
-}
-
-fn post_norm(tape: &mut Tape, x: Var, norm: Option<PreNormSpec>) -> Var {
-    norm.map_or(x, |norm| tape.pre_norm(x, None, norm).1)
 }
 
 /// `[inputs, outputs]` → `[outputs, inputs]`, in place.

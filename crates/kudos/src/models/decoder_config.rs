@@ -8,17 +8,6 @@ use kernels::activation::Activation;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// How a layer is put together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Block {
-    /// `x += attention(norm(x))`, then `x += mlp(norm(x))`.
-    Sequential,
-    /// `x += attention(norm(x)) + mlp(norm(x))` with one norm (Phi).
-    Parallel,
-    /// As sequential, with another norm over what each block adds (Gemma).
-    Sandwich,
-}
-
 /// The norms of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
@@ -78,7 +67,7 @@ pub struct DecoderNames {
     pub head_norms: Option<[&'static str; 2]>,
     /// The norm before attention.
     pub attention_norm: &'static str,
-    /// The norm before the feed-forward block; none in a parallel block.
+    /// The norm before the feed-forward block; without one, attention and that block read one norm and run side by side.
     pub mlp_norm: Option<&'static str>,
     /// The norms over what attention and the feed-forward block add.
     pub post_norms: Option<[&'static str; 2]>,
@@ -121,8 +110,6 @@ pub struct DecoderConfig {
     pub epsilon: f32,
     /// Norms.
     pub norm: NormKind,
-    /// Layers.
-    pub block: Block,
     /// Activation of the feed-forward block, or of its gate.
     pub activation: Activation,
     /// Biases.

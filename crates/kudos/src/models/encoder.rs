@@ -4,14 +4,15 @@
 //! its [`TensorNames`] in its own file.
 
 use super::config::{Config, Family};
+use super::layer::{Layer, Norms};
+use super::network::Network;
 use crate::nn::weights::WeightError;
 use crate::nn::{
-    Activation, Batch, Initial, LinearSpec, NormSpec, Packed, Parameters, Place, Precision, Span, State, Tape, Var,
-    Weights,
+    Activation, Asker, AttentionSpec, Batch, EmbedSpec, Initial, LinearSpec, NormKind, NormSpec, Packed, Parameters,
+    Place, Precision, Role, Span, State, Tape, Var, Weights,
 };
 use kernels::activation;
 use kernels::gemm::{self, Int8Weight, PackedWeight};
-use std::collections::HashMap;
 
 /// Checkpoint names of one family. A layer's names follow its prefix.
 pub(super) struct TensorNames {
@@ -37,36 +38,15 @@ pub(super) struct TensorNames {
 }
 
 #[derive(Clone, Debug)]
-struct Layer {
-    qkv: LinearSpec,
-    attention_out: LinearSpec,
-    attention_norm: NormSpec,
-    up: LinearSpec,
-    down: LinearSpec,
-    out_norm: NormSpec,
-}
-
-#[derive(Clone, Debug)]
 struct Wiring {
-    words: Span,
-    positions: Span,
-    types: Option<Span>,
-    embedding_norm: NormSpec,
-    layers: Vec<Layer>,
+    network: Network,
     head_dense: LinearSpec,
     head_activation: Activation,
     head_out: LinearSpec,
 }
 
-impl Layer {
-    fn query(&self) -> LinearSpec {
-        self.qkv.rows(0..self.qkv.outputs / 3)
-    }
-
-    fn key_value(&self) -> LinearSpec {
-        self.qkv.rows(self.qkv.outputs / 3..self.qkv.outputs)
-    }
-}
+/// The head reads the first token alone, so the last layer computes that one alone.
+const ASKED: Option<Asker> = Some(Asker::First);
 
 /// A sequence-classification model: its config, its parameters and how they are wired.
 #[derive(Clone, Debug)]
@@ -78,23 +58,6 @@ pub struct Model {
     /// The matrices of the layers as the kernels want them; none in f32, which reads the parameters in place.
     pub packed: Packed,
     wiring: Wiring,
-}
-
-/// Layers that are kept in any case below a new last one: a judge of few layers is the lower half of a sentence encoder already.
-const FEWEST_LAYERS: usize = 3;
-
-/// What [`Model::open_head`] made anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// Nothing: the head's first layer was trained, or no tanh follows it.
-    Nothing,
-    /// The head's first layer.
-    Head,
-    /// It and a new last layer that gives the first token the mean of all, above so many layers of the base.
-    HeadAndLastLayer {
-        /// Layers that were kept below it.
-        kept: usize,
-    },
 }
 
 /// Declares parameters in wiring order.
@@ -138,43 +101,52 @@ impl Declare<'_> {
     fn norm(&mut self, name: &str) -> Result<NormSpec, WeightError> {
         let width = self.config.hidden;
         let gamma = self.parameters.declare(format!("{name}.weight"), &[width], Initial::One)?;
-        Ok(NormSpec { gamma, beta: self.bias(name, width)?, epsilon: self.config.epsilon })
+        let (beta, epsilon) = (Some(self.bias(name, width)?), self.config.epsilon);
+        Ok(NormSpec { kind: NormKind::Layer, gamma, beta, epsilon })
     }
 
-    fn layer(&mut self, prefix: &str, names: &TensorNames) -> Result<Layer, WeightError> {
-        let name = |part: &str| format!("{prefix}.{part}");
+    fn head(&mut self, role: Role, name: &str, shape: [usize; 2]) -> Result<LinearSpec, WeightError> {
+        self.parameters.begin(role);
+        self.linear(Place::Flat, name, shape)
+    }
+
+    fn layer(&mut self, index: usize, names: &TensorNames) -> Result<Layer, WeightError> {
+        self.parameters.begin(Role::Layer(index));
+        let name = |part: &str| format!("{}{}.{index}.{part}", names.prefix, names.layers);
         let (hidden, intermediate, place) = (self.config.hidden, self.config.intermediate, self.layers);
-        Ok(Layer {
-            qkv: self.joined([names.query, names.key, names.value].map(name))?,
-            attention_out: self.linear(place, &name(names.attention_out), [hidden, hidden])?,
-            attention_norm: self.norm(&name(names.attention_norm))?,
-            up: self.linear(place, &name(names.up), [intermediate, hidden])?,
-            down: self.linear(place, &name(names.down), [hidden, intermediate])?,
-            out_norm: self.norm(&name(names.out_norm))?,
-        })
+        let heads = self.config.heads;
+        let qkv = self.joined([names.query, names.key, names.value].map(name))?;
+        let attention_out = self.linear(place, &name(names.attention_out), [hidden, hidden])?;
+        let attention_norm = self.norm(&name(names.attention_norm))?;
+        let up = self.linear(place, &name(names.up), [intermediate, hidden])?;
+        let down = self.linear(place, &name(names.down), [hidden, intermediate])?;
+        let norms = Norms::Post([attention_norm, self.norm(&name(names.out_norm))?]);
+        let (gated, activation) = (false, self.config.activation);
+        let attention = AttentionSpec::bidirectional(heads, hidden / heads);
+        Ok(Layer { attention, turns: None, qkv, attention_out, up, down, gated, activation, norms })
     }
 
     fn wiring(&mut self, names: &TensorNames) -> Result<Wiring, WeightError> {
         let Config { hidden, vocabulary, positions, types, layers, labels, .. } = *self.config;
         let table = |part: &str| format!("{}embeddings.{part}", names.prefix);
+        let words = self.parameters.declare_sparse(
+            format!("{}.weight", table("word_embeddings")),
+            &[vocabulary, hidden],
+            Initial::Normal(self.config.initial_deviation),
+        )?;
+        let positions = Some(self.weight(Place::Flat, &table("position_embeddings"), &[positions, hidden])?);
+        let types = match types {
+            0 => None,
+            types => Some(self.weight(Place::Flat, &table("token_type_embeddings"), &[types, hidden])?),
+        };
+        let embedding = EmbedSpec { words, scale: 1.0, types, positions };
+        let embedding_norm = Some(self.norm(&table("LayerNorm"))?);
+        let layers = (0..layers).map(|index| self.layer(index, names)).collect::<Result<_, _>>()?;
         Ok(Wiring {
-            words: self.parameters.declare_sparse(
-                format!("{}.weight", table("word_embeddings")),
-                &[vocabulary, hidden],
-                Initial::Normal(self.config.initial_deviation),
-            )?,
-            positions: self.weight(Place::Flat, &table("position_embeddings"), &[positions, hidden])?,
-            types: match types {
-                0 => None,
-                types => Some(self.weight(Place::Flat, &table("token_type_embeddings"), &[types, hidden])?),
-            },
-            embedding_norm: self.norm(&table("LayerNorm"))?,
-            layers: (0..layers)
-                .map(|i| self.layer(&format!("{}{}.{i}", names.prefix, names.layers), names))
-                .collect::<Result<_, _>>()?,
-            head_dense: self.linear(Place::Flat, names.head_dense, [hidden, hidden])?,
+            network: Network { hidden, embedding, embedding_norm, layers, final_norm: None },
+            head_dense: self.head(Role::Head, names.head_dense, [hidden, hidden])?,
             head_activation: names.head_activation,
-            head_out: self.linear(Place::Flat, names.head_out, [labels, hidden])?,
+            head_out: self.head(Role::Output, names.head_out, [labels, hidden])?,
         })
     }
 }
@@ -207,13 +179,8 @@ impl Model {
 
     /// Pushes all but the head's last layer: packed batch → what that layer reads, `[sequences, hidden]`.
     pub fn features(&self, tape: &mut Tape, batch: &Batch) -> Var {
-        let (last, lower) = self.wiring.layers.split_last().expect("a config has at least one layer");
-        let x = self.encode(tape, batch, lower);
-        let first = tape.pool_first(x, batch); // [sequences, hidden]
-        let kv = tape.linear(x.operand, last.key_value(), None); // [tokens, 2·hidden]
-        let q = tape.linear(first.operand, last.query(), None);
-        let mixed = tape.attention_first(q, kv, self.config.heads);
-        let state = self.finish_layer(tape, last, mixed, first);
+        let network = &self.wiring.network;
+        let state = network.push(tape, batch, &[], network.whole(ASKED)); // [sequences, hidden]
         tape.linear(state.full, self.wiring.head_dense, Some(self.wiring.head_activation))
     }
 
@@ -230,28 +197,8 @@ impl Model {
 
     /// Pushes the encoder: packed batch → states of all tokens, `[tokens, hidden]`.
     pub fn hidden_states(&self, tape: &mut Tape, batch: &Batch) -> State {
-        self.encode(tape, batch, &self.wiring.layers)
-    }
-
-    fn encode(&self, tape: &mut Tape, batch: &Batch, layers: &[Layer]) -> State {
-        let wiring = &self.wiring;
-        let sum = tape.embed(batch, self.config.hidden, wiring.words, wiring.positions, wiring.types);
-        let mut x = tape.layer_norm(sum, None, wiring.embedding_norm);
-        for layer in layers {
-            let qkv = tape.linear(x.operand, layer.qkv, None); // [tokens, 3·hidden]
-            let mixed = tape.attention(qkv, self.config.heads); // [tokens, hidden]
-            x = self.finish_layer(tape, layer, mixed, x);
-        }
-        x
-    }
-
-    /// What follows attention in a layer, for any rows of it.
-    fn finish_layer(&self, tape: &mut Tape, layer: &Layer, mixed: Var, x: State) -> State {
-        let out = tape.linear(mixed, layer.attention_out, None);
-        let x = tape.layer_norm(out, Some(x.full), layer.attention_norm);
-        let up = tape.linear(x.operand, layer.up, Some(self.config.activation)); // [rows, intermediate]
-        let down = tape.linear(up, layer.down, None);
-        tape.layer_norm(down, Some(x.full), layer.out_norm)
+        let network = &self.wiring.network;
+        network.push(tape, batch, &[], network.whole(None))
     }
 
     /// Makes output `i` of the head `scales[i]` times what it was, plus `shifts[i]`: new weights, rounded to f32.
@@ -283,9 +230,7 @@ impl Model {
 
     /// The linear layers that run on packed weights when there are such: all but the head's.
     pub(super) fn packed_layers(&self) -> Vec<LinearSpec> {
-        let (last, lower) = self.wiring.layers.split_last().expect("a config has at least one layer");
-        let lower = lower.iter().flat_map(|l| [l.qkv, l.attention_out, l.up, l.down]);
-        lower.chain([last.query(), last.key_value(), last.attention_out, last.up, last.down]).collect()
+        self.wiring.network.products(ASKED)
     }
 
     /// The precision this model runs in when `asked` for one: f32 when the processor or the model's sizes have no other.
@@ -324,112 +269,23 @@ impl Model {
         self.wiring.head_out
     }
 
-    /// True for the tensors of the classification head.
-    pub(super) fn is_head(&self, name: &str) -> bool {
-        let names = names(self.config.family);
-        [names.head_dense, names.head_out]
-            .iter()
-            .any(|head| name.strip_prefix(head).is_some_and(|r| r.starts_with('.')))
+    /// The head's first layer, and the activation after it.
+    pub fn head_dense(&self) -> (LinearSpec, Activation) {
+        (self.wiring.head_dense, self.wiring.head_activation)
+    }
+
+    /// The parameters of the last layer.
+    pub fn last_layer(&self) -> &Layer {
+        self.wiring.network.layers.last().expect("a config has at least one layer")
     }
 
     /// How far from the ids a tensor works: 0 for the embeddings, then the layers from 1, then the head.
-    pub fn depth(&self, name: &str) -> usize {
-        let names = names(self.config.family);
-        let number = |rest: &str| rest.split('.').next().and_then(|n| n.parse::<usize>().ok());
-        let in_layer = name.strip_prefix(names.prefix).and_then(|rest| rest.strip_prefix(names.layers));
-        match in_layer.and_then(|rest| number(rest.strip_prefix('.')?)) {
-            Some(layer) => layer + 1,
-            None if self.is_head(name) => self.config.layers + 1,
-            None => 0,
+    pub fn depth(&self, role: Role) -> usize {
+        match role {
+            Role::Embedding => 0,
+            Role::Layer(layer) => layer + 1,
+            Role::Head | Role::Output => self.config.layers + 1,
         }
-    }
-
-    /// Makes the last `count` layers new, as an untrained model has them: what pretraining left there is
-    /// the most specific to its own task (Zhang et al. 2021, "Revisiting few-sample BERT fine-tuning").
-    pub fn renew_top_layers(&mut self, count: usize, seed: u64) {
-        let top = self.config.layers.saturating_sub(count) + 1..=self.config.layers;
-        for index in 0..self.parameters.specs().len() {
-            if top.contains(&self.depth(&self.parameters.specs()[index].name)) {
-                self.parameters.initialise(index, seed);
-            }
-        }
-    }
-
-    /// Makes the head's first layer, between the first token and the output, the identity if it was never trained: its
-    /// biases are all 0. A random one hides most of what the encoder says of a response (docs/recipe.md). Only where
-    /// tanh follows; a rectifier (DistilBERT) would cut half of the identity away. Says what was changed.
-    ///
-    /// BERT's pretraining reads the first token through this very layer, so where that was not trained the first token was
-    /// never read: then a last layer that gives it the mean of all tokens stands above the lower `keep` layers, half of them if it is `None`; what is
-    /// above is dropped. A frozen head finds more there than higher up, and fine-tuning does not make up for it (docs/recipe.md). RoBERTa's
-    /// pretraining has no such layer, so its absence says nothing there.
-    pub fn open_head(&mut self, keep: Option<usize>) -> Opened {
-        match self.parameters.values[self.wiring.head_dense.bias.range()].iter().all(|b| *b == 0.0) {
-            true => self.open_anew(keep),
-            false => Opened::Nothing,
-        }
-    }
-
-    /// The same where the head's first layer was trained: for a new head that reads a judge's lower layers.
-    pub fn open_anew(&mut self, keep: Option<usize>) -> Opened {
-        if names(self.config.family).head_activation != Activation::Tanh {
-            return Opened::Nothing;
-        }
-        let LinearSpec { weight, bias, .. } = self.wiring.head_dense;
-        self.fill_identity(weight);
-        self.parameters.values[bias.range()].fill(0.0);
-        if self.config.family != Family::Bert {
-            return Opened::Head;
-        }
-        let half = self.config.layers.div_ceil(2).max(FEWEST_LAYERS);
-        let kept = keep.unwrap_or(half).min(self.config.layers - 1);
-        self.keep_layers(kept + 1);
-        self.read_mean();
-        Opened::HeadAndLastLayer { kept }
-    }
-
-    /// Drops the layers above the lowest `count`.
-    fn keep_layers(&mut self, count: usize) {
-        let mut config = Config { layers: count, ..self.config.clone() };
-        config.json.insert("num_hidden_layers".into(), count.into());
-        let mut smaller = Self::declare(config).expect("fewer layers are no larger");
-        smaller.parameters.allocate();
-        let specs: HashMap<&str, Span> = self.parameters.specs().iter().map(|s| (s.name.as_str(), s.span)).collect();
-        for spec in smaller.parameters.specs().to_vec() {
-            let from = specs[spec.name.as_str()].range();
-            smaller.parameters.values[spec.span.range()].copy_from_slice(&self.parameters.values[from]);
-        }
-        *self = smaller;
-    }
-
-    /// Makes the last layer give the first token the mean of what all tokens have below it: queries of 0 attend to every token
-    /// alike, values pass unchanged, and the feed-forward part adds nothing until it is trained. Keys and the way up stay.
-    fn read_mean(&mut self) {
-        let last = self.wiring.layers.last().expect("a config has at least one layer").clone();
-        let [query, value] = [0, 2]
-            .map(|part| last.qkv.rows(part * last.attention_out.outputs..(part + 1) * last.attention_out.outputs));
-        for span in [query.weight, query.bias, value.bias, last.attention_out.bias, last.down.weight, last.down.bias] {
-            self.parameters.values[span.range()].fill(0.0);
-        }
-        for span in [value.weight, last.attention_out.weight] {
-            self.fill_identity(span);
-        }
-        for NormSpec { gamma, beta, .. } in [last.attention_norm, last.out_norm] {
-            self.parameters.values[gamma.range()].fill(1.0);
-            self.parameters.values[beta.range()].fill(0.0);
-        }
-    }
-
-    /// Makes a square weight the identity.
-    fn fill_identity(&mut self, weight: Span) {
-        let rows = self.parameters.values[weight.range()].chunks_exact_mut(self.config.hidden).enumerate();
-        rows.for_each(|(i, row)| row.iter_mut().enumerate().for_each(|(j, w)| *w = f32::from(u8::from(i == j))));
-    }
-
-    /// True for the tensors of the head's last layer.
-    pub(super) fn is_output(&self, name: &str) -> bool {
-        let rest = name.strip_prefix(names(self.config.family).head_out);
-        rest.is_some_and(|rest| rest.starts_with('.'))
     }
 
     /// True for tensors a checkpoint may hold besides the model's own.

@@ -1,7 +1,7 @@
 //! Gemma 3 (Gemma Team 2025), the text model: norms around each block, windows in five of six layers, two kinds of turns.
 
 use super::config::{ConfigError, Fields, limit};
-use super::decoder_config::{Biases, Block, DecoderConfig, DecoderNames, LayerKind, NormKind, RotarySettings, flag};
+use super::decoder_config::{Biases, DecoderConfig, DecoderNames, LayerKind, NormKind, RotarySettings, flag};
 use super::{llama, qwen};
 use serde_json::{Value, json};
 
@@ -24,7 +24,6 @@ pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
     let bias = flag(fields, "attention_bias", false)?;
     config.names = &NAMES;
     config.norm = NormKind::RmsPlusOne;
-    config.block = Block::Sandwich;
     config.biases = Biases { qkv: bias, out: bias, ..Biases::default() };
     config.activation = match fields.json.contains_key("hidden_activation") {
         true => fields.activation("hidden_activation")?,

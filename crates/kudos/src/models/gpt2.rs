@@ -1,7 +1,7 @@
 //! GPT-2 (Radford et al. 2019): a table of positions, matrices stored `[inputs, outputs]`, logits tied to the words.
 
 use super::config::{ConfigError, Fields, limit};
-use super::decoder_config::{Biases, Block, DecoderConfig, DecoderNames, LayerKind, NormKind, flag};
+use super::decoder_config::{Biases, DecoderConfig, DecoderNames, LayerKind, NormKind, flag};
 use kernels::activation::Activation;
 use serde_json::{Map, json};
 
@@ -51,7 +51,6 @@ pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
         positions: fields.size_or("n_positions", limit::ROWS, Some(1024))?,
         epsilon: fields.positive("layer_norm_epsilon", 1e-5)?,
         norm: NormKind::Layer,
-        block: Block::Sequential,
         activation,
         biases: Biases { qkv: true, out: true, mlp: true, head: false },
         rotaries: Vec::new(),

@@ -1,9 +1,7 @@
 //! Llama (Touvron et al. 2023; Grattafiori et al. 2024), which SmolLM2 is too.
 
 use super::config::{ConfigError, Fields};
-use super::decoder_config::{
-    Biases, Block, DecoderConfig, DecoderNames, LayerKind, NormKind, RotarySettings, flag, sizes,
-};
+use super::decoder_config::{Biases, DecoderConfig, DecoderNames, LayerKind, NormKind, RotarySettings, flag, sizes};
 use kernels::activation::Activation;
 use serde_json::Map;
 
@@ -41,7 +39,6 @@ pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
         positions: sizes.positions,
         epsilon: fields.positive("rms_norm_eps", 1e-6)?,
         norm: NormKind::Rms,
-        block: Block::Sequential,
         activation: gate_activation(fields, "hidden_act")?,
         biases: Biases { qkv: bias, out: bias, mlp: flag(fields, "mlp_bias", false)?, head: false },
         rotaries: vec![RotarySettings::find(fields, None).rotary(sizes.head_dim)?],

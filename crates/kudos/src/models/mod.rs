@@ -1,9 +1,8 @@
 //! Model families, their checkpoints, and the reward model.
 //!
-//! A family's file states its config and its checkpoint names. Its wiring is that of the encoder (`encoder.rs`: norms
-//! after each block, trained and scored over packed batches) or of the decoder (`decoder.rs`: norms before each block, run
-//! forward over a cache). This module must not know the training loop or metrics; what a new head asks of a base, the
-//! encoder does ([`Model::open_head`], [`Model::renew_top_layers`]).
+//! A family's file states its config and its checkpoint names. All have the one network of `network.rs`, from ids to
+//! states. Its parameters are declared, and its head read, as in an encoder (`encoder.rs`) or in a decoder (`decoder.rs`). This module must not know training or metrics: what a new head asks of a base stands in
+//! `train/start.rs`.
 
 mod attributes;
 mod bert;
@@ -16,7 +15,9 @@ mod encoder;
 mod gemma;
 pub mod gguf;
 mod gpt2;
+mod layer;
 mod llama;
+mod network;
 mod phi;
 mod qwen;
 mod reward_config;
@@ -29,7 +30,8 @@ pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load, load_for_at
 pub use config::{Config, ConfigError, Family};
 pub use decoder::{Decoder, DecoderError, DecoderHead, LogitRows};
 pub use decoder_config::DecoderConfig;
-pub use encoder::{Model, Opened};
+pub use encoder::Model;
+pub use layer::{Layer, Norms};
 pub use reward_config::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
 pub use reward_model::{Input, JudgeError, Rated, RewardModel, Scored, Scorer, check_length};
 pub use scoring::{SCORING_TOKENS, ScoreError, Workspace, all_or_first, features_each, pack, push, score_encoded};

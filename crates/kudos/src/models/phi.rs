@@ -1,7 +1,7 @@
 //! Phi-1.5 and Phi-2 (Li et al. 2023): parallel blocks, biases everywhere, a part of each head turned.
 
 use super::config::{ConfigError, Fields};
-use super::decoder_config::{Biases, Block, DecoderConfig, DecoderNames, NormKind, RotarySettings, flag};
+use super::decoder_config::{Biases, DecoderConfig, DecoderNames, NormKind, RotarySettings, flag};
 use super::llama;
 use kernels::activation::Activation;
 use serde_json::json;
@@ -22,7 +22,6 @@ pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
     let mut config = llama::config(fields)?;
     config.names = &NAMES;
     config.norm = NormKind::Layer;
-    config.block = Block::Parallel;
     config.epsilon = fields.positive("layer_norm_eps", 1e-5)?;
     config.activation = match fields.json.contains_key("hidden_act") {
         true => fields.activation("hidden_act")?,

@@ -1,9 +1,10 @@
-//! The gradient of all parameters in one flat buffer with the weights' layout.
+//! The gradient of all trained parameters in one buffer of their own.
 //!
 //! Nothing is cleared between steps: the first contribution to a parameter replaces what is there, later ones are
 //! added. Of the table of words only the rows that the step's tokens name are touched.
 
-use super::parameters::{Parameters, Span};
+use super::parameters::{ParameterSpec, Parameters, Span};
+use super::trained::Trained;
 use kernels::gemm::Store;
 use kernels::reduce::{sum_of_squares, sum_of_squares_of_rows};
 
@@ -11,6 +12,7 @@ use kernels::reduce::{sum_of_squares, sum_of_squares_of_rows};
 #[derive(Clone, Debug, Default)]
 pub struct Gradients {
     values: Vec<f32>,
+    trained: Trained,
     /// What has been written in this step.
     written: Vec<Span>,
     rows: Option<Rows>,
@@ -28,9 +30,13 @@ struct Rows {
 impl Gradients {
     /// All zero, for these parameters.
     pub fn new(parameters: &Parameters) -> Self {
-        let sparse = parameters.specs().iter().find(|spec| spec.sparse);
-        let rows = sparse.map(|spec| Rows { span: spec.span, width: spec.shape[1], touched: Vec::new() });
-        Self { values: vec![0.0; parameters.len()], written: Vec::new(), rows }
+        let trained = parameters.trained();
+        let sparse = parameters.specs().iter().find(|spec| spec.sparse && spec.trained);
+        let rows = |spec: &ParameterSpec| {
+            Some(Rows { span: trained.place(spec.span)?, width: spec.shape[1], touched: Vec::new() })
+        };
+        let rows = sparse.and_then(rows);
+        Self { values: vec![0.0; trained.len()], trained, written: Vec::new(), rows }
     }
 
     /// Begins a step.
@@ -56,39 +62,47 @@ impl Gradients {
         self.values[end..].fill(0.0);
     }
 
-    /// The gradients of neighbouring concerns (a weight and its bias), and whether to replace or add.
-    pub(super) fn spans<const N: usize>(&mut self, spans: [Span; N]) -> ([&mut [f32]; N], Store) {
+    /// The gradients of neighbouring concerns (a weight and its bias), and whether to replace or add; `None` where they are
+    /// not trained.
+    ///
+    /// # Panics
+    /// When some of them are trained and others are not.
+    pub(super) fn spans<const N: usize>(&mut self, spans: [Span; N]) -> Option<([&mut [f32]; N], Store)> {
+        let places = spans.map(|span| self.trained.place(span));
+        places[0]?;
+        let spans = places.map(|place| place.expect("a weight and its bias are trained together"));
         let store = match self.written.contains(&spans[0]) {
             true => Store::Add,
             false => Store::Replace,
         };
         if store == Store::Replace {
-            self.written.extend(spans);
+            self.written.extend(spans.into_iter().filter(|span| span.len > 0)); // A layer may have no bias.
         }
         let ranges = spans.map(Span::range);
-        (self.values.get_disjoint_mut(ranges).expect("two parameters do not overlap"), store)
+        Some((self.values.get_disjoint_mut(ranges).expect("two parameters do not overlap"), store))
     }
 
-    /// The gradient of an embedding table that will get these rows added.
-    pub(super) fn table(&mut self, span: Span, ids: &[u32]) -> &mut [f32] {
+    /// The gradient of an embedding table that will get these rows added; `None` where it is not trained.
+    pub(super) fn table(&mut self, span: Span, ids: &[u32]) -> Option<&mut [f32]> {
+        let place = self.trained.place(span)?;
         match &mut self.rows {
-            Some(rows) if rows.span == span => {
+            Some(rows) if rows.span == place => {
                 rows.touched.extend_from_slice(ids);
                 rows.touched.sort_unstable();
                 rows.touched.dedup();
-                &mut self.values[span.range()]
+                Some(&mut self.values[place.range()])
             }
             _ => {
-                let ([table], store) = self.spans([span]);
+                let ([table], store) = self.spans([span])?;
                 if store == Store::Replace {
                     table.fill(0.0);
                 }
-                table
+                Some(table)
             }
         }
     }
 
-    /// All values, in the parameters' layout.
+    /// All values, as [`Parameters::trained`] places them: in the parameters' own layout where all are trained.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
@@ -119,19 +133,34 @@ mod tests {
         let [a, b] = ["a", "b"].map(|name| parameters.declare(name, &[2], Initial::Zero).unwrap());
         let mut gradients = Gradients::new(&parameters);
         gradients.start();
-        assert_eq!(gradients.spans([a]).1, Store::Replace);
-        gradients.spans([a]).0[0].copy_from_slice(&[3.0, 0.0]);
-        assert_eq!(gradients.spans([a]).1, Store::Add);
-        gradients.spans([b]).0[0].fill(9.0);
-        gradients.table(words, &[3, 1, 3])[6..].fill(2.0);
+        assert_eq!(gradients.spans([a]).unwrap().1, Store::Replace);
+        gradients.spans([a]).unwrap().0[0].copy_from_slice(&[3.0, 0.0]);
+        assert_eq!(gradients.spans([a]).unwrap().1, Store::Add);
+        gradients.spans([b]).unwrap().0[0].fill(9.0);
+        gradients.table(words, &[3, 1, 3]).unwrap()[6..].fill(2.0);
         gradients.finish();
         assert_eq!(gradients.touched(), [1, 3]);
         assert!((gradients.norm().powi(2) - (9.0 + 162.0 + 8.0)).abs() < 1e-9);
 
         gradients.start();
-        gradients.spans([a]).0[0].fill(1.0);
-        gradients.table(words, &[0])[0] = 1.0;
+        gradients.spans([a]).unwrap().0[0].fill(1.0);
+        gradients.table(words, &[0]).unwrap()[0] = 1.0;
         gradients.finish();
         assert_eq!(gradients.values(), [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+    }
+
+    /// What is not trained takes no memory, and what is lies as if the rest were not there.
+    #[test]
+    fn frozen_parameters_have_no_gradient() {
+        let mut parameters = Parameters::default();
+        let words = parameters.declare_sparse("words", &[4, 2], Initial::Zero).unwrap();
+        let [a, b] = ["a", "b"].map(|name| parameters.declare(name, &[2], Initial::Zero).unwrap());
+        parameters.freeze(|spec| spec.name == "a" || spec.sparse);
+        let mut gradients = Gradients::new(&parameters);
+        gradients.start();
+        assert!(gradients.spans([a]).is_none() && gradients.table(words, &[1]).is_none());
+        gradients.spans([b]).unwrap().0[0].copy_from_slice(&[3.0, 4.0]);
+        gradients.finish();
+        assert_eq!((gradients.values(), gradients.norm()), ([3.0, 4.0].as_slice(), 5.0));
     }
 }

@@ -13,13 +13,15 @@ mod packed;
 mod parameters;
 mod plan;
 mod tape;
+mod trained;
 pub mod weights;
 
 pub use batch::{Batch, BatchError, Sequence};
 pub use cache::KvCache;
 pub use gradients::Gradients;
 pub use kernels::activation::Activation;
-pub use ops::{AttendSpec, LinearSpec, NormSpec, PreNormSpec};
+pub use ops::{Asker, AttentionSpec, EmbedSpec, HeadNormSpec, LinearSpec, Mask, NormKind, NormSpec};
 pub use packed::{Packed, PackedLayer, Precision};
-pub use parameters::{Initial, ParameterSpec, Parameters, Place, Span};
+pub use parameters::{Initial, ParameterSpec, Parameters, Place, Role, Span};
 pub use tape::{Mode, State, Storage, Tape, Var, Weights};
+pub use trained::Trained;

@@ -152,6 +152,11 @@ impl Packed {
         }
     }
 
+    /// True when all weights are read in place.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
     /// How values flow between the layers.
     pub fn storage(&self) -> Storage {
         self.storage

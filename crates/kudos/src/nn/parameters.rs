@@ -6,6 +6,7 @@
 //! A weight that is only kept packed has no place in the buffer. Its span counts from [`PACKED`] on, so it still names
 //! the tensor and joins with its neighbours; reading the buffer there panics instead of giving zeros.
 
+use super::trained::Trained;
 use crate::nn::weights::WeightError;
 
 /// A range of the flat buffer.
@@ -59,6 +60,20 @@ pub enum Initial {
     One,
 }
 
+/// What a tensor is to its model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Part of what turns ids into the first states.
+    #[default]
+    Embedding,
+    /// Part of layer `i`, from 0. A norm after all layers is part of the last one.
+    Layer(usize),
+    /// Between the last states and the output layer.
+    Head,
+    /// The output layer.
+    Output,
+}
+
 /// One named tensor, without its values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParameterSpec {
@@ -66,12 +81,16 @@ pub struct ParameterSpec {
     pub name: String,
     /// Dimensions.
     pub shape: Vec<usize>,
+    /// What it is to its model.
+    pub role: Role,
     /// Where its values lie; of a packed weight, a place behind any buffer.
     pub span: Span,
     /// How it starts without a checkpoint.
     pub initial: Initial,
     /// Whether weight decay applies: not to biases and norms.
     pub decay: bool,
+    /// Whether a step may change it: never a packed one.
+    pub trained: bool,
     /// Whether a step reaches only the rows that its tokens name: the table of words.
     pub sparse: bool,
 }
@@ -82,11 +101,17 @@ pub struct Parameters {
     specs: Vec<ParameterSpec>,
     len: usize,
     packed: usize,
+    role: Role,
     /// The values of all specs but the packed ones, end to end; empty until allocated.
     pub values: Vec<f32>,
 }
 
 impl Parameters {
+    /// Tensors that are declared from now on have this role.
+    pub fn begin(&mut self, role: Role) {
+        self.role = role;
+    }
+
     /// Declares the next tensor. Weight decay applies to [`Initial::Normal`] ones.
     ///
     /// # Errors
@@ -119,7 +144,8 @@ impl Parameters {
         *end += len;
         let span = Span { start, len };
         let decay = matches!(initial, Initial::Normal(_));
-        self.specs.push(ParameterSpec { name, shape: shape.to_vec(), span, initial, decay, sparse: false });
+        let (shape, role, trained) = (shape.to_vec(), self.role, place == Place::Flat);
+        self.specs.push(ParameterSpec { name, shape, role, span, initial, decay, trained, sparse: false });
         Ok(span)
     }
 
@@ -136,6 +162,18 @@ impl Parameters {
         let span = self.declare(name, shape, initial)?;
         self.specs.last_mut().expect("one was just declared").sparse = true;
         Ok(span)
+    }
+
+    /// Takes tensors from training. Gradients and an optimizer that are made afterwards have no place for them.
+    pub fn freeze(&mut self, is_frozen: impl Fn(&ParameterSpec) -> bool) {
+        for spec in &mut self.specs {
+            spec.trained &= !is_frozen(spec);
+        }
+    }
+
+    /// Where the trained tensors lie in buffers of their own.
+    pub fn trained(&self) -> Trained {
+        Trained::of(&self.specs)
     }
 
     /// All tensors in declaration order.

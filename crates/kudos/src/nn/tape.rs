@@ -8,7 +8,7 @@
 use super::batch::Batch;
 use super::cache::KvCache;
 use super::gradients::Gradients;
-use super::ops::Op;
+use super::ops::{Op, Use, Uses};
 use super::packed::Packed;
 use super::plan::{Life, Planner};
 use kernels::bf16::Bf16;
@@ -281,12 +281,13 @@ impl Tape {
         gradient.copy_from_slice(seed);
         self.written[result.0] = true;
         for op in self.ops.iter().rev() {
-            let output = op.uses().output;
-            if !self.written[output.0] {
-                // Nobody reads this value, so no op wrote its gradient, which is zero.
-                let [gradient] = self.arena.buffers([Buffer::Gradient(output)]);
-                gradient.fill(0.0);
-            }
+            op.uses(&mut Uses(&mut |how, output| {
+                if how == Use::Takes && !self.written[output.0] {
+                    // Nobody reads this value, so no op wrote its gradient, which is zero.
+                    let [gradient] = self.arena.buffers([Buffer::Gradient(output)]);
+                    gradient.fill(0.0);
+                }
+            }));
             op.backward(&mut Backward {
                 arena: &mut self.arena,
                 weights,
@@ -299,49 +300,38 @@ impl Tape {
     }
 
     fn plan(&mut self, result: Var) {
-        self.lives.clear();
-        self.lives.resize(2 * self.shapes.len(), None);
+        let mut lives = std::mem::take(&mut self.lives);
+        lives.clear();
+        lives.resize(2 * self.shapes.len(), None);
         let last = 2 * self.ops.len();
-        for tick in 0..self.ops.len() {
-            self.live_forward(tick);
-        }
-        self.extend(Buffer::Value(result), last);
+        self.extend(&mut lives, Buffer::Value(result), last);
         if self.mode == Mode::Train {
-            self.extend(Buffer::Gradient(result), self.ops.len());
-            for tick in 0..self.ops.len() {
-                self.live_backward(tick, last - 1 - tick);
-            }
+            self.extend(&mut lives, Buffer::Gradient(result), self.ops.len());
         }
-        let total = self.arena.planner.place(&self.lives);
+        for (tick, op) in self.ops.iter().enumerate() {
+            op.uses(&mut Uses(&mut |how, var| match (how, self.mode) {
+                (Use::Reads | Use::Writes, _) => self.extend(&mut lives, Buffer::Value(var), tick),
+                (Use::Saves, Mode::Train) => self.extend(&mut lives, Buffer::Value(var), last - 1 - tick),
+                (Use::Takes | Use::Gives, Mode::Train) => {
+                    self.extend(&mut lives, Buffer::Gradient(var), last - 1 - tick);
+                }
+                (_, Mode::Score) => {}
+            }));
+        }
+        let total = self.arena.planner.place(&lives);
+        self.lives = lives;
         self.arena.reserve(total);
     }
 
-    fn live_forward(&mut self, tick: usize) {
-        let uses = self.ops[tick].uses();
-        for var in uses.reads.into_iter().chain(uses.writes).flatten() {
-            self.extend(Buffer::Value(var), tick);
-        }
-    }
-
-    fn live_backward(&mut self, op: usize, tick: usize) {
-        let uses = self.ops[op].uses();
-        for var in uses.saved.into_iter().flatten() {
-            self.extend(Buffer::Value(var), tick);
-        }
-        for var in uses.inputs.into_iter().chain([Some(uses.output)]).flatten() {
-            self.extend(Buffer::Gradient(var), tick);
-        }
-    }
-
     /// Stretches a buffer's life to hold at `tick`.
-    fn extend(&mut self, buffer: Buffer, tick: usize) {
+    fn extend(&self, lives: &mut [Option<Life>], buffer: Buffer, tick: usize) {
         let (Buffer::Value(var) | Buffer::Gradient(var)) = buffer;
         let shape = self.shapes[var.0];
         let len = match shape.storage {
             Storage::F32 => shape.rows * shape.columns,
             Storage::Bf16 => shape.rows * shape.columns / 2,
         };
-        let life = self.lives[buffer.index()].get_or_insert(Life { len, birth: tick, death: tick });
+        let life = lives[buffer.index()].get_or_insert(Life { len, birth: tick, death: tick });
         life.birth = life.birth.min(tick);
         life.death = life.death.max(tick);
     }

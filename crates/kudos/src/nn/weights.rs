@@ -455,20 +455,19 @@ impl Stored {
 /// # Errors
 /// [`WeightError::Io`] for an unwritable directory or a full disk; the old file then stands.
 pub fn write(path: &Path, parameters: &Parameters) -> Result<(), WeightError> {
-    write_tensors(path, parameters.specs(), &[("", &parameters.values)], &[])
+    write_tensors(path, &[("", parameters.specs(), &parameters.values)], &[])
 }
 
-/// As [`write()`], with several flat buffers of the same specs: each tensor is named prefix + name.
+/// As [`write()`], with several buffers and the specs that lie in each: a tensor is named prefix + name.
 ///
 /// # Errors
 /// As [`write()`].
 pub fn write_tensors(
     path: &Path,
-    specs: &[ParameterSpec],
-    buffers: &[(&str, &[f32])],
+    buffers: &[(&str, &[ParameterSpec], &[f32])],
     metadata: &[(&str, &str)],
 ) -> Result<(), WeightError> {
-    let tensors = buffers.iter().flat_map(|(prefix, buffer)| {
+    let tensors = buffers.iter().flat_map(|(prefix, specs, buffer)| {
         specs.iter().map(move |spec| Raw {
             name: format!("{prefix}{}", spec.name),
             dtype: "F32",

@@ -34,12 +34,12 @@ pub use loss::{Judged, Loss, group_loss};
 pub use optimizer::{LearningRateSchedule, Optimizer, clip_scale};
 pub use run_state::{Best, State, resumed_day, resumed_settings};
 pub use settings::{Asked, Extent, HeldOutData, Recipe, Settings, SettingsError, Start};
-pub use start::{Starts, compare_starts};
+pub use start::{Opened, Starts, compare_starts, open_anew, open_head, renew_top_layers};
 pub use visits::{Visit, epoch};
 
 use crate::data::Location;
 use crate::eval::EvalError;
-use crate::models::{JudgeError, Model, Opened, ScoreError, Workspace, score_encoded};
+use crate::models::{JudgeError, Model, ScoreError, Workspace, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
 use crate::text::Encoded;
@@ -271,14 +271,14 @@ impl Trainer {
         }
         settings.precision = model.precision(settings.precision);
         let opened = settings.open_head(&mut model);
-        model.renew_top_layers(settings.renew_layers, settings.seed); // After it: who asks for a new last layer gets one.
+        renew_top_layers(&mut model, settings.renew_layers, settings.seed); // After it: who asks for a new last layer gets one.
         let head = model.head_out().weight;
         let prior =
             if settings.new_head { vec![0.0; head.len] } else { model.parameters.values[head.range()].to_vec() };
         model.pack_for_training(settings.precision);
         let gradients = Gradients::new(&model.parameters);
         let top = model.config.layers + 1;
-        let rate = |name: &str| settings.layer_decay.powi((top - model.depth(name)) as i32) as f32;
+        let rate = |role| settings.layer_decay.powi((top - model.depth(role)) as i32) as f32;
         let optimizer = Optimizer::new(&model.parameters, settings.weight_decay).with_rates(&model.parameters, rate);
         let visits = visits::epoch(&examples, settings.group_size, settings.shuffle, settings.seed, 0);
         Ok(Self {

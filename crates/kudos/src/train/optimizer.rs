@@ -1,9 +1,9 @@
 //! Optimizer state and the learning-rate schedule.
 
-use crate::nn::{Gradients, Packed, Parameters};
+use crate::nn::{Gradients, Packed, Parameters, Role, Trained};
 use kernels::optimizer::{AdamW, Tensor, adamw, adamw_rows};
 
-/// AdamW's moments over the flat parameter buffer.
+/// AdamW's moments, as long as what is trained.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     /// First moments.
@@ -16,6 +16,7 @@ pub struct Optimizer {
     pub weight_decay: f32,
     /// Factor on the learning rate of each tensor, in declaration order.
     rates: Vec<f32>,
+    trained: Trained,
     live: LiveRows,
 }
 
@@ -46,15 +47,15 @@ impl Optimizer {
 
     /// Fresh state for these parameters.
     pub fn new(parameters: &Parameters, weight_decay: f32) -> Self {
-        let len = parameters.len();
-        let (first, second) = (vec![0.0; len], vec![0.0; len]);
+        let trained = parameters.trained();
+        let (first, second) = (vec![0.0; trained.len()], vec![0.0; trained.len()]);
         let rates = vec![1.0; parameters.specs().len()];
-        Self { first, second, step: 0, weight_decay, rates, live: LiveRows::default() }
+        Self { first, second, step: 0, weight_decay, rates, trained, live: LiveRows::default() }
     }
 
-    /// The same, with each tensor's learning rate multiplied by a factor of its name.
-    pub fn with_rates(mut self, parameters: &Parameters, rate: impl Fn(&str) -> f32) -> Self {
-        self.rates = parameters.specs().iter().map(|spec| rate(&spec.name)).collect();
+    /// The same, with each tensor's learning rate multiplied by a factor of its role.
+    pub fn with_rates(mut self, parameters: &Parameters, rate: impl Fn(Role) -> f32) -> Self {
+        self.rates = parameters.specs().iter().map(|spec| rate(spec.role)).collect();
         self
     }
 
@@ -63,14 +64,15 @@ impl Optimizer {
         self.step = step;
         self.live = LiveRows::default();
         let Some(spec) = parameters.specs().iter().find(|spec| spec.sparse) else { return };
-        let range = spec.span.range();
+        let Some(place) = self.trained.place(spec.span) else { return };
+        let range = place.range();
         let rows = self.first[range.clone()].chunks(spec.shape[1]).zip(self.second[range].chunks(spec.shape[1]));
         let lives = |(first, second): (&[f32], &[f32])| first.iter().chain(second).any(|v| *v != 0.0);
         let live: Vec<u32> = (0u32..).zip(rows).filter(|(_, row)| lives(*row)).map(|(i, _)| i).collect();
         self.live.add(&live, spec.shape[0]);
     }
 
-    /// One step of bias-corrected AdamW on every tensor, gradients scaled by `gradient_scale`; the packed weights
+    /// One step of bias-corrected AdamW on every tensor that is trained, gradients scaled by `gradient_scale`; the packed weights
     /// follow while they are in the cache.
     pub fn step(
         &mut self,
@@ -83,13 +85,14 @@ impl Optimizer {
         self.step += 1;
         let mut values = std::mem::take(&mut parameters.values);
         for (index, spec) in parameters.specs().iter().enumerate() {
-            let range = spec.span.range();
+            let Some(place) = self.trained.place(spec.span) else { continue };
+            let (range, own) = (spec.span.range(), place.range());
             let update = self.update(spec.decay, learning_rate * self.rates[index], gradient_scale);
             let tensor = Tensor {
                 values: &mut values[range.clone()],
-                first: &mut self.first[range.clone()],
-                second: &mut self.second[range.clone()],
-                gradient: &gradients.values()[range.clone()],
+                first: &mut self.first[own.clone()],
+                second: &mut self.second[own.clone()],
+                gradient: &gradients.values()[own],
             };
             match spec.sparse {
                 false => adamw(tensor, update),

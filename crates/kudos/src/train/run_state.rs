@@ -85,7 +85,17 @@ const WEIGHTS: &str = "";
 const FIRST: &str = "adamw.first.";
 const SECOND: &str = "adamw.second.";
 
-/// Writes weights, moments and counters.
+/// The trained tensors, with their spans in the flat buffer and in that of the moments. What is not trained is the base's,
+/// and no checkpoint repeats it.
+fn trained_specs(parameters: &Parameters) -> [Vec<ParameterSpec>; 2] {
+    let places = parameters.trained();
+    let trained = parameters.specs().iter().filter(|spec| spec.trained);
+    let moved =
+        trained.clone().filter_map(|spec| Some(ParameterSpec { span: places.place(spec.span)?, ..spec.clone() }));
+    [trained.cloned().collect(), moved.collect()]
+}
+
+/// Writes weights and moments of what is trained, and counters.
 pub(super) fn write(
     path: &Path,
     parameters: &Parameters,
@@ -94,10 +104,14 @@ pub(super) fn write(
     identity: &str,
 ) -> Result<(), TrainError> {
     let state = serde_json::to_string(state).expect("counters are plain data");
-    let buffers: [(&str, &[f32]); 3] =
-        [(WEIGHTS, &parameters.values), (FIRST, &optimizer.first), (SECOND, &optimizer.second)];
+    let [weights, moments] = trained_specs(parameters);
+    let buffers: [(&str, &[ParameterSpec], &[f32]); 3] = [
+        (WEIGHTS, &weights, &parameters.values),
+        (FIRST, &moments, &optimizer.first),
+        (SECOND, &moments, &optimizer.second),
+    ];
     let metadata = [("state", state.as_str()), ("run", identity)];
-    Ok(weights::write_tensors(path, parameters.specs(), &buffers, &metadata)?)
+    Ok(weights::write_tensors(path, &buffers, &metadata)?)
 }
 
 /// Restores what [`write`] wrote, if it is the same run.
@@ -115,10 +129,10 @@ pub(super) fn read(
         return Err(other(difference(found, identity)));
     }
     let state: State = serde_json::from_str(metadata("state")?).map_err(|e| other(e.to_string()))?;
-    let specs = parameters.specs().to_vec();
-    read_all(&checkpoint, &specs, WEIGHTS, &mut parameters.values)?;
-    read_all(&checkpoint, &specs, FIRST, &mut optimizer.first)?;
-    read_all(&checkpoint, &specs, SECOND, &mut optimizer.second)?;
+    let [weights, moments] = trained_specs(parameters);
+    read_all(&checkpoint, &weights, WEIGHTS, &mut parameters.values)?;
+    read_all(&checkpoint, &moments, FIRST, &mut optimizer.first)?;
+    read_all(&checkpoint, &moments, SECOND, &mut optimizer.second)?;
     optimizer.restored(parameters, state.step);
     Ok(state)
 }

@@ -3,8 +3,9 @@
 use super::examples::{Example, preferred_pairs};
 use super::loss::Loss;
 use super::optimizer::LearningRateSchedule;
+use super::start::{Opened, open_anew, open_head};
 use super::visits::epoch;
-use crate::models::{AttributeHead, Model, Opened};
+use crate::models::{AttributeHead, Model};
 use crate::nn::Precision;
 use crate::text::Truncation;
 use serde::{Deserialize, Serialize};
@@ -119,16 +120,16 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Opens a new head as the default recipe does ([`Model::open_head`]; where the pooler was trained only if that was chosen or asked for). Half of the layers is what a frozen head was best on; a run that
-    /// only fine-tunes has all of them.
+    /// Opens a new head as the default recipe does ([`open_head`]; where the pooler was trained only if that was chosen or
+    /// asked for). Half of the layers is what a frozen head was best on; a run that only fine-tunes has all of them.
     pub fn open_head(&self, model: &mut Model) -> Opened {
         if !self.new_head || self.recipe != Recipe::Default {
             return Opened::Nothing;
         }
         let keep = self.keep_layers.or((!self.head_first).then_some(usize::MAX));
         match self.reopened || self.keep_layers.is_some() {
-            true => model.open_anew(keep),
-            false => model.open_head(keep),
+            true => open_anew(model, keep),
+            false => open_head(model, keep),
         }
     }
 }

@@ -5,8 +5,7 @@ use super::data::Data;
 use super::{Global, note};
 use crate::display::Progress;
 use crate::interrupt;
-use kudos::models::Opened;
-use kudos::train::{Event, Finished, StepMetrics, Trainer, preferred_pairs, truncated_share};
+use kudos::train::{Event, Finished, Opened, StepMetrics, Trainer, preferred_pairs, truncated_share};
 use std::ops::ControlFlow;
 
 /// What will be trained on, and for how long.

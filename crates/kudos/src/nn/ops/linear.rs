@@ -29,7 +29,7 @@ impl LinearSpec {
         let (start, outputs) = (range.start, range.len());
         Self {
             weight: Span { start: self.weight.start + start * self.inputs, len: outputs * self.inputs },
-            bias: Span { start: self.bias.start + start, len: outputs },
+            bias: if self.bias.len == 0 { self.bias } else { Span { start: self.bias.start + start, len: outputs } },
             inputs: self.inputs,
             outputs,
         }
@@ -66,14 +66,9 @@ impl Tape {
 }
 
 impl Linear {
-    pub(super) fn uses(&self) -> Uses {
-        Uses {
-            reads: [Some(self.x), None],
-            writes: [Some(self.y), self.z, None, None],
-            saved: [Some(self.x), self.z, None, None],
-            output: self.y,
-            inputs: [Some(self.dx), None],
-        }
+    pub(super) fn uses(&self, uses: &mut Uses) {
+        uses.reads([self.x]).writes([self.y]).writes(self.z).saves([self.x]).saves(self.z);
+        uses.takes([self.y]).gives([self.dx]);
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {
@@ -92,11 +87,25 @@ impl Linear {
         }
         gemm::linear(product, x, &pass.weights.values[weight.range()], self.rows, inputs, outputs);
         match self.z {
-            None => activation::add_bias(product, &mut [], bias, self.act),
+            None => self.finish(product, &mut [], bias),
             Some(z) => {
                 let [z, y] = pass.arena.buffers([z, self.y].map(Buffer::Value));
-                activation::add_bias(z, y, bias, self.act);
+                self.finish(z, y, bias);
             }
+        }
+    }
+
+    /// Adds the bias and activates, where there are such; into y, if it is not empty.
+    fn finish(&self, z: &mut [f32], y: &mut [f32], bias: &[f32]) {
+        if !bias.is_empty() {
+            return activation::add_bias(z, y, bias, self.act);
+        }
+        let Some(act) = self.act else { return };
+        if y.is_empty() {
+            activation::activate(act, z, self.spec.outputs);
+        } else {
+            y.copy_from_slice(z);
+            activation::activate(act, y, self.spec.outputs);
         }
     }
 
@@ -151,9 +160,12 @@ impl Linear {
         }
         let [dz, x, dx] =
             pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(self.x), Buffer::Gradient(self.dx)]);
-        let ([dw, db], dw_store) = pass.gradients.spans([weight, bias]);
-        linear_weight_gradient(dw, dw_store, dz, x, self.rows, inputs, outputs);
-        activation::bias_backward(db, dw_store, dz);
+        if let Some(([dw, db], dw_store)) = pass.gradients.spans([weight, bias]) {
+            linear_weight_gradient(dw, dw_store, dz, x, self.rows, inputs, outputs);
+            if bias.len > 0 {
+                activation::bias_backward(db, dw_store, dz);
+            }
+        }
         linear_input_gradient(dx, store, dz, &pass.weights.values[weight.range()], self.rows, inputs, outputs);
     }
 
@@ -163,8 +175,9 @@ impl Linear {
             activation::backward(act, dy, z);
         }
         let [dz, x] = pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(self.x)]).map(half);
-        let ([dw, db], dw_store) = pass.gradients.spans([self.spec.weight, self.spec.bias]);
-        WeightGradient { dw, db, store: dw_store, dy: dz, x }.run(pass.scratch);
+        if let Some(([dw, db], store)) = pass.gradients.spans([self.spec.weight, self.spec.bias]) {
+            WeightGradient { dw, db, store, dy: dz, x }.run(pass.scratch);
+        }
         let [dz, dx] = pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Gradient(self.dx)]);
         let into = match (self.dx_storage, store) {
             (Storage::F32, store) => InputGradient::F32(dx, store),
@@ -178,7 +191,7 @@ impl Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::ops::check;
+    use crate::nn::ops::{NormKind, NormSpec, check};
 
     #[test]
     fn gradients_match_finite_differences() {
@@ -197,6 +210,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn gradients_without_a_bias_match_finite_differences() {
+        let each = |act| {
+            check::gradients(36 + 15, |tape, batch| {
+                let table = |start, rows: usize| Span { start, len: rows * 3 };
+                let x = tape.embed(batch, 3, table(0, 7), table(21, 5), None);
+                let (weight, bias) = (Span { start: 36, len: 15 }, Span { start: 0, len: 0 });
+                tape.linear(x, LinearSpec { weight, bias, inputs: 3, outputs: 5 }, act)
+            })
+        };
+        [None, Some(Activation::Gelu)].into_iter().for_each(each);
+    }
+
     /// A value read twice gets both gradients.
     #[test]
     fn gradients_of_two_readers_add_up() {
@@ -210,12 +236,9 @@ mod tests {
                 outputs: 3,
             };
             let y = tape.linear(x, square, None);
-            let norm = super::super::NormSpec {
-                gamma: Span { start: 48, len: 3 },
-                beta: Span { start: 51, len: 3 },
-                epsilon: 0.1,
-            };
-            tape.layer_norm(y, Some(x), norm).full
+            let [gamma, beta] = [48, 51].map(|start| Span { start, len: 3 });
+            let norm = NormSpec { kind: NormKind::Layer, gamma, beta: Some(beta), epsilon: 0.1 };
+            tape.post_norm(y, Some(x), norm).full
         });
     }
 }

@@ -1,78 +1,108 @@
-//! The fused ops. Those of encoders have their forward and their backward side by side in one file; those of decoders
-//! (`decoder.rs`) run forward only.
+//! The fused ops, each with its forward and its backward side by side in one file.
 
+mod add;
 mod attention;
-mod decoder;
 mod embed;
+mod gate;
+mod heads;
 mod linear;
 mod norm;
 mod pool;
 
 use super::tape::{Backward, Forward, Var};
-pub use decoder::{AttendSpec, PreNormSpec};
+pub use attention::{Asker, AttentionSpec, HeadNormSpec, Mask};
+pub use embed::EmbedSpec;
 pub use linear::LinearSpec;
-pub use norm::NormSpec;
+pub use norm::{NormKind, NormSpec};
 
 /// The closed set of ops.
 pub(super) enum Op {
     Embed(embed::Embed),
     Linear(linear::Linear),
     Norm(norm::Norm),
+    PrepareHeads(heads::PrepareHeads),
     Attention(attention::Attention),
-    FirstAttention(attention::FirstAttention),
-    Pool(pool::Pool),
-    Decoder(decoder::DecoderOp),
+    Gate(gate::Gate),
+    Add(add::Add),
+    Rows(pool::Rows),
+    Mean(pool::Mean),
 }
 
-/// Which buffers an op touches, for the plan.
-pub(super) struct Uses {
-    /// Values read forward.
-    pub(super) reads: [Option<Var>; 2],
-    /// Values written forward.
-    pub(super) writes: [Option<Var>; 4],
-    /// Values the backward reads.
-    pub(super) saved: [Option<Var>; 4],
-    /// The value whose gradient the backward takes.
-    pub(super) output: Var,
-    /// The values whose gradients the backward writes or adds to.
-    pub(super) inputs: [Option<Var>; 2],
+/// Runs a method of whichever op it is.
+macro_rules! each_op {
+    ($op:expr, $method:ident($pass:expr)) => {
+        match $op {
+            Op::Embed(op) => op.$method($pass),
+            Op::Linear(op) => op.$method($pass),
+            Op::Norm(op) => op.$method($pass),
+            Op::PrepareHeads(op) => op.$method($pass),
+            Op::Attention(op) => op.$method($pass),
+            Op::Gate(op) => op.$method($pass),
+            Op::Add(op) => op.$method($pass),
+            Op::Rows(op) => op.$method($pass),
+            Op::Mean(op) => op.$method($pass),
+        }
+    };
+}
+
+/// How an op touches a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Forward reads the value.
+    Reads,
+    /// Forward writes the value.
+    Writes,
+    /// Backward reads the value.
+    Saves,
+    /// Backward takes the gradient of this value, an output of the op.
+    Takes,
+    /// Backward writes the gradient of this value, or adds to it.
+    Gives,
+}
+
+/// What an op says of the buffers that it touches, as many as there are.
+pub(super) struct Uses<'a>(pub(super) &'a mut dyn FnMut(Use, Var));
+
+impl Uses<'_> {
+    /// All of these are touched so. An `Option` is one value or none.
+    fn each(&mut self, how: Use, values: impl IntoIterator<Item = Var>) -> &mut Self {
+        values.into_iter().for_each(|value| (self.0)(how, value));
+        self
+    }
+
+    fn reads(&mut self, values: impl IntoIterator<Item = Var>) -> &mut Self {
+        self.each(Use::Reads, values)
+    }
+
+    fn writes(&mut self, values: impl IntoIterator<Item = Var>) -> &mut Self {
+        self.each(Use::Writes, values)
+    }
+
+    fn saves(&mut self, values: impl IntoIterator<Item = Var>) -> &mut Self {
+        self.each(Use::Saves, values)
+    }
+
+    fn takes(&mut self, outputs: impl IntoIterator<Item = Var>) -> &mut Self {
+        self.each(Use::Takes, outputs)
+    }
+
+    fn gives(&mut self, inputs: impl IntoIterator<Item = Var>) -> &mut Self {
+        self.each(Use::Gives, inputs)
+    }
 }
 
 impl Op {
-    pub(super) fn uses(&self) -> Uses {
-        match self {
-            Op::Embed(op) => op.uses(),
-            Op::Linear(op) => op.uses(),
-            Op::Norm(op) => op.uses(),
-            Op::Attention(op) => op.uses(),
-            Op::FirstAttention(op) => op.uses(),
-            Op::Pool(op) => op.uses(),
-            Op::Decoder(op) => op.uses(),
-        }
+    /// Tells the plan which buffers the op touches.
+    pub(super) fn uses(&self, uses: &mut Uses) {
+        each_op!(self, uses(uses));
     }
 
     pub(super) fn forward(&self, pass: &mut Forward) {
-        match self {
-            Op::Embed(op) => op.forward(pass),
-            Op::Linear(op) => op.forward(pass),
-            Op::Norm(op) => op.forward(pass),
-            Op::Attention(op) => op.forward(pass),
-            Op::FirstAttention(op) => op.forward(pass),
-            Op::Pool(op) => op.forward(pass),
-            Op::Decoder(op) => op.forward(pass),
-        }
+        each_op!(self, forward(pass));
     }
 
     pub(super) fn backward(&self, pass: &mut Backward) {
-        match self {
-            Op::Embed(op) => op.backward(pass),
-            Op::Linear(op) => op.backward(pass),
-            Op::Norm(op) => op.backward(pass),
-            Op::Attention(op) => op.backward(pass),
-            Op::FirstAttention(op) => op.backward(pass),
-            Op::Pool(op) => op.backward(pass),
-            Op::Decoder(_) => unreachable!("the tape refuses decoders in training"),
-        }
+        each_op!(self, backward(pass));
     }
 }
 
@@ -110,10 +140,15 @@ pub(super) mod check {
         (sum, result, seed)
     }
 
+    /// Random values for so many parameters.
+    pub(in crate::nn) fn weights(parameters: usize) -> Vec<f32> {
+        let mut random = Stream::new(3, 1);
+        (0..parameters).map(|_| 0.7 * random.normal() as f32).collect()
+    }
+
     /// Holds every parameter's gradient to the central difference of a random projection of the result.
     pub(in crate::nn) fn gradients(parameters: usize, build: impl Fn(&mut Tape, &Batch) -> Var) {
-        let mut random = Stream::new(3, 1);
-        let weights: Vec<f32> = (0..parameters).map(|_| 0.7 * random.normal() as f32).collect();
+        let weights = weights(parameters);
         let mut tape = Tape::default();
         let (_, result, seed) = loss(&build, &weights, &mut tape);
         let mut gradients = flat(parameters);

@@ -1,7 +1,11 @@
-//! Layer norm over a residual sum: `s = x + residual`, `y = (s − mean)/σ · γ + β`.
+//! Layer norm over a residual sum: `s = x + residual`, `y = (s − mean)/σ · γ + β`; [`rms`] is the other norm.
 //!
 //! x may be bf16; the sum, its statistics and the result are f32. For training the sum is kept, with mean and 1/σ per
 //! row; for the products that read the result a bf16 copy can be written in the same pass.
+
+pub mod rms;
+
+pub use rms::{rms_norm, rms_norm_reference};
 
 use crate::bf16::{Bf16, Element};
 use crate::gemm::Store;
@@ -13,7 +17,7 @@ use crate::reduce::sum_by;
 pub struct LayerNorm<'a> {
     /// γ, `[width]`.
     pub gamma: &'a [f32],
-    /// β, `[width]`.
+    /// β, `[width]`; empty is none.
     pub beta: &'a [f32],
     /// ε added to the variance.
     pub epsilon: f32,
@@ -49,7 +53,7 @@ pub fn layer_norm<T: Element>(out: NormOutputs, x: &[T], residual: &[f32], norm:
     let width = norm.gamma.len();
     let fits = |len: usize, full: usize| len == 0 || len == full;
     let rows = x.len() / width;
-    assert!(x.len() == rows * width && norm.beta.len() == width, "rows, γ and β have one width");
+    assert!(x.len() == rows * width && fits(norm.beta.len(), width), "rows, γ and β have one width");
     assert!(out.y.len() == x.len() && fits(residual.len(), x.len()) && fits(out.half.len(), x.len()));
     assert!(fits(out.sum.len(), x.len()) && fits(out.stats.len(), 2 * rows));
     let lens = [out.half.len(), out.sum.len(), out.stats.len()];
@@ -89,6 +93,9 @@ dispatch! {
             let mean = sum_by(width, |j| y[j]) / width as f32;
             let variance = sum_by(width, |j| (y[j] - mean) * (y[j] - mean)) / width as f32;
             let inverse = 1.0 / (variance + norm.epsilon).sqrt();
+            if norm.beta.is_empty() {
+                y.iter_mut().zip(norm.gamma).for_each(|(y, gamma)| *y = (*y - mean) * inverse * gamma);
+            }
             for ((y, gamma), beta) in y.iter_mut().zip(norm.gamma).zip(norm.beta) {
                 *y = ((*y - mean) * inverse).mul_add(*gamma, *beta);
             }
@@ -98,40 +105,6 @@ dispatch! {
             if !stats.is_empty() {
                 stats[2 * i..2 * i + 2].copy_from_slice(&[mean, inverse]);
             }
-        }
-    }
-}
-
-/// `s = x + residual`, `y = s / √(mean s² + ε) · γ` (Zhang and Sennrich 2019, RMSNorm); empty slices are not wanted.
-pub fn rms_norm(y: &mut [f32], sum: &mut [f32], x: &[f32], residual: &[f32], gamma: &[f32], epsilon: f32) {
-    let width = gamma.len();
-    let fits = |len: usize| len == 0 || len == x.len();
-    let rows = x.len() / width;
-    assert!(x.len() == rows * width && y.len() == x.len() && fits(sum.len()) && fits(residual.len()));
-    let (sum_len, y, sum) = (sum.len(), Shared::new(y), Shared::new(sum));
-    for_each(rows.div_ceil(ROWS), |block| {
-        let range = block * ROWS * width..((block + 1) * ROWS).min(rows) * width;
-        // SAFETY: each task owns its own rows.
-        let (y, sum) = unsafe { (y.slice(range.start, range.len()), part(&sum, sum_len, range.start, range.len())) };
-        let residual = if residual.is_empty() { residual } else { &residual[range.clone()] };
-        rms_rows(y, sum, &x[range], residual, gamma, epsilon);
-    });
-}
-
-dispatch! {
-    fn rms_rows(y: &mut [f32], sum: &mut [f32], x: &[f32], residual: &[f32], gamma: &[f32], epsilon: f32) {
-        let width = gamma.len();
-        y.copy_from_slice(x);
-        if !residual.is_empty() {
-            y.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
-        }
-        if !sum.is_empty() {
-            sum.copy_from_slice(y);
-        }
-        for y in y.chunks_exact_mut(width) {
-            let mean = sum_by(width, |j| y[j] * y[j]) / width as f32;
-            let inverse = 1.0 / (mean + epsilon).sqrt();
-            y.iter_mut().zip(gamma).for_each(|(y, gamma)| *y *= inverse * gamma);
         }
     }
 }
@@ -155,8 +128,41 @@ pub struct GradientOf<'a, T> {
     pub add: bool,
 }
 
+/// The gradients that arrive at a norm.
+#[derive(Clone, Copy)]
+pub struct Arriving<'a> {
+    /// Of the result, `[rows, width]`.
+    pub dy: &'a [f32],
+    /// Of the sum x + residual, from those who read it beside the norm, `[rows, width]`; may be empty: none.
+    pub d_sum: &'a [f32],
+}
+
+impl<'a> Arriving<'a> {
+    /// Refuses gradients that are not as long as they must be.
+    fn check(&self, len: usize) {
+        assert!(self.dy.len() == len && (self.d_sum.is_empty() || self.d_sum.len() == len), "a gradient of each value");
+    }
+
+    fn rows(&self, range: std::ops::Range<usize>) -> Arriving<'a> {
+        let d_sum = if self.d_sum.is_empty() { self.d_sum } else { &self.d_sum[range.clone()] };
+        Arriving { dy: &self.dy[range], d_sum }
+    }
+}
+
 /// The gradient of x + residual from `dy`, into that of x and that of the residual.
 pub fn layer_norm_backward<T: Element>(d_x: GradientOf<T>, d_residual: GradientOf<f32>, dy: &[f32], saved: NormSaved) {
+    layer_norm_backward_beside(d_x, d_residual, Arriving { dy, d_sum: &[] }, saved);
+}
+
+/// As [`layer_norm_backward`], where others read x + residual too, as before the layers of a decoder.
+pub fn layer_norm_backward_beside<T: Element>(
+    d_x: GradientOf<T>,
+    d_residual: GradientOf<f32>,
+    arriving: Arriving,
+    saved: NormSaved,
+) {
+    let dy = arriving.dy;
+    arriving.check(dy.len());
     let width = saved.gamma.len();
     let rows = dy.len() / width;
     assert!(
@@ -178,19 +184,20 @@ pub fn layer_norm_backward<T: Element>(d_x: GradientOf<T>, d_residual: GradientO
             unsafe { (d_x.slice(range.start, range.len()), part(&d_residual, residual_len, range.start, range.len())) };
         let stats = &saved.stats[2 * first..2 * (first + count)];
         let own = NormSaved { sum: &saved.sum[range.clone()], stats, gamma: saved.gamma };
-        backward_rows(d_x, d_residual, adds, &dy[range], own);
+        backward_rows(d_x, d_residual, adds, arriving.rows(range), own);
     });
 }
 
 dispatch! {
-    fn backward_rows[T: Element](d_x: &mut [T], d_residual: &mut [f32], adds: [bool; 2], dy: &[f32], saved: NormSaved<'_>) {
+    fn backward_rows[T: Element](d_x: &mut [T], d_residual: &mut [f32], adds: [bool; 2], arriving: Arriving<'_>, saved: NormSaved<'_>) {
         let gamma = saved.gamma;
         let width = gamma.len();
         let scale = 1.0 / width as f32;
         let mut values = [0.0f32; COLUMN_BLOCK];
         for (i, d_x) in d_x.chunks_exact_mut(width).enumerate() {
             let own = i * width..(i + 1) * width;
-            let (dy, s) = (&dy[own.clone()], &saved.sum[own.clone()]);
+            let (dy, s) = (&arriving.dy[own.clone()], &saved.sum[own.clone()]);
+            let d_sum = if arriving.d_sum.is_empty() { &[][..] } else { &arriving.d_sum[own.clone()] };
             let (mean, inverse) = (saved.stats[2 * i], saved.stats[2 * i + 1]);
             let g_mean = sum_by(width, |j| dy[j] * gamma[j]) * scale;
             let gx_mean = sum_by(width, |j| dy[j] * gamma[j] * (s[j] - mean)) * inverse * scale;
@@ -201,6 +208,9 @@ dispatch! {
                 for (value, ((dy, s), gamma)) in values.iter_mut().zip(columns) {
                     let normed = (s - mean) * inverse;
                     *value = inverse * normed.mul_add(-gx_mean, dy.mul_add(*gamma, -g_mean));
+                }
+                for (value, d_sum) in values.iter_mut().zip(d_sum.get(block.clone()).unwrap_or(&[])) {
+                    *value += d_sum;
                 }
                 for (d_x, value) in d_x[block.clone()].iter_mut().zip(&values) {
                     *d_x = T::narrow(if adds[0] { d_x.widen() + value } else { *value });
@@ -217,7 +227,7 @@ dispatch! {
 
 const COLUMN_BLOCK: usize = 64;
 
-/// `dγ[j] = Σ_i dy·x̂`, `dβ[j] = Σ_i dy` (or `+=`), rows in order.
+/// `dγ[j] = Σ_i dy·x̂`, `dβ[j] = Σ_i dy` (or `+=`), rows in order. An empty dβ is not wanted.
 pub fn layer_norm_parameter_gradients(
     [d_gamma, d_beta]: [&mut [f32]; 2],
     store: Store,
@@ -231,13 +241,15 @@ pub fn layer_norm_parameter_gradients(
     }
     let width = d_gamma.len();
     let rows = dy.len() / width.max(1);
-    assert!(d_beta.len() == width && dy.len() == rows * width && sum.len() == dy.len() && stats.len() == 2 * rows);
+    assert!(d_beta.is_empty() || d_beta.len() == width, "γ and β have one width");
+    assert!(dy.len() == rows * width && sum.len() == dy.len() && stats.len() == 2 * rows);
+    let beta_len = d_beta.len();
     let (d_gamma, d_beta) = (Shared::new(d_gamma), Shared::new(d_beta));
     for_each(width.div_ceil(COLUMN_BLOCK), |block| {
         let start = block * COLUMN_BLOCK;
         let len = COLUMN_BLOCK.min(width - start);
         // SAFETY: each task owns its own block of columns.
-        let (d_gamma, d_beta) = unsafe { (d_gamma.slice(start, len), d_beta.slice(start, len)) };
+        let (d_gamma, d_beta) = unsafe { (d_gamma.slice(start, len), part(&d_beta, beta_len, start, len)) };
         parameter_columns(d_gamma, d_beta, dy, sum, stats, [start, width]);
     });
 }
@@ -250,20 +262,11 @@ dispatch! {
             let (dy, s) = (&dy[range.clone()], &s[range.clone()]);
             for j in 0..d_gamma.len() {
                 d_gamma[j] = dy[j].mul_add((s[j] - stats[0]) * stats[1], d_gamma[j]);
-                d_beta[j] += dy[j];
+            }
+            for (d_beta, dy) in d_beta.iter_mut().zip(dy) {
+                *d_beta += dy;
             }
         }
-    }
-}
-
-/// Plain twin of [`rms_norm`] in f64.
-pub fn rms_norm_reference(y: &mut [f32], x: &[f32], residual: &[f32], gamma: &[f32], epsilon: f32) {
-    let width = gamma.len();
-    let sum = |i: usize| f64::from(x[i]) + residual.get(i).map_or(0.0, |r| f64::from(*r));
-    for i in 0..x.len() {
-        let row = i / width * width..(i / width + 1) * width;
-        let mean = row.map(|j| sum(j).powi(2)).sum::<f64>() / width as f64;
-        y[i] = (sum(i) / (mean + f64::from(epsilon)).sqrt() * f64::from(gamma[i % width])) as f32;
     }
 }
 
@@ -301,6 +304,31 @@ mod tests {
     fn case() -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>, Vec<f32>)> {
         (1usize..40, 1usize..90)
             .prop_flat_map(|(rows, width)| (Just(width), values(rows * width), values(width), values(width)))
+    }
+
+    /// Without β the norm is that with zeros, its gradient the same, and what others give to the sum is added.
+    #[test]
+    fn a_norm_without_beta_is_one_with_zeros() {
+        let (rows, width) = (37, 70);
+        let [x, dy, d_sum] = [1, 2, 3].map(|seed| crate::gemm::tests::values(rows * width, seed));
+        let (gamma, zeros) = (crate::gemm::tests::values(width, 4), vec![0.0; width]);
+        let run = |beta: &[f32], d_sum: &[f32]| {
+            let norm = LayerNorm { gamma: &gamma, beta, epsilon: 1e-5 };
+            let (mut y, mut sum, mut stats) = (vec![0.0; x.len()], vec![0.0; x.len()], vec![0.0; 2 * rows]);
+            layer_norm(NormOutputs { y: &mut y, half: &mut [], sum: &mut sum, stats: &mut stats }, &x, &[], norm);
+            let (mut d_x, mut d_gamma, mut d_beta) = (vec![1.0f32; x.len()], vec![0.0; width], vec![0.0; beta.len()]);
+            let saved = NormSaved { sum: &sum, stats: &stats, gamma: &gamma };
+            let into = GradientOf { gradient: &mut d_x[..], add: false };
+            let none = GradientOf { gradient: &mut [][..], add: false };
+            layer_norm_backward_beside(into, none, Arriving { dy: &dy, d_sum }, saved);
+            layer_norm_parameter_gradients([&mut d_gamma, &mut d_beta], Store::Replace, &dy, &sum, &stats);
+            (y, d_x, d_gamma)
+        };
+        let (with, without) = (run(&zeros, &[]), run(&[], &[]));
+        assert_eq!(with, without);
+        for ((found, alone), d_sum) in run(&[], &d_sum).1.iter().zip(&without.1).zip(&d_sum) {
+            assert_eq!(*found, alone + d_sum);
+        }
     }
 
     proptest! {
@@ -357,19 +385,6 @@ mod tests {
                     prop_assert!((f64::from(found) - terms.iter().sum::<f64>()).abs() < 3e-6 * size + 1e-12, "column {}", j);
                 }
             }
-        }
-
-        #[test]
-        fn rms_norm_matches_the_reference((_, x, gamma, _) in case(), residual: bool, keep: bool) {
-            let half: Vec<f32> = x.iter().map(|v| v * 0.5).collect();
-            let (x, other) = if residual { (&half, &half[..]) } else { (&x, &[][..]) };
-            let (mut y, mut expected) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-            let mut sum = vec![0.0; if keep { x.len() } else { 0 }];
-            rms_norm(&mut y, &mut sum, x, other, &gamma, 1e-5);
-            rms_norm_reference(&mut expected, x, other, &gamma, 1e-5);
-            for (y, e) in y.iter().zip(&expected) { prop_assert!((y - e).abs() < 2e-6 * (1e-6 + e.abs()), "{} {}", y, e); }
-            let whole = x.iter().enumerate().map(|(i, v)| v + other.get(i).unwrap_or(&0.0));
-            prop_assert!(!keep || sum.iter().copied().eq(whole));
         }
     }
 }

@@ -1,0 +1,328 @@
+//! Every query, backward: blocks of queries against blocks of keys, so that a block's probabilities and their gradients
+//! stay in the cache for the five products that make or read them.
+//!
+//! Gradients of keys and values are summed in tiles of 12 positions over all queries of a family, in order: the parent's
+//! own, then each child's. The parent's rows of these tiles stay while its children pass.
+
+use super::forward::{floats, left_words, put, scaled_row};
+use super::operand::{Packed, Products, TextHead, pair_across, values};
+use super::score::{Place, RowSums, Scoring, softmax_gradient};
+use super::sequences::{Family, Text};
+use super::{Columns, Saved, Targets, Work};
+use crate::bf16::Element;
+use crate::gemm::Store;
+use crate::gemm::panels::{COLUMNS, Lines, ROWS, panels};
+use crate::gemm::tile::{Left, Tile};
+use crate::parallel::{Shared, for_each};
+use crate::reduce::sum_by;
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Queries of a block.
+const QUERIES: usize = 4 * ROWS;
+/// Keys of a block: whole strips and whole panels.
+const KEYS: usize = ROWS * COLUMNS;
+
+/// Memory of one task.
+#[derive(Default)]
+struct Memory {
+    keys_by_column: Packed,
+    keys_by_row: Packed,
+    values: Packed,
+    queries: Packed,
+    d_out: Packed,
+    /// `[positions/12][columns/32]`.
+    d_keys: Vec<Tile>,
+    /// As `d_keys`.
+    d_values: Vec<Tile>,
+    /// `[12-query strip][columns/32]`.
+    d_queries: Vec<Tile>,
+    corrections: Vec<f32>,
+    weights: Block,
+    gradients: Block,
+    /// A strip's gradients of scores along the keys.
+    along: Lines,
+}
+
+/// Values of a block of queries and keys, `[query][key]` in f32 and as the words of products down the queries.
+#[derive(Default)]
+struct Block {
+    wide: Lines,
+    across: Lines,
+}
+
+thread_local! {
+    static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
+struct Backward<'a, T> {
+    work: &'a Work<'a, T>,
+    into: Targets<'a, T>,
+    products: Products,
+    d_out: Columns<'a, T>,
+    out: Columns<'a, T>,
+    log_sums: &'a [f32],
+    /// `[families][heads][distances]`.
+    d_bias: Option<Shared<'a, f32>>,
+}
+
+pub(super) fn all<T: Element>(
+    work: &Work<T>,
+    into: Targets<T>,
+    d_out: &[T],
+    saved: Saved<T>,
+    d_bias: Option<Shared<f32>>,
+) {
+    let (heads, dim) = (work.spec.heads, work.spec.head_dim);
+    let of = |data| Columns { data, stride: heads * dim, first: 0, dim };
+    let (products, log_sums) = (Products::of::<T>(), saved.log_sums);
+    let backward = Backward { work, into, products, d_out: of(d_out), out: of(saved.out), log_sums, d_bias };
+    let key_heads = work.spec.key_heads;
+    for_each(work.sequences.families().len() * key_heads, |task| {
+        let (family, key_head) = (task / key_heads, task % key_heads);
+        MEMORY.with_borrow_mut(|memory| backward.key_head(family, key_head, memory));
+    });
+}
+
+/// A query head of a text.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    text: Text,
+    head: usize,
+    scoring: Scoring<'a>,
+}
+
+/// The queries and the keys of a block, by position.
+#[derive(Clone)]
+struct Part {
+    queries: Range<usize>,
+    keys: Range<usize>,
+}
+
+impl<T: Element> Backward<'_, T> {
+    /// One head of keys and values of a family.
+    fn key_head(&self, number: usize, key_head: usize, memory: &mut Memory) {
+        let family = self.work.sequences.families()[number];
+        self.reserve(family, memory);
+        for text in self.work.sequences.texts(family) {
+            self.pack(text, key_head, memory);
+            for rows in [&mut memory.d_keys, &mut memory.d_values] {
+                clear(rows, text.prefix..text.end(), panels(self.work.spec.head_dim));
+            }
+            for shared in 0..self.work.spec.shared() {
+                let head = key_head * self.work.spec.shared() + shared;
+                let scoring = Scoring::new(self.work, head, text);
+                let own = Head { text, head, scoring };
+                // SAFETY: a task owns its family's sums of its heads.
+                let d_bias = unsafe { self.work.sums_of(&self.d_bias, number, head) };
+                for first in (text.prefix..text.end()).step_by(QUERIES) {
+                    self.block(own, first..text.end().min(first + QUERIES), d_bias, memory);
+                }
+            }
+            if text.sequence != family.first {
+                self.write_keys(text, key_head, memory);
+            }
+        }
+        let parent = self.work.sequences.texts(family).next().expect("a family has a first sequence");
+        self.write_keys(parent, key_head, memory);
+    }
+
+    fn reserve(&self, family: Family, memory: &mut Memory) {
+        let (longest, dim) = (self.work.sequences.longest_of(family), self.work.spec.head_dim);
+        let (words, columns) = (dim / values::<T>(), panels(dim));
+        let along_keys = panels(longest) * COLUMNS / values::<T>();
+        memory.keys_by_column.reserve(panels(longest), words);
+        memory.values.reserve(panels(longest), words);
+        memory.keys_by_row.reserve(columns, along_keys);
+        memory.queries.reserve(columns, QUERIES / values::<T>());
+        memory.d_out.reserve(columns, QUERIES / values::<T>());
+        for tiles in [&mut memory.d_keys, &mut memory.d_values] {
+            tiles.resize(longest.div_ceil(ROWS) * columns, [[0.0; COLUMNS]; ROWS]);
+        }
+        memory.d_queries.resize(QUERIES / ROWS * columns, [[0.0; COLUMNS]; ROWS]);
+        memory.corrections.resize(QUERIES, 0.0);
+    }
+
+    /// Packs what the parent did not leave there.
+    fn pack(&self, text: Text, head: usize, memory: &mut Memory) {
+        let from = text.prefix / COLUMNS * COLUMNS;
+        let keys = TextHead { columns: self.work.k, head, text };
+        memory.keys_by_column.by_column(keys, from);
+        memory.keys_by_row.by_row(keys, from..text.end(), from / values::<T>());
+        memory.values.by_column(TextHead { columns: self.work.v, head, text }, from);
+    }
+
+    /// Adds what a block of queries gives to the gradients of keys and values, and writes their own.
+    fn block(&self, own: Head, queries: Range<usize>, d_bias: &mut [f32], memory: &mut Memory) {
+        let Head { text, head, scoring, .. } = own;
+        memory.queries.by_row(own.of(self.work.q), queries.clone(), 0);
+        memory.d_out.by_row(own.of(self.d_out), queries.clone(), 0);
+        fill_corrections(&mut memory.corrections, own.of(self.d_out), own.of(self.out), queries.clone());
+        memory.d_queries.fill([[0.0; COLUMNS]; ROWS]);
+        let seen = scoring.seen(queries.clone());
+        for first in (seen.start / KEYS * KEYS..seen.end).step_by(KEYS) {
+            let part = Part { queries: queries.clone(), keys: first..seen.end.min(first + KEYS) };
+            for strip in 0..queries.len().div_ceil(ROWS) {
+                self.strip(own, &part, strip, d_bias, memory);
+            }
+            self.add_to_keys(own, &part, memory);
+        }
+        let columns = panels(self.work.spec.head_dim);
+        for (i, position) in queries.enumerate() {
+            // SAFETY: a task owns its heads' columns of its family's rows.
+            let out = unsafe { self.into.q.head(text.row(position), head) };
+            write_row(out, &memory.d_queries[i / ROWS * columns..][..columns], i % ROWS);
+        }
+    }
+
+    /// Probabilities and gradients of 12 queries against the keys of a block, and what they give to the queries.
+    fn strip(&self, own: Head, part: &Part, strip: usize, d_bias: &mut [f32], memory: &mut Memory) {
+        let first = part.queries.start + strip * ROWS;
+        let queries = first..part.queries.end.min(first + ROWS);
+        let place = Place { row: first, column: part.keys.start, width: part.width() };
+        let Memory { weights, gradients, along: words, d_queries, corrections, .. } = memory;
+        let [p, ds] = [&mut *weights, &mut *gradients].map(|block| block.strip::<T>(strip, queries.len(), place.width));
+        let keys = part.intersect(own.scoring.seen(queries.clone()));
+        for panel in keys.start / COLUMNS..panels(keys.end) {
+            let column = panel * COLUMNS - part.keys.start;
+            let [q, d] = [self.work.q, self.d_out].map(|columns| own.of(columns).left(first));
+            let steps = 0..self.work.spec.head_dim / values::<T>();
+            self.fill_panel(p, q, memory.keys_by_column.steps(panel, steps.clone()), [place.width, column]);
+            self.fill_panel(ds, d, memory.values.steps(panel, steps), [place.width, column]);
+        }
+        let at = own.head * self.work.rows + own.text.start + first - own.text.prefix;
+        let rows = RowSums { log_sums: &self.log_sums[at..], corrections: &corrections[strip * ROWS..] };
+        softmax_gradient(p, ds, d_bias, rows, own.scoring, place);
+        if !keys.is_empty() {
+            let columns = panels(self.work.spec.head_dim);
+            let left = left_words::<T>(words, ds, place.width).from((keys.start - part.keys.start) / values::<T>());
+            for (panel, tile) in d_queries[strip * columns..(strip + 1) * columns].iter_mut().enumerate() {
+                let steps = keys.start / values::<T>()..keys.end.div_ceil(values::<T>());
+                let right = memory.keys_by_row.steps(panel, steps);
+                self.products.store(Store::Add, tile, left, right, queries.len());
+            }
+        }
+        weights.pair::<T>(strip, queries.len(), place.width);
+        gradients.pair::<T>(strip, queries.len(), place.width);
+    }
+
+    /// One panel of a strip of products.
+    fn fill_panel(&self, strip: &mut [f32], left: Left, right: &[u32], [width, column]: [usize; 2]) {
+        let (mut tile, rows): (Tile, _) = ([[0.0; COLUMNS]; ROWS], strip.len() / width);
+        self.products.store(Store::Replace, &mut tile, left, right, rows);
+        put(strip, &tile[..rows], width, column);
+    }
+
+    /// Adds what a block gives to its keys and values, 12 of them at a time.
+    fn add_to_keys(&self, own: Head, part: &Part, memory: &mut Memory) {
+        let columns = panels(self.work.spec.head_dim);
+        let Memory { weights, gradients, d_keys, d_values, queries, d_out, .. } = memory;
+        let sides = [(&*weights, d_values, &*d_out), (&*gradients, d_keys, &*queries)];
+        for (block, tiles, right) in sides {
+            for first in part.keys.clone().step_by(ROWS) {
+                let rows = ROWS.min(part.keys.end - first);
+                let seeing = own.seeing(first..first + rows);
+                let start = seeing.start.max(part.queries.start) - part.queries.start;
+                let end = seeing.end.min(part.queries.end).saturating_sub(part.queries.start);
+                if end <= start {
+                    continue;
+                }
+                let steps = start / values::<T>()..end.div_ceil(values::<T>());
+                let left = block.across::<T>(part.width()).from(steps.start * part.width() + first - part.keys.start);
+                for (panel, tile) in tiles[first / ROWS * columns..][..columns].iter_mut().enumerate() {
+                    self.products.store(Store::Add, tile, left, right.steps(panel, steps.clone()), rows);
+                }
+            }
+        }
+    }
+
+    /// Writes the gradients of a text's own keys and values.
+    fn write_keys(&self, text: Text, key_head: usize, memory: &Memory) {
+        let columns = panels(self.work.spec.head_dim);
+        for position in text.prefix..text.end() {
+            for (into, tiles) in [(self.into.k, &memory.d_keys), (self.into.v, &memory.d_values)] {
+                // SAFETY: a task owns its heads' columns of its family's rows.
+                let out = unsafe { into.head(text.row(position), key_head) };
+                write_row(out, &tiles[position / ROWS * columns..][..columns], position % ROWS);
+            }
+        }
+    }
+}
+
+impl<'a> Head<'a> {
+    fn of<'b, T: Element>(&self, columns: Columns<'b, T>) -> TextHead<'b, T> {
+        TextHead { columns, head: self.head, text: self.text }
+    }
+
+    /// Positions of queries that see any of these keys.
+    fn seeing(&self, keys: Range<usize>) -> Range<usize> {
+        let Scoring { mask, end, .. } = self.scoring;
+        mask.seeing(keys.start, end).start..mask.seeing(keys.end - 1, end).end
+    }
+}
+
+impl Part {
+    /// Columns of a row of the block.
+    fn width(&self) -> usize {
+        panels(self.keys.len()) * COLUMNS
+    }
+
+    /// The keys of the block that lie among these.
+    fn intersect(&self, seen: Range<usize>) -> Range<usize> {
+        let start = seen.start.max(self.keys.start).min(self.keys.end);
+        // From whole panels on: what is not seen is zero.
+        start / COLUMNS * COLUMNS..seen.end.min(self.keys.end).max(start / COLUMNS * COLUMNS)
+    }
+}
+
+impl Block {
+    /// A strip's rows in f32. The rows of bf16 leave as words, so all strips take the same place.
+    fn strip<T: Element>(&mut self, strip: usize, rows: usize, width: usize) -> &mut [f32] {
+        let start = if values::<T>() == 1 { strip * ROWS * width } else { 0 };
+        &mut floats(&mut self.wide, start + ROWS * width)[start..start + rows * width]
+    }
+
+    /// Makes the words of products down the queries; a last odd row's other half is zero.
+    fn pair<T: Element>(&mut self, strip: usize, rows: usize, width: usize) {
+        if values::<T>() == 1 {
+            return;
+        }
+        let wide = floats(&mut self.wide, ROWS * width);
+        if rows % 2 == 1 {
+            wide[rows * width..(rows + 1) * width].fill(0.0);
+        }
+        let words = &mut self.across.words(QUERIES / 2 * width)[strip * ROWS / 2 * width..];
+        pair_across(words, &wide[..rows.next_multiple_of(2) * width], width);
+    }
+
+    /// The block transposed, as the left side of a product down the queries.
+    fn across<T: Element>(&self, width: usize) -> Left<'_> {
+        let words = if values::<T>() == 1 { self.wide.as_words() } else { self.across.as_words() };
+        Left { words, row_stride: 1, step_stride: width }
+    }
+}
+
+dispatch! {
+    /// Σ dO·O of each query: the softmax's correction term.
+    fn fill_corrections[T: Element](sums: &mut [f32], d_out: TextHead<'_, T>, out: TextHead<'_, T>, queries: Range<usize>) {
+        for (sum, position) in sums.iter_mut().zip(queries) {
+            let (d, o) = (d_out.at(position), out.at(position));
+            *sum = sum_by(d.len(), |j| d[j].widen() * o[j].widen());
+        }
+    }
+}
+
+/// Zeroes the rows of some positions.
+fn clear(tiles: &mut [Tile], positions: Range<usize>, columns: usize) {
+    for position in positions {
+        let tiles = &mut tiles[position / ROWS * columns..][..columns];
+        tiles.iter_mut().for_each(|tile| tile[position % ROWS].fill(0.0));
+    }
+}
+
+/// Writes a row of a head from its tiles.
+fn write_row<T: Element>(out: &mut [T], tiles: &[Tile], row: usize) {
+    for (out, tile) in out.chunks_mut(COLUMNS).zip(tiles) {
+        scaled_row(out, &tile[row], 1.0);
+    }
+}

@@ -1,0 +1,136 @@
+//! Every query, forward: strips of 12 queries against the keys that any of them sees.
+
+use super::operand::{Packed, Products, TextHead, pair_along, values};
+use super::score::{Place, Scoring, softmax_strip};
+use super::sequences::{Family, Text};
+use super::{ColumnsMut, Work};
+use crate::bf16::Element;
+use crate::gemm::Store;
+use crate::gemm::panels::{COLUMNS, Lines, ROWS, panels};
+use crate::gemm::tile::{Left, Tile};
+use crate::parallel::{Shared, for_each};
+use std::cell::RefCell;
+
+/// Memory of one task.
+#[derive(Default)]
+struct Memory {
+    keys: Packed,
+    values: Packed,
+    strip: Lines,
+    words: Lines,
+}
+
+thread_local! {
+    static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
+struct Forward<'a, T> {
+    work: &'a Work<'a, T>,
+    products: Products,
+    out: ColumnsMut<'a, T>,
+    log_sums: Shared<'a, f32>,
+}
+
+pub(super) fn all<T: Element>(work: &Work<T>, out: Shared<T>, log_sums: Shared<f32>) {
+    let (heads, dim) = (work.spec.heads, work.spec.head_dim);
+    let out = ColumnsMut { data: out, stride: heads * dim, first: 0, dim };
+    let forward = Forward { work, products: Products::of::<T>(), out, log_sums };
+    for_each(work.sequences.families().len() * heads, |task| {
+        let (family, head) = work.task(task, heads);
+        MEMORY.with_borrow_mut(|memory| forward.head(family, head, memory));
+    });
+}
+
+impl<T: Element> Forward<'_, T> {
+    fn head(&self, family: Family, head: usize, memory: &mut Memory) {
+        let (longest, dim) = (panels(self.work.sequences.longest_of(family)), self.work.spec.head_dim);
+        memory.keys.reserve(longest, dim / values::<T>());
+        memory.values.reserve(panels(dim), longest * COLUMNS / values::<T>());
+        for text in self.work.sequences.texts(family).filter(|text| text.len > 0) {
+            self.pack(text, head / self.work.spec.shared(), memory);
+            for first in (0..text.len).step_by(ROWS) {
+                self.strip(text, head, first, memory);
+            }
+        }
+    }
+
+    /// Packs what the parent did not leave there: its panels before the fork stay.
+    fn pack(&self, text: Text, head: usize, memory: &mut Memory) {
+        let from = text.prefix / COLUMNS * COLUMNS;
+        memory.keys.by_column(TextHead { columns: self.work.k, head, text }, from);
+        let values = TextHead { columns: self.work.v, head, text };
+        memory.values.by_row(values, from..text.end(), from / self::values::<T>());
+    }
+
+    /// Up to 12 own rows of a text from `first` on.
+    fn strip(&self, text: Text, head: usize, first: usize, memory: &mut Memory) {
+        let Memory { keys, values: packed_values, strip, words } = memory;
+        let spec = self.work.spec;
+        let (rows, row) = (ROWS.min(text.len - first), text.prefix + first);
+        let scoring = Scoring::new(self.work, head, text);
+        let seen = scoring.seen(row..row + rows);
+        let panel_range = seen.start / COLUMNS..panels(seen.end);
+        let place = Place { row, column: panel_range.start * COLUMNS, width: panel_range.len() * COLUMNS };
+        let strip = &mut floats(strip, rows * place.width)[..rows * place.width];
+        let queries = TextHead { columns: self.work.q, head, text }.left(row);
+        let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
+        for (i, panel) in panel_range.enumerate() {
+            let right = keys.steps(panel, 0..spec.head_dim / values::<T>());
+            self.products.store(Store::Replace, &mut tile, queries, right, rows);
+            put(strip, &tile[..rows], place.width, i * COLUMNS);
+        }
+        let mut inverses = [0.0; ROWS];
+        // SAFETY: a task owns its head's rows.
+        let log_sums = unsafe { self.log_sums.slice(head * self.work.rows + text.start + first, rows) };
+        softmax_strip(strip, &mut inverses, log_sums, scoring, place);
+        let left = left_words::<T>(words, strip, place.width);
+        let steps = place.column / values::<T>()..seen.end.div_ceil(values::<T>());
+        for panel in 0..panels(spec.head_dim) {
+            self.products.store(Store::Replace, &mut tile, left, packed_values.steps(panel, steps.clone()), rows);
+            for i in 0..rows {
+                // SAFETY: a task owns its head's columns of its rows.
+                let out = unsafe { self.out.head(text.start + first + i, head) };
+                scaled_row(&mut out[panel * COLUMNS..], &tile[i], inverses[i]);
+            }
+        }
+    }
+}
+
+impl<'a> Scoring<'a> {
+    /// Of a head of a text.
+    pub(super) fn new<T: Element>(work: &Work<'a, T>, head: usize, text: Text) -> Self {
+        let spec = work.spec;
+        let (scale, soft_cap, mask) = (spec.scale, spec.soft_cap, spec.mask);
+        Self { scale, soft_cap, bias: work.bias(head), mask, end: text.end() }
+    }
+}
+
+pub(super) fn floats(lines: &mut Lines, len: usize) -> &mut [f32] {
+    bytemuck::cast_slice_mut(lines.words(len))
+}
+
+/// Writes the rows of a tile into rows of `width` values.
+pub(super) fn put(strip: &mut [f32], tile: &[[f32; COLUMNS]], width: usize, column: usize) {
+    for (row, values) in strip.chunks_exact_mut(width).zip(tile) {
+        row[column..column + COLUMNS].copy_from_slice(values);
+    }
+}
+
+/// Rows of f32 as the left side of a product along them.
+pub(super) fn left_words<'a, T: Element>(words: &'a mut Lines, strip: &'a [f32], width: usize) -> Left<'a> {
+    if values::<T>() == 1 {
+        return Left { words: bytemuck::cast_slice(strip), row_stride: width, step_stride: 1 };
+    }
+    let words = words.words(strip.len() / 2);
+    pair_along(words, strip);
+    Left { words, row_stride: width / 2, step_stride: 1 }
+}
+
+dispatch! {
+    /// The first values of a tile's row, as many as `out` has at most.
+    pub(super) fn scaled_row[T: Element](out: &mut [T], values: &[f32], scale: f32) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = T::narrow(value * scale);
+        }
+    }
+}
