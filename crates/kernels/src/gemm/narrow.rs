@@ -35,6 +35,8 @@ pub struct NarrowWeight {
 
 /// Rows that one pass over the weight serves straight from registers; more rows get a widened panel.
 const FEW: usize = 6;
+/// Rows that pass over all panels at a time: more would leave the cache while one panel is multiplied.
+const BLOCK: usize = 512;
 
 impl NarrowWeight {
     /// Packs `weight: [outputs, inputs]`.
@@ -87,9 +89,12 @@ impl NarrowWeight {
         let rows = x.len() / self.inputs;
         assert!(x.len() == rows * self.inputs && y.len() == area(rows, self.outputs));
         assert!(bias.is_empty() || bias.len() == self.outputs);
-        if rows == 0 {
-            return;
-        }
+        let blocks = x.chunks(BLOCK * self.inputs).zip(y.chunks_mut(BLOCK * self.outputs));
+        blocks.for_each(|(x, y)| self.run_block(y, x, bias));
+    }
+
+    fn run_block(&self, y: &mut [f32], x: &[f32], bias: &[f32]) {
+        let rows = x.len() / self.inputs;
         let panels = self.outputs.div_ceil(COLUMNS);
         let group = if rows <= FEW { group_of(panels) } else { 1 };
         let product = Product { weight: self, y: Shared::new(y), x, bias, rows };
@@ -99,7 +104,12 @@ impl NarrowWeight {
         });
     }
 
-    fn each<T>(&self, work: impl FnOnce(Panels) -> T) -> T {
+    /// Values of a unit, of the outputs of a panel.
+    pub(super) fn scales(&self, panel: usize) -> &[f32] {
+        &self.scales[panel * COLUMNS..(panel + 1) * COLUMNS]
+    }
+
+    pub(super) fn each<T>(&self, work: impl FnOnce(Panels) -> T) -> T {
         let words = self.panels.as_words();
         work(match self.width {
             Width::Int8 => Panels::Int8(bytemuck::cast_slice(words)),
@@ -138,8 +148,9 @@ struct Product<'a> {
     rows: usize,
 }
 
+/// All panels of a weight.
 #[derive(Clone, Copy)]
-enum Panels<'a> {
+pub(super) enum Panels<'a> {
     Int8(&'a [i8]),
     Bf16(&'a [Bf16]),
     F32(&'a [f32]),
@@ -235,7 +246,7 @@ impl Ahead {
 }
 
 /// What the first tile of a panel does besides: it is bound by its multiplications, so this costs little there.
-struct Beside<'a> {
+pub(super) struct Beside<'a> {
     ahead: Ahead,
     /// Takes the panel, widened, for the tiles that follow.
     keep: Option<&'a mut [f32]>,
@@ -257,7 +268,7 @@ fn most_rows() -> usize {
 const MOST_SUMS: usize = 12 * COLUMNS;
 
 /// A type that weights are kept in.
-trait Narrow: Copy + Sync {
+pub(super) trait Narrow: Copy + Sync {
     /// To f32, exactly.
     fn to_f32(self) -> f32;
     /// `sums[row][column] = Σ_i x[row, i] · panel[i][column]` for the rows of x (1 to 12) and all panels (1, or 3 for one row).

@@ -4,7 +4,7 @@
 //! Gradients of keys and values are summed in tiles of 12 positions over all queries of a family, in order: the parent's
 //! own, then each child's. The parent's rows of these tiles stay while its children pass.
 
-use super::forward::{floats, left_words, put, scaled_row};
+use super::forward::{floats, left_words, scaled_row};
 use super::operand::{Packed, Products, TextHead, pair_across, values};
 use super::score::{Place, RowSums, Scoring, softmax_gradient};
 use super::sequences::{Family, Text};
@@ -12,7 +12,7 @@ use super::{Columns, Saved, Targets, Work};
 use crate::bf16::Element;
 use crate::gemm::Store;
 use crate::gemm::panels::{COLUMNS, Lines, ROWS, panels};
-use crate::gemm::tile::{Left, Tile};
+use crate::gemm::tile::{Left, Out, Tile};
 use crate::parallel::{Shared, for_each};
 use crate::reduce::sum_by;
 use std::cell::RefCell;
@@ -187,8 +187,10 @@ impl<T: Element> Backward<'_, T> {
             let column = panel * COLUMNS - part.keys.start;
             let [q, d] = [self.work.q, self.d_out].map(|columns| own.of(columns).left(first));
             let steps = 0..self.work.spec.head_dim / values::<T>();
-            self.fill_panel(p, q, memory.keys_by_column.steps(panel, steps.clone()), [place.width, column]);
-            self.fill_panel(ds, d, memory.values.steps(panel, steps), [place.width, column]);
+            for (left, right, into) in [(q, &memory.keys_by_column, &mut *p), (d, &memory.values, &mut *ds)] {
+                let out = Out { values: &mut into[column..], stride: place.width };
+                self.products.store(Store::Replace, out, left, right.steps(panel, steps.clone()), queries.len());
+            }
         }
         let at = own.head * self.work.rows + own.text.start + first - own.text.prefix;
         let rows = RowSums { log_sums: &self.log_sums[at..], corrections: &corrections[strip * ROWS..] };
@@ -199,18 +201,11 @@ impl<T: Element> Backward<'_, T> {
             for (panel, tile) in d_queries[strip * columns..(strip + 1) * columns].iter_mut().enumerate() {
                 let steps = keys.start / values::<T>()..keys.end.div_ceil(values::<T>());
                 let right = memory.keys_by_row.steps(panel, steps);
-                self.products.store(Store::Add, tile, left, right, queries.len());
+                self.products.store(Store::Add, Out::tile(tile), left, right, queries.len());
             }
         }
         weights.pair::<T>(strip, queries.len(), place.width);
         gradients.pair::<T>(strip, queries.len(), place.width);
-    }
-
-    /// One panel of a strip of products.
-    fn fill_panel(&self, strip: &mut [f32], left: Left, right: &[u32], [width, column]: [usize; 2]) {
-        let (mut tile, rows): (Tile, _) = ([[0.0; COLUMNS]; ROWS], strip.len() / width);
-        self.products.store(Store::Replace, &mut tile, left, right, rows);
-        put(strip, &tile[..rows], width, column);
     }
 
     /// Adds what a block gives to its keys and values, 12 of them at a time.
@@ -230,7 +225,7 @@ impl<T: Element> Backward<'_, T> {
                 let steps = start / values::<T>()..end.div_ceil(values::<T>());
                 let left = block.across::<T>(part.width()).from(steps.start * part.width() + first - part.keys.start);
                 for (panel, tile) in tiles[first / ROWS * columns..][..columns].iter_mut().enumerate() {
-                    self.products.store(Store::Add, tile, left, right.steps(panel, steps.clone()), rows);
+                    self.products.store(Store::Add, Out::tile(tile), left, right.steps(panel, steps.clone()), rows);
                 }
             }
         }

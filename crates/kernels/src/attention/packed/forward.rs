@@ -7,7 +7,7 @@ use super::{ColumnsMut, Work};
 use crate::bf16::Element;
 use crate::gemm::Store;
 use crate::gemm::panels::{COLUMNS, Lines, ROWS, panels};
-use crate::gemm::tile::{Left, Tile};
+use crate::gemm::tile::{Left, Out, Tile};
 use crate::parallel::{Shared, for_each};
 use std::cell::RefCell;
 
@@ -73,11 +73,10 @@ impl<T: Element> Forward<'_, T> {
         let place = Place { row, column: panel_range.start * COLUMNS, width: panel_range.len() * COLUMNS };
         let strip = &mut floats(strip, rows * place.width)[..rows * place.width];
         let queries = TextHead { columns: self.work.q, head, text }.left(row);
-        let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
         for (i, panel) in panel_range.enumerate() {
             let right = keys.steps(panel, 0..spec.head_dim / values::<T>());
-            self.products.store(Store::Replace, &mut tile, queries, right, rows);
-            put(strip, &tile[..rows], place.width, i * COLUMNS);
+            let out = Out { values: &mut strip[i * COLUMNS..], stride: place.width };
+            self.products.store(Store::Replace, out, queries, right, rows);
         }
         let mut inverses = [0.0; ROWS];
         // SAFETY: a task owns its head's rows.
@@ -85,8 +84,10 @@ impl<T: Element> Forward<'_, T> {
         softmax_strip(strip, &mut inverses, log_sums, scoring, place);
         let left = left_words::<T>(words, strip, place.width);
         let steps = place.column / values::<T>()..seen.end.div_ceil(values::<T>());
+        let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
         for panel in 0..panels(spec.head_dim) {
-            self.products.store(Store::Replace, &mut tile, left, packed_values.steps(panel, steps.clone()), rows);
+            let right = packed_values.steps(panel, steps.clone());
+            self.products.store(Store::Replace, Out::tile(&mut tile), left, right, rows);
             for i in 0..rows {
                 // SAFETY: a task owns its head's columns of its rows.
                 let out = unsafe { self.out.head(text.start + first + i, head) };
@@ -107,13 +108,6 @@ impl<'a> Scoring<'a> {
 
 pub(super) fn floats(lines: &mut Lines, len: usize) -> &mut [f32] {
     bytemuck::cast_slice_mut(lines.words(len))
-}
-
-/// Writes the rows of a tile into rows of `width` values.
-pub(super) fn put(strip: &mut [f32], tile: &[[f32; COLUMNS]], width: usize, column: usize) {
-    for (row, values) in strip.chunks_exact_mut(width).zip(tile) {
-        row[column..column + COLUMNS].copy_from_slice(values);
-    }
 }
 
 /// Rows of f32 as the left side of a product along them.
