@@ -10,6 +10,7 @@ use super::panels::{COLUMNS, Lines};
 use crate::bf16::{Bf16, Element};
 use crate::parallel::{Shared, area, for_each, threads};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// How the values of a weight are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,20 +87,28 @@ impl NarrowWeight {
 
     /// `y = x·wᵀ + bias`: `x: [rows, inputs]`, `y: [rows, outputs]`; an empty bias is none.
     pub fn run(&self, y: &mut [f32], x: &[f32], bias: &[f32]) {
-        let rows = x.len() / self.inputs;
-        assert!(x.len() == rows * self.inputs && y.len() == area(rows, self.outputs));
         assert!(bias.is_empty() || bias.len() == self.outputs);
-        let blocks = x.chunks(BLOCK * self.inputs).zip(y.chunks_mut(BLOCK * self.outputs));
-        blocks.for_each(|(x, y)| self.run_block(y, x, bias));
+        self.run_outputs(0..self.outputs, y, x, bias);
     }
 
-    fn run_block(&self, y: &mut [f32], x: &[f32], bias: &[f32]) {
+    /// As [`Self::run`], of some outputs alone, the first of which is a multiple of 32: `y: [rows, outputs.len()]`, and a
+    /// bias is of all outputs.
+    pub(crate) fn run_outputs(&self, outputs: Range<usize>, y: &mut [f32], x: &[f32], bias: &[f32]) {
         let rows = x.len() / self.inputs;
-        let panels = self.outputs.div_ceil(COLUMNS);
-        let group = if rows <= FEW { group_of(panels) } else { 1 };
-        let product = Product { weight: self, y: Shared::new(y), x, bias, rows };
-        for_each(panels.div_ceil(group), |task| {
-            let range = task * group..((task + 1) * group).min(panels);
+        assert!(x.len() == rows * self.inputs && y.len() == area(rows, outputs.len()));
+        assert!(outputs.start.is_multiple_of(COLUMNS) && outputs.end <= self.outputs && !outputs.is_empty());
+        let blocks = x.chunks(BLOCK * self.inputs).zip(y.chunks_mut(BLOCK * outputs.len()));
+        blocks.for_each(|(x, y)| self.run_block(outputs.clone(), y, x, bias));
+    }
+
+    fn run_block(&self, outputs: Range<usize>, y: &mut [f32], x: &[f32], bias: &[f32]) {
+        let rows = x.len() / self.inputs;
+        let panels = outputs.start / COLUMNS..outputs.end.div_ceil(COLUMNS);
+        let group = if rows <= FEW { group_of(panels.len()) } else { 1 };
+        let product = Product { weight: self, y: Shared::new(y), x, bias, rows, outputs };
+        for_each(panels.len().div_ceil(group), |task| {
+            let first = panels.start + task * group;
+            let range = first..(first + group).min(panels.end);
             self.each(|panels| panels.product(&product, range.clone()));
         });
     }
@@ -146,6 +155,8 @@ struct Product<'a> {
     x: &'a [f32],
     bias: &'a [f32],
     rows: usize,
+    /// Those that are computed.
+    outputs: Range<usize>,
 }
 
 /// All panels of a weight.
@@ -169,7 +180,7 @@ impl Panels<'_> {
         }
     }
 
-    fn product(self, product: &Product, panels: std::ops::Range<usize>) {
+    fn product(self, product: &Product, panels: Range<usize>) {
         match self {
             Panels::Int8(all) => product.run(all, panels),
             Panels::Bf16(all) => product.run(all, panels),
@@ -184,7 +195,7 @@ thread_local! {
 }
 
 impl Product<'_> {
-    fn run<T: Narrow>(&self, all: &[T], panels: std::ops::Range<usize>) {
+    fn run<T: Narrow>(&self, all: &[T], panels: Range<usize>) {
         let inputs = self.weight.inputs;
         let panel_len = COLUMNS * inputs;
         let mut panel = panels.start;
@@ -209,7 +220,7 @@ impl Product<'_> {
     }
 
     /// Some rows times the panels from `panel` on that `own` holds.
-    fn rows_of<T: Narrow>(&self, own: &[T], panel: usize, rows: std::ops::Range<usize>, beside: Beside) {
+    fn rows_of<T: Narrow>(&self, own: &[T], panel: usize, rows: Range<usize>, beside: Beside) {
         let inputs = self.weight.inputs;
         let panels = own.len() / (COLUMNS * inputs);
         let mut sums = [0.0f32; MOST_SUMS];
@@ -217,9 +228,10 @@ impl Product<'_> {
         T::tile(&mut sums, x, own, inputs, beside);
         for (row, sums) in rows.zip(sums.chunks_exact(panels * COLUMNS)) {
             let first = panel * COLUMNS;
-            let count = (panels * COLUMNS).min(self.weight.outputs - first);
+            let count = (panels * COLUMNS).min(self.outputs.end - first);
+            let at = row * self.outputs.len() + first - self.outputs.start;
             // SAFETY: a task owns the columns of its panels.
-            let y = unsafe { self.y.slice(row * self.weight.outputs + first, count) };
+            let y = unsafe { self.y.slice(at, count) };
             let scales = &self.weight.scales[first..];
             y.iter_mut().zip(sums).zip(scales).for_each(|((y, sum), scale)| *y = sum * scale);
             if !self.bias.is_empty() {

@@ -22,27 +22,48 @@ impl NarrowWeight {
     /// # Panics
     /// When the slices are not as long as that.
     pub fn input_gradient(&self, dx: &mut [f32], store: Store, dy: &[f32], scratch: &mut Scratch) {
-        let (inputs, outputs) = (self.inputs(), self.outputs());
-        let rows = dy.len() / outputs;
-        assert!(dy.len() == rows * outputs && dx.len() == area(rows, inputs), "rows of {outputs} and {inputs} values");
+        self.outputs_gradient(0..self.outputs(), dx, store, dy, scratch);
+    }
+
+    /// As [`Self::input_gradient`], from some outputs alone, the first of which is a multiple of 32:
+    /// `dy: [rows, outputs.len()]`.
+    pub(crate) fn outputs_gradient(
+        &self,
+        outputs: Range<usize>,
+        dx: &mut [f32],
+        store: Store,
+        dy: &[f32],
+        scratch: &mut Scratch,
+    ) {
+        assert!(outputs.start.is_multiple_of(COLUMNS) && outputs.end <= self.outputs() && !outputs.is_empty());
+        let (inputs, width) = (self.inputs(), outputs.len());
+        let rows = dy.len() / width;
+        assert!(dy.len() == rows * width && dx.len() == area(rows, inputs), "rows of {width} and {inputs} values");
+        if rows == 0 {
+            return;
+        }
         let block = (WORDS / (panels(inputs) * COLUMNS) / COLUMNS * COLUMNS).max(COLUMNS);
-        let (dx, products) = (Shared::new(dx), F32Products::here());
-        for first in (0..if rows == 0 { 0 } else { outputs }).step_by(block) {
-            let own = first..outputs.min(first + block);
-            let words = panels(inputs) * own.len() * COLUMNS;
-            let right = &mut scratch.0.words(words)[..words];
+        let (dx, words) = (Shared::new(dx), bytemuck::cast_slice(dy));
+        for first in outputs.clone().step_by(block) {
+            let own = first..outputs.end.min(first + block);
+            let right = scratch.0.words(panels(inputs) * own.len() * COLUMNS);
             self.each(|panels| widen(panels, self, right, own.clone()));
-            let store = if first == 0 { store } else { Store::Add };
-            tiles([rows, inputs], 4 * own.len(), |tile, [row, count], panel| {
-                let words = bytemuck::cast_slice(&dy[row * outputs + first..]);
-                let left = Left { words, row_stride: outputs, step_stride: 1 };
-                let right = &right[panel * own.len() * COLUMNS..][..own.len() * COLUMNS];
-                products.store(Store::Replace, Out::tile(tile), left, right, count);
-                let columns = COLUMNS.min(inputs - panel * COLUMNS);
-                write_f32(dx, store, inputs, tile, [row, count], [panel * COLUMNS, columns]);
-            });
+            let left = Left { words, row_stride: width, step_stride: 1 }.from(first - outputs.start);
+            let store = if first == outputs.start { store } else { Store::Add };
+            product(dx, store, left, right, [rows, inputs, own.len()]);
         }
     }
+}
+
+/// `out (+)= left · right` with `[rows, columns, steps]` = shape, where `right: [columns/32][steps][32]`.
+fn product(out: Shared<f32>, store: Store, left: Left, right: &[u32], [rows, columns, steps]: [usize; 3]) {
+    let products = F32Products::here();
+    tiles([rows, columns], 4 * steps, |tile, [row, count], panel| {
+        let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
+        products.store(Store::Replace, Out::tile(tile), left.from(row * left.row_stride), right, count);
+        let own = COLUMNS.min(columns - panel * COLUMNS);
+        write_f32(out, store, columns, tile, [row, count], [panel * COLUMNS, own]);
+    });
 }
 
 /// Widens some outputs into `[inputs/32][outputs][32]`.

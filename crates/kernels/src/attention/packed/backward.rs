@@ -4,8 +4,8 @@
 //! Gradients of keys and values are summed in tiles of 12 positions over all queries of a family, in order: the parent's
 //! own, then each child's. The parent's rows of these tiles stay while its children pass.
 
-use super::forward::{floats, left_words, scaled_row};
-use super::operand::{Packed, Products, TextHead, pair_across, values};
+use super::forward::{floats, scaled_row};
+use super::operand::{Packed, Products, TextHead, pair_across, pair_along, values};
 use super::score::{Place, RowSums, Scoring, softmax_gradient};
 use super::sequences::{Family, Text};
 use super::{Columns, Saved, Targets, Work};
@@ -19,9 +19,9 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 /// Queries of a block.
-const QUERIES: usize = 4 * ROWS;
+const QUERIES: usize = 8 * ROWS;
 /// Keys of a block: whole strips and whole panels.
-const KEYS: usize = ROWS * COLUMNS;
+const KEYS: usize = ROWS * COLUMNS / 2;
 
 /// Memory of one task.
 #[derive(Default)]
@@ -295,6 +295,16 @@ impl Block {
         let words = if values::<T>() == 1 { self.wide.as_words() } else { self.across.as_words() };
         Left { words, row_stride: 1, step_stride: width }
     }
+}
+
+/// Rows of f32 as the left side of a product along them.
+fn left_words<'a, T: Element>(words: &'a mut Lines, strip: &'a [f32], width: usize) -> Left<'a> {
+    if values::<T>() == 1 {
+        return Left { words: bytemuck::cast_slice(strip), row_stride: width, step_stride: 1 };
+    }
+    let words = words.words(strip.len() / 2);
+    pair_along(words, strip);
+    Left { words, row_stride: width / 2, step_stride: 1 }
 }
 
 dispatch! {

@@ -1,6 +1,6 @@
 //! Every query, forward: strips of 12 queries against the keys that any of them sees.
 
-use super::operand::{Packed, Products, TextHead, pair_along, values};
+use super::operand::{Packed, Products, TextHead, values};
 use super::score::{Place, Scoring, softmax_strip};
 use super::sequences::{Family, Text};
 use super::{ColumnsMut, Work};
@@ -81,8 +81,10 @@ impl<T: Element> Forward<'_, T> {
         let mut inverses = [0.0; ROWS];
         // SAFETY: a task owns its head's rows.
         let log_sums = unsafe { self.log_sums.slice(head * self.work.rows + text.start + first, rows) };
-        softmax_strip(strip, &mut inverses, log_sums, scoring, place);
-        let left = left_words::<T>(words, strip, place.width);
+        let halves = if values::<T>() == 1 { &mut [][..] } else { words.words(strip.len() / 2) };
+        softmax_strip(strip, bytemuck::cast_slice_mut(halves), &mut inverses, log_sums, scoring, place);
+        let words = if values::<T>() == 1 { bytemuck::cast_slice(strip) } else { words.as_words() };
+        let left = Left { words, row_stride: place.width / values::<T>(), step_stride: 1 };
         let steps = place.column / values::<T>()..seen.end.div_ceil(values::<T>());
         let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
         for panel in 0..panels(spec.head_dim) {
@@ -108,16 +110,6 @@ impl<'a> Scoring<'a> {
 
 pub(super) fn floats(lines: &mut Lines, len: usize) -> &mut [f32] {
     bytemuck::cast_slice_mut(lines.words(len))
-}
-
-/// Rows of f32 as the left side of a product along them.
-pub(super) fn left_words<'a, T: Element>(words: &'a mut Lines, strip: &'a [f32], width: usize) -> Left<'a> {
-    if values::<T>() == 1 {
-        return Left { words: bytemuck::cast_slice(strip), row_stride: width, step_stride: 1 };
-    }
-    let words = words.words(strip.len() / 2);
-    pair_along(words, strip);
-    Left { words, row_stride: width / 2, step_stride: 1 }
 }
 
 dispatch! {
