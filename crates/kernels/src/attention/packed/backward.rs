@@ -4,11 +4,11 @@
 //! Gradients of keys and values are summed in tiles of 12 positions over all queries of a family, in order: the parent's
 //! own, then each child's. The parent's rows of these tiles stay while its children pass.
 
-use super::forward::{floats, scaled_row};
+use super::forward::floats;
 use super::operand::{Packed, Products, TextHead, pair_across, pair_along, values};
 use super::score::{Place, RowSums, Scoring, softmax_gradient};
 use super::sequences::{Family, Text};
-use super::{Columns, Saved, Targets, Work};
+use super::{Columns, ColumnsMut, Saved, Targets, Work};
 use crate::bf16::Element;
 use crate::gemm::Store;
 use crate::gemm::panels::{COLUMNS, Lines, ROWS, panels};
@@ -154,7 +154,7 @@ impl<T: Element> Backward<'_, T> {
 
     /// Adds what a block of queries gives to the gradients of keys and values, and writes their own.
     fn block(&self, own: Head, queries: Range<usize>, d_bias: &mut [f32], memory: &mut Memory) {
-        let Head { text, head, scoring, .. } = own;
+        let scoring = own.scoring;
         memory.queries.by_row(own.of(self.work.q), queries.clone(), 0);
         memory.d_out.by_row(own.of(self.d_out), queries.clone(), 0);
         fill_corrections(&mut memory.corrections, own.of(self.d_out), own.of(self.out), queries.clone());
@@ -167,12 +167,7 @@ impl<T: Element> Backward<'_, T> {
             }
             self.add_to_keys(own, &part, memory);
         }
-        let columns = panels(self.work.spec.head_dim);
-        for (i, position) in queries.enumerate() {
-            // SAFETY: a task owns its heads' columns of its family's rows.
-            let out = unsafe { self.into.q.head(text.row(position), head) };
-            write_row(out, &memory.d_queries[i / ROWS * columns..][..columns], i % ROWS);
-        }
+        write_rows(self.into.q, own.of(self.work.q), queries.start, queries, &memory.d_queries);
     }
 
     /// Probabilities and gradients of 12 queries against the keys of a block, and what they give to the queries.
@@ -233,13 +228,11 @@ impl<T: Element> Backward<'_, T> {
 
     /// Writes the gradients of a text's own keys and values.
     fn write_keys(&self, text: Text, key_head: usize, memory: &Memory) {
-        let columns = panels(self.work.spec.head_dim);
-        for position in text.prefix..text.end() {
-            for (into, tiles) in [(self.into.k, &memory.d_keys), (self.into.v, &memory.d_values)] {
-                // SAFETY: a task owns its heads' columns of its family's rows.
-                let out = unsafe { into.head(text.row(position), key_head) };
-                write_row(out, &tiles[position / ROWS * columns..][..columns], position % ROWS);
-            }
+        for (into, columns, tiles) in
+            [(self.into.k, self.work.k, &memory.d_keys), (self.into.v, self.work.v, &memory.d_values)]
+        {
+            let own = TextHead { columns, head: key_head, text };
+            write_rows(into, own, 0, text.prefix..text.end(), tiles);
         }
     }
 }
@@ -325,9 +318,17 @@ fn clear(tiles: &mut [Tile], positions: Range<usize>, columns: usize) {
     }
 }
 
-/// Writes a row of a head from its tiles.
-fn write_row<T: Element>(out: &mut [T], tiles: &[Tile], row: usize) {
-    for (out, tile) in out.chunks_mut(COLUMNS).zip(tiles) {
-        scaled_row(out, &tile[row], 1.0);
+dispatch! {
+    /// Writes some positions of a head from tiles, the first row of which is that of position `base`.
+    fn write_rows[T: Element](into: ColumnsMut<'_, T>, own: TextHead<'_, T>, base: usize, positions: Range<usize>, tiles: &[Tile]) {
+        let columns = panels(into.dim);
+        for position in positions {
+            // SAFETY: a task owns its heads' columns of its family's rows.
+            let out = unsafe { into.head(own.text.row(position), own.head) };
+            let (strip, row) = ((position - base) / ROWS, (position - base) % ROWS);
+            for (out, tile) in out.chunks_mut(COLUMNS).zip(&tiles[strip * columns..][..columns]) {
+                out.iter_mut().zip(&tile[row]).for_each(|(out, value)| *out = T::narrow(*value));
+            }
+        }
     }
 }

@@ -90,11 +90,7 @@ impl<T: Element> Forward<'_, T> {
         for panel in 0..panels(spec.head_dim) {
             let right = packed_values.steps(panel, steps.clone());
             self.products.store(Store::Replace, Out::tile(&mut tile), left, right, rows);
-            for i in 0..rows {
-                // SAFETY: a task owns its head's columns of its rows.
-                let out = unsafe { self.out.head(text.start + first + i, head) };
-                scaled_row(&mut out[panel * COLUMNS..], &tile[i], inverses[i]);
-            }
+            write_tile(self.out, [text.start + first, head, panel * COLUMNS], &tile[..rows], &inverses);
         }
     }
 }
@@ -110,6 +106,20 @@ impl<'a> Scoring<'a> {
 
 pub(super) fn floats(lines: &mut Lines, len: usize) -> &mut [f32] {
     bytemuck::cast_slice_mut(lines.words(len))
+}
+
+dispatch! {
+    /// Rows of a tile, scaled, into a head's columns. The place is the first row, the head, and the first of its columns.
+    fn write_tile[T: Element](out: ColumnsMut<'_, T>, place: [usize; 3], tile: &[[f32; COLUMNS]], scales: &[f32]) {
+        let [first, head, column] = place;
+        for (i, (values, scale)) in tile.iter().zip(scales).enumerate() {
+            // SAFETY: a task owns its head's columns of its family's rows.
+            let out = unsafe { out.head(first + i, head) };
+            for (out, value) in out[column..].iter_mut().zip(values) {
+                *out = T::narrow(value * scale);
+            }
+        }
+    }
 }
 
 dispatch! {
