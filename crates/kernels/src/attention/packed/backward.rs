@@ -5,7 +5,7 @@
 //! own, then each child's. The parent's rows of these tiles stay while its children pass.
 
 use super::forward::floats;
-use super::operand::{Packed, Products, TextHead, pair_across, pair_along, values};
+use super::operand::{KEPT, Packed, Products, TextHead, pair_across, pair_along, values};
 use super::score::{Place, RowSums, Scoring, softmax_gradient};
 use super::sequences::{Family, Text};
 use super::{Columns, ColumnsMut, Saved, Targets, Work};
@@ -125,6 +125,9 @@ impl<T: Element> Backward<'_, T> {
         }
         let parent = self.work.sequences.texts(family).next().expect("a family has a first sequence");
         self.write_keys(parent, key_head, memory);
+        if memory.keys_by_column.bytes() + memory.keys_by_row.bytes() + memory.values.bytes() > KEPT {
+            *memory = Memory::default();
+        }
     }
 
     fn reserve(&self, family: Family, memory: &mut Memory) {

@@ -1,6 +1,6 @@
 //! Every query, forward: strips of 12 queries against the keys that any of them sees.
 
-use super::operand::{Packed, Products, TextHead, values};
+use super::operand::{KEPT, Packed, Products, TextHead, values};
 use super::score::{Place, Scoring, softmax_strip};
 use super::sequences::{Family, Text};
 use super::{ColumnsMut, Work};
@@ -51,6 +51,9 @@ impl<T: Element> Forward<'_, T> {
             for first in (0..text.len).step_by(ROWS) {
                 self.strip(text, head, first, memory);
             }
+        }
+        if memory.keys.bytes() + memory.values.bytes() > KEPT {
+            *memory = Memory::default();
         }
     }
 

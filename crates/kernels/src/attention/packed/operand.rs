@@ -68,6 +68,9 @@ impl<'a, T: Element> TextHead<'a, T> {
     }
 }
 
+/// Bytes of packed heads that a thread keeps for the next one: a single long text must not hold its memory for ever.
+pub(super) const KEPT: usize = 1 << 26;
+
 /// Memory of a head packed for products.
 #[derive(Default)]
 pub(super) struct Packed {
@@ -81,6 +84,11 @@ impl Packed {
     pub(super) fn reserve(&mut self, count: usize, steps: usize) {
         self.panel = steps * COLUMNS;
         self.lines.words(count * self.panel);
+    }
+
+    /// Bytes that are kept from call to call.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(self.lines.as_words())
     }
 
     /// Some steps of a panel.
