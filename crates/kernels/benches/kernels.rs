@@ -5,6 +5,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::activation::{self, Activation};
+use kernels::attention::packed::{self, Gradients, InputGradients, Inputs, Mask, Queries, Sequences, Spec};
 use kernels::attention::{self, Layout, Saved, bf16, first};
 use kernels::bf16::{Bf16, Element};
 use kernels::gemm::{
@@ -162,6 +163,79 @@ fn attentions(c: &mut Criterion) {
     }
 }
 
+/// SmolLM2's and Qwen3-0.6B's heads over one text, and one prompt of 300 tokens with 16 responses of 60.
+fn attentions_of_decoders(c: &mut Criterion) {
+    let mut group = c.benchmark_group("causal attention");
+    for (heads, key_heads, head_dim, length) in [(9, 3, 64, 2048), (16, 8, 128, 512)] {
+        let pairs = (length * (length + 1) / 2) as u64;
+        let name = format!("{heads}/{key_heads}x{head_dim}, {length}");
+        causal(&mut group, &name, &Sequences::new(&[0, length]), [heads, key_heads, head_dim], pairs);
+    }
+    let offsets: Vec<usize> = std::iter::once(0).chain((0..=16).map(|i| 300 + 60 * i)).collect();
+    let parents: Vec<Option<usize>> = (0..17).map(|i| (i > 0).then_some(0)).collect();
+    let pairs = (300 * 301 / 2 + 16 * (60 * 300 + 60 * 61 / 2)) as u64;
+    causal(&mut group, "shared 300 + 16x60", &Sequences::with_parents(&offsets, &parents), [9, 3, 64], pairs);
+}
+
+type Group<'a> = criterion::BenchmarkGroup<'a, criterion::measurement::WallTime>;
+
+/// Both ways over sequences in which queries see `pairs` keys in all.
+fn causal(group: &mut Group, name: &str, sequences: &Sequences, shape: [usize; 3], pairs: u64) {
+    let ([heads, key_heads, head_dim], mask, queries) = (shape, Mask::Causal, Queries::All);
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    let spec = Spec { heads, key_heads, head_dim, scale, mask, soft_cap: None, bias: None, queries };
+    let (tokens, width) = (sequences.tokens(), (heads + 2 * key_heads) * head_dim);
+    let (qkv, d_out) = (floats(tokens * width), floats(tokens * heads * head_dim));
+    let (mut out, mut sums, mut d_qkv) = (d_out.clone(), vec![0.0; heads * tokens], qkv.clone());
+    let inputs = Inputs::Together(&qkv);
+    group.throughput(Throughput::Elements(4 * pairs * (heads * head_dim) as u64));
+    group.bench_function(BenchmarkId::new("f32", name), |b| {
+        b.iter(|| packed::forward(&mut out, &mut sums, inputs, sequences, &spec));
+    });
+    let saved = packed::Saved { inputs, out: &out, log_sums: &sums };
+    group.throughput(Throughput::Elements(10 * pairs * (heads * head_dim) as u64));
+    group.bench_function(BenchmarkId::new("f32 backward", name), |b| {
+        b.iter(|| {
+            let inputs = InputGradients::Together(&mut d_qkv);
+            packed::backward(Gradients { inputs, bias: None }, &d_out, saved, sequences, &spec);
+        });
+    });
+}
+
+/// The factors of an adapter over one layer of SmolLM2, both ways.
+fn adapters(c: &mut Criterion) {
+    let mut group = c.benchmark_group("adapter");
+    let (rows, inputs, outputs) = (2048, 576, 1536);
+    let (x, dy) = (floats(rows * inputs), floats(rows * outputs));
+    let narrow = NarrowWeight::pack(&floats(inputs * outputs), inputs, outputs, Width::Bf16);
+    let (mut dx, mut scratch) = (x.clone(), Scratch::default());
+    group.throughput(Throughput::Elements((2 * rows * inputs * outputs) as u64));
+    group.bench_function("input gradient of the frozen layer", |b| {
+        b.iter(|| narrow.input_gradient(&mut dx, Store::Replace, &dy, &mut scratch));
+    });
+    for rank in [4, 16, 64] {
+        let (down, up) = (floats(rank * inputs), floats(outputs * rank));
+        let (mut h, mut y) = (floats(rows * rank), dy.clone());
+        let (mut d_down, mut d_up) = (down.clone(), up.clone());
+        group.throughput(Throughput::Elements((2 * rows * rank * (inputs + outputs)) as u64));
+        group.bench_function(BenchmarkId::new("forward", rank), |b| {
+            b.iter(|| {
+                linear(&mut h, &x, &down, rows, inputs, rank);
+                linear(&mut y, &h, &up, rows, rank, outputs);
+            });
+        });
+        group.throughput(Throughput::Elements((4 * rows * rank * (inputs + outputs)) as u64));
+        group.bench_function(BenchmarkId::new("backward", rank), |b| {
+            b.iter(|| {
+                linear_weight_gradient(&mut d_up, Store::Replace, &dy, &h, rows, rank, outputs);
+                linear_input_gradient(&mut h, Store::Replace, &dy, &up, rows, rank, outputs);
+                linear_weight_gradient(&mut d_down, Store::Replace, &h, &x, rows, inputs, rank);
+                linear_input_gradient(&mut dx, Store::Add, &h, &down, rows, inputs, rank);
+            });
+        });
+    }
+}
+
 fn passes(c: &mut Criterion) {
     let mut group = c.benchmark_group("memory");
     let (rows, width) = (4096, 768);
@@ -206,6 +280,7 @@ fn passes(c: &mut Criterion) {
 criterion_group! {
     name = kernels;
     config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(2)).warm_up_time(std::time::Duration::from_millis(500));
-    targets = limits, products_f32, products_narrow, products_low_precision, attentions, passes
+    targets = limits, products_f32, products_narrow, products_low_precision, attentions, attentions_of_decoders, adapters,
+        passes
 }
 criterion_main!(kernels);

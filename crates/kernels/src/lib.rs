@@ -31,6 +31,7 @@ pub mod parallel;
 pub mod reduce;
 pub mod rotary;
 mod scratch;
+pub mod vocabulary;
 
 pub use simd::{
     Isa, UnknownIsa, bf16_is_faster, check_isa, description, emulate_missing_products, has_bf16_products,

@@ -53,6 +53,20 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     fold(lanes)
 }
 
+/// The largest value; a NaN is passed over.
+#[inline(always)]
+pub(crate) fn largest(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for l in 0..LANES {
+            lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, v| if *v > m { *v } else { m })
+}
+
 const COLUMN_BLOCK: usize = 64;
 
 /// `sums[j] += Σ_i rows[i, j]` for `rows: [n, width]`, rows in order (bias gradients).

@@ -14,7 +14,7 @@ pub mod packed;
 use crate::gemm::{Operand, Store, raw};
 use crate::math::exp;
 use crate::parallel::{Shared, area, for_each};
-use crate::reduce::{dot, sum_by};
+use crate::reduce::{dot, largest, sum_by};
 use crate::scratch::with_scratch;
 use gemm_common::Parallelism;
 
@@ -178,15 +178,7 @@ dispatch! {
 /// `row = softmax(scale · row)`; returns the largest score and the sum that the exponentials were divided by.
 #[inline(always)]
 fn softmax(row: &mut [f32], scale: f32) -> (f32, f32) {
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let chunks = row.chunks_exact(16);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for l in 0..16 {
-            lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
-        }
-    }
-    let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, v| if *v > m { *v } else { m });
+    let max = largest(row);
     for v in row.iter_mut() {
         *v = exp((*v - max) * scale);
     }

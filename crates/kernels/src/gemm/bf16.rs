@@ -155,7 +155,7 @@ dispatch! {
 }
 
 /// Writes or adds the rows of a tile to `[.., width]`.
-fn write_f32(
+pub(super) fn write_f32(
     out: Shared<f32>,
     store: Store,
     width: usize,
@@ -186,16 +186,20 @@ pub(super) struct Finish<'a, T> {
     z: Option<Shared<'a, T>>,
     bias: &'a [f32],
     act: Option<Activation>,
+    outputs: usize,
 }
 
 impl<'a, T: Element> Finish<'a, T> {
-    pub(super) fn new(layer: Linear<'a, T>) -> Self {
-        Self { y: Shared::new(layer.y), z: layer.z.map(Shared::new), bias: layer.bias, act: layer.act }
+    pub(super) fn new(layer: Linear<'a, T>, outputs: usize) -> Self {
+        let (y, z) = (Shared::new(layer.y), layer.z.map(Shared::new));
+        Self { y, z, bias: layer.bias, act: layer.act, outputs }
     }
 
     pub(super) fn tile(&self, tile: &mut Tile, rows: [usize; 2], columns: [usize; 2]) {
-        let width = self.bias.len();
-        add_to_rows(tile, &self.bias[columns[0]..columns[0] + columns[1]]);
+        let width = self.outputs;
+        if !self.bias.is_empty() {
+            add_to_rows(tile, &self.bias[columns[0]..columns[0] + columns[1]]);
+        }
         if let Some(z) = self.z {
             write(z, width, tile, rows, columns);
         }
@@ -214,7 +218,7 @@ pub struct Linear<'a, T> {
     pub z: Option<&'a mut [T]>,
     /// `[rows, inputs]`.
     pub x: &'a [T],
-    /// `[outputs]`.
+    /// `[outputs]`; empty is none.
     pub bias: &'a [f32],
     /// Applied last.
     pub act: Option<Activation>,
@@ -224,7 +228,8 @@ impl<T: Element> Linear<'_, T> {
     /// Refuses slices that do not have the shape's lengths.
     pub(super) fn check(&self, rows: usize, inputs: usize, outputs: usize) {
         assert!(self.x.len() == area(rows, inputs) && self.y.len() == area(rows, outputs));
-        assert!(self.bias.len() == outputs && self.z.as_ref().is_none_or(|z| z.len() == self.y.len()));
+        assert!(self.bias.is_empty() || self.bias.len() == outputs);
+        assert!(self.z.as_ref().is_none_or(|z| z.len() == self.y.len()));
     }
 }
 
@@ -235,7 +240,7 @@ impl Linear<'_, Bf16> {
         self.check(rows, w.inputs, w.outputs);
         let right = w.forward.as_words();
         let product = Product { left: self.x, right, rows, columns: w.outputs, inner: w.inputs };
-        let finish = Finish::new(self);
+        let finish = Finish::new(self, w.outputs);
         product.run(|tile, rows, columns| finish.tile(tile, rows, columns));
     }
 }
@@ -288,9 +293,9 @@ pub struct WeightGradient<'a> {
     pub x: &'a [Bf16],
 }
 
-/// Memory for x packed along the tokens, reused from call to call.
+/// Memory for what one call packs, reused from call to call.
 #[derive(Clone, Debug, Default)]
-pub struct Scratch(Lines);
+pub struct Scratch(pub(super) Lines);
 
 /// Rows of dw that one task owns.
 const GRADIENT_ROWS: usize = 4 * ROWS;

@@ -5,7 +5,7 @@
 
 use super::Store;
 use super::panels::{COLUMNS, ROWS};
-use super::tile::{Left, Tile};
+use super::tile::{Left, Out};
 
 /// What multiplies f32 here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,37 +28,41 @@ impl F32Products {
         }
     }
 
-    /// `tile[..rows] = left · right`, or `+=`: `rows` is 1 to 12, `right` is one panel of `[steps][32]`.
+    /// `out[..rows] = left · right`, or `+=`: `rows` is 1 to 12, `right` is one panel of `[steps][32]`.
     #[inline]
-    pub(crate) fn store(self, store: Store, tile: &mut Tile, left: Left, right: &[u32], rows: usize) {
+    pub(crate) fn store(self, store: Store, out: Out, left: Left, right: &[u32], rows: usize) {
         left.check(rows, right.len() / COLUMNS);
+        out.check(rows);
         let add = store == Store::Add;
         match self {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the left side was checked, the steps are those of `right`, and `here` saw the processor.
-            Self::Avx512 => unsafe { x86::avx512(tile, left, right, rows, add) },
+            // SAFETY: both sides of rows were checked, the steps are those of `right`, and `here` saw the processor.
+            Self::Avx512 => unsafe { x86::avx512(out.values.as_mut_ptr(), out.stride, left, right, rows, add) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx2 => unsafe { x86::avx2(tile, left, right, rows, add) },
+            Self::Avx2 => unsafe { x86::avx2(out.values.as_mut_ptr(), out.stride, left, right, rows, add) },
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx512 | Self::Avx2 => unreachable!("AVX exists on x86-64 alone"),
-            Self::Plain => f32_reference(tile, left, right, rows, add),
+            Self::Plain => f32_reference(out, left, right, rows, add),
         }
     }
 }
 
 dispatch! {
     /// Plain twin of the f32 products.
-    fn f32_reference(tile: &mut Tile, left: Left<'_>, right: &[u32], rows: usize, add: bool) {
-        for (row, sums) in tile[..rows].iter_mut().enumerate() {
-            let mut sum = if add { *sums } else { [0.0f32; COLUMNS] };
+    fn f32_reference(out: Out<'_>, left: Left<'_>, right: &[u32], rows: usize, add: bool) {
+        for (row, sums) in out.values.chunks_mut(out.stride).take(rows).enumerate() {
+            let mut sum = [0.0f32; COLUMNS];
+            if add {
+                sum.copy_from_slice(&sums[..COLUMNS]);
+            }
             for (step, words) in right.chunks_exact(COLUMNS).enumerate() {
                 let a = f32::from_bits(left.word(row, step));
                 for (sum, b) in sum.iter_mut().zip(words) {
                     *sum = a.mul_add(f32::from_bits(*b), *sum);
                 }
             }
-            *sums = sum;
+            sums[..COLUMNS].copy_from_slice(&sum);
         }
     }
 }
@@ -71,15 +75,16 @@ mod x86 {
     /// R rows of 32 columns.
     ///
     /// # Safety
-    /// `left` passed its check for R rows.
+    /// `left` passed its check for R rows, and `out` has as many of 32 values.
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-    unsafe fn rows512<const R: usize>(tile: &mut Tile, left: Left, right: &[u32], add: bool) {
+    unsafe fn rows512<const R: usize>(out: *mut f32, stride: usize, left: Left, right: &[u32], add: bool) {
         let (steps, a, b) = (right.len() / COLUMNS, left.words.as_ptr(), right.as_ptr());
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
-        for row in 0..if add { R } else { 0 } {
-            let from = tile[row].as_ptr();
-            // SAFETY: a row of the tile is 32 values.
-            sums[row] = unsafe { [_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16))] };
+        if add {
+            for row in 0..R {
+                // SAFETY: the caller's promise.
+                sums[row] = unsafe { [0, 16].map(|column| _mm512_loadu_ps(out.add(row * stride + column))) };
+            }
         }
         for step in 0..steps {
             // SAFETY: the right side has `steps` steps of 32 words; the caller checked R words a step on the left.
@@ -95,11 +100,10 @@ mod x86 {
             }
         }
         for row in 0..R {
-            let to = tile[row].as_mut_ptr();
-            // SAFETY: a row of the tile is 32 values.
+            // SAFETY: the caller's promise.
             unsafe {
-                _mm512_storeu_ps(to, sums[row][0]);
-                _mm512_storeu_ps(to.add(16), sums[row][1]);
+                _mm512_storeu_ps(out.add(row * stride), sums[row][0]);
+                _mm512_storeu_ps(out.add(row * stride + 16), sums[row][1]);
             }
         }
     }
@@ -107,27 +111,31 @@ mod x86 {
     /// R rows of 16 columns, from `column` on: as many sums as 16 registers leave room for.
     ///
     /// # Safety
-    /// As [`rows512`]; `tile` has R rows, `column` is 0 or 16.
+    /// As [`rows512`]; `column` is 0 or 16.
     #[target_feature(enable = "avx2,fma")]
     unsafe fn rows256<const R: usize>(
-        tile: &mut [[f32; COLUMNS]],
+        out: *mut f32,
+        stride: usize,
         left: Left,
         right: &[u32],
         column: usize,
         add: bool,
     ) {
-        let (steps, a, b) = (right.len() / COLUMNS, left.words.as_ptr(), right.as_ptr());
+        let (steps, a) = (right.len() / COLUMNS, left.words.as_ptr());
+        // SAFETY: a step has 32 words, a row of `out` 32 values.
+        let (b, out) = unsafe { (right.as_ptr().add(column), out.add(column)) };
         let mut sums = [[_mm256_setzero_ps(); 2]; R];
-        for row in 0..if add { R } else { 0 } {
-            let from = tile[row][column..].as_ptr();
-            // SAFETY: 16 values of the row follow.
-            sums[row] = unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] };
+        if add {
+            for row in 0..R {
+                // SAFETY: the caller's promise.
+                sums[row] = unsafe { [0, 8].map(|column| _mm256_loadu_ps(out.add(row * stride + column))) };
+            }
         }
         for step in 0..steps {
             // SAFETY: as in `rows512`.
             unsafe {
-                let b0 = _mm256_loadu_ps(b.add(step * COLUMNS + column).cast());
-                let b1 = _mm256_loadu_ps(b.add(step * COLUMNS + column + 8).cast());
+                let b0 = _mm256_loadu_ps(b.add(step * COLUMNS).cast());
+                let b1 = _mm256_loadu_ps(b.add(step * COLUMNS + 8).cast());
                 for row in 0..R {
                     let word = a.add(row * left.row_stride + step * left.step_stride).cast();
                     let word = _mm256_broadcast_ss(&*word);
@@ -137,24 +145,23 @@ mod x86 {
             }
         }
         for row in 0..R {
-            let to = tile[row][column..].as_mut_ptr();
-            // SAFETY: 16 values of the row follow.
+            // SAFETY: the caller's promise.
             unsafe {
-                _mm256_storeu_ps(to, sums[row][0]);
-                _mm256_storeu_ps(to.add(8), sums[row][1]);
+                _mm256_storeu_ps(out.add(row * stride), sums[row][0]);
+                _mm256_storeu_ps(out.add(row * stride + 8), sums[row][1]);
             }
         }
     }
 
     /// # Safety
-    /// `left` passed its check for `rows` rows, and the processor has AVX-512 (F, VL, DQ, BW).
+    /// `left` passed its check for `rows` rows, `out` has as many of 32 values, and the processor has AVX-512 (F, VL, DQ, BW).
     #[inline]
-    pub(super) unsafe fn avx512(tile: &mut Tile, left: Left, right: &[u32], rows: usize, add: bool) {
+    pub(super) unsafe fn avx512(out: *mut f32, stride: usize, left: Left, right: &[u32], rows: usize, add: bool) {
         macro_rules! by_rows {
             ($($n:literal)*) => {
                 match rows {
                     // SAFETY: the caller's promise.
-                    $($n => unsafe { rows512::<$n>(tile, left, right, add) },)*
+                    $($n => unsafe { rows512::<$n>(out, stride, left, right, add) },)*
                     other => unreachable!("a tile has 1 to {ROWS} rows, not {other}"),
                 }
             };
@@ -163,21 +170,22 @@ mod x86 {
     }
 
     /// # Safety
-    /// `left` passed its check for `rows` rows, and the processor has AVX2 and FMA.
+    /// `left` passed its check for `rows` rows, `out` has as many of 32 values, and the processor has AVX2 and FMA.
     #[inline]
-    pub(super) unsafe fn avx2(tile: &mut Tile, left: Left, right: &[u32], rows: usize, add: bool) {
+    pub(super) unsafe fn avx2(out: *mut f32, stride: usize, left: Left, right: &[u32], rows: usize, add: bool) {
         const HALF: usize = ROWS / 2;
         for first in (0..rows).step_by(HALF) {
             let words = &left.words[first * left.row_stride..];
-            let (own, left) = (&mut tile[first..], Left { words, ..left });
+            // SAFETY: the place has `rows` rows.
+            let (own, left) = (unsafe { out.add(first * stride) }, Left { words, ..left });
             for column in [0, COLUMNS / 2] {
                 macro_rules! by_rows {
                     ($($n:literal)*) => {
                         match rows - first {
                             // SAFETY: the caller's promise.
-                            $($n => unsafe { rows256::<$n>(own, left, right, column, add) },)*
+                            $($n => unsafe { rows256::<$n>(own, stride, left, right, column, add) },)*
                             // SAFETY: as above.
-                            _ => unsafe { rows256::<HALF>(own, left, right, column, add) },
+                            _ => unsafe { rows256::<HALF>(own, stride, left, right, column, add) },
                         }
                     };
                 }
@@ -206,8 +214,8 @@ mod tests {
             let left = Left { words: &a, row_stride, step_stride };
             let store = if add { Store::Add } else { Store::Replace };
             let (mut found, mut plain) = ([[7.0; COLUMNS]; ROWS], [[7.0; COLUMNS]; ROWS]);
-            F32Products::here().store(store, &mut found, left, &b, rows);
-            F32Products::Plain.store(store, &mut plain, left, &b, rows);
+            F32Products::here().store(store, Out::tile(&mut found), left, &b, rows);
+            F32Products::Plain.store(store, Out::tile(&mut plain), left, &b, rows);
             for (row, column) in (0..ROWS).flat_map(|r| (0..COLUMNS).map(move |c| (r, c))) {
                 let start = if add || row >= rows { 7.0f32 } else { 0.0 };
                 let term = |sum: f32, step: usize| {

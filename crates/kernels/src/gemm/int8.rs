@@ -258,7 +258,7 @@ impl<T: Element> Linear<'_, T> {
             return;
         }
         quantized.fill(self.x, w.inputs);
-        let finish = Finish::new(self);
+        let finish = Finish::new(self, outputs);
         let (units, right, steps) = (quantized.units.as_words(), w.right.as_words(), w.inputs / 4);
         tiles([rows, outputs], w.inputs, |tile, [row, rows], panel| {
             let left = Left { words: &units[row * steps..], row_stride: steps, step_stride: 1 };

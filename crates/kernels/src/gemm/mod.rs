@@ -1,6 +1,6 @@
 //! Matrix products for linear layers, in f32.
 //!
-//! Large products go to the `gemm` crate; small ones to a plain dot-product kernel. Which of the two
+//! Large products go to the `gemm` crate; thin ones to tiles of our own, and the smallest to plain loops. Which of these
 //! runs depends on the weight's shape alone, never on the number of rows: `gemm` takes other paths
 //! for one row, for at most 256 outputs, for outputs of at most 64×64 and for an inner dimension of at
 //! most 2, and each would give a row other bits in another batch. A lone row is computed as two for the same reason.
@@ -9,9 +9,12 @@ mod bf16;
 pub(crate) mod floats;
 mod int8;
 mod narrow;
+mod narrow_gradient;
 pub(crate) mod panels;
 mod quads;
+mod thin;
 pub(crate) mod tile;
+pub(crate) mod transpose;
 
 pub use bf16::{InputGradient, Linear, PackedWeight, Scratch, WeightGradient};
 pub use int8::{Int8Weight, QuantizedRows, quantize_rows, quantize_weights};
@@ -40,7 +43,7 @@ pub fn linear(y: &mut [f32], x: &[f32], w: &[f32], rows: usize, inputs: usize, o
     check([y.len(), x.len(), w.len()], [[rows, outputs], [rows, inputs], [outputs, inputs]]);
     let w = Matrix { data: w, rows: outputs, columns: inputs };
     if !is_large(outputs, inputs) {
-        return small_linear(y, x, w);
+        return if outputs >= thin::LEAST { thin::linear(y, x, w) } else { small_linear(y, x, w) };
     }
     product(y, Store::Replace, Operand::rows(x, inputs), Operand::columns(w.data, inputs), [rows, outputs, inputs]);
 }
@@ -57,7 +60,9 @@ pub fn linear_input_gradient(
 ) {
     check([dx.len(), dy.len(), w.len()], [[rows, inputs], [rows, outputs], [outputs, inputs]]);
     if !is_large(inputs, outputs) {
-        return small_input_gradient(dx, store, dy, Matrix { data: w, rows: outputs, columns: inputs });
+        let w = Matrix { data: w, rows: outputs, columns: inputs };
+        let thin = outputs >= thin::LEAST;
+        return if thin { thin::input_gradient(dx, store, dy, w) } else { small_input_gradient(dx, store, dy, w) };
     }
     product(dx, store, Operand::rows(dy, outputs), Operand::rows(w, inputs), [rows, inputs, outputs]);
 }
@@ -77,7 +82,9 @@ pub fn linear_weight_gradient(
         if store == Store::Replace {
             dw.fill(0.0);
         }
-        return small_weight_gradient(dw, dy, x, inputs, outputs);
+        let thin = inputs < outputs;
+        let gradient = if thin { thin::weight_gradient } else { small_weight_gradient };
+        return gradient(dw, dy, x, inputs, outputs);
     }
     product(dw, store, Operand::columns(dy, outputs), Operand::rows(x, inputs), [outputs, inputs, rows]);
 }
@@ -309,6 +316,11 @@ pub(crate) mod tests {
             (768, 2),
             (1, 768),
             (33, 50),
+            (576, 4),
+            (576, 8),
+            (8, 576),
+            (16, 576),
+            (576, 64),
         ];
         for (outputs, inputs) in shapes {
             let (x, w) = (values(300 * inputs, 7), values(outputs * inputs, 8));

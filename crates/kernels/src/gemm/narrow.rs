@@ -10,6 +10,7 @@ use super::panels::{COLUMNS, Lines};
 use crate::bf16::{Bf16, Element};
 use crate::parallel::{Shared, area, for_each, threads};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// How the values of a weight are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct NarrowWeight {
 
 /// Rows that one pass over the weight serves straight from registers; more rows get a widened panel.
 const FEW: usize = 6;
+/// Rows that pass over all panels at a time: more would leave the cache while one panel is multiplied.
+const BLOCK: usize = 512;
 
 impl NarrowWeight {
     /// Packs `weight: [outputs, inputs]`.
@@ -84,22 +87,38 @@ impl NarrowWeight {
 
     /// `y = x·wᵀ + bias`: `x: [rows, inputs]`, `y: [rows, outputs]`; an empty bias is none.
     pub fn run(&self, y: &mut [f32], x: &[f32], bias: &[f32]) {
-        let rows = x.len() / self.inputs;
-        assert!(x.len() == rows * self.inputs && y.len() == area(rows, self.outputs));
         assert!(bias.is_empty() || bias.len() == self.outputs);
-        if rows == 0 {
-            return;
-        }
-        let panels = self.outputs.div_ceil(COLUMNS);
-        let group = if rows <= FEW { group_of(panels) } else { 1 };
-        let product = Product { weight: self, y: Shared::new(y), x, bias, rows };
-        for_each(panels.div_ceil(group), |task| {
-            let range = task * group..((task + 1) * group).min(panels);
+        self.run_outputs(0..self.outputs, y, x, bias);
+    }
+
+    /// As [`Self::run`], of some outputs alone, the first of which is a multiple of 32: `y: [rows, outputs.len()]`, and a
+    /// bias is of all outputs.
+    pub(crate) fn run_outputs(&self, outputs: Range<usize>, y: &mut [f32], x: &[f32], bias: &[f32]) {
+        let rows = x.len() / self.inputs;
+        assert!(x.len() == rows * self.inputs && y.len() == area(rows, outputs.len()));
+        assert!(outputs.start.is_multiple_of(COLUMNS) && outputs.end <= self.outputs && !outputs.is_empty());
+        let blocks = x.chunks(BLOCK * self.inputs).zip(y.chunks_mut(BLOCK * outputs.len()));
+        blocks.for_each(|(x, y)| self.run_block(outputs.clone(), y, x, bias));
+    }
+
+    fn run_block(&self, outputs: Range<usize>, y: &mut [f32], x: &[f32], bias: &[f32]) {
+        let rows = x.len() / self.inputs;
+        let panels = outputs.start / COLUMNS..outputs.end.div_ceil(COLUMNS);
+        let group = if rows <= FEW { group_of(panels.len()) } else { 1 };
+        let product = Product { weight: self, y: Shared::new(y), x, bias, rows, outputs };
+        for_each(panels.len().div_ceil(group), |task| {
+            let first = panels.start + task * group;
+            let range = first..(first + group).min(panels.end);
             self.each(|panels| panels.product(&product, range.clone()));
         });
     }
 
-    fn each<T>(&self, work: impl FnOnce(Panels) -> T) -> T {
+    /// Values of a unit, of the outputs of a panel.
+    pub(super) fn scales(&self, panel: usize) -> &[f32] {
+        &self.scales[panel * COLUMNS..(panel + 1) * COLUMNS]
+    }
+
+    pub(super) fn each<T>(&self, work: impl FnOnce(Panels) -> T) -> T {
         let words = self.panels.as_words();
         work(match self.width {
             Width::Int8 => Panels::Int8(bytemuck::cast_slice(words)),
@@ -136,10 +155,13 @@ struct Product<'a> {
     x: &'a [f32],
     bias: &'a [f32],
     rows: usize,
+    /// Those that are computed.
+    outputs: Range<usize>,
 }
 
+/// All panels of a weight.
 #[derive(Clone, Copy)]
-enum Panels<'a> {
+pub(super) enum Panels<'a> {
     Int8(&'a [i8]),
     Bf16(&'a [Bf16]),
     F32(&'a [f32]),
@@ -158,7 +180,7 @@ impl Panels<'_> {
         }
     }
 
-    fn product(self, product: &Product, panels: std::ops::Range<usize>) {
+    fn product(self, product: &Product, panels: Range<usize>) {
         match self {
             Panels::Int8(all) => product.run(all, panels),
             Panels::Bf16(all) => product.run(all, panels),
@@ -173,7 +195,7 @@ thread_local! {
 }
 
 impl Product<'_> {
-    fn run<T: Narrow>(&self, all: &[T], panels: std::ops::Range<usize>) {
+    fn run<T: Narrow>(&self, all: &[T], panels: Range<usize>) {
         let inputs = self.weight.inputs;
         let panel_len = COLUMNS * inputs;
         let mut panel = panels.start;
@@ -198,7 +220,7 @@ impl Product<'_> {
     }
 
     /// Some rows times the panels from `panel` on that `own` holds.
-    fn rows_of<T: Narrow>(&self, own: &[T], panel: usize, rows: std::ops::Range<usize>, beside: Beside) {
+    fn rows_of<T: Narrow>(&self, own: &[T], panel: usize, rows: Range<usize>, beside: Beside) {
         let inputs = self.weight.inputs;
         let panels = own.len() / (COLUMNS * inputs);
         let mut sums = [0.0f32; MOST_SUMS];
@@ -206,9 +228,10 @@ impl Product<'_> {
         T::tile(&mut sums, x, own, inputs, beside);
         for (row, sums) in rows.zip(sums.chunks_exact(panels * COLUMNS)) {
             let first = panel * COLUMNS;
-            let count = (panels * COLUMNS).min(self.weight.outputs - first);
+            let count = (panels * COLUMNS).min(self.outputs.end - first);
+            let at = row * self.outputs.len() + first - self.outputs.start;
             // SAFETY: a task owns the columns of its panels.
-            let y = unsafe { self.y.slice(row * self.weight.outputs + first, count) };
+            let y = unsafe { self.y.slice(at, count) };
             let scales = &self.weight.scales[first..];
             y.iter_mut().zip(sums).zip(scales).for_each(|((y, sum), scale)| *y = sum * scale);
             if !self.bias.is_empty() {
@@ -235,7 +258,7 @@ impl Ahead {
 }
 
 /// What the first tile of a panel does besides: it is bound by its multiplications, so this costs little there.
-struct Beside<'a> {
+pub(super) struct Beside<'a> {
     ahead: Ahead,
     /// Takes the panel, widened, for the tiles that follow.
     keep: Option<&'a mut [f32]>,
@@ -257,7 +280,7 @@ fn most_rows() -> usize {
 const MOST_SUMS: usize = 12 * COLUMNS;
 
 /// A type that weights are kept in.
-trait Narrow: Copy + Sync {
+pub(super) trait Narrow: Copy + Sync {
     /// To f32, exactly.
     fn to_f32(self) -> f32;
     /// `sums[row][column] = Σ_i x[row, i] · panel[i][column]` for the rows of x (1 to 12) and all panels (1, or 3 for one row).

@@ -39,6 +39,27 @@ impl<'a> Left<'a> {
     }
 }
 
+/// Where up to 12 rows of 32 values of a product go.
+pub(crate) struct Out<'a> {
+    /// Starts with the first value.
+    pub(crate) values: &'a mut [f32],
+    /// Values from one row to the next.
+    pub(crate) stride: usize,
+}
+
+impl<'a> Out<'a> {
+    /// Into a tile.
+    pub(crate) fn tile(tile: &'a mut Tile) -> Self {
+        Self { values: tile.as_flattened_mut(), stride: COLUMNS }
+    }
+
+    /// Refuses a place that is shorter than `rows` rows, whose number was checked.
+    pub(super) fn check(&self, rows: usize) {
+        let end = (rows - 1) * self.stride + COLUMNS;
+        assert!(end <= self.values.len() && self.stride >= COLUMNS, "the place of a product ends before row {rows}");
+    }
+}
+
 /// A result tile in f32; rows beyond the asked ones keep their content.
 pub(crate) type Tile = [[f32; COLUMNS]; ROWS];
 /// A result tile of integer products.
@@ -71,21 +92,22 @@ impl Bf16Products {
     /// `tile[..rows] = left · right` over pairs of bf16: `rows` is 1 to 12, `right` is one panel of `[steps][32]`.
     #[inline]
     pub(crate) fn tile(self, tile: &mut Tile, left: Left, right: &[u32], rows: usize) {
-        self.store(Store::Replace, tile, left, right, rows);
+        self.store(Store::Replace, Out::tile(tile), left, right, rows);
     }
 
-    /// As [`Self::tile`], or `tile[..rows] += left · right`: the sums then begin with the tile's values.
+    /// As [`Self::tile`] to any place, or `+=`: the sums then begin with the values that are there.
     #[inline]
-    pub(crate) fn store(self, store: Store, tile: &mut Tile, left: Left, right: &[u32], rows: usize) {
+    pub(crate) fn store(self, store: Store, out: Out, left: Left, right: &[u32], rows: usize) {
         left.check(rows, right.len() / COLUMNS);
+        out.check(rows);
         let add = store == Store::Add;
         match self {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the left side was checked, the steps are those of `right`, and `here` saw the processor.
-            Self::Avx512Bf16 => unsafe { x86::bf16(tile, left, right, rows, add) },
+            // SAFETY: both sides of rows were checked, the steps are those of `right`, and `here` saw the processor.
+            Self::Avx512Bf16 => unsafe { x86::bf16(out.values.as_mut_ptr(), out.stride, left, right, rows, add) },
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx512Bf16 => unreachable!("AVX-512 exists on x86-64 alone"),
-            Self::Emulated => bf16_reference(tile, left, right, rows, add),
+            Self::Emulated => bf16_reference(out, left, right, rows, add),
         }
     }
 }
@@ -137,7 +159,9 @@ impl Int8Products {
         match self {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the left side was checked, the steps are those of `right`, and `here` saw the processor.
-            Self::Avx512Vnni => unsafe { x86::int8(tile, left, right, rows, false) },
+            Self::Avx512Vnni => unsafe {
+                x86::int8(tile.as_flattened_mut().as_mut_ptr(), COLUMNS, left, right, rows, false)
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Self::AvxVnni => unsafe { quads::avx_vnni(tile, left, right, rows) },
@@ -158,9 +182,12 @@ dispatch! {
     /// nearest even after each, and takes denormal inputs and results as zero. A product of two bf16 has at most 16
     /// significant bits, so it is exact in f32 and a fused multiply-add is not needed. The twin differs only where a
     /// product alone leaves f32's range: the instruction keeps it until it was added.
-    fn bf16_reference(tile: &mut Tile, left: Left<'_>, right: &[u32], rows: usize, add: bool) {
-        for (row, sums) in tile[..rows].iter_mut().enumerate() {
-            let mut sum = if add { *sums } else { [0.0f32; COLUMNS] };
+    fn bf16_reference(out: Out<'_>, left: Left<'_>, right: &[u32], rows: usize, add: bool) {
+        for (row, sums) in out.values.chunks_mut(out.stride).take(rows).enumerate() {
+            let mut sum = [0.0f32; COLUMNS];
+            if add {
+                sum.copy_from_slice(&sums[..COLUMNS]);
+            }
             for (step, words) in right.chunks_exact(COLUMNS).enumerate() {
                 let a = left.word(row, step);
                 for (sum, b) in sum.iter_mut().zip(words) {
@@ -168,7 +195,7 @@ dispatch! {
                     *sum = flushed(*sum + lower(a) * lower(*b));
                 }
             }
-            *sums = sum;
+            sums[..COLUMNS].copy_from_slice(&sum);
         }
     }
 }
@@ -217,16 +244,18 @@ mod x86 {
     use std::arch::x86_64::*;
 
     macro_rules! tile_kernel {
-        ($name:ident, $features:literal, $register:ty, $zero:ident, $load:ident, $step:expr, $store:ident, $tile:ty) => {
+        ($name:ident, $features:literal, $register:ty, $zero:ident, $load:ident, $step:expr, $store:ident, $value:ty) => {
             #[target_feature(enable = $features)]
-            unsafe fn $name<const R: usize>(tile: &mut $tile, left: Left, right: &[u32], add: bool) {
+            unsafe fn $name<const R: usize>(out: *mut $value, stride: usize, left: Left, right: &[u32], add: bool) {
                 let (steps, a, b) = (right.len() / COLUMNS, left.words.as_ptr(), right.as_ptr());
                 let mut sums: [[$register; 2]; R] = [[$zero(); 2]; R];
                 if add {
                     for row in 0..R {
-                        let from = tile[row].as_ptr();
-                        // SAFETY: a row of the tile is 32 values.
-                        sums[row] = unsafe { [$load(from.cast()), $load(from.add(16).cast())] };
+                        // SAFETY: the caller promises R rows of 32 values.
+                        sums[row] = unsafe {
+                            let from = out.add(row * stride);
+                            [$load(from.cast()), $load(from.add(16).cast())]
+                        };
                     }
                 }
                 for step in 0..steps {
@@ -243,9 +272,9 @@ mod x86 {
                     }
                 }
                 for row in 0..R {
-                    let out = tile[row].as_mut_ptr();
-                    // SAFETY: a row of the tile is 32 values.
+                    // SAFETY: as above.
                     unsafe {
+                        let out = out.add(row * stride);
                         $store(out.cast(), sums[row][0]);
                         $store(out.add(16).cast(), sums[row][1]);
                     }
@@ -275,7 +304,7 @@ mod x86 {
         _mm512_loadu_ps,
         bf16_step,
         _mm512_storeu_ps,
-        Tile
+        f32
     );
     tile_kernel!(
         int8_rows,
@@ -285,31 +314,31 @@ mod x86 {
         _mm512_loadu_si512,
         _mm512_dpbusd_epi32,
         _mm512_storeu_si512,
-        IntegerTile
+        i32
     );
 
     macro_rules! by_rows {
-        ($kernel:ident, $tile:expr, $left:expr, $right:expr, $rows:expr, $add:expr; $($n:literal)*) => {
+        ($kernel:ident, $out:expr, $stride:expr, $left:expr, $right:expr, $rows:expr, $add:expr; $($n:literal)*) => {
             match $rows {
                 // SAFETY: the caller's promise.
-                $($n => unsafe { $kernel::<$n>($tile, $left, $right, $add) },)*
+                $($n => unsafe { $kernel::<$n>($out, $stride, $left, $right, $add) },)*
                 other => unreachable!("a tile has 1 to 12 rows, not {other}"),
             }
         };
     }
 
     /// # Safety
-    /// `left` passed its check for `rows` rows, and the processor has AVX-512 BF16.
+    /// `left` passed its check for `rows` rows, `out` has as many of 32 values, and the processor has AVX-512 BF16.
     #[inline]
-    pub(crate) unsafe fn bf16(tile: &mut Tile, left: Left, right: &[u32], rows: usize, add: bool) {
-        by_rows!(bf16_rows, tile, left, right, rows, add; 1 2 3 4 5 6 7 8 9 10 11 12)
+    pub(crate) unsafe fn bf16(out: *mut f32, stride: usize, left: Left, right: &[u32], rows: usize, add: bool) {
+        by_rows!(bf16_rows, out, stride, left, right, rows, add; 1 2 3 4 5 6 7 8 9 10 11 12)
     }
 
     /// # Safety
-    /// `left` passed its check for `rows` rows, and the processor has AVX-512 VNNI.
+    /// `left` passed its check for `rows` rows, `out` has as many of 32 values, and the processor has AVX-512 VNNI.
     #[inline]
-    pub(crate) unsafe fn int8(tile: &mut IntegerTile, left: Left, right: &[u32], rows: usize, add: bool) {
-        by_rows!(int8_rows, tile, left, right, rows, add; 1 2 3 4 5 6 7 8 9 10 11 12)
+    pub(crate) unsafe fn int8(out: *mut i32, stride: usize, left: Left, right: &[u32], rows: usize, add: bool) {
+        by_rows!(int8_rows, out, stride, left, right, rows, add; 1 2 3 4 5 6 7 8 9 10 11 12)
     }
 }
 

@@ -4,24 +4,24 @@
 //! Gradients of keys and values are summed in tiles of 12 positions over all queries of a family, in order: the parent's
 //! own, then each child's. The parent's rows of these tiles stay while its children pass.
 
-use super::forward::{floats, left_words, put, scaled_row};
-use super::operand::{Packed, Products, TextHead, pair_across, values};
+use super::forward::floats;
+use super::operand::{KEPT, Packed, Products, TextHead, pair_across, pair_along, values};
 use super::score::{Place, RowSums, Scoring, softmax_gradient};
 use super::sequences::{Family, Text};
-use super::{Columns, Saved, Targets, Work};
+use super::{Columns, ColumnsMut, Saved, Targets, Work};
 use crate::bf16::Element;
 use crate::gemm::Store;
 use crate::gemm::panels::{COLUMNS, Lines, ROWS, panels};
-use crate::gemm::tile::{Left, Tile};
+use crate::gemm::tile::{Left, Out, Tile};
 use crate::parallel::{Shared, for_each};
 use crate::reduce::sum_by;
 use std::cell::RefCell;
 use std::ops::Range;
 
 /// Queries of a block.
-const QUERIES: usize = 4 * ROWS;
+const QUERIES: usize = 8 * ROWS;
 /// Keys of a block: whole strips and whole panels.
-const KEYS: usize = ROWS * COLUMNS;
+const KEYS: usize = ROWS * COLUMNS / 2;
 
 /// Memory of one task.
 #[derive(Default)]
@@ -125,6 +125,9 @@ impl<T: Element> Backward<'_, T> {
         }
         let parent = self.work.sequences.texts(family).next().expect("a family has a first sequence");
         self.write_keys(parent, key_head, memory);
+        if memory.keys_by_column.bytes() + memory.keys_by_row.bytes() + memory.values.bytes() > KEPT {
+            *memory = Memory::default();
+        }
     }
 
     fn reserve(&self, family: Family, memory: &mut Memory) {
@@ -154,7 +157,7 @@ impl<T: Element> Backward<'_, T> {
 
     /// Adds what a block of queries gives to the gradients of keys and values, and writes their own.
     fn block(&self, own: Head, queries: Range<usize>, d_bias: &mut [f32], memory: &mut Memory) {
-        let Head { text, head, scoring, .. } = own;
+        let scoring = own.scoring;
         memory.queries.by_row(own.of(self.work.q), queries.clone(), 0);
         memory.d_out.by_row(own.of(self.d_out), queries.clone(), 0);
         fill_corrections(&mut memory.corrections, own.of(self.d_out), own.of(self.out), queries.clone());
@@ -167,12 +170,7 @@ impl<T: Element> Backward<'_, T> {
             }
             self.add_to_keys(own, &part, memory);
         }
-        let columns = panels(self.work.spec.head_dim);
-        for (i, position) in queries.enumerate() {
-            // SAFETY: a task owns its heads' columns of its family's rows.
-            let out = unsafe { self.into.q.head(text.row(position), head) };
-            write_row(out, &memory.d_queries[i / ROWS * columns..][..columns], i % ROWS);
-        }
+        write_rows(self.into.q, own.of(self.work.q), queries.start, queries, &memory.d_queries);
     }
 
     /// Probabilities and gradients of 12 queries against the keys of a block, and what they give to the queries.
@@ -187,8 +185,10 @@ impl<T: Element> Backward<'_, T> {
             let column = panel * COLUMNS - part.keys.start;
             let [q, d] = [self.work.q, self.d_out].map(|columns| own.of(columns).left(first));
             let steps = 0..self.work.spec.head_dim / values::<T>();
-            self.fill_panel(p, q, memory.keys_by_column.steps(panel, steps.clone()), [place.width, column]);
-            self.fill_panel(ds, d, memory.values.steps(panel, steps), [place.width, column]);
+            for (left, right, into) in [(q, &memory.keys_by_column, &mut *p), (d, &memory.values, &mut *ds)] {
+                let out = Out { values: &mut into[column..], stride: place.width };
+                self.products.store(Store::Replace, out, left, right.steps(panel, steps.clone()), queries.len());
+            }
         }
         let at = own.head * self.work.rows + own.text.start + first - own.text.prefix;
         let rows = RowSums { log_sums: &self.log_sums[at..], corrections: &corrections[strip * ROWS..] };
@@ -199,18 +199,11 @@ impl<T: Element> Backward<'_, T> {
             for (panel, tile) in d_queries[strip * columns..(strip + 1) * columns].iter_mut().enumerate() {
                 let steps = keys.start / values::<T>()..keys.end.div_ceil(values::<T>());
                 let right = memory.keys_by_row.steps(panel, steps);
-                self.products.store(Store::Add, tile, left, right, queries.len());
+                self.products.store(Store::Add, Out::tile(tile), left, right, queries.len());
             }
         }
         weights.pair::<T>(strip, queries.len(), place.width);
         gradients.pair::<T>(strip, queries.len(), place.width);
-    }
-
-    /// One panel of a strip of products.
-    fn fill_panel(&self, strip: &mut [f32], left: Left, right: &[u32], [width, column]: [usize; 2]) {
-        let (mut tile, rows): (Tile, _) = ([[0.0; COLUMNS]; ROWS], strip.len() / width);
-        self.products.store(Store::Replace, &mut tile, left, right, rows);
-        put(strip, &tile[..rows], width, column);
     }
 
     /// Adds what a block gives to its keys and values, 12 of them at a time.
@@ -230,7 +223,7 @@ impl<T: Element> Backward<'_, T> {
                 let steps = start / values::<T>()..end.div_ceil(values::<T>());
                 let left = block.across::<T>(part.width()).from(steps.start * part.width() + first - part.keys.start);
                 for (panel, tile) in tiles[first / ROWS * columns..][..columns].iter_mut().enumerate() {
-                    self.products.store(Store::Add, tile, left, right.steps(panel, steps.clone()), rows);
+                    self.products.store(Store::Add, Out::tile(tile), left, right.steps(panel, steps.clone()), rows);
                 }
             }
         }
@@ -238,13 +231,11 @@ impl<T: Element> Backward<'_, T> {
 
     /// Writes the gradients of a text's own keys and values.
     fn write_keys(&self, text: Text, key_head: usize, memory: &Memory) {
-        let columns = panels(self.work.spec.head_dim);
-        for position in text.prefix..text.end() {
-            for (into, tiles) in [(self.into.k, &memory.d_keys), (self.into.v, &memory.d_values)] {
-                // SAFETY: a task owns its heads' columns of its family's rows.
-                let out = unsafe { into.head(text.row(position), key_head) };
-                write_row(out, &tiles[position / ROWS * columns..][..columns], position % ROWS);
-            }
+        for (into, columns, tiles) in
+            [(self.into.k, self.work.k, &memory.d_keys), (self.into.v, self.work.v, &memory.d_values)]
+        {
+            let own = TextHead { columns, head: key_head, text };
+            write_rows(into, own, 0, text.prefix..text.end(), tiles);
         }
     }
 }
@@ -302,6 +293,16 @@ impl Block {
     }
 }
 
+/// Rows of f32 as the left side of a product along them.
+fn left_words<'a, T: Element>(words: &'a mut Lines, strip: &'a [f32], width: usize) -> Left<'a> {
+    if values::<T>() == 1 {
+        return Left { words: bytemuck::cast_slice(strip), row_stride: width, step_stride: 1 };
+    }
+    let words = words.words(strip.len() / 2);
+    pair_along(words, strip);
+    Left { words, row_stride: width / 2, step_stride: 1 }
+}
+
 dispatch! {
     /// Σ dO·O of each query: the softmax's correction term.
     fn fill_corrections[T: Element](sums: &mut [f32], d_out: TextHead<'_, T>, out: TextHead<'_, T>, queries: Range<usize>) {
@@ -320,9 +321,17 @@ fn clear(tiles: &mut [Tile], positions: Range<usize>, columns: usize) {
     }
 }
 
-/// Writes a row of a head from its tiles.
-fn write_row<T: Element>(out: &mut [T], tiles: &[Tile], row: usize) {
-    for (out, tile) in out.chunks_mut(COLUMNS).zip(tiles) {
-        scaled_row(out, &tile[row], 1.0);
+dispatch! {
+    /// Writes some positions of a head from tiles, the first row of which is that of position `base`.
+    fn write_rows[T: Element](into: ColumnsMut<'_, T>, own: TextHead<'_, T>, base: usize, positions: Range<usize>, tiles: &[Tile]) {
+        let columns = panels(into.dim);
+        for position in positions {
+            // SAFETY: a task owns its heads' columns of its family's rows.
+            let out = unsafe { into.head(own.text.row(position), own.head) };
+            let (strip, row) = ((position - base) / ROWS, (position - base) % ROWS);
+            for (out, tile) in out.chunks_mut(COLUMNS).zip(&tiles[strip * columns..][..columns]) {
+                out.iter_mut().zip(&tile[row]).for_each(|(out, value)| *out = T::narrow(*value));
+            }
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! Every query, forward: strips of 12 queries against the keys that any of them sees.
 
-use super::operand::{Packed, Products, TextHead, pair_along, values};
+use super::operand::{KEPT, Packed, Products, TextHead, values};
 use super::score::{Place, Scoring, softmax_strip};
 use super::sequences::{Family, Text};
 use super::{ColumnsMut, Work};
 use crate::bf16::Element;
 use crate::gemm::Store;
 use crate::gemm::panels::{COLUMNS, Lines, ROWS, panels};
-use crate::gemm::tile::{Left, Tile};
+use crate::gemm::tile::{Left, Out, Tile};
 use crate::parallel::{Shared, for_each};
 use std::cell::RefCell;
 
@@ -52,6 +52,9 @@ impl<T: Element> Forward<'_, T> {
                 self.strip(text, head, first, memory);
             }
         }
+        if memory.keys.bytes() + memory.values.bytes() > KEPT {
+            *memory = Memory::default();
+        }
     }
 
     /// Packs what the parent did not leave there: its panels before the fork stay.
@@ -73,25 +76,24 @@ impl<T: Element> Forward<'_, T> {
         let place = Place { row, column: panel_range.start * COLUMNS, width: panel_range.len() * COLUMNS };
         let strip = &mut floats(strip, rows * place.width)[..rows * place.width];
         let queries = TextHead { columns: self.work.q, head, text }.left(row);
-        let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
         for (i, panel) in panel_range.enumerate() {
             let right = keys.steps(panel, 0..spec.head_dim / values::<T>());
-            self.products.store(Store::Replace, &mut tile, queries, right, rows);
-            put(strip, &tile[..rows], place.width, i * COLUMNS);
+            let out = Out { values: &mut strip[i * COLUMNS..], stride: place.width };
+            self.products.store(Store::Replace, out, queries, right, rows);
         }
         let mut inverses = [0.0; ROWS];
         // SAFETY: a task owns its head's rows.
         let log_sums = unsafe { self.log_sums.slice(head * self.work.rows + text.start + first, rows) };
-        softmax_strip(strip, &mut inverses, log_sums, scoring, place);
-        let left = left_words::<T>(words, strip, place.width);
+        let halves = if values::<T>() == 1 { &mut [][..] } else { words.words(strip.len() / 2) };
+        softmax_strip(strip, bytemuck::cast_slice_mut(halves), &mut inverses, log_sums, scoring, place);
+        let words = if values::<T>() == 1 { bytemuck::cast_slice(strip) } else { words.as_words() };
+        let left = Left { words, row_stride: place.width / values::<T>(), step_stride: 1 };
         let steps = place.column / values::<T>()..seen.end.div_ceil(values::<T>());
+        let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
         for panel in 0..panels(spec.head_dim) {
-            self.products.store(Store::Replace, &mut tile, left, packed_values.steps(panel, steps.clone()), rows);
-            for i in 0..rows {
-                // SAFETY: a task owns its head's columns of its rows.
-                let out = unsafe { self.out.head(text.start + first + i, head) };
-                scaled_row(&mut out[panel * COLUMNS..], &tile[i], inverses[i]);
-            }
+            let right = packed_values.steps(panel, steps.clone());
+            self.products.store(Store::Replace, Out::tile(&mut tile), left, right, rows);
+            write_tile(self.out, [text.start + first, head, panel * COLUMNS], &tile[..rows], &inverses);
         }
     }
 }
@@ -109,21 +111,18 @@ pub(super) fn floats(lines: &mut Lines, len: usize) -> &mut [f32] {
     bytemuck::cast_slice_mut(lines.words(len))
 }
 
-/// Writes the rows of a tile into rows of `width` values.
-pub(super) fn put(strip: &mut [f32], tile: &[[f32; COLUMNS]], width: usize, column: usize) {
-    for (row, values) in strip.chunks_exact_mut(width).zip(tile) {
-        row[column..column + COLUMNS].copy_from_slice(values);
+dispatch! {
+    /// Rows of a tile, scaled, into a head's columns. The place is the first row, the head, and the first of its columns.
+    fn write_tile[T: Element](out: ColumnsMut<'_, T>, place: [usize; 3], tile: &[[f32; COLUMNS]], scales: &[f32]) {
+        let [first, head, column] = place;
+        for (i, (values, scale)) in tile.iter().zip(scales).enumerate() {
+            // SAFETY: a task owns its head's columns of its family's rows.
+            let out = unsafe { out.head(first + i, head) };
+            for (out, value) in out[column..].iter_mut().zip(values) {
+                *out = T::narrow(value * scale);
+            }
+        }
     }
-}
-
-/// Rows of f32 as the left side of a product along them.
-pub(super) fn left_words<'a, T: Element>(words: &'a mut Lines, strip: &'a [f32], width: usize) -> Left<'a> {
-    if values::<T>() == 1 {
-        return Left { words: bytemuck::cast_slice(strip), row_stride: width, step_stride: 1 };
-    }
-    let words = words.words(strip.len() / 2);
-    pair_along(words, strip);
-    Left { words, row_stride: width / 2, step_stride: 1 }
 }
 
 dispatch! {

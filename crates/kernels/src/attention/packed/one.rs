@@ -70,7 +70,7 @@ fn attend<T: Element>(query: &Query<T>, out: &mut [T], log_sum: &mut [f32]) {
     with_scratch([place.width, out.len()], |[weights, sums]| {
         let mut inverse = [0.0];
         dots(weights, query.vector, query.keys, query.seen(), place.column);
-        softmax_strip(weights, &mut inverse, log_sum, query.scoring, place);
+        softmax_strip(weights, &mut [], &mut inverse, log_sum, query.scoring, place);
         sums.fill(0.0);
         mix(sums, weights, query.values, query.seen(), place.column);
         scaled_row(out, sums, inverse[0]);
@@ -104,18 +104,34 @@ struct Backward<'a, T> {
     d_bias: Option<Shared<'a, f32>>,
 }
 
-impl<T: Element> Backward<'_, T> {
+/// A query whose gradient was written, and what it gives to the keys and values that it sees.
+struct Given<'a, T> {
+    seen: Range<usize>,
+    /// Position that `p` and `ds` begin with.
+    column: usize,
+    vector: &'a [T],
+    d_out: &'a [T],
+}
+
+impl<'a, T: Element> Backward<'a, T> {
     /// One head of keys and values of a family.
     fn key_head(&self, number: usize, key_head: usize, memory: [&mut [f32]; 5]) {
         let [d_keys, d_values, p, ds, sums] = memory;
         let (family, dim) = (self.work.sequences.families()[number], self.work.spec.head_dim);
+        let shared = self.work.spec.shared();
         for text in self.work.sequences.texts(family) {
             let own = text.prefix * dim..text.end() * dim;
             d_keys[own.clone()].fill(0.0);
             d_values[own].fill(0.0);
-            for shared in 0..self.work.spec.shared() {
-                let head = key_head * self.work.spec.shared() + shared;
-                self.query(text, number, head, [&mut *d_keys, &mut *d_values, &mut *p, &mut *ds, &mut *sums]);
+            for head in key_head * shared..(key_head + 1) * shared {
+                let Some(given) = self.query(text, number, head, [&mut *p, &mut *ds, &mut *sums]) else { continue };
+                if family.count == 1 && shared == 1 {
+                    return self.write(text, key_head, given, [p, ds]);
+                }
+                let own = given.seen.start - given.column..given.seen.end - given.column;
+                let rows = given.seen.start * dim..given.seen.end * dim;
+                add_outer(&mut d_keys[rows.clone()], &ds[own.clone()], given.vector);
+                add_outer(&mut d_values[rows], &p[own], given.d_out);
             }
             if text.sequence != family.first {
                 self.write_keys(text, key_head, [&*d_keys, &*d_values]);
@@ -125,13 +141,13 @@ impl<T: Element> Backward<'_, T> {
         self.write_keys(parent, key_head, [&*d_keys, &*d_values]);
     }
 
-    /// One query's gradient, and what it gives to keys and values.
-    fn query(&self, text: Text, family: usize, head: usize, memory: [&mut [f32]; 5]) {
-        let [d_keys, d_values, p, ds, sums] = memory;
+    /// One query's gradient, if its text has a token; `p` and `ds` receive what it gives to values and keys.
+    fn query(&self, text: Text, family: usize, head: usize, [p, ds, sums]: [&mut [f32]; 3]) -> Option<Given<'a, T>> {
         // SAFETY: a task owns its heads of its family's rows.
         let d_q = unsafe { self.into.q.head(text.sequence, head) };
         let Some(query) = Query::of(self.work, text, head) else {
-            return d_q.fill(T::default());
+            d_q.fill(T::default());
+            return None;
         };
         let (dim, place, seen) = (self.work.spec.head_dim, query.place(), query.seen());
         let at = text.sequence * self.work.spec.heads * dim + head * dim;
@@ -148,10 +164,19 @@ impl<T: Element> Backward<'_, T> {
         sums.fill(0.0);
         mix(sums, ds, query.keys, seen.clone(), place.column);
         scaled_row(d_q, sums, 1.0);
-        let own = seen.start - place.column..seen.end - place.column;
-        let rows = seen.start * dim..seen.end * dim;
-        add_outer(&mut d_keys[rows.clone()], &ds[own.clone()], query.vector);
-        add_outer(&mut d_values[rows], &p[own], d_out);
+        Some(Given { seen, column: place.column, vector: query.vector, d_out })
+    }
+
+    /// Writes the gradients of keys and values that one query alone reads.
+    fn write(&self, text: Text, key_head: usize, given: Given<T>, [p, ds]: [&[f32]; 2]) {
+        for position in 0..text.end() {
+            for (into, factors, vector) in [(self.into.k, ds, given.vector), (self.into.v, p, given.d_out)] {
+                // SAFETY: a task owns its heads' columns of its family's rows.
+                let out = unsafe { into.head(text.row(position), key_head) };
+                let seen = given.seen.contains(&position);
+                scaled_vector(out, vector, if seen { factors[position - given.column] } else { 0.0 });
+            }
+        }
     }
 
     /// Writes the gradients of a text's own keys and values.
@@ -191,6 +216,14 @@ dispatch! {
             for (sum, value) in sums.iter_mut().zip(rows.at(position)) {
                 *sum = weight.mul_add(value.widen(), *sum);
             }
+        }
+    }
+}
+
+dispatch! {
+    fn scaled_vector[T: Element](out: &mut [T], vector: &[T], factor: f32) {
+        for (out, value) in out.iter_mut().zip(vector) {
+            *out = T::narrow(value.widen() * factor);
         }
     }
 }

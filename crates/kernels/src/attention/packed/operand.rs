@@ -10,7 +10,8 @@ use crate::bf16::{Bf16, Element};
 use crate::gemm::Store;
 use crate::gemm::floats::F32Products;
 use crate::gemm::panels::{COLUMNS, Lines, panels};
-use crate::gemm::tile::{Bf16Products, Left, Tile};
+use crate::gemm::tile::{Bf16Products, Left, Out};
+use crate::gemm::transpose::transpose;
 use std::ops::Range;
 
 /// Values in a word.
@@ -36,10 +37,10 @@ impl Products {
     }
 
     #[inline]
-    pub(super) fn store(self, store: Store, tile: &mut Tile, left: Left, right: &[u32], rows: usize) {
+    pub(super) fn store(self, store: Store, out: Out, left: Left, right: &[u32], rows: usize) {
         match self {
-            Self::F32(products) => products.store(store, tile, left, right, rows),
-            Self::Bf16(products) => products.store(store, tile, left, right, rows),
+            Self::F32(products) => products.store(store, out, left, right, rows),
+            Self::Bf16(products) => products.store(store, out, left, right, rows),
         }
     }
 }
@@ -67,6 +68,9 @@ impl<'a, T: Element> TextHead<'a, T> {
     }
 }
 
+/// Bytes of packed heads that a thread keeps for the next one: a single long text must not hold its memory for ever.
+pub(super) const KEPT: usize = 1 << 26;
+
 /// Memory of a head packed for products.
 #[derive(Default)]
 pub(super) struct Packed {
@@ -80,6 +84,11 @@ impl Packed {
     pub(super) fn reserve(&mut self, count: usize, steps: usize) {
         self.panel = steps * COLUMNS;
         self.lines.words(count * self.panel);
+    }
+
+    /// Bytes that are kept from call to call.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(self.lines.as_words())
     }
 
     /// Some steps of a panel.
@@ -104,16 +113,12 @@ impl Packed {
     }
 }
 
-dispatch! {
-    fn pack_by_column[T: Element](all: &mut [u32], panel_words: usize, from: usize, head: TextHead<'_, T>) {
-        let end = head.text.end();
-        for (panel, words) in all.chunks_exact_mut(panel_words).enumerate() {
-            let first = from + panel * COLUMNS;
-            for (j, position) in (first..end.min(first + COLUMNS)).enumerate() {
-                let row: &[u32] = bytemuck::cast_slice(head.at(position));
-                words[j..].iter_mut().step_by(COLUMNS).zip(row).for_each(|(word, value)| *word = *value);
-            }
-        }
+fn pack_by_column<T: Element>(all: &mut [u32], panel_words: usize, from: usize, head: TextHead<T>) {
+    let end = head.text.end();
+    for (panel, words) in all.chunks_exact_mut(panel_words).enumerate() {
+        let first = from + panel * COLUMNS;
+        let rows = COLUMNS.min(end - first);
+        transpose(words, rows, |row| bytemuck::cast_slice(head.at(first + row)));
     }
 }
 
@@ -136,13 +141,23 @@ dispatch! {
 /// Words of values of two rows, or of one. Words beyond the rows become zero.
 #[inline(always)]
 fn join<T: Element>(words: &mut [u32], low: &[T], high: &[T]) {
-    for (word, value) in words.iter_mut().zip(low) {
-        *word = bits(*value);
+    // Whole panels have lengths that the compiler knows: registers are copied, without a call.
+    if let (Ok(words), Ok(low)) = (<&mut [u32; COLUMNS]>::try_from(&mut *words), <&[T; COLUMNS]>::try_from(low)) {
+        if let Ok(high) = <&[T; COLUMNS]>::try_from(high) {
+            for j in 0..COLUMNS {
+                words[j] = bits(low[j]) | bits(high[j]) << 16;
+            }
+        } else {
+            for j in 0..COLUMNS {
+                words[j] = bits(low[j]);
+            }
+        }
+        return;
     }
-    for (word, value) in words.iter_mut().zip(high) {
-        *word |= bits(*value) << 16;
+    for (j, word) in words.iter_mut().enumerate() {
+        let of = |row: &[T]| row.get(j).map_or(0, |value| bits(*value));
+        *word = of(low) | of(high) << 16;
     }
-    words[low.len()..].fill(0);
 }
 
 #[inline(always)]

@@ -1,8 +1,9 @@
 //! Scores, softmax and its gradient over strips of queries: rows of f32 whose columns are keys by position.
 
 use super::Mask;
+use crate::bf16::{Bf16, Element};
 use crate::math::{exp, tanh};
-use crate::reduce::sum_by;
+use crate::reduce::{largest, sum_by};
 use std::ops::Range;
 
 /// How the products of a strip of queries become scores.
@@ -73,36 +74,32 @@ impl Scoring<'_> {
 
 dispatch! {
     /// Products of a strip → weights exp(score − largest), zero where nothing is seen, with 1/Σ and the log-sum-exp of
-    /// each row. The strip begins at a multiple of 16, so that a position's lane of the sum is always the same.
-    pub(super) fn softmax_strip(strip: &mut [f32], inverses: &mut [f32], log_sums: &mut [f32], scoring: Scoring<'_>, place: Place) {
+    /// each row. The strip begins at a multiple of 16, so that a position's lane of the sum is always the same. Weights go
+    /// to `halves` too, unless it is empty.
+    pub(super) fn softmax_strip(strip: &mut [f32], halves: &mut [Bf16], inverses: &mut [f32], log_sums: &mut [f32], scoring: Scoring<'_>, place: Place) {
         for (i, (row, log_sum)) in strip.chunks_exact_mut(place.width).zip(log_sums).enumerate() {
             let columns = scoring.columns(place, i);
             row[..columns.start].fill(0.0);
             row[columns.end..].fill(0.0);
             let own = &mut row[columns.clone()];
-            let scale = scoring.scores_of(own, place, i, columns);
+            let scale = scoring.scores_of(own, place, i, columns.clone());
             let max = largest(own);
-            for v in own {
-                *v = exp((*v - max) * scale);
+            if halves.is_empty() {
+                own.iter_mut().for_each(|v| *v = exp((*v - max) * scale));
+            } else {
+                let halves = &mut halves[i * place.width..(i + 1) * place.width];
+                halves[..columns.start].fill(Bf16::default());
+                halves[columns.end..].fill(Bf16::default());
+                for (v, half) in own.iter_mut().zip(&mut halves[columns]) {
+                    *v = exp((*v - max) * scale);
+                    *half = Bf16::narrow(*v);
+                }
             }
             let sum = sum_by(row.len(), |j| row[j]);
             inverses[i] = 1.0 / sum;
             *log_sum = max.mul_add(scale, sum.ln());
         }
     }
-}
-
-#[inline(always)]
-fn largest(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let chunks = row.chunks_exact(16);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for l in 0..16 {
-            lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
-        }
-    }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, v| if *v > m { *v } else { m })
 }
 
 /// What the gradient of a softmax needs of each row.
