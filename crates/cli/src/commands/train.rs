@@ -24,7 +24,8 @@ use kudos::nn::weights::INT8_FILE;
 use kudos::text::{Day, EncodeSettings, Encoder};
 use kudos::train::{
     Asked, Example, Extent, FOLD_FILES, Features, Finished, FoldOptions, FoldResult, JudgeFiles, Opened, Recipe,
-    Settings, Start, Starts, Trainer, clear_judge, compare_starts, holds_judge, resumed_day, resumed_settings, write_judge,
+    Settings, Start, Starts, Trainer, clear_judge, compare_starts, holds_judge, resumed_day, resumed_settings,
+    write_judge,
 };
 use outcome::{conclude, print_json, write_report};
 use progress::{announce, watch};
