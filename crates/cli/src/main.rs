@@ -107,7 +107,12 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// True when what was typed cannot be done with any files.
 fn is_wrong_usage(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<commands::Usage>() || cause.is::<kudos::train::SettingsError>())
+    use kudos::train::{SettingsError, TrainError};
+    let is_setting = |cause: &(dyn std::error::Error + 'static)| {
+        let of_run = matches!(cause.downcast_ref::<TrainError>(), Some(TrainError::Settings(_)));
+        of_run || cause.is::<SettingsError>()
+    };
+    error.chain().any(|cause| cause.is::<commands::Usage>() || is_setting(cause))
 }
 
 fn run() -> anyhow::Result<()> {

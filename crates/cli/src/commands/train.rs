@@ -23,9 +23,8 @@ use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::{Day, EncodeSettings, Encoder};
 use kudos::train::{
-    Asked, Example, Extent, FOLD_FILES, Features, Finished, FoldOptions, FoldResult, JudgeFiles, Opened, Recipe,
-    Settings, Start, Starts, Trainer, clear_judge, compare_starts, holds_judge, resumed_day, resumed_settings,
-    write_judge,
+    Asked, Example, FOLD_FILES, Features, Finished, FoldOptions, FoldResult, Given, JudgeFiles, Plan, Recipe, Start,
+    Starts, Trainer, clear_judge, holds_judge, plan, resumed_day, resumed_settings, write_judge,
 };
 use outcome::{conclude, print_json, write_report};
 use progress::{announce, watch};
@@ -243,22 +242,17 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     if examples.is_empty() {
         return Err(data.nothing_to_learn(&asked).into());
     }
-    let mut features = Features::default();
-    let own = Start { new_head: head == ClassifierSource::New, reopened: false, width: model.config.hidden };
-    let extent = Extent::of(&examples, asked.group_size_or_default(), data.held_out_from(&held_out), own);
-    let start = match rated {
-        None => choose_start(args, (&asked, extent), (&mut model, &examples), &mut features, global)?,
-        Some(_) => own,
-    };
-    let extent = Extent { start, ..extent };
-    let decided = asked.decide(extent)?;
-    let settings = Settings {
-        head_first: decided.head_first && rated.is_none(),
-        refit_head: decided.refit_head && args.ensemble.is_none(), // The average is measured on what all of them held out.
+    let given = Given {
+        asked: &asked,
+        examples: &examples,
+        held_out: data.held_out_from(&held_out),
+        head,
         attributes: rated,
-        ..decided
+        ensemble: args.ensemble.is_some(),
+        resumed: args.resume.then(|| resumed_settings(&args.output)).flatten(),
     };
-    check_layers(&settings, &model)?;
+    let Plan { settings, start, compared, mut features } = plan(&given, &mut model)?;
+    compared.iter().for_each(|starts| announce_start(starts, global));
     let fingerprint = fingerprint(&data, args, &encoder);
     if args.overwrite {
         clear_judge(&args.output)?; // Not before all that was asked for is known to make sense.
@@ -323,33 +317,16 @@ fn load_base(
     loaded.with_context(|| format!("cannot start from {}", args.base))
 }
 
-/// A judge as a base is tried with its own head and with a new one over its lower layers, where the head comes first. A run
-/// that is continued has chosen.
-fn choose_start(
-    args: &Args,
-    (asked, extent): (&Asked, Extent),
-    (model, examples): (&mut Model, &[Example]),
-    features: &mut Features,
-    global: &Global,
-) -> anyhow::Result<Start> {
-    let settings = asked.decide(extent)?;
-    let own = extent.start;
-    if own.new_head || !settings.head_first || settings.recipe != Recipe::Default {
-        return Ok(own);
-    }
-    if let Some(Settings { new_head, reopened, .. }) = args.resume.then(|| resumed_settings(&args.output)).flatten() {
-        return Ok(Start { new_head, reopened, ..own });
-    }
-    let Some(starts) = compare_starts(model, &settings, examples, features)? else { return Ok(own) };
-    let Starts { own: loss, reopened, kept } = starts;
+/// Says which head the run starts from, where two were tried.
+fn announce_start(starts: &Starts, global: &Global) {
+    let Starts { own, reopened, kept } = starts;
     let chosen = if starts.reopens() { "the new one" } else { "its own" };
     note(
         global,
         &format!(
-            "the base's own head: cross-validated loss {loss:.4}; a new head over its lower {kept} layers: {reopened:.4}; starting from {chosen}"
+            "the base's own head: cross-validated loss {own:.4}; a new head over its lower {kept} layers: {reopened:.4}; starting from {chosen}"
         ),
     );
-    Ok(Start { new_head: starts.reopens(), reopened: starts.reopens(), ..own })
 }
 
 /// Refuses a precision that was asked for and that this processor or model does not have.
@@ -358,20 +335,6 @@ fn check_precision(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
         false => Ok(()),
         true => bail!(
             "--precision bf16: expected a processor with AVX-512 BF16 and layers of even sizes; --precision f32 runs anywhere"
-        ),
-    }
-}
-
-/// Refuses a number of layers that could not be kept, before anything is trained.
-fn check_layers(settings: &Settings, model: &Model) -> anyhow::Result<()> {
-    let Some(asked) = settings.keep_layers else { return Ok(()) };
-    match settings.open_head(&mut model.clone()) {
-        Opened::HeadAndLastLayer { kept } if asked > kept => {
-            bail!("--keep-layers {asked}: the base has {} layers, expected at most {kept}", kept + 1)
-        }
-        Opened::HeadAndLastLayer { .. } => Ok(()),
-        Opened::Nothing | Opened::Head => bail!(
-            "--keep-layers {asked}: expected a BERT under a new head (--new-head for one that has its own); this base keeps all its layers"
         ),
     }
 }

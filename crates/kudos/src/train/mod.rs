@@ -15,6 +15,7 @@ mod judge;
 mod log;
 mod loss;
 mod optimizer;
+mod plan;
 mod run_state;
 mod settings;
 mod solve;
@@ -32,6 +33,7 @@ pub use judge::{JudgeFiles, clear_judge, holds_judge, write_judge};
 pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
 pub use optimizer::{LearningRateSchedule, Optimizer, clip_scale};
+pub use plan::{Given, Plan, plan};
 pub use run_state::{Best, State, resumed_day, resumed_settings};
 pub use settings::{Asked, Extent, HeldOutData, Recipe, Settings, SettingsError, Start};
 pub use start::{Opened, Starts, compare_starts, open_anew, open_head, renew_top_layers};
@@ -94,6 +96,26 @@ pub enum TrainError {
     Head {
         /// What is not finite.
         value: f64,
+    },
+    /// A setting that makes no sense.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// More layers to keep than there are below a new last one.
+    #[error("--keep-layers {asked}: the base has {} layers, expected at most {most}", most + 1)]
+    TooManyLayers {
+        /// Layers to keep.
+        asked: usize,
+        /// The most that can be kept.
+        most: usize,
+    },
+    /// Layers to keep of a base that keeps all.
+    #[error(
+        "--keep-layers {asked}: expected a BERT under a new head (--new-head for one that has its own); this base keeps all \
+         its layers"
+    )]
+    AllLayers {
+        /// Layers to keep.
+        asked: usize,
     },
     /// A text of the data that the model cannot read.
     #[error("{place}: {error}")]
