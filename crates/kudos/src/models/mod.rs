@@ -15,8 +15,10 @@ mod encoder;
 mod gemma;
 pub mod gguf;
 mod gpt2;
+mod judge;
 mod layer;
 mod llama;
+mod mistral;
 mod network;
 mod phi;
 mod qwen;
@@ -31,7 +33,10 @@ pub use config::{Config, ConfigError, Family};
 pub use decoder::{Decoder, DecoderError, DecoderHead, LogitRows};
 pub use decoder_config::DecoderConfig;
 pub use encoder::Model;
+pub use judge::{DecoderJudge, JudgeModel};
 pub use layer::{Layer, Norms};
 pub use reward_config::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
 pub use reward_model::{Input, JudgeError, Rated, RewardModel, Scored, Scorer, check_length};
-pub use scoring::{SCORING_TOKENS, ScoreError, Workspace, all_or_first, features_each, pack, push, score_encoded};
+pub use scoring::{
+    SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, features_each, pack, push, score_encoded,
+};
