@@ -1,8 +1,9 @@
 //! Model families, their checkpoints, and the reward model.
 //!
 //! A family's file states its config and its checkpoint names. All have the one network of `network.rs`, from ids to
-//! states. Its parameters are declared, and its head read, as in an encoder (`encoder.rs`) or in a decoder (`decoder.rs`). This module must not know training or metrics: what a new head asks of a base stands in
-//! `train/start.rs`.
+//! states. Its parameters are declared, and its head read, as in an encoder (`encoder.rs`) or in a decoder
+//! (`decoder.rs`). Which of them a judge is stands in `judge.rs`. This module must not know training or metrics: what a
+//! new head asks of a base stands in `train/start.rs`.
 
 mod attributes;
 mod bert;
