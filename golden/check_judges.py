@@ -34,7 +34,7 @@ TEXTS = ["Yes.", "no", ".", "It depends 🙂 on the weather ☔️.", "Café, na
          "<b>bold</b> &amp; </s> <unk> <|im_end|> <|eot_id|> <end_of_turn>", "The tag </think> closes it. Tail",
          LONG[:700], LONG]
 PROMPTS = ["Which is better?", " hi \n", "¿Qué hora es? 🕐", LONG[:1500]]
-# Without a reward.json.
+# Without a reward.json. A decoder's limit is then the number of its positions.
 ENCODERS = ("bert", "distilbert", "roberta", "xlm-roberta", "mpnet", "modernbert", "deberta-v2", "electra")
 MAX_LENGTH = 512
 
@@ -98,7 +98,9 @@ class Ids:
         settings = json.loads(file.read_text()) if file.exists() else {}
         self.tokenizer = AutoTokenizer.from_pretrained(directory)
         self.render = settings.get("render") or self.default_render(config)
-        self.max_length = min(settings.get("max_length", MAX_LENGTH), positions_of(config))
+        positions = positions_of(config)
+        default = MAX_LENGTH if config.model_type in ENCODERS else positions
+        self.max_length = min(settings.get("max_length", default), positions)
         self.keeps_response = settings.get("truncation") == "keep_response"
         date = date or settings.get("date")
         self.date = date and datetime.datetime.fromisoformat(date)

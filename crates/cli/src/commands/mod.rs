@@ -77,7 +77,7 @@ fn load_judge_for(name: &str, precision: Option<Precision>, literal: bool) -> an
         judge.reward.encode.literal = true;
         judge.encoder = Arc::new(Encoder::load(&dir, judge.reward.encode.clone())?);
     }
-    judge.encoder.date_note().iter().for_each(|note| eprintln!("{note}"));
+    judge.encoder.date_note().into_iter().chain(judge.pad_note()).for_each(|note| eprintln!("{note}"));
     Ok(Arc::new(judge).into())
 }
 

@@ -215,9 +215,7 @@ impl Config {
 
     /// What `id2label` calls the outputs, in their order; empty where it does not name each of them.
     pub fn label_names(&self) -> Vec<String> {
-        let Some(Value::Object(map)) = self.json.get("id2label") else { return Vec::new() };
-        let name = |i: usize| map.get(&i.to_string())?.as_str().map(str::to_owned);
-        (0..self.labels).map(name).collect::<Option<_>>().unwrap_or_default()
+        label_names(&self.json, self.labels)
     }
 
     /// The most tokens a text may have.
@@ -226,8 +224,15 @@ impl Config {
     }
 }
 
+/// What `id2label` calls so many outputs, in their order; empty where it does not name each of them.
+pub(super) fn label_names(json: &Map<String, Value>, labels: usize) -> Vec<String> {
+    let Some(Value::Object(map)) = json.get("id2label") else { return Vec::new() };
+    let name = |i: usize| map.get(&i.to_string())?.as_str().map(str::to_owned);
+    (0..labels).map(name).collect::<Option<_>>().unwrap_or_default()
+}
+
 /// The number of outputs: `id2label`'s entries, or `num_labels`, or transformers' default of two.
-fn labels(fields: &Fields) -> Result<usize, ConfigError> {
+pub(super) fn labels(fields: &Fields) -> Result<usize, ConfigError> {
     match fields.json.get("id2label") {
         Some(Value::Object(map)) if !map.is_empty() => Ok(map.len()),
         Some(Value::Object(_)) => Err(fields.error("id2label", "at least one label")),

@@ -1,4 +1,4 @@
-//! The decoder that Llama, Phi, GPT-2, Qwen and Gemma share: token ids → states → logits, over a cache of keys and values.
+//! The decoder that Llama, Mistral, Phi, GPT-2, Qwen and Gemma share: token ids → states → logits, over a cache of keys and values.
 //!
 //! The families differ in names, sizes, norms and in how a layer adds up, not in calculus; each states its
 //! [`DecoderConfig`] in its own file. Weights come from safetensors or GGUF under their Hugging Face names and are
@@ -17,6 +17,9 @@ use crate::nn::{
     PackedLayer, Parameters, Place, Precision, Role, Span, State, Storage, Tape, Var, Weights,
 };
 use kernels::attention::cached::CacheShape;
+use kernels::attention::packed;
+use kernels::bf16::Bf16;
+use kernels::gemm::{Int8Weight, PackedWeight};
 use kernels::parallel::inside;
 use kernels::rotary::RotaryTable;
 use std::collections::BTreeMap;
@@ -54,6 +57,33 @@ enum Keep {
     Packed(Precision),
     /// In the flat buffer.
     Flat,
+    /// Those of the layers packed for packed batches, as an encoder's; tables and head in the flat buffer.
+    Scoring(Precision),
+}
+
+impl Keep {
+    /// Where the matrices of the layers are, and where the tables of words.
+    fn places(self) -> [Place; 2] {
+        match self {
+            Keep::Packed(_) => [Place::Packed, Place::Packed],
+            Keep::Flat => [Place::Flat, Place::Flat],
+            Keep::Scoring(_) => [Place::Packed, Place::Flat],
+        }
+    }
+
+    fn precision(self) -> Precision {
+        match self {
+            Keep::Packed(precision) | Keep::Scoring(precision) => precision,
+            Keep::Flat => Precision::F32,
+        }
+    }
+
+    fn pack(self, weight: &[f32], spec: &LinearSpec) -> PackedLayer {
+        match self {
+            Keep::Scoring(precision) => PackedLayer::for_scoring(weight, spec, precision),
+            _ => PackedLayer::for_decoding(weight, spec.inputs, spec.outputs, self.precision()),
+        }
+    }
 }
 
 /// Deviation of new weights (`initializer_range` of the families).
@@ -133,6 +163,7 @@ struct Layered {
     weights: Vec<String>,
     /// Stored `[inputs, outputs]`.
     transposed: bool,
+    place: Place,
 }
 
 #[derive(Clone, Debug)]
@@ -156,8 +187,8 @@ pub struct Decoder {
 struct Declare<'a> {
     config: &'a DecoderConfig,
     parameters: Parameters,
-    /// Where the matrices are kept.
-    place: Place,
+    /// Where the matrices of the layers are kept, and the tables of words.
+    places: [Place; 2],
     /// Whether words are read off the table that they are looked up in.
     tied: bool,
     /// The matrices.
@@ -167,9 +198,9 @@ struct Declare<'a> {
 }
 
 impl<'a> Declare<'a> {
-    fn new(config: &'a DecoderConfig, place: Place, tied: bool) -> Self {
+    fn new(config: &'a DecoderConfig, places: [Place; 2], tied: bool) -> Self {
         let (parameters, layered, plain) = Default::default();
-        Self { config, parameters, place, tied, layered, plain }
+        Self { config, parameters, places, tied, layered, plain }
     }
 
     fn vector(&mut self, name: &str, shape: &[usize]) -> Result<Span, WeightError> {
@@ -178,8 +209,8 @@ impl<'a> Declare<'a> {
         Ok(span)
     }
 
-    fn matrix(&mut self, name: &str, shape: &[usize; 2]) -> Result<Span, WeightError> {
-        self.parameters.declare_at(self.place, format!("{name}.weight"), shape, Initial::Normal(DEVIATION))
+    fn matrix(&mut self, place: Place, name: &str, shape: &[usize; 2]) -> Result<Span, WeightError> {
+        self.parameters.declare_at(place, format!("{name}.weight"), shape, Initial::Normal(DEVIATION))
     }
 
     /// One layer of several tensors, whose outputs stand side by side.
@@ -190,11 +221,11 @@ impl<'a> Declare<'a> {
         outputs: &[usize],
         bias: bool,
     ) -> Result<LinearSpec, WeightError> {
-        let transposed = self.config.names.transposed;
+        let (transposed, place) = (self.config.names.transposed, self.places[0]);
         let mut spans = Vec::new();
         for (name, outputs) in names.iter().zip(outputs) {
             let shape = if transposed { [inputs, *outputs] } else { [*outputs, inputs] };
-            spans.push(self.matrix(name, &shape)?);
+            spans.push(self.matrix(place, name, &shape)?);
         }
         let mut biases = Vec::new();
         for (name, outputs) in names.iter().zip(outputs).filter(|_| bias) {
@@ -204,23 +235,24 @@ impl<'a> Declare<'a> {
         let bias = if biases.is_empty() { Span { start: 0, len: 0 } } else { Span::join(&biases) };
         let spec = LinearSpec { weight, bias, inputs, outputs: outputs.iter().sum() };
         let weights = names.iter().map(|name| format!("{name}.weight")).collect();
-        self.layered.push(Layered { spec, weights, transposed });
+        self.layered.push(Layered { spec, weights, transposed, place });
         Ok(spec)
     }
 
     /// A table of words or a head: never stored transposed.
     fn table(&mut self, name: &str, rows: usize, bias: bool) -> Result<LinearSpec, WeightError> {
-        let width = self.config.hidden;
+        let (width, place) = (self.config.hidden, self.places[1]);
         // What only the ids of a step read has gradients for their rows alone.
-        let weight = if self.place == Place::Flat && name == self.config.names.words && !self.tied {
+        let weight = if place == Place::Flat && name == self.config.names.words && !self.tied {
             self.parameters.declare_sparse(format!("{name}.weight"), &[rows, width], Initial::Normal(DEVIATION))?
         } else {
-            self.matrix(name, &[rows, width])?
+            self.matrix(place, name, &[rows, width])?
         };
         let none = Span { start: 0, len: 0 };
         let bias = if bias { self.vector(&format!("{name}.bias"), &[rows])? } else { none };
         let spec = LinearSpec { weight, bias, inputs: width, outputs: rows };
-        self.layered.push(Layered { spec, weights: vec![format!("{name}.weight")], transposed: false });
+        let weights = vec![format!("{name}.weight")];
+        self.layered.push(Layered { spec, weights, transposed: false, place });
         Ok(spec)
     }
 
@@ -265,7 +297,7 @@ impl<'a> Declare<'a> {
                 head_dim: config.head_dim,
                 scale: config.scale,
                 mask: window.map_or(Mask::Causal, |window| Mask::Window { before: window - 1, after: 0 }),
-                soft_cap: None,
+                soft_cap: config.soft_cap,
                 norms: head_norms.map(|[q, k]| HeadNormSpec { q, k, epsilon: config.epsilon }),
                 rotary: None,
             },
@@ -342,9 +374,41 @@ impl Decoder {
         Self::load_as(path, head, Keep::Flat)
     }
 
+    /// Loads a judge to score packed batches with, in `asked` or else [`Precision::best`]; in f32 where the processor or
+    /// the model's sizes forbid it.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(super) fn load_judge(
+        dir: &Path,
+        config: DecoderConfig,
+        asked: Option<Precision>,
+    ) -> Result<Self, DecoderError> {
+        let keep = match Self::scoring_precision(&config, asked.unwrap_or_else(Precision::best))? {
+            Precision::F32 => Keep::Flat,
+            precision => Keep::Scoring(precision),
+        };
+        Self::assemble(config, &Checkpoint::open(dir)?, DecoderHead::Score, keep)
+    }
+
+    /// The precision that a judge of this config scores in when `asked` for one.
+    fn scoring_precision(config: &DecoderConfig, asked: Precision) -> Result<Precision, DecoderError> {
+        let wiring = Declare::new(config, Keep::Flat.places(), false).wiring(DecoderHead::Score)?;
+        let fits = |l: &LinearSpec| match asked {
+            Precision::Int8 => Int8Weight::fits(l.inputs, l.outputs),
+            _ => PackedWeight::fits(l.inputs, l.outputs),
+        };
+        // Without bf16, int8's attention is f32's, which takes heads of any size.
+        let attention = asked == Precision::Int8 && !Precision::Bf16.runs_here()
+            || packed::fits(config.head_dim, size_of::<Bf16>());
+        let fits = attention && wiring.network.products(None).iter().all(fits);
+        Ok(if fits && asked.runs_here() { asked } else { Precision::F32 })
+    }
+
     fn load_as(path: &Path, head: DecoderHead, keep: Keep) -> Result<Self, DecoderError> {
         if path.is_dir() {
             let config = DecoderConfig::read(path)?;
+            config.check_head(&path.join("config.json"), head)?;
             return Self::assemble(config, &Checkpoint::open(path)?, head, keep);
         }
         let file = Gguf::open(path).map_err(GgufModelError::from)?;
@@ -358,11 +422,8 @@ impl Decoder {
         head: DecoderHead,
         keep: Keep,
     ) -> Result<Self, DecoderError> {
-        let (place, precision) = match keep {
-            Keep::Packed(precision) => (Place::Packed, precision),
-            Keep::Flat => (Place::Flat, Precision::F32),
-        };
-        let mut declare = Declare::new(&config, place, head == DecoderHead::Words && config.tied);
+        let precision = keep.precision();
+        let mut declare = Declare::new(&config, keep.places(), head == DecoderHead::Words && config.tied);
         let wiring = declare.wiring(head)?;
         let Declare { parameters, mut layered, plain, .. } = declare;
         let mut decoder =
@@ -381,12 +442,9 @@ impl Decoder {
         let mut packed = Vec::new();
         for layer in &layered {
             let weight = decoder.read_layer(source, layer, &names)?;
-            let LinearSpec { weight: span, inputs, outputs, .. } = layer.spec;
-            match keep {
-                Keep::Flat => decoder.parameters.values[span.range()].copy_from_slice(&weight),
-                Keep::Packed(precision) => {
-                    packed.push((layer.spec, PackedLayer::for_decoding(&weight, inputs, outputs, precision)));
-                }
+            match layer.place {
+                Place::Flat => decoder.parameters.values[layer.spec.weight.range()].copy_from_slice(&weight),
+                Place::Packed => packed.push((layer.spec, keep.pack(&weight, &layer.spec))),
             }
         }
         decoder.packed = Packed::new(packed);
@@ -570,6 +628,29 @@ impl Decoder {
             Some(asker) => tape.rows(states, asker.rows(batch)),
             None => states,
         }
+    }
+
+    /// What a score's head reads of each text: the state of its last token, `[texts, hidden]`.
+    pub(super) fn push_features(&self, tape: &mut Tape, batch: &Batch) -> Var {
+        self.push_whole(tape, batch, Some(Asker::Last)).full
+    }
+
+    /// The scores of whole texts, `[texts, labels]`.
+    pub(super) fn push_scores(&self, tape: &mut Tape, batch: &Batch) -> Var {
+        let features = self.push_features(tape, batch);
+        tape.linear(features, self.wiring.head, None)
+    }
+
+    /// How values flow between its layers.
+    pub(super) fn storage(&self) -> Storage {
+        self.packed.storage()
+    }
+
+    /// The most tokens of a text whose turns are prepared.
+    pub(super) fn prepared_tokens(&self) -> usize {
+        let turned = self.config.rotaries.iter().any(|rotary| !rotary.frequencies.is_empty());
+        let tables = self.rotaries.first().map_or(0, |table| table.positions());
+        if turned { tables.min(self.config.positions) } else { self.config.positions }
     }
 
     /// The weights as ops read them.

@@ -3,7 +3,8 @@
 //! transformers 5 writes rotary settings as `rope_parameters`, earlier versions as `rope_theta` and `rope_scaling`;
 //! both are read. A setting that the wiring does not do is refused by name.
 
-use super::config::{ConfigError, Fields, limit, read_object};
+use super::config::{ConfigError, Fields, labels, limit, read_object};
+use super::decoder::DecoderHead;
 use kernels::activation::Activation;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -120,6 +121,8 @@ pub struct DecoderConfig {
     pub kinds: Vec<LayerKind>,
     /// Multiplies the products of queries and keys.
     pub scale: f32,
+    /// Scores of attention become `cap · tanh(score / cap)`.
+    pub soft_cap: Option<f32>,
     /// Multiplies the words.
     pub word_scale: f32,
     /// The logits are products with the table of words.
@@ -152,14 +155,30 @@ impl DecoderConfig {
             Some("gpt2") => super::gpt2::config(&fields)?,
             Some("qwen2") => super::qwen::config(&fields, false)?,
             Some("qwen3") => super::qwen::config(&fields, true)?,
+            Some("mistral") => super::mistral::config(&fields)?,
+            Some("gemma2") => super::gemma::second(&fields)?,
             Some("gemma3_text") => super::gemma::config(&fields)?,
-            _ => return Err(fields.error("model_type", "llama, phi, gpt2, qwen2, qwen3 or gemma3_text")),
+            _ => {
+                let known = "llama, mistral, phi, gpt2, qwen2, qwen3, gemma2 or gemma3_text";
+                return Err(fields.error("model_type", known));
+            }
         };
         config.check_sizes(&fields)?;
         config.eos = token_ids(&fields, "eos_token_id")?;
-        config.labels = fields.json.get("id2label").and_then(Value::as_object).map_or(2, Map::len);
+        config.labels = labels(&fields)?;
         config.json = json;
         Ok(config)
+    }
+
+    /// Gemma 2 scores; for its logits, whose scores over a cache would have to be capped, there is no kernel.
+    pub(super) fn check_head(&self, path: &Path, head: DecoderHead) -> Result<(), ConfigError> {
+        let fields = Fields { path, json: &self.json };
+        match (head, self.json.get("model_type").and_then(Value::as_str)) {
+            (DecoderHead::Words, Some("gemma2")) => {
+                Err(fields.error("model_type", "a family that generates: Gemma 2 is read as a judge only"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_sizes(&self, fields: &Fields) -> Result<(), ConfigError> {

@@ -1,9 +1,12 @@
-//! Gemma 3 (Gemma Team 2025), the text model: norms around each block, windows in five of six layers, two kinds of turns.
+//! Gemma 2 (Gemma Team 2024) and the text model of Gemma 3 (Gemma Team 2025): norms around each block. The third has
+//! windows in five of six layers and two kinds of turns.
 
 use super::config::{ConfigError, Fields, limit};
 use super::decoder_config::{Biases, DecoderConfig, DecoderNames, LayerKind, NormKind, RotarySettings, flag};
 use super::{llama, qwen};
 use serde_json::{Value, json};
+
+const SECOND: DecoderNames = DecoderNames { head_norms: None, ..NAMES };
 
 const NAMES: DecoderNames = DecoderNames {
     head_norms: Some(["self_attn.q_norm", "self_attn.k_norm"]),
@@ -15,14 +18,28 @@ const NAMES: DecoderNames = DecoderNames {
     ..llama::NAMES
 };
 
-pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
-    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
-        fields.only(key, &[Value::Null])?;
-    }
+/// Gemma 2: windows in every other layer, scores of attention that are capped. The cap of the logits touches no score.
+pub(super) fn second(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
+    let mut config = both(fields)?;
+    config.names = &SECOND;
+    config.soft_cap = match fields.json.get("attn_logit_softcapping") {
+        Some(Value::Null) => None,
+        _ => Some(fields.positive("attn_logit_softcapping", 50.0)?),
+    };
+    config.rotaries = vec![RotarySettings::find(fields, None).rotary(config.head_dim)?];
+    let window = fields.size_or("sliding_window", limit::ROWS, Some(4096))?;
+    let types = qwen::layer_types(fields, config.layers)?;
+    let sliding = |layer: usize| types.as_ref().map_or(layer.is_multiple_of(2), |types| types[layer]);
+    let kind = |layer| LayerKind { rotary: Some(0), window: sliding(layer).then_some(window) };
+    config.kinds = (0..config.layers).map(kind).collect();
+    Ok(config)
+}
+
+/// What Gemma 2 and 3 share.
+fn both(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
     fields.only("use_bidirectional_attention", &[json!(false)])?;
     let mut config = llama::config(fields)?;
     let bias = flag(fields, "attention_bias", false)?;
-    config.names = &NAMES;
     config.norm = NormKind::RmsPlusOne;
     config.biases = Biases { qkv: bias, out: bias, ..Biases::default() };
     config.activation = match fields.json.contains_key("hidden_activation") {
@@ -33,6 +50,16 @@ pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
     config.scale = 1.0 / fields.positive("query_pre_attn_scalar", 256.0)?.sqrt();
     config.word_scale = (config.hidden as f32).sqrt();
     config.tied = flag(fields, "tie_word_embeddings", true)?;
+    Ok(config)
+}
+
+/// Gemma 3.
+pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        fields.only(key, &[Value::Null])?;
+    }
+    let mut config = both(fields)?;
+    config.names = &NAMES;
     let by_kind = fields.json.get("rope_parameters").and_then(|p| p.get("sliding_attention")).is_some();
     let (full, local) = match by_kind {
         true => (

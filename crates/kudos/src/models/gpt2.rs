@@ -56,6 +56,7 @@ pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
         rotaries: Vec::new(),
         kinds: vec![LayerKind { rotary: None, window: None }; layers],
         scale: 1.0 / ((hidden / heads) as f32).sqrt(),
+        soft_cap: None,
         word_scale: 1.0,
         tied: flag(fields, "tie_word_embeddings", true)?,
         labels: 0,

@@ -44,6 +44,7 @@ pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
         rotaries: vec![RotarySettings::find(fields, None).rotary(sizes.head_dim)?],
         kinds: vec![LayerKind { rotary: Some(0), window: None }; sizes.layers],
         scale: 1.0 / (sizes.head_dim as f32).sqrt(),
+        soft_cap: None,
         word_scale: 1.0,
         tied: flag(fields, "tie_word_embeddings", false)?,
         labels: 0,

@@ -77,6 +77,11 @@ impl RewardConfig {
     /// truncation=True, max_length=512)`.
     pub fn default_for(config: &Config) -> Self {
         let encode = EncodeSettings::new(Rendering::Pair, config.max_tokens().min(512), Truncation::LongestFirst);
+        Self::new(encode)
+    }
+
+    /// Of a judge that nothing is known of but how it encodes.
+    pub fn new(encode: EncodeSettings) -> Self {
         let (base, data, recipe) = (String::new(), Vec::new(), Map::new());
         Self { format: 1, encode, base, data, recipe, calibration: None, attributes: None }
     }

@@ -3,14 +3,15 @@
 //! Training, evaluation, scoring and serving all come through here, with the judge's `reward.json`. A judge is read only:
 //! any number of threads score with one, each with a [`Workspace`] of its own.
 
-use super::checkpoint::{LoadError, load_for_scoring};
+use super::checkpoint::LoadError;
 use super::config::Config;
-use super::encoder::Model;
+use super::decoder::DecoderError;
+use super::judge::JudgeModel;
 use super::reward_config::RewardConfig;
 use super::scoring::{ScoreError, Workspace, all_or_first, features_each, logits, logits_each};
 use crate::data::Content;
 use crate::nn::Precision;
-use crate::text::{EncodeSettings, Encoded, Encoder, TextError};
+use crate::text::{EncodeSettings, Encoded, Encoder, TextError, check_pad};
 use std::borrow::Borrow;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,9 @@ pub enum JudgeError {
     /// Config or weights.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Config or weights of a decoder.
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
     /// Tokenizer or rendering.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -96,7 +100,7 @@ pub struct Rated {
 /// A trained judge, ready to score. Threads share it.
 pub struct RewardModel {
     /// The network. Weights that are packed are not in its parameters too.
-    pub model: Model,
+    pub model: JudgeModel,
     /// Text to ids; shared, so that another thread can encode ahead.
     pub encoder: Arc<Encoder>,
     /// Its `reward.json`.
@@ -111,10 +115,9 @@ impl RewardModel {
     /// # Errors
     /// [`JudgeError`] for anything that would make its scores differ from what it was trained for.
     pub fn load(dir: &Path, precision: Option<Precision>) -> Result<Self, JudgeError> {
-        let (model, precision) = load_for_scoring(dir, precision)?;
-        let reward = RewardConfig::read(dir)?.unwrap_or_else(|| RewardConfig::default_for(&model.config));
-        check_outputs(dir, &reward, &model.config)?;
-        check_length(&dir.join("reward.json"), &reward.encode, &model.config)?;
+        let (model, reward, precision) = JudgeModel::load(dir, precision)?;
+        check_outputs(dir, &reward, model.labels())?;
+        check_positions(&dir.join("reward.json"), &reward.encode, model.max_tokens())?;
         let encoder = Arc::new(Encoder::load(dir, reward.encode.clone())?);
         Ok(Self { model, encoder, reward, precision })
     }
@@ -122,6 +125,14 @@ impl RewardModel {
     /// What its outputs rate, in their order; nothing for a judge whose one output is the score.
     pub fn attributes(&self) -> &[String] {
         self.reward.attributes.as_ref().map_or(&[], |head| &head.names)
+    }
+
+    /// What to know of a decoder whose texts end in its pad id: it reads the token before, as transformers does.
+    pub fn pad_note(&self) -> Option<String> {
+        let text = Content::Text("a".into());
+        let ids = self.encoder.encode(Some(&text), &text).ok()?.ids;
+        let error = check_pad(&ids, self.model.pad(), |id| self.encoder.token(id)).err()?;
+        Some(format!("note: {error}"))
     }
 
     /// The arithmetic it scores with.
@@ -132,7 +143,7 @@ impl RewardModel {
     /// Scores one packed batch of texts that its encoder has encoded: a result for each, in the order given.
     /// [`super::pack`] says which texts to run together. A score depends on its own text alone, bit for bit.
     pub fn run(&self, texts: &[&Encoded], workspace: &mut Workspace) -> Vec<Result<Rated, ScoreError>> {
-        self.rated(texts, logits(&self.model, texts, workspace))
+        self.rated(texts, logits(self.model.scores(), texts, workspace))
     }
 
     /// As [`Self::run`], for any number of texts: they are packed here.
@@ -141,7 +152,7 @@ impl RewardModel {
         texts: &[E],
         workspace: &mut Workspace,
     ) -> Vec<Result<Rated, ScoreError>> {
-        self.rated(texts, logits_each(&self.model, texts, workspace))
+        self.rated(texts, logits_each(self.model.scores(), texts, workspace))
     }
 
     /// Encodes and scores: a result for each input, in the order given.
@@ -266,13 +277,12 @@ impl Scorer {
     /// As [`Self::score`].
     pub fn features(&mut self, inputs: &[Input]) -> Result<Vec<f32>, JudgeError> {
         let encoded = self.judge.encoder.encode_batch(inputs)?;
-        Ok(all_or_first(features_each(&self.judge.model, &encoded, &mut self.workspace))?.concat())
+        Ok(all_or_first(features_each(self.judge.model.scores(), &encoded, &mut self.workspace))?.concat())
     }
 }
 
 /// One output, or the outputs that `reward.json` describes.
-fn check_outputs(dir: &Path, reward: &RewardConfig, config: &Config) -> Result<(), JudgeError> {
-    let labels = config.labels;
+pub(super) fn check_outputs(dir: &Path, reward: &RewardConfig, labels: usize) -> Result<(), JudgeError> {
     match &reward.attributes {
         None if labels == 1 => Ok(()),
         None => Err(JudgeError::Labels { path: dir.into(), labels }),
@@ -288,7 +298,11 @@ fn check_outputs(dir: &Path, reward: &RewardConfig, config: &Config) -> Result<(
 /// # Errors
 /// [`JudgeError::TooLong`].
 pub fn check_length(path: &Path, encode: &EncodeSettings, config: &Config) -> Result<(), JudgeError> {
-    let limit = config.max_tokens();
+    check_positions(path, encode, config.max_tokens())
+}
+
+/// As [`check_length`], for a model of `limit` positions.
+pub(super) fn check_positions(path: &Path, encode: &EncodeSettings, limit: usize) -> Result<(), JudgeError> {
     match encode.max_length > limit {
         true => Err(JudgeError::TooLong { path: path.into(), asked: encode.max_length, limit }),
         false => Ok(()),

@@ -6,7 +6,7 @@
 use super::config::Config;
 use super::encoder::Model;
 use super::reward_model::JudgeError;
-use crate::nn::{Batch, BatchError, Mode, Sequence, Tape, Var};
+use crate::nn::{Batch, BatchError, Mode, Sequence, Storage, Tape, Var, Weights};
 use crate::text::{Encoded, TextError};
 use kernels::parallel::inside;
 use std::borrow::Borrow;
@@ -70,17 +70,41 @@ pub struct Workspace {
     pub batch: Batch,
 }
 
+/// What scoring asks of a network.
+pub trait Scores: Sync {
+    /// Appends one encoded text to a batch. Every id, segment and position is one that the model has a vector for.
+    ///
+    /// # Errors
+    /// [`ScoreError::Vocabulary`], [`ScoreError::Segment`], [`ScoreError::Tokens`], and [`ScoreError::Batch`] for a text
+    /// without tokens. The batch is then as it was.
+    fn push(&self, encoded: &Encoded, batch: &mut Batch) -> Result<(), ScoreError>;
+
+    /// Pushes all but the head's last layer: packed batch → what that layer reads, `[sequences, hidden]`.
+    fn features(&self, tape: &mut Tape, batch: &Batch) -> Var;
+
+    /// Pushes the whole model: packed batch → outputs, `[sequences, labels]`.
+    fn outputs(&self, tape: &mut Tape, batch: &Batch) -> Var;
+
+    /// The weights as ops read them.
+    fn weights(&self) -> Weights<'_>;
+
+    /// How values flow between its layers.
+    fn storage(&self) -> Storage;
+}
+
 /// What one row a text is computed by.
-type Build = fn(&Model, &mut Tape, &Batch) -> Var;
+type Build = fn(&dyn Scores, &mut Tape, &Batch) -> Var;
+
+const OUTPUTS: Build = |model, tape, batch| model.outputs(tape, batch);
 
 impl Workspace {
     /// Runs the model forward over the batch; the logits stay on the tape.
-    pub fn forward(&mut self, model: &Model, mode: Mode) -> Var {
-        self.run(model, mode, Model::build)
+    pub fn forward(&mut self, model: &dyn Scores, mode: Mode) -> Var {
+        self.run(model, mode, OUTPUTS)
     }
 
-    fn run(&mut self, model: &Model, mode: Mode, build: Build) -> Var {
-        self.tape.start(mode, model.packed.storage());
+    fn run(&mut self, model: &dyn Scores, mode: Mode, build: Build) -> Var {
+        self.tape.start(mode, model.storage());
         let output = build(model, &mut self.tape, &self.batch);
         self.tape.forward(output, model.weights(), &self.batch);
         output
@@ -116,36 +140,40 @@ pub fn pack(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
 /// Runs one packed batch and gives the row of logits of each text, in the order given. A text that cannot be computed
 /// fails alone. It runs on a thread of the pool: from any other, each parallel loop would wake and await one.
 pub(super) fn logits(
-    model: &Model,
+    model: &dyn Scores,
     texts: &[&Encoded],
     workspace: &mut Workspace,
 ) -> Vec<Result<Vec<f32>, ScoreError>> {
-    inside(|| rows(model, texts, workspace, Model::build))
+    inside(|| rows(model, texts, workspace, OUTPUTS))
 }
 
 /// As [`logits`], for any number of texts in batches of [`SCORING_TOKENS`].
 pub(super) fn logits_each<E: Borrow<Encoded> + Sync>(
-    model: &Model,
+    model: &dyn Scores,
     texts: &[E],
     workspace: &mut Workspace,
 ) -> Vec<Result<Vec<f32>, ScoreError>> {
-    each(model, texts, workspace, Model::build)
+    each(model, texts, workspace, OUTPUTS)
 }
 
 /// What the head's last layer reads of each text, `[hidden]`, in the order given.
 pub fn features_each<E: Borrow<Encoded> + Sync>(
-    model: &Model,
+    model: &dyn Scores,
     texts: &[E],
     workspace: &mut Workspace,
 ) -> Vec<Result<Vec<f32>, ScoreError>> {
-    each(model, texts, workspace, Model::features)
+    each(model, texts, workspace, |model, tape, batch| model.features(tape, batch))
 }
 
 /// The outputs of all texts, `[texts, labels]`, in the order given.
 ///
 /// # Errors
 /// [`JudgeError::Unscored`] for the first text without a score.
-pub fn score_encoded(model: &Model, encoded: &[Encoded], workspace: &mut Workspace) -> Result<Vec<f32>, JudgeError> {
+pub fn score_encoded(
+    model: &dyn Scores,
+    encoded: &[Encoded],
+    workspace: &mut Workspace,
+) -> Result<Vec<f32>, JudgeError> {
     Ok(all_or_first(logits_each(model, encoded, workspace))?.concat())
 }
 
@@ -159,7 +187,7 @@ pub fn all_or_first<T>(results: Vec<Result<T, ScoreError>>) -> Result<Vec<T>, Ju
 }
 
 fn each<E: Borrow<Encoded> + Sync>(
-    model: &Model,
+    model: &dyn Scores,
     texts: &[E],
     workspace: &mut Workspace,
     build: Build,
@@ -177,7 +205,7 @@ fn each<E: Borrow<Encoded> + Sync>(
 }
 
 fn rows(
-    model: &Model,
+    model: &dyn Scores,
     texts: &[&Encoded],
     workspace: &mut Workspace,
     build: Build,
@@ -202,13 +230,38 @@ fn finite(row: &[f32]) -> Result<Vec<f32>, ScoreError> {
     }
 }
 
-/// Appends one encoded text to a batch, as the model's family counts positions. Every id, segment and position is one
-/// that the model has a vector for.
+/// As [`Scores::push`].
 ///
 /// # Errors
-/// [`ScoreError::Vocabulary`], [`ScoreError::Segment`], [`ScoreError::Tokens`], and [`ScoreError::Batch`] for a text
-/// without tokens. The batch is then as it was.
-pub fn push(model: &Model, encoded: &Encoded, batch: &mut Batch) -> Result<(), ScoreError> {
+/// As [`Scores::push`].
+pub fn push(model: &dyn Scores, encoded: &Encoded, batch: &mut Batch) -> Result<(), ScoreError> {
+    model.push(encoded, batch)
+}
+
+impl Scores for Model {
+    fn push(&self, encoded: &Encoded, batch: &mut Batch) -> Result<(), ScoreError> {
+        push_encoder(self, encoded, batch)
+    }
+
+    fn features(&self, tape: &mut Tape, batch: &Batch) -> Var {
+        Model::features(self, tape, batch)
+    }
+
+    fn outputs(&self, tape: &mut Tape, batch: &Batch) -> Var {
+        self.build(tape, batch)
+    }
+
+    fn weights(&self) -> Weights<'_> {
+        Model::weights(self)
+    }
+
+    fn storage(&self) -> Storage {
+        self.packed.storage()
+    }
+}
+
+/// As the model's family counts positions.
+fn push_encoder(model: &Model, encoded: &Encoded, batch: &mut Batch) -> Result<(), ScoreError> {
     let Config { vocabulary, types: segments, padding, .. } = model.config;
     if let Some(id) = encoded.ids.iter().copied().find(|id| *id as usize >= vocabulary) {
         return Err(ScoreError::Vocabulary { id, vocabulary });

@@ -125,10 +125,10 @@ pub fn self_test(dir: &Path) -> SelfTest {
 }
 
 fn description(judge: &RewardModel) -> String {
-    let (config, length) = (&judge.model.config, judge.encoder.settings().max_length);
-    let parameters = judge.model.parameters.count() as f64 / 1e6;
-    let family = format!("{:?}", config.family);
-    format!("{family}, {} layers, {parameters:.1} M parameters, {}, {length} tokens", config.layers, judge.precision())
+    let (layers, length) = (judge.model.layers(), judge.encoder.settings().max_length);
+    let parameters = judge.model.parameters().count() as f64 / 1e6;
+    let family = judge.model.family();
+    format!("{family}, {} layers, {parameters:.1} M parameters, {}, {length} tokens", layers, judge.precision())
 }
 
 /// Scores the plain probes, and those edges that could be scored, together.

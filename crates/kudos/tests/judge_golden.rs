@@ -1,0 +1,238 @@
+//! Decoder judges against transformers (`golden/judges`, made by `golden/make_judges_golden.py`): scores of ids and of
+//! chats, both spellings of the config, and what must not be scored.
+
+use kudos::data::{Content, Message};
+use kudos::models::{JudgeError, Scored, Scorer};
+use kudos::nn::Precision;
+use kudos::text::{Encoded, pooled_index};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+const FAMILIES: [&str; 8] = ["qwen3", "llama", "qwen2", "gemma2", "gemma3_text", "phi", "gpt2", "mistral"];
+
+/// Any tokenizer: these texts are ids.
+const TOKENIZER: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+    "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
+    "model": {"type": "BPE", "vocab": {"a": 5}, "merges": []}}"#;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/judges").join(name)
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).expect("a golden")).expect("JSON")
+}
+
+/// A directory with the weights of a golden, this config, and a tokenizer.
+fn directory(name: &str, config: &Value) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(golden(name).join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), TOKENIZER).unwrap();
+    std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#)
+        .unwrap();
+    dir
+}
+
+fn load(dir: &Path, precision: Precision) -> Result<Scorer, JudgeError> {
+    Scorer::load(dir, Some(precision))
+}
+
+fn texts(expected: &Value) -> Vec<Encoded> {
+    let lists: Vec<Vec<u32>> = serde_json::from_value(expected["texts"].clone()).unwrap();
+    let text = |ids: Vec<u32>| Encoded {
+        type_ids: vec![0; ids.len()],
+        tokens_before_truncation: ids.len(),
+        truncated: false,
+        ids,
+    };
+    lists.into_iter().map(text).collect()
+}
+
+fn numbers(value: &Value) -> Vec<f32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn assert_close(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (text, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() < 1e-4, "{what}, text {text}: {found} instead of {expected}");
+    }
+}
+
+#[test]
+fn scores_are_transformers_alone_and_in_any_batch() {
+    for name in FAMILIES {
+        let expected = json(&golden(name).join("expected.json"));
+        let texts = texts(&expected);
+        for config in ["config.json", "config4.json"] {
+            let dir = directory(name, &json(&golden(name).join(config)));
+            let mut judge = load(dir.path(), Precision::F32).expect(name);
+            let together = judge.score_encoded(&texts).expect(name);
+            let what = format!("{name} {config}");
+            assert_close(&together, &numbers(&expected["scores"]), &what);
+            assert_close(&together, &numbers(&expected["scores_padded"]), &what);
+            for (text, score) in texts.iter().zip(&together) {
+                let alone = judge.score_encoded(std::slice::from_ref(text)).unwrap()[0];
+                assert_eq!(alone.to_bits(), score.to_bits(), "{what}: one text, one score");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_score_is_read_where_transformers_reads_it() {
+    for name in FAMILIES {
+        let expected = json(&golden(name).join("expected.json"));
+        let pad = expected["pad"].as_u64().map(|pad| pad as u32);
+        let pooled: Vec<Option<usize>> = texts(&expected).iter().map(|text| pooled_index(&text.ids, pad)).collect();
+        assert_eq!(serde_json::to_value(pooled).unwrap(), expected["pooled"], "{name}");
+    }
+}
+
+#[test]
+fn settings_of_a_config_change_the_score_as_in_transformers() {
+    let variants: Map<String, Value> = serde_json::from_value(json(&golden("variants.json"))).unwrap();
+    let mut compared = 0;
+    for (name, variant) in &variants {
+        let base = variant["base"].as_str().unwrap();
+        if !FAMILIES.contains(&base) {
+            continue;
+        }
+        let mut config = json(&golden(base).join("config.json"));
+        let keys = config.as_object_mut().unwrap();
+        variant["removed"].as_array().unwrap().iter().for_each(|key| drop(keys.remove(key.as_str().unwrap())));
+        keys.extend(variant["set"].as_object().unwrap().clone());
+        let dir = directory(base, &config);
+        match load(dir.path(), Precision::F32) {
+            Ok(mut judge) => {
+                let found = judge.score_encoded(&texts(&json(&golden(base).join("expected.json")))).unwrap();
+                assert!(variant["transformers"].is_null(), "{name} is an error in transformers");
+                assert_close(&found, &numbers(&variant["scores"]), name);
+                compared += 1;
+            }
+            Err(error) => {
+                let refused = ["qwen3_pad_beyond_the_vocabulary", "gpt2_scaled_by_layer"];
+                assert!(refused.contains(&name.as_str()), "{name}: {error}");
+            }
+        }
+    }
+    assert!(compared >= 10, "{compared} variants");
+}
+
+/// Scores of fewer bits are those of f32, but for rounding.
+#[test]
+fn fewer_bits_stay_close_and_keep_one_score_for_one_text() {
+    let dir = golden("chat");
+    let chats = chats();
+    let mut exact = load(&dir, Precision::F32).unwrap();
+    let exact = scores(&mut exact, &chats);
+    for (precision, bound) in [(Precision::Bf16, 0.1), (Precision::Int8, 0.3)] {
+        let mut judge = load(&dir, precision).unwrap();
+        if judge.precision() != precision {
+            continue;
+        }
+        let together = scores(&mut judge, &chats);
+        for (at, (found, exact)) in together.iter().zip(&exact).enumerate() {
+            assert!((found - exact).abs() < bound, "{precision}, chat {at}: {found} instead of {exact}");
+            assert_eq!(scores(&mut judge, &chats[at..=at])[0].to_bits(), found.to_bits(), "{precision}");
+        }
+    }
+}
+
+type Chat = (Content, Content, Vec<u32>, f32);
+
+/// Prompt, response, ids and score of each conversation.
+fn chats() -> Vec<Chat> {
+    let expected = json(&golden("chat/expected.json"));
+    let chat = |chat: &Value| {
+        let mut messages: Vec<Message> = serde_json::from_value(chat["messages"].clone()).unwrap();
+        let response = messages.pop().unwrap();
+        let ids = serde_json::from_value(chat["ids"].clone()).unwrap();
+        let score = chat["score"].as_f64().unwrap() as f32;
+        (Content::Messages(messages), Content::Messages(vec![response]), ids, score)
+    };
+    expected["chats"].as_array().unwrap().iter().map(chat).collect()
+}
+
+fn scores(judge: &mut Scorer, chats: &[Chat]) -> Vec<f32> {
+    let inputs: Vec<_> = chats.iter().map(|(prompt, response, ..)| (Some(prompt), response)).collect();
+    judge.score(&inputs).unwrap().iter().map(|scored: &Scored| scored.score).collect()
+}
+
+/// Without a reward.json the tokenizer's template is the rendering.
+#[test]
+fn chats_are_rendered_and_scored_as_in_transformers() {
+    let mut judge = load(&golden("chat"), Precision::F32).unwrap();
+    let chats = chats();
+    for (prompt, response, ids, _) in &chats {
+        assert_eq!(&judge.encoder.encode(Some(prompt), response).unwrap().ids, ids);
+    }
+    let expected: Vec<f32> = chats.iter().map(|chat| chat.3).collect();
+    assert_close(&scores(&mut judge, &chats), &expected, "chat");
+    assert_eq!(judge.reward.encode.max_length, 2048, "as many as there are positions");
+}
+
+/// The score of the one chat, or the error of loading or scoring.
+fn score_of_refused(name: &str, messages: &Value) -> Result<f32, String> {
+    let mut judge = load(&golden("refused").join(name), Precision::F32).map_err(|error| error.to_string())?;
+    let mut messages: Vec<Message> = serde_json::from_value(messages.clone()).unwrap();
+    let response = Content::Messages(messages.split_off(1));
+    let prompt = Content::Messages(messages);
+    let scored = judge.score(&[(Some(&prompt), &response)]).map_err(|error| error.to_string())?;
+    Ok(scored[0].score)
+}
+
+/// Nothing that is wrong with a checkpoint may end in a score that nobody else gets.
+#[test]
+fn what_is_wrong_is_refused_by_name() {
+    let cases: Map<String, Value> = serde_json::from_value(json(&golden("refused.json"))).unwrap();
+    let messages = &cases["chat"];
+    let said = [
+        ("two_labels", "2 outputs"),
+        ("labels_unsaid", "2 outputs"),
+        ("head_of_two", "score.weight"),
+        ("missing_head", "score.weight"),
+        ("head_too_wide", "score.weight"),
+        ("head_bias", "score.bias"),
+        ("missing_matrix", "k_proj"),
+        ("nan_body", "NaN"),
+        ("nan_head", "NaN"),
+        ("vocabulary_too_small", "vocab"),
+        ("pad_beyond_vocabulary", "pad_token_id"),
+        ("unknown_architecture", "internlm2"),
+        ("gating_architecture", "LlamaForRewardModelWithGating"),
+        ("token_classification", "ForTokenClassification"),
+        ("auto_map", "auto_map"),
+        ("rope_yarn", "rope_type"),
+        ("unknown_activation", "swish9"),
+        ("layer_types_disagree", "layer_types"),
+        ("quantized", "quantization_config"),
+        ("template_refuses", "template"),
+        ("template_loops", "template"),
+        ("template_renders_nothing", "template"),
+    ];
+    let scored = ["sound", "pad_is_last_token", "ends_in_pad", "pad_negative"];
+    for (name, case) in cases.iter().filter(|(name, _)| *name != "chat") {
+        match said.iter().find(|(case, _)| case == name) {
+            Some((_, part)) => {
+                let error = score_of_refused(name, messages).expect_err(name);
+                assert!(error.contains(part), "{name}: {error}");
+            }
+            None => {
+                assert!(scored.contains(&name.as_str()), "{name} is a case that this test does not know");
+                let found = score_of_refused(name, messages).expect(name);
+                assert_close(&[found], &numbers(&case["transformers"]["scores"]), name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_score_that_is_read_before_the_end_is_said() {
+    let note = |name: &str| load(&golden("refused").join(name), Precision::F32).unwrap().pad_note();
+    assert_eq!(note("sound"), None);
+    for name in ["pad_is_last_token", "ends_in_pad"] {
+        assert!(note(name).expect(name).contains("pad"), "{name}");
+    }
+}
