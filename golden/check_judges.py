@@ -132,10 +132,9 @@ class Ids:
         ids = self.whole(prompt, response)
         if ids is None or len(ids) <= self.max_length:
             return ids
-        if self.keeps_response:
+        # Of a conversation, Kudos cuts words of the messages and keeps the template's.
+        if self.keeps_response or self.render == "chat":
             return None
-        if self.render == "chat":
-            return ids[-self.max_length:] if self.tokenizer.truncation_side == "left" else ids[:self.max_length]
         return self.tokenizer(*self.texts(prompt, response), truncation=True, max_length=self.max_length)["input_ids"]
 
     def segments(self, prompt, response):

@@ -5,6 +5,7 @@ use kudos::data::{Content, Message};
 use kudos::models::{JudgeError, Scored, Scorer};
 use kudos::nn::Precision;
 use kudos::text::{Encoded, pooled_index};
+use safetensors::tensor::TensorView;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -120,22 +121,84 @@ fn settings_of_a_config_change_the_score_as_in_transformers() {
     assert!(compared >= 10, "{compared} variants");
 }
 
-/// Scores of fewer bits are those of f32, but for rounding.
+/// The tensors of one layer and those around it, of a judge of width 64 with two key heads.
+fn wide_tensors(kind: &str) -> Vec<(String, Vec<usize>)> {
+    let matrix = |name: &str, rows: usize, columns: usize| (format!("model.{name}.weight"), vec![rows, columns]);
+    let vector = |name: &str| (format!("model.{name}"), vec![64]);
+    let mut tensors = vec![matrix("embed_tokens", 64, 64), ("score.weight".to_owned(), vec![1, 64])];
+    for (name, rows) in [("q_proj", 64), ("k_proj", 32), ("v_proj", 32)] {
+        tensors.push(matrix(&format!("layers.0.self_attn.{name}"), rows, 64));
+    }
+    let norms = match kind {
+        "phi" => {
+            tensors.extend([matrix("layers.0.mlp.fc1", 96, 64), matrix("layers.0.mlp.fc2", 64, 96)]);
+            tensors.push(matrix("layers.0.self_attn.dense", 64, 64));
+            for (name, len) in [("q_proj", 64), ("k_proj", 32), ("v_proj", 32), ("dense", 64)] {
+                tensors.push((format!("model.layers.0.self_attn.{name}.bias"), vec![len]));
+            }
+            tensors.extend([("model.layers.0.mlp.fc1.bias".to_owned(), vec![96]), vector("layers.0.mlp.fc2.bias")]);
+            tensors.extend([vector("layers.0.input_layernorm.bias"), vector("final_layernorm.bias")]);
+            vec!["layers.0.input_layernorm", "final_layernorm"]
+        }
+        _ => {
+            tensors.extend(["gate_proj", "up_proj"].map(|name| matrix(&format!("layers.0.mlp.{name}"), 96, 64)));
+            tensors.extend([matrix("layers.0.mlp.down_proj", 64, 96), matrix("layers.0.self_attn.o_proj", 64, 64)]);
+            vec!["layers.0.input_layernorm", "layers.0.post_attention_layernorm", "norm"]
+        }
+    };
+    tensors.extend(norms.iter().map(|name| vector(&format!("{name}.weight"))));
+    if kind == "gemma2" {
+        tensors.extend(["pre", "post"].map(|name| vector(&format!("layers.0.{name}_feedforward_layernorm.weight"))));
+    }
+    tensors
+}
+
+/// A judge that is wide enough to be packed; the goldens are not.
+fn wide(kind: &str, class: &str) -> tempfile::TempDir {
+    let config = serde_json::json!({"model_type": kind, "architectures": [class], "id2label": {"0": "LABEL_0"},
+        "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "intermediate_size": 96, "vocab_size": 64, "max_position_embeddings": 128, "pad_token_id": 0,
+        "sliding_window": 16});
+    let dir = directory("qwen3", &config);
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+    };
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = wide_tensors(kind)
+        .into_iter()
+        .map(|(name, shape)| {
+            let scale = 2.0 / (shape[shape.len() - 1] as f32).sqrt();
+            let values = (0..shape.iter().product()).flat_map(|_| (next() * scale).to_le_bytes()).collect();
+            (name, shape, values)
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (name.as_str(), TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    std::fs::write(dir.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    dir
+}
+
+/// Scores of fewer bits are those of f32, but for rounding, and depend on their text alone. Phi adds side by side, which
+/// is done in f32 alone.
 #[test]
 fn fewer_bits_stay_close_and_keep_one_score_for_one_text() {
-    let dir = golden("chat");
-    let chats = chats();
-    let mut exact = load(&dir, Precision::F32).unwrap();
-    let exact = scores(&mut exact, &chats);
-    for (precision, bound) in [(Precision::Bf16, 0.1), (Precision::Int8, 0.3)] {
-        let mut judge = load(&dir, precision).unwrap();
-        if judge.precision() != precision {
-            continue;
-        }
-        let together = scores(&mut judge, &chats);
-        for (at, (found, exact)) in together.iter().zip(&exact).enumerate() {
-            assert!((found - exact).abs() < bound, "{precision}, chat {at}: {found} instead of {exact}");
-            assert_eq!(scores(&mut judge, &chats[at..=at])[0].to_bits(), found.to_bits(), "{precision}");
+    let texts = texts(&json(&golden("qwen3/expected.json")));
+    for (kind, class) in [("llama", "Llama"), ("gemma2", "Gemma2"), ("mistral", "Mistral"), ("phi", "Phi")] {
+        let dir = wide(kind, &format!("{class}ForSequenceClassification"));
+        let exact = load(dir.path(), Precision::F32).expect(kind).score_encoded(&texts).unwrap();
+        for (precision, bound) in [(Precision::Bf16, 0.05), (Precision::Int8, 0.25)] {
+            let mut judge = load(dir.path(), precision).unwrap();
+            let runs = precision.runs_here() && kind != "phi";
+            assert_eq!(judge.precision(), if runs { precision } else { Precision::F32 }, "{kind}");
+            let together = judge.score_encoded(&texts).unwrap();
+            for (text, (found, exact)) in texts.iter().zip(together.iter().zip(&exact)) {
+                let close = (found - exact).abs() <= bound * (1.0 + exact.abs());
+                assert!(close, "{kind} {precision}: {found} instead of {exact}");
+                let alone = judge.score_encoded(std::slice::from_ref(text)).unwrap()[0];
+                assert_eq!(alone.to_bits(), found.to_bits(), "{kind} {precision}");
+            }
         }
     }
 }
@@ -233,6 +296,6 @@ fn a_score_that_is_read_before_the_end_is_said() {
     let note = |name: &str| load(&golden("refused").join(name), Precision::F32).unwrap().pad_note();
     assert_eq!(note("sound"), None);
     for name in ["pad_is_last_token", "ends_in_pad"] {
-        assert!(note(name).expect(name).contains("pad"), "{name}");
+        assert!(note(name).expect(name).contains("before it, as in transformers"), "{name}");
     }
 }

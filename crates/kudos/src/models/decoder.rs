@@ -401,7 +401,9 @@ impl Decoder {
         // Without bf16, int8's attention is f32's, which takes heads of any size.
         let attention = asked == Precision::Int8 && !Precision::Bf16.runs_here()
             || packed::fits(config.head_dim, size_of::<Bf16>());
-        let fits = attention && wiring.network.products(None).iter().all(fits);
+        // What two parts add side by side is summed in f32 alone.
+        let parallel = wiring.network.layers.iter().any(|layer| matches!(layer.norms, Norms::Parallel(_)));
+        let fits = attention && !parallel && wiring.network.products(None).iter().all(fits);
         Ok(if fits && asked.runs_here() { asked } else { Precision::F32 })
     }
 

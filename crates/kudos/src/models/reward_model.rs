@@ -11,7 +11,7 @@ use super::reward_config::RewardConfig;
 use super::scoring::{ScoreError, Workspace, all_or_first, features_each, logits, logits_each};
 use crate::data::Content;
 use crate::nn::Precision;
-use crate::text::{EncodeSettings, Encoded, Encoder, TextError, check_pad};
+use crate::text::{EncodeSettings, Encoded, Encoder, TextError, pooled_index};
 use std::borrow::Borrow;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -131,8 +131,14 @@ impl RewardModel {
     pub fn pad_note(&self) -> Option<String> {
         let text = Content::Text("a".into());
         let ids = self.encoder.encode(Some(&text), &text).ok()?.ids;
-        let error = check_pad(&ids, self.model.pad(), |id| self.encoder.token(id)).err()?;
-        Some(format!("note: {error}"))
+        let pad = self.model.pad().filter(|pad| ids.last() == Some(pad))?;
+        let read = ids[pooled_index(&ids, Some(pad))?];
+        let name = |id: u32| self.encoder.token(id).unwrap_or_else(|| id.to_string());
+        Some(format!(
+            "note: texts end in {:?}, the judge's pad_token_id {pad}: the score is read at {:?} before it, as in transformers",
+            name(pad),
+            name(read)
+        ))
     }
 
     /// The arithmetic it scores with.

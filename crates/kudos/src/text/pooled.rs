@@ -2,8 +2,8 @@
 //!
 //! `…ForSequenceClassification` of transformers pools by id: the rightmost token that is not `pad_token_id`, whether it
 //! is padding or not. A text that ends in the pad token is therefore read before its end: with pad = eos, "text" and
-//! "text</s>" have one score. Nothing is padded here, so a judge reads the last token; where transformers would read
-//! another one, [`check_pad`] refuses instead of giving a score that nobody else gets.
+//! "text</s>" have one score. Judges read the same token ([`pooled_index`]). A judge that is to be made anew should not
+//! need that: [`check_pad`] refuses such texts.
 //!
 //! These are facts about ids. This file must not know models or tokenizers.
 
