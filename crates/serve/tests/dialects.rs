@@ -304,3 +304,30 @@ fn what_the_router_refuses_is_worded_by_the_dialect() {
         }
     }
 }
+
+/// As the fuzz target `requests`, with bytes that are the same in each run.
+#[test]
+fn bytes_that_are_no_request() {
+    let server = rule::server();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |most: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % most as u64) as usize
+    };
+    let good: Vec<String> = valid().into_iter().map(|(_, body, _)| body.to_string()).collect();
+    for round in 0..30_000 {
+        let mut data = good[random(good.len())].clone().into_bytes();
+        for _ in 0..random(4) {
+            let at = random(data.len());
+            match round % 3 {
+                0 => data[at] = random(256) as u8,
+                1 => data.insert(at, b"\"{}[],:0-e\\u"[random(12)]),
+                _ => data.truncate(at + 1),
+            }
+        }
+        data.insert(0, random(256) as u8);
+        rule::any_bytes(&server, &data);
+    }
+}

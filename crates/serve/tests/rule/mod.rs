@@ -213,3 +213,16 @@ fn parameters(pattern: &str, path: &str) -> Option<HashMap<String, String>> {
     }
     Some(found)
 }
+
+/// Sends the bytes to the route that the first of them chooses. Whatever they are, the answer is one of success or of the
+/// client's fault, and its body is JSON or text without NaN.
+pub fn any_bytes(server: &Server, data: &[u8]) {
+    let Some((first, body)) = data.split_first() else { return };
+    let scoring: Vec<&Route> = server.routes.iter().filter(|route| route.method == Method::POST).collect();
+    let route = scoring[usize::from(*first) % scoring.len()];
+    let path = route.path.replace("{name}", "rule:predict");
+    let asking = Asking { path: path.clone(), body: body.to_vec(), ..Asking::default() };
+    let (status, _, answer) = exchange(server, &asking);
+    assert!((200..500).contains(&status), "{path} answered {status}: {answer}");
+    assert!(!answer.is_null(), "{path} answered {status} without words");
+}
