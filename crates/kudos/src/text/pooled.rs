@@ -1,8 +1,8 @@
 //! Which token a decoder judge reads its score at.
 //!
 //! `…ForSequenceClassification` of transformers pools by id: the rightmost token that is not `pad_token_id`, whether it
-//! is padding or not. A text that ends in the pad token is therefore read before its end: with pad = eos, "text" and
-//! "text</s>" have one score. Judges read the same token ([`pooled_index`]). A judge that is to be made anew should not
+//! is padding or not. A text that ends in the pad token is therefore read before its end: with pad = eos, `text` and
+//! `text</s>` have one score. Judges read the same token ([`pooled_index`]). A judge that is to be made anew should not
 //! need that: [`check_pad`] refuses such texts.
 //!
 //! These are facts about ids. This file must not know models or tokenizers.
