@@ -155,12 +155,22 @@ impl Service {
             if texts.is_empty() {
                 return Ok(lane);
             }
+            if let Some(refusal) = self.crowded(&lane) {
+                return Err(refusal);
+            }
             let load = estimate(&lane.pace, texts);
             match lane.admit(id, load) {
                 Some(admitted) => return admitted.map(|()| lane),
                 None => continue, // It was replaced at this moment.
             }
         }
+    }
+
+    /// Whether so many requests are being answered that further clients would soon find no connection: they could not even
+    /// be told that the server is busy. It happens before the queue is full where requests are short.
+    fn crowded(&self, lane: &Lane) -> Option<Refusal> {
+        let is_crowded = self.in_flight() > self.settings.connections * 3 / 4;
+        is_crowded.then(|| Refusal::Overloaded { retry_after: lane.pace.time_for(lane.load().tokens / 4) })
     }
 
     fn lane(&self, name: Option<&str>) -> Result<Arc<Lane>, Refusal> {
@@ -181,7 +191,7 @@ impl Service {
         let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
         // With several judges, the body says which is meant.
         let [lane] = lanes.as_slice() else { return None };
-        lane.no_room_for(bytes)
+        self.crowded(lane).or_else(|| lane.no_room_for(bytes))
     }
 
     /// The judges, the one that is asked without a name first.
