@@ -196,7 +196,7 @@ pub enum Refusal {
     #[error("{0}")]
     Forbidden(String),
     /// No such path.
-    #[error("there is no {0} here; GET / lists what there is")]
+    #[error("there is no {0} here; GET /docs lists what there is")]
     NoSuchPath(String),
     /// The path has other methods.
     #[error("the path takes {0}")]

@@ -180,6 +180,28 @@ async fn a_full_queue_refuses_all_of_a_request_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn more_requests_than_connections_allow_are_refused_though_the_queue_has_room() {
+    let slow = Sums { time: Duration::from_millis(100), ..Sums::default() };
+    let service = service(|settings| (settings.connections, settings.queue_tokens) = (8, 1_000_000), slow);
+    let ask_one = |_| {
+        let service = service.clone();
+        tokio::spawn(async move { service.score(ask(&["some text"])).await })
+    };
+    let running: Vec<_> = (0..20).map(ask_one).collect();
+    let (mut served, mut refused) = (0, 0);
+    for answer in running {
+        match answer.await.unwrap() {
+            Ok(_) => served += 1,
+            Err(Refusal::Overloaded { .. }) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((served, refused), (6, 14), "three quarters of 8 are served");
+    assert!(is_idle(&service));
+    assert!(service.score(ask(&["some text"])).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_request_larger_than_the_queue_is_split_and_served_while_small_ones_pass() {
     let slow = Sums { time: Duration::from_millis(2), ..Sums::default() };
     let service = service(|settings| (settings.queue_tokens, settings.queue_items) = (1000, 100), slow);
