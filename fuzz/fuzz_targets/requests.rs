@@ -2,7 +2,7 @@
 #![no_main]
 
 #[path = "../../crates/serve/tests/rule/mod.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the target uses a part of what the tests share")]
 mod rule;
 
 use std::sync::LazyLock;
