@@ -74,8 +74,9 @@ pub fn forward(inputs: &TextInputs, spec: &Spec, sequence: usize) -> Vec<Vec<f64
     out
 }
 
-/// Gradients of all inputs of text number `sequence` from `d_out: [queries][heads·head_dim]`, in the inputs' shape.
-pub fn backward(inputs: &TextInputs, d_out: &[Vec<f64>], spec: &Spec, sequence: usize) -> TextInputs {
+/// Gradients of all inputs of text number `sequence` from the saved `out` and its gradient `d_out`, both
+/// `[queries][heads·head_dim]`, in the inputs' shape.
+pub fn backward(inputs: &TextInputs, out: &[Vec<f64>], d_out: &[Vec<f64>], spec: &Spec, sequence: usize) -> TextInputs {
     let (dim, shared) = (spec.head_dim, spec.heads / spec.key_heads);
     let zeros = |rows: &[Vec<f64>]| rows.iter().map(|row| vec![0.0; row.len()]).collect::<Vec<_>>();
     let [mut q, mut k, mut v, mut bias] = [&inputs.q, &inputs.k, &inputs.v, &inputs.bias].map(|rows| zeros(rows));
@@ -84,7 +85,7 @@ pub fn backward(inputs: &TextInputs, d_out: &[Vec<f64>], spec: &Spec, sequence: 
             let (weights, slopes) = probabilities(inputs, spec, head, row, position);
             let (own, key) = (head * dim, head / shared * dim);
             let d_weight = |j: usize| -> f64 { (0..dim).map(|c| d_out[row][own + c] * inputs.v[j][key + c]).sum() };
-            let mean: f64 = (0..weights.len()).map(|j| weights[j] * d_weight(j)).sum();
+            let mean: f64 = (own..own + dim).map(|c| d_out[row][c] * out[row][c]).sum();
             for (j, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
                 let d_score = weight * (d_weight(j) - mean);
                 if let Some(bias) = bias.get_mut(head) {
