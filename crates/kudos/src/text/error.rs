@@ -22,6 +22,14 @@ pub enum TextError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A file cannot be written.
+    #[error("{}: cannot be written: {source}", .path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// A file does not hold what its name promises.
     #[error("{}: expected {expected}, found: {found}; fetch or save the file again", .path.display())]
     Malformed {

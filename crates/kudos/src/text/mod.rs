@@ -13,6 +13,7 @@
 //! | `prompter` | [`Prompter`]: prompts and chats → ids, ids → text, for generation |
 //! | `ends` | which tokens end a response |
 //! | `gguf_tokenizer` | the tokenizer of a GGUF file's vocabulary |
+//! | `gguf_files` | that tokenizer as the files of a model directory |
 //! | `splitter` | text → tokens, with control tokens of messages taken for themselves or for plain text |
 //! | `control` | control tokens inside messages |
 //! | `render` | contents → the text or pair of texts to tokenise |
@@ -36,6 +37,7 @@ mod dates;
 mod encoder;
 mod ends;
 mod error;
+mod gguf_files;
 mod gguf_tokenizer;
 mod growth;
 mod max_length;
@@ -53,6 +55,7 @@ mod tokenizer_config;
 pub use dates::Day;
 pub use encoder::{Encoded, Encoder, TOKENIZER_FILES, TokenizerFile};
 pub use error::TextError;
+pub use gguf_files::write_tokenizer;
 pub use gguf_tokenizer::GgufVocabulary;
 pub use max_length::{TOKENIZER_CONFIG, with_max_length};
 pub use pooled::{check_pad, pad_for_judge, pooled_index};

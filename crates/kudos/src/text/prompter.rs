@@ -53,13 +53,7 @@ impl Prompter {
     /// template that does not parse.
     pub fn from_gguf(vocabulary: GgufVocabulary) -> Result<Self, TextError> {
         let tokenizer = build(&vocabulary)?;
-        let named = [
-            ("bos_token", vocabulary.bos),
-            ("eos_token", vocabulary.eos),
-            ("unk_token", vocabulary.unknown),
-            ("pad_token", vocabulary.padding),
-        ];
-        let tokens: Vec<_> = named.iter().filter_map(|(name, id)| Some((*name, vocabulary.token((*id)?)))).collect();
+        let tokens: Vec<_> = vocabulary.named_tokens().collect();
         let tokens = tokens.iter().map(|(name, token)| (*name, token.as_str()));
         let template = vocabulary.chat_template.as_deref();
         let template = template.map(|source| ChatTemplate::parse(&vocabulary.origin, source, tokens)).transpose()?;
