@@ -666,6 +666,13 @@ impl Decoder {
     }
 }
 
+/// The tensors of a judge of this config.
+pub(super) fn declared_judge(config: &DecoderConfig) -> Result<Parameters, WeightError> {
+    let mut declare = Declare::new(config, Keep::Flat.places(), false);
+    declare.wiring(DecoderHead::Score)?;
+    Ok(declare.parameters)
+}
+
 /// `[inputs, outputs]` → `[outputs, inputs]`, in place.
 fn transpose(values: &mut [f32], inputs: usize) {
     let outputs = values.len() / inputs;

@@ -9,6 +9,7 @@ mod attributes;
 mod bert;
 mod checkpoint;
 mod config;
+mod convert_judge;
 mod decoder;
 mod decoder_config;
 mod distilbert;
@@ -27,10 +28,12 @@ mod reward_config;
 mod reward_model;
 mod roberta;
 mod scoring;
+mod token_head;
 
 pub use attributes::{AttributeHead, Weighting};
 pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load, load_for_attributes, quantize};
 pub use config::{Config, ConfigError, Family};
+pub use convert_judge::{ConvertSettings, Converted, DEFAULT_LENGTH, convert_judge};
 pub use decoder::{Decoder, DecoderError, DecoderHead, LogitRows};
 pub use decoder_config::DecoderConfig;
 pub use encoder::Model;
@@ -41,3 +44,4 @@ pub use reward_model::{Input, JudgeError, Rated, RewardModel, Scored, Scorer, ch
 pub use scoring::{
     SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, features_each, pack, push, score_encoded,
 };
+pub use token_head::{ConvertError, TokenHead, head_from_tokens};

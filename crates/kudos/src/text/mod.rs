@@ -18,6 +18,7 @@
 //! | `control` | control tokens inside messages |
 //! | `render` | contents → the text or pair of texts to tokenise |
 //! | `chat` | chat templates, rendered as transformers renders them |
+//! | `judge_template` | the template of a judge that asks a model a question |
 //! | `cut` | what is cut of a conversation that is too long |
 //! | `pooled` | which token a decoder judge reads its score at |
 //! | `max_length` | the token limit in `tokenizer_config.json` |
@@ -40,6 +41,7 @@ mod error;
 mod gguf_files;
 mod gguf_tokenizer;
 mod growth;
+mod judge_template;
 mod max_length;
 mod percent;
 mod pooled;
@@ -57,6 +59,7 @@ pub use encoder::{Encoded, Encoder, TOKENIZER_FILES, TokenizerFile};
 pub use error::TextError;
 pub use gguf_files::write_tokenizer;
 pub use gguf_tokenizer::GgufVocabulary;
+pub use judge_template::{Asked, QUESTION, TEMPLATE_FILE, judge_template, set_template, template_of};
 pub use max_length::{TOKENIZER_CONFIG, with_max_length};
 pub use pooled::{check_pad, pad_for_judge, pooled_index};
 pub use prompter::Prompter;

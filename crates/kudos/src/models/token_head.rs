@@ -1,0 +1,204 @@
+//! The output layer that reads the log odds of one answer over another: the difference of two rows of a language model's
+//! head. A judge with it scores what the model would answer (`convert_judge.rs`), and training can start there.
+
+use super::config::ConfigError;
+use super::decoder::TensorSource;
+use super::decoder_config::DecoderConfig;
+use super::gguf::{self, GgufModelError};
+use super::reward_model::JudgeError;
+use crate::nn::Parameters;
+use crate::nn::gguf::Gguf;
+use crate::nn::weights::{Checkpoint, WeightError};
+use crate::text::TextError;
+use std::path::{Path, PathBuf};
+
+/// Why a model gives no such judge.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvertError {
+    /// The config.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights, read or written.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    /// The GGUF file.
+    #[error(transparent)]
+    Gguf(#[from] GgufModelError),
+    /// Tokenizer, template or answers.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Whatever makes the written judge unusable.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    /// A file of the judge cannot be written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A model that writes nothing.
+    #[error("{path}: tensor `{tensor}` is missing: this model has no logits, so it answers nothing")]
+    NoLogits {
+        /// File or directory.
+        path: PathBuf,
+        /// The missing tensor.
+        tensor: String,
+    },
+    /// An answer beyond the model's words.
+    #[error("{path}: token {token} is beyond the {rows} rows of `{tensor}`: the tokenizer is another model's")]
+    BeyondHead {
+        /// File or directory.
+        path: PathBuf,
+        /// The token.
+        token: u32,
+        /// Rows of the head.
+        rows: usize,
+        /// The head's tensor.
+        tensor: String,
+    },
+    /// Answers that the model does not tell apart.
+    #[error("the answers {no:?} and {yes:?} are the same token {token}: a judge needs two that differ")]
+    OneToken {
+        /// The first answer.
+        no: String,
+        /// The second.
+        yes: String,
+        /// The token of both.
+        token: u32,
+    },
+    /// Two tokens with the same weights.
+    #[error("{path}: the rows of tokens {no} and {yes} in `{tensor}` are equal, so every score would be 0")]
+    EqualRows {
+        /// File or directory.
+        path: PathBuf,
+        /// The first token.
+        no: u32,
+        /// The second.
+        yes: u32,
+        /// The head's tensor.
+        tensor: String,
+    },
+}
+
+/// An output layer of one score: logit of the second token − logit of the first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenHead {
+    /// Weights, `[hidden]`: of what the head of a judge reads, the state after the last norm.
+    pub weight: Vec<f32>,
+    /// What a bias of the logits adds to every score (Phi); 0 elsewhere.
+    pub shift: f32,
+}
+
+/// The output layer whose score is the log odds of `tokens[1]` over `tokens[0]` (`[no, yes]`) as the model's next word. The
+/// model is a directory with `config.json` and safetensors, or a `.gguf` file.
+///
+/// # Errors
+/// [`ConvertError`] for a model without logits or of an unknown family, and tokens that it has no rows for.
+pub fn head_from_tokens(model: &Path, tokens: [u32; 2]) -> Result<TokenHead, ConvertError> {
+    Origin::open(model)?.head(tokens)
+}
+
+/// A language model as it lies on disk.
+pub(super) struct Origin {
+    pub(super) config: DecoderConfig,
+    tensors: Tensors,
+}
+
+enum Tensors {
+    Files(Checkpoint),
+    Gguf(Gguf),
+}
+
+impl Origin {
+    pub(super) fn open(model: &Path) -> Result<Self, ConvertError> {
+        if model.is_file() {
+            let file = Gguf::open(model).map_err(GgufModelError::from)?;
+            let config = DecoderConfig::check(model, gguf::config(&file)?)?;
+            return Ok(Self { config, tensors: Tensors::Gguf(file) });
+        }
+        let config = DecoderConfig::read(model)?;
+        Ok(Self { config, tensors: Tensors::Files(Checkpoint::open(model)?) })
+    }
+
+    fn source(&self) -> &dyn TensorSource {
+        match &self.tensors {
+            Tensors::Files(files) => files,
+            Tensors::Gguf(file) => file,
+        }
+    }
+
+    /// The tensors of a judge of this model.
+    pub(super) fn parameters(&self) -> Result<Parameters, ConvertError> {
+        Ok(super::decoder::declared_judge(&self.config)?)
+    }
+
+    /// The type in which a judge keeps a parameter: that of the checkpoint, or f32 for blocks of a GGUF file.
+    pub(super) fn dtype(&self, name: &str) -> &'static str {
+        let Tensors::Files(files) = &self.tensors else { return "F32" };
+        match self.held(name).map(|held| files.tensors[&held].dtype().to_owned()).as_deref() {
+            Some("BF16") => "BF16",
+            Some("F16") => "F16",
+            _ => "F32",
+        }
+    }
+
+    /// What the source calls a parameter; a checkpoint of the bare decoder leaves the prefix away.
+    fn held(&self, name: &str) -> Option<String> {
+        let bare = name.strip_prefix(self.config.names.prefix).unwrap_or(name);
+        [name, bare].into_iter().find(|name| self.source().stored(name).is_some()).map(str::to_owned)
+    }
+
+    /// The values of a parameter, which has this shape.
+    pub(super) fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ConvertError> {
+        let (path, tensor) = (self.source().path().to_path_buf(), name.to_owned());
+        let Some(held) = self.held(name) else {
+            return Err(WeightError::Missing { path, tensor, shape: shape.into() }.into());
+        };
+        let found = self.source().shape(&held);
+        if found != shape {
+            return Err(WeightError::Shape { path, tensor, expected: shape.into(), found }.into());
+        }
+        let mut values = vec![0.0; shape.iter().product()];
+        self.source().read(&held, &mut values).map_err(JudgeError::from)?;
+        Ok(values)
+    }
+
+    /// The name of the head's tensor.
+    fn table(&self) -> String {
+        if self.config.tied { format!("{}.weight", self.config.names.words) } else { "lm_head.weight".into() }
+    }
+
+    /// The rows of the head, one for each word, and the biases of the logits.
+    pub(super) fn logits(&self) -> Result<(Vec<f32>, Option<Vec<f32>>), ConvertError> {
+        let DecoderConfig { vocabulary, hidden, .. } = self.config;
+        let tensor = self.table();
+        if self.held(&tensor).is_none() {
+            return Err(ConvertError::NoLogits { path: self.source().path().into(), tensor });
+        }
+        let rows = self.read(&tensor, &[vocabulary, hidden])?;
+        let biased = self.config.biases.head && !self.config.tied;
+        let biases = biased.then(|| self.read("lm_head.bias", &[vocabulary])).transpose()?;
+        Ok((rows, biases))
+    }
+
+    pub(super) fn head(&self, [no, yes]: [u32; 2]) -> Result<TokenHead, ConvertError> {
+        let (rows, biases) = self.logits()?;
+        let (path, tensor) = (self.source().path().to_path_buf(), self.table());
+        let row = |token: u32| rows.chunks_exact(self.config.hidden).nth(token as usize);
+        let beyond = |token| ConvertError::BeyondHead {
+            path: path.clone(),
+            token,
+            rows: self.config.vocabulary,
+            tensor: tensor.clone(),
+        };
+        let (no_row, yes_row) = (row(no).ok_or_else(|| beyond(no))?, row(yes).ok_or_else(|| beyond(yes))?);
+        let weight: Vec<f32> = yes_row.iter().zip(no_row).map(|(yes, no)| yes - no).collect();
+        if weight.iter().all(|weight| *weight == 0.0) {
+            return Err(ConvertError::EqualRows { path, no, yes, tensor });
+        }
+        let shift = biases.map_or(0.0, |biases| biases[yes as usize] - biases[no as usize]);
+        Ok(TokenHead { weight, shift })
+    }
+}
