@@ -6,10 +6,12 @@
 //! other tensors are the model's, in the types that they have there. So it is scored, evaluated, trained and served as
 //! other judges are, here and in transformers.
 
-use super::gguf;
-use super::reward_config::RewardConfig;
+use super::gguf::{self, GgufModelError};
+use super::load::LoadError;
+use super::reward_config::{RewardConfig, config_of_new_judge};
 use super::reward_model::RewardModel;
 use super::scoring::{Workspace, features_each};
+use super::source::is_gguf;
 use super::token_head::{ConvertError, Origin, TokenHead};
 use crate::data::{ASSISTANT, Content, Message, USER};
 use crate::nn::gguf::Gguf;
@@ -77,9 +79,9 @@ const SAMPLES: [[&str; 2]; 2] = [
 /// answers that are not one token each, and a directory that cannot be written.
 pub fn convert_judge(model: &Path, dir: &Path, settings: &ConvertSettings) -> Result<Converted, ConvertError> {
     let origin = Origin::open(model)?;
-    let mut config = judge_config(&origin.config.json);
+    let mut config = config_of_new_judge(&origin.judge.config, &[]);
     write_json(dir, "config.json", &config)?;
-    let max_length = settings.max_length.unwrap_or(DEFAULT_LENGTH.min(origin.config.positions));
+    let max_length = settings.max_length.unwrap_or(DEFAULT_LENGTH.min(origin.config().positions));
     write_text(model, dir, settings.asked, max_length)?;
     let prompter = Prompter::load(dir)?;
     let (answers, tokens) = answers(&prompter, settings.answers)?;
@@ -112,9 +114,9 @@ fn write_json(dir: &Path, name: &str, json: &Map<String, Value>) -> Result<(), C
 
 /// The tokenizer, with the template that asks.
 fn write_text(model: &Path, dir: &Path, asked: Asked, max_length: usize) -> Result<(), ConvertError> {
-    if model.is_file() {
-        let file = Gguf::open(model).map_err(gguf::GgufModelError::from)?;
-        write_tokenizer(&gguf::vocabulary(&file)?, dir)?;
+    if is_gguf(model) {
+        let file = Gguf::open(model).map_err(GgufModelError::from).map_err(LoadError::from)?;
+        write_tokenizer(&gguf::vocabulary(&file).map_err(LoadError::from)?, dir)?;
     } else {
         for name in TOKENIZER_FILES {
             let (from, to) = (model.join(name), dir.join(name));
@@ -168,57 +170,29 @@ fn reward(encoder: &Encoder, base: &str, answers: &[String; 2], tokens: [u32; 2]
     json.as_object().cloned().unwrap_or_default()
 }
 
-/// The classes of judges of the families.
-const CLASSES: [(&str, &str); 8] = [
-    ("qwen3", "Qwen3ForSequenceClassification"),
-    ("qwen2", "Qwen2ForSequenceClassification"),
-    ("llama", "LlamaForSequenceClassification"),
-    ("mistral", "MistralForSequenceClassification"),
-    ("gemma2", "Gemma2ForSequenceClassification"),
-    ("gemma3_text", "Gemma3TextForSequenceClassification"),
-    ("phi", "PhiForSequenceClassification"),
-    ("gpt2", "GPT2ForSequenceClassification"),
-];
-
-/// The `config.json` of a judge of a language model; other programs compute in f32, whatever the types in the file.
-fn judge_config(base: &Map<String, Value>) -> Map<String, Value> {
-    let family = base.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    let class = CLASSES.iter().find(|(name, _)| *name == family).map_or("", |(_, class)| class);
-    let mut json = base.clone();
-    for key in ["num_labels", "torch_dtype", "_name_or_path"] {
-        json.remove(key);
-    }
-    json.insert("architectures".into(), json!([class]));
-    json.insert("dtype".into(), json!("float32"));
-    json.insert("id2label".into(), json!({"0": "LABEL_0"}));
-    json.insert("label2id".into(), json!({"LABEL_0": 0}));
-    json.insert("sentence_transformers".into(), json!({"activation_fn": "torch.nn.modules.linear.Identity"}));
-    json
-}
-
 fn class_of(config: &Map<String, Value>) -> String {
     config["architectures"][0].as_str().unwrap_or_default().into()
 }
 
 /// Writes the judge's tensors, with one in memory at a time.
 fn write_weights(path: &Path, origin: &Origin, head: &TokenHead) -> Result<(), ConvertError> {
-    let parameters = origin.parameters()?;
-    let specs: Vec<&ParameterSpec> = parameters.specs().iter().filter(|spec| spec.role != Role::Output).collect();
-    let shifted = format!("{}.bias", origin.config.names.final_norm);
-    let entered = |spec: &&ParameterSpec| Entered {
-        name: spec.name.clone(),
-        dtype: if head.shift != 0.0 && spec.name == shifted { "F32" } else { origin.dtype(&spec.name) },
-        shape: spec.shape.clone(),
-    };
-    let score = Entered { name: "score.weight".into(), dtype: "F32", shape: vec![1, head.weight.len()] };
-    let tensors: Vec<Entered> = specs.iter().map(entered).chain([score]).collect();
+    let specs: Vec<&ParameterSpec> =
+        origin.judge.parameters.specs().iter().filter(|spec| spec.role != Role::Output).collect();
+    let shifted = format!("{}.bias", origin.config().names.final_norm);
+    let mut tensors = Vec::new();
+    for spec in &specs {
+        let own = origin.dtype(&spec.name)?;
+        let dtype = if head.shift != 0.0 && spec.name == shifted { "F32" } else { own };
+        tensors.push(Entered { name: spec.name.clone(), dtype, shape: spec.shape.clone() });
+    }
+    tensors.push(Entered { name: "score.weight".into(), dtype: "F32", shape: vec![1, head.weight.len()] });
     write_each(path, &tensors, &[], |index| -> Result<_, ConvertError> {
         let Entered { name, dtype, shape } = &tensors[index];
         let mut values = match specs.get(index) {
             Some(_) => origin.read(name, shape)?,
             None => head.weight.clone(),
         };
-        if *name == shifted {
+        if head.shift != 0.0 && *name == shifted {
             shift(&mut values, head);
         }
         Ok(Cow::Owned(bytes(&values, dtype)))
@@ -250,7 +224,7 @@ fn share(
     samples: &[Encoded],
     tokens: [u32; 2],
 ) -> Result<(f64, (String, f64)), ConvertError> {
-    let features = features_each(judge.model.scores(), samples, &mut Workspace::default());
+    let features = features_each(&judge.model, samples, &mut Workspace::default());
     let features = super::all_or_first(features)?;
     let (rows, biases) = origin.logits()?;
     let (mut share, mut likeliest) = (0.0, (0, 0.0));
@@ -266,7 +240,7 @@ fn share(
 
 /// The cap of the logits, in families that have one.
 fn cap(origin: &Origin) -> Option<f64> {
-    origin.config.json.get("final_logit_softcapping").and_then(Value::as_f64)
+    origin.config().json.get("final_logit_softcapping").and_then(Value::as_f64)
 }
 
 fn probabilities(rows: &[f32], biases: Option<&[f32]>, state: &[f32], cap: Option<f64>) -> Vec<f64> {

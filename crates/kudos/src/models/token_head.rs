@@ -1,29 +1,25 @@
 //! The output layer that reads the log odds of one answer over another: the difference of two rows of a language model's
 //! head. A judge with it scores what the model would answer (`convert_judge.rs`), and training can start there.
 
-use super::config::ConfigError;
-use super::decoder::TensorSource;
+use super::config::Config;
 use super::decoder_config::DecoderConfig;
-use super::gguf::{self, GgufModelError};
+use super::load::{ClassifierSource, LoadError, LoadOptions, Reader, judge_config, set_labels};
+use super::model::Model;
 use super::reward_model::JudgeError;
-use crate::nn::Parameters;
-use crate::nn::gguf::Gguf;
-use crate::nn::weights::{Checkpoint, WeightError};
+use super::source::{Stored, TensorSource};
+use crate::nn::weights::WeightError;
 use crate::text::TextError;
 use std::path::{Path, PathBuf};
 
 /// Why a model gives no such judge.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
-    /// The config.
+    /// Config or weights of the model.
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The weights, read or written.
+    Load(#[from] LoadError),
+    /// The weights, as they are written.
     #[error(transparent)]
     Weights(#[from] WeightError),
-    /// The GGUF file.
-    #[error(transparent)]
-    Gguf(#[from] GgufModelError),
     /// Tokenizer, template or answers.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -37,14 +33,6 @@ pub enum ConvertError {
         path: PathBuf,
         /// Cause.
         source: std::io::Error,
-    },
-    /// A model that writes nothing.
-    #[error("{path}: tensor `{tensor}` is missing: this model has no logits, so it answers nothing")]
-    NoLogits {
-        /// File or directory.
-        path: PathBuf,
-        /// The missing tensor.
-        tensor: String,
     },
     /// An answer beyond the model's words.
     #[error("{path}: token {token} is beyond the {rows} rows of `{tensor}`: the tokenizer is another model's")]
@@ -100,97 +88,86 @@ pub fn head_from_tokens(model: &Path, tokens: [u32; 2]) -> Result<TokenHead, Con
     Origin::open(model)?.head(tokens)
 }
 
-/// A language model as it lies on disk.
+/// A language model as it lies on disk, and the judge that it will be.
 pub(super) struct Origin {
-    pub(super) config: DecoderConfig,
-    tensors: Tensors,
-}
-
-enum Tensors {
-    Files(Checkpoint),
-    Gguf(Gguf),
+    /// Declared; it has no values.
+    pub(super) judge: Model,
+    tensors: Box<dyn TensorSource>,
 }
 
 impl Origin {
     pub(super) fn open(model: &Path) -> Result<Self, ConvertError> {
-        if model.is_file() {
-            let file = Gguf::open(model).map_err(GgufModelError::from)?;
-            let config = DecoderConfig::check(model, gguf::config(&file)?)?;
-            return Ok(Self { config, tensors: Tensors::Gguf(file) });
-        }
-        let config = DecoderConfig::read(model)?;
-        Ok(Self { config, tensors: Tensors::Files(Checkpoint::open(model)?) })
+        let Stored { path, json, tensors } = Stored::open(model)?;
+        DecoderConfig::of(&path, json.clone()).map_err(LoadError::from)?;
+        let mut config =
+            judge_config(&path, json, LoadOptions::Base { seed: 0, new_head: true }).map_err(LoadError::from)?;
+        set_labels(&mut config, 1);
+        let judge = Model::declare(config)?;
+        Reader::match_tensors(&judge.parameters, judge.names(), tensors.as_ref(), ClassifierSource::New)?;
+        Ok(Self { judge, tensors })
     }
 
-    fn source(&self) -> &dyn TensorSource {
-        match &self.tensors {
-            Tensors::Files(files) => files,
-            Tensors::Gguf(file) => file,
+    pub(super) fn config(&self) -> &DecoderConfig {
+        match &self.judge.config {
+            Config::Decoder(config) => config,
+            Config::Encoder(_) => unreachable!("it is refused when it is opened"),
         }
-    }
-
-    /// The tensors of a judge of this model.
-    pub(super) fn parameters(&self) -> Result<Parameters, ConvertError> {
-        Ok(super::decoder::declared_judge(&self.config)?)
     }
 
     /// The type in which a judge keeps a parameter: that of the checkpoint, or f32 for blocks of a GGUF file.
-    pub(super) fn dtype(&self, name: &str) -> &'static str {
-        let Tensors::Files(files) = &self.tensors else { return "F32" };
-        match self.held(name).map(|held| files.tensors[&held].dtype().to_owned()).as_deref() {
-            Some("BF16") => "BF16",
-            Some("F16") => "F16",
-            _ => "F32",
-        }
+    pub(super) fn dtype(&self, name: &str) -> Result<&'static str, ConvertError> {
+        let found = self.held(name).map(|held| self.tensors.dtype(&held)).unwrap_or_default();
+        let known = ["F32", "BF16", "F16"].into_iter().find(|known| *known == found);
+        let bad = || WeightError::Type { path: self.tensors.path().into(), tensor: name.into(), found };
+        Ok(known.ok_or_else(bad)?)
     }
 
-    /// What the source calls a parameter; a checkpoint of the bare decoder leaves the prefix away.
+    /// What the source calls a parameter.
     fn held(&self, name: &str) -> Option<String> {
-        let bare = name.strip_prefix(self.config.names.prefix).unwrap_or(name);
-        [name, bare].into_iter().find(|name| self.source().stored(name).is_some()).map(str::to_owned)
+        self.judge.names().of(name).into_iter().find(|name| self.tensors.stored(name).is_some())
     }
 
-    /// The values of a parameter, which has this shape.
+    /// The values of a parameter as checkpoints have them, in this shape.
     pub(super) fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ConvertError> {
-        let (path, tensor) = (self.source().path().to_path_buf(), name.to_owned());
+        let (path, tensor) = (self.tensors.path().to_path_buf(), name.to_owned());
         let Some(held) = self.held(name) else {
             return Err(WeightError::Missing { path, tensor, shape: shape.into() }.into());
         };
-        let found = self.source().shape(&held);
+        let found = self.tensors.shape(&held);
         if found != shape {
             return Err(WeightError::Shape { path, tensor, expected: shape.into(), found }.into());
         }
         let mut values = vec![0.0; shape.iter().product()];
-        self.source().read(&held, &mut values).map_err(JudgeError::from)?;
+        self.tensors.read(&held, &mut values)?;
         Ok(values)
     }
 
     /// The name of the head's tensor.
     fn table(&self) -> String {
-        if self.config.tied { format!("{}.weight", self.config.names.words) } else { "lm_head.weight".into() }
+        let config = self.config();
+        if config.tied { format!("{}.weight", config.names.words) } else { "lm_head.weight".into() }
     }
 
     /// The rows of the head, one for each word, and the biases of the logits.
     pub(super) fn logits(&self) -> Result<(Vec<f32>, Option<Vec<f32>>), ConvertError> {
-        let DecoderConfig { vocabulary, hidden, .. } = self.config;
+        let DecoderConfig { vocabulary, hidden, tied, biases, .. } = *self.config();
         let tensor = self.table();
         if self.held(&tensor).is_none() {
-            return Err(ConvertError::NoLogits { path: self.source().path().into(), tensor });
+            return Err(LoadError::NoLogits { path: self.tensors.path().into(), tensor }.into());
         }
         let rows = self.read(&tensor, &[vocabulary, hidden])?;
-        let biased = self.config.biases.head && !self.config.tied;
-        let biases = biased.then(|| self.read("lm_head.bias", &[vocabulary])).transpose()?;
+        let biases = (biases.head && !tied).then(|| self.read("lm_head.bias", &[vocabulary])).transpose()?;
         Ok((rows, biases))
     }
 
     pub(super) fn head(&self, [no, yes]: [u32; 2]) -> Result<TokenHead, ConvertError> {
         let (rows, biases) = self.logits()?;
-        let (path, tensor) = (self.source().path().to_path_buf(), self.table());
-        let row = |token: u32| rows.chunks_exact(self.config.hidden).nth(token as usize);
+        let (path, tensor) = (self.tensors.path().to_path_buf(), self.table());
+        let row = |token: u32| rows.chunks_exact(self.config().hidden).nth(token as usize);
         let beyond = |token| ConvertError::BeyondHead {
             path: path.clone(),
             token,
-            rows: self.config.vocabulary,
+            rows: self.config().vocabulary,
             tensor: tensor.clone(),
         };
         let (no_row, yes_row) = (row(no).ok_or_else(|| beyond(no))?, row(yes).ok_or_else(|| beyond(yes))?);
