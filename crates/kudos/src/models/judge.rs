@@ -173,18 +173,12 @@ impl JudgeModel {
 
 impl Scores for DecoderJudge {
     fn push(&self, encoded: &Encoded, batch: &mut Batch) -> Result<(), ScoreError> {
-        let vocabulary = self.decoder.config.vocabulary;
-        if let Some(id) = encoded.ids.iter().copied().find(|id| *id as usize >= vocabulary) {
-            return Err(ScoreError::Vocabulary { id, vocabulary });
-        }
-        let (tokens, limit) = (encoded.ids.len(), self.decoder.prepared_tokens());
-        if tokens > limit {
-            return Err(ScoreError::Tokens { tokens, limit });
-        }
-        // No token sees those after it, so what follows the token that is read changes nothing.
-        let end = pooled_index(&encoded.ids, self.pad).map_or(0, |last| last + 1);
-        let (ids, type_ids) = (&encoded.ids[..end], &vec![0; end]);
-        Ok(batch.push(Sequence { ids, type_ids }, None)?)
+        let ids = self.read(encoded)?;
+        Ok(batch.push(Sequence { ids, type_ids: &vec![0; ids.len()] }, None)?)
+    }
+
+    fn causal_ids<'a>(&self, encoded: &'a Encoded) -> Option<Result<&'a [u32], ScoreError>> {
+        Some(self.read(encoded))
     }
 
     fn features(&self, tape: &mut Tape, batch: &Batch) -> Var {
@@ -201,6 +195,23 @@ impl Scores for DecoderJudge {
 
     fn storage(&self) -> Storage {
         self.decoder.storage()
+    }
+}
+
+impl DecoderJudge {
+    /// The ids of a text up to the token that its score is read at.
+    fn read<'a>(&self, encoded: &'a Encoded) -> Result<&'a [u32], ScoreError> {
+        let vocabulary = self.decoder.config.vocabulary;
+        if let Some(id) = encoded.ids.iter().copied().find(|id| *id as usize >= vocabulary) {
+            return Err(ScoreError::Vocabulary { id, vocabulary });
+        }
+        let (tokens, limit) = (encoded.ids.len(), self.decoder.prepared_tokens());
+        if tokens > limit {
+            return Err(ScoreError::Tokens { tokens, limit });
+        }
+        // No token sees those after it, so what follows the token that is read changes nothing.
+        let end = pooled_index(&encoded.ids, self.pad).map_or(0, |last| last + 1);
+        Ok(&encoded.ids[..end])
     }
 }
 
