@@ -9,6 +9,7 @@
 mod attributes;
 mod bert;
 mod config;
+mod convert_judge;
 mod decoder;
 mod decoder_config;
 mod distilbert;
@@ -34,9 +35,11 @@ mod roberta;
 mod scoring;
 mod sharing;
 mod source;
+mod token_head;
 
 pub use attributes::{AttributeHead, Weighting};
 pub use config::{Config, ConfigError, EncoderConfig, EncoderFamily};
+pub use convert_judge::{ConvertSettings, Converted, DEFAULT_LENGTH, convert_judge};
 pub use decoder::DecoderHead;
 pub use decoder_config::DecoderConfig;
 pub use generator::{Decoder, LogitRows};
@@ -52,3 +55,4 @@ pub use scoring::{
     score_encoded,
 };
 pub use source::is_gguf;
+pub use token_head::{ConvertError, TokenHead, head_from_tokens};
