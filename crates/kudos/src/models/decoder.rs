@@ -177,7 +177,13 @@ impl Declare<'_> {
             DecoderHead::Words if config.tied => words,
             DecoderHead::Words => self.table("lm_head", config.vocabulary, config.biases.head)?,
         };
-        let embedding = EmbedSpec { words: words.weight, scale: config.word_scale, types: None, positions };
+        let embedding = EmbedSpec {
+            words: words.weight,
+            scale: config.word_scale,
+            types: None,
+            positions,
+            padding: config.padding(),
+        };
         let (hidden, final_norm) = (config.hidden, Some(final_norm));
         Ok((Network { hidden, embedding, embedding_norm: None, layers, final_norm }, head))
     }

@@ -182,6 +182,11 @@ impl DecoderConfig {
         }
     }
 
+    /// The word whose vector training leaves alone, as in transformers: the pad, but in GPT-2.
+    pub(super) fn padding(&self) -> Option<u32> {
+        self.pad.filter(|_| self.names.positions.is_none())
+    }
+
     /// The tables of its turns, for so many positions.
     pub(super) fn turns(&self, positions: usize) -> Vec<Arc<RotaryTable>> {
         let table = |rotary: &Rotary| Arc::new(RotaryTable::new(&rotary.frequencies, 1.0, positions));

@@ -113,7 +113,7 @@ impl Declare<'_> {
             0 => None,
             types => Some(self.weight(Place::Flat, &table("token_type_embeddings"), &[types, hidden])?),
         };
-        let embedding = EmbedSpec { words, scale: 1.0, types, positions };
+        let embedding = EmbedSpec { words, scale: 1.0, types, positions, padding: None };
         let embedding_norm = Some(self.norm(&table("LayerNorm"))?);
         let layers = (0..layers).map(|index| self.layer(index, names)).collect::<Result<_, _>>()?;
         let network = Network { hidden, embedding, embedding_norm, layers, final_norm: None };

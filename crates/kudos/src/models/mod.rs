@@ -33,6 +33,7 @@ mod reward_config;
 mod reward_model;
 mod roberta;
 mod scoring;
+mod sharing;
 mod source;
 mod token_head;
 
@@ -50,7 +51,8 @@ pub use quantize::quantize;
 pub use reward_config::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
 pub use reward_model::{Input, JudgeError, Rated, RewardModel, Scored, Scorer, check_length};
 pub use scoring::{
-    SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, features_each, pack, push, score_encoded,
+    SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, computed_tokens, features_each, pack, push, push_all,
+    score_encoded,
 };
 pub use source::is_gguf;
 pub use token_head::{ConvertError, TokenHead, head_from_tokens};

@@ -73,6 +73,7 @@ impl Model {
             config.pad = encoder.pad_for_judge()?;
             let pad = config.pad.map_or(Value::Null, Value::from);
             config.json.insert("pad_token_id".into(), pad);
+            self.network.embedding.padding = config.padding();
         }
         Ok(())
     }
