@@ -63,7 +63,7 @@ fn forked(judge: &Scorer, fork: usize, texts: &[Encoded]) -> Vec<u32> {
         workspace.batch.push(Sequence { ids, type_ids: &vec![0; ids.len()] }, None).unwrap();
     }
     texts.iter().for_each(|text| workspace.batch.push_child(&text.ids[fork..], 1).unwrap());
-    let scores = workspace.forward(judge.model.scores(), Mode::Score);
+    let scores = workspace.forward(&judge.model, Mode::Score);
     bits(&workspace.tape.value(scores)[2..])
 }
 
@@ -124,7 +124,7 @@ fn random_tries_have_the_scores_of_their_texts_alone() {
             let mut random = Stream::new(seed, 2);
             let texts = tries(&mut random, 24);
             let all: usize = texts.iter().map(|text| text.ids.len()).sum();
-            saved += all - computed_tokens(judge.model.scores(), &texts);
+            saved += all - computed_tokens(&judge.model, &texts);
             let expected = alone(&mut judge, &texts);
             assert_eq!(bits(&judge.score_encoded(&texts).unwrap()), expected, "{family} {precision}, seed {seed}");
             let (one, refs) = (judge.judge().clone(), texts.iter().collect::<Vec<_>>());
@@ -142,7 +142,7 @@ fn texts_that_are_a_beginning_are_equal_or_end_in_pads_share_too() {
     let prompt = some_ids(&mut Stream::new(1, 3), 50);
     let with = |tail: &[u32]| encoded([&prompt[..], tail].concat());
     let texts = [with(&[]), with(&[7, 8]), with(&[0, 0]), with(&[7, 8, 0]), with(&[0, 9]), with(&[7, 8])];
-    assert_eq!(computed_tokens(judge.model.scores(), &texts), 50 + 2 + 2, "the prompt, `7 8` and `0 9`");
+    assert_eq!(computed_tokens(&judge.model, &texts), 50 + 2 + 2, "the prompt, `7 8` and `0 9`");
     let scores = bits(&judge.score_encoded(&texts).unwrap());
     assert_eq!(scores, alone(&mut judge, &texts));
     assert_eq!([scores[0], scores[1], scores[1]], [scores[2], scores[3], scores[5]]);
@@ -155,9 +155,9 @@ fn groups_of_one_and_of_64_have_a_score_each() {
     let prompt = some_ids(&mut random, 130);
     let texts: Vec<Encoded> = (0..64).map(|_| encoded([prompt.clone(), some_ids(&mut random, 100)].concat())).collect();
     assert_eq!(bits(&judge.score_encoded(&texts).unwrap()), alone(&mut judge, &texts));
-    let computed = computed_tokens(judge.model.scores(), &texts);
+    let computed = computed_tokens(&judge.model, &texts);
     assert_eq!(computed, 2 * 130 + 64 * 100, "two families of at most 4096 tokens");
-    assert_eq!(computed_tokens(judge.model.scores(), &texts[..1]), 230);
+    assert_eq!(computed_tokens(&judge.model, &texts[..1]), 230);
 }
 
 /// A text fails alone, whatever it shares with others.
@@ -185,6 +185,6 @@ fn a_text_of_100_000_tokens_shares_its_beginning() {
     let mut judge = load(dir.path(), Precision::F32).unwrap();
     let ids = some_ids(&mut Stream::new(1, 6), 100_000);
     let texts = [&[7u32][..], &[8, 9], &[]].map(|tail| encoded([&ids, tail].concat()));
-    assert_eq!(computed_tokens(judge.model.scores(), &texts), 100_003);
+    assert_eq!(computed_tokens(&judge.model, &texts), 100_003);
     assert_eq!(bits(&judge.score_encoded(&texts).unwrap()), alone(&mut judge, &texts));
 }

@@ -4,12 +4,11 @@
 //! time; a text's result has the same bits in any batch. Texts of a decoder that begin alike share their beginning
 //! ([`super::sharing`]), whoever hands them in.
 
-use super::config::Config;
-use super::encoder::Model;
+use super::model::Model;
 use super::reward_model::JudgeError;
 use super::sharing::{Family, families};
 use crate::nn::{Batch, BatchError, Mode, Sequence, Storage, Tape, Var, Weights};
-use crate::text::{Encoded, TextError};
+use crate::text::{Encoded, TextError, pooled_index};
 use kernels::parallel::inside;
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -320,7 +319,20 @@ pub fn push(model: &dyn Scores, encoded: &Encoded, batch: &mut Batch) -> Result<
 
 impl Scores for Model {
     fn push(&self, encoded: &Encoded, batch: &mut Batch) -> Result<(), ScoreError> {
-        push_encoder(self, encoded, batch)
+        if let Some(ids) = self.causal_ids(encoded) {
+            let ids = ids?;
+            return Ok(batch.push(Sequence { ids, type_ids: &vec![0; ids.len()] }, None)?);
+        }
+        self.check(encoded)?;
+        let padding = self.config.encoder().and_then(|config| config.padding);
+        Ok(batch.push(Sequence { ids: &encoded.ids, type_ids: &encoded.type_ids }, padding)?)
+    }
+
+    fn causal_ids<'a>(&self, encoded: &'a Encoded) -> Option<Result<&'a [u32], ScoreError>> {
+        let config = self.config.decoder()?;
+        // No token sees those after it, so what follows the token that is read changes nothing.
+        let end = pooled_index(&encoded.ids, config.pad).map_or(0, |last| last + 1);
+        Some(self.check(encoded).map(|()| &encoded.ids[..end]))
     }
 
     fn features(&self, tape: &mut Tape, batch: &Batch) -> Var {
@@ -336,25 +348,27 @@ impl Scores for Model {
     }
 
     fn storage(&self) -> Storage {
-        self.packed.storage()
+        Model::storage(self)
     }
 }
 
-/// As the model's family counts positions.
-fn push_encoder(model: &Model, encoded: &Encoded, batch: &mut Batch) -> Result<(), ScoreError> {
-    let Config { vocabulary, types: segments, padding, .. } = model.config;
-    if let Some(id) = encoded.ids.iter().copied().find(|id| *id as usize >= vocabulary) {
-        return Err(ScoreError::Vocabulary { id, vocabulary });
+impl Model {
+    /// Refuses a text with what the model has no vectors for.
+    fn check(&self, encoded: &Encoded) -> Result<(), ScoreError> {
+        let (vocabulary, segments) = (self.config.vocabulary(), self.config.segments());
+        if let Some(id) = encoded.ids.iter().copied().find(|id| *id as usize >= vocabulary) {
+            return Err(ScoreError::Vocabulary { id, vocabulary });
+        }
+        // A family without segments reads none, whatever stands there.
+        if let Some(segment) = encoded.type_ids.iter().copied().find(|s| segments > 0 && *s as usize >= segments) {
+            return Err(ScoreError::Segment { segment, segments });
+        }
+        let (tokens, limit) = (encoded.ids.len(), self.max_tokens());
+        if tokens > limit {
+            return Err(ScoreError::Tokens { tokens, limit });
+        }
+        Ok(())
     }
-    // A family without segments reads none, whatever stands there.
-    if let Some(segment) = encoded.type_ids.iter().copied().find(|s| segments > 0 && *s as usize >= segments) {
-        return Err(ScoreError::Segment { segment, segments });
-    }
-    let (tokens, limit) = (encoded.ids.len(), model.config.max_tokens());
-    if tokens > limit {
-        return Err(ScoreError::Tokens { tokens, limit });
-    }
-    Ok(batch.push(Sequence { ids: &encoded.ids, type_ids: &encoded.type_ids }, padding)?)
 }
 
 #[cfg(test)]

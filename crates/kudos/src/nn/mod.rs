@@ -22,6 +22,6 @@ pub use gradients::Gradients;
 pub use kernels::activation::Activation;
 pub use ops::{Asker, AttentionSpec, EmbedSpec, HeadNormSpec, LinearSpec, Mask, NormKind, NormSpec};
 pub use packed::{Packed, PackedLayer, Precision};
-pub use parameters::{Initial, ParameterSpec, Parameters, Place, Role, Span};
+pub use parameters::{Form, Initial, ParameterSpec, Parameters, Place, Role, Span};
 pub use tape::{Mode, State, Storage, Tape, Var, Weights};
 pub use trained::Trained;

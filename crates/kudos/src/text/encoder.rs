@@ -19,6 +19,7 @@ use super::chat::{ChatTemplate, Conversation};
 use super::control::{Masked, texts};
 use super::dates::Day;
 use super::max_length::{TOKENIZER_CONFIG, with_max_length};
+use super::pooled::pad_for_judge;
 use super::rebuild::{Rebuilt, rebuild};
 use super::render::{self, Rendered};
 use super::splitter::Splitter;
@@ -42,6 +43,9 @@ pub const TOKENIZER_FILES: [&str; 12] = [
     "tokenizer.model",
     "chat_template.jinja",
 ];
+
+/// The token that Llama 3.1 and later keep for padding.
+const SPARE_PAD: &str = "<|finetune_right_pad_id|>";
 
 /// One text as the model gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -310,6 +314,17 @@ impl Encoder {
         self.tokenizer.engine().token_to_id(self.special_token("pad_token")?)
     }
 
+    /// The pad id for the `config.json` of a new decoder judge, which no text may end in.
+    ///
+    /// # Errors
+    /// A template that renders nothing.
+    pub fn pad_for_judge(&self) -> Result<Option<u32>, TextError> {
+        let text = Content::Text("a".into());
+        let last = self.encode(Some(&text), &text)?.ids.last().copied();
+        let spare = self.tokenizer.engine().token_to_id(SPARE_PAD);
+        Ok(pad_for_judge(last, self.pad_token_id(), spare))
+    }
+
     /// Id of the end-of-sequence token, if the tokenizer has one.
     pub fn eos_token_id(&self) -> Option<u32> {
         self.tokenizer.engine().token_to_id(self.special_token("eos_token")?)
@@ -323,6 +338,11 @@ impl Encoder {
     /// The token of an id, for messages to people.
     pub fn token(&self, id: u32) -> Option<String> {
         self.tokenizer.engine().id_to_token(id)
+    }
+
+    /// The id of a token that is in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.engine().token_to_id(token)
     }
 
     /// Whether the tokenizer brings a chat template, which [`Rendering::Chat`] needs.

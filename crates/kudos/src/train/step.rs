@@ -90,7 +90,7 @@ impl Trainer {
         let outputs = self.workspace.tape.value(logits).to_vec(); // [sequences, labels]
         let mut seed = vec![0.0; outputs.len()];
         for (visit, sequences) in visits.iter().zip(packed) {
-            let own = gather(&outputs, &sequences, self.model.config.labels);
+            let own = gather(&outputs, &sequences, self.model.config.labels());
             let mut own_seed = vec![0.0; own.len()];
             let loss = self.visit_loss(visit, &own, total, &mut own_seed);
             let scores = own.iter().map(|score| ("score", f64::from(*score)));
@@ -98,7 +98,7 @@ impl Trainer {
                 let place = &self.examples[visit.example].location;
                 return Err(self.not_finite(self.state.step + 1, place, what, value));
             }
-            scatter(&mut seed, &own_seed, &sequences, self.model.config.labels);
+            scatter(&mut seed, &own_seed, &sequences, self.model.config.labels());
             sums.loss += loss;
             match &self.settings.attributes {
                 None => sums.count(visit, &own),
