@@ -7,7 +7,7 @@
 use super::config::ConfigError;
 use super::decoder_config::{DecoderConfig, LayerKind, NormKind, Rotary};
 use super::gguf::{self, GgufModelError};
-use super::layer::{Layer, Norms, Reach};
+use super::layer::{Adapters, Layer, Norms, Reach};
 use super::network::Network;
 use crate::nn;
 use crate::nn::gguf::Gguf;
@@ -308,6 +308,7 @@ impl<'a> Declare<'a> {
             gated: names.up.len() > 1,
             activation: config.activation,
             norms,
+            adapters: Adapters::default(),
         })
     }
 

@@ -164,7 +164,11 @@ impl Packed {
 
     /// Whether a backward pass can run on these layers.
     pub(super) fn is_trainable(&self) -> bool {
-        self.layers.iter().all(|(_, layer)| matches!(layer, PackedLayer::Bf16(_)))
+        self.layers.iter().all(|(_, layer)| match layer {
+            PackedLayer::Bf16(weight) => weight.has_backward(),
+            PackedLayer::Narrow(_) => true,
+            PackedLayer::Int8(_) => false,
+        })
     }
 
     /// The layer whose weight this is, if it is packed.
