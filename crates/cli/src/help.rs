@@ -26,6 +26,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
     (
         IN,
         &[
+            "adapter",
             "base",
             "columns",
             "dir",

@@ -5,6 +5,7 @@
 //! (`decoder.rs`). Which of them a judge is stands in `judge.rs`. This module must not know training or metrics: what a
 //! new head asks of a base stands in `train/start.rs`.
 
+pub mod adapter;
 mod attributes;
 mod bert;
 mod checkpoint;
@@ -35,7 +36,7 @@ pub use decoder::{Decoder, DecoderError, DecoderHead, LogitRows};
 pub use decoder_config::DecoderConfig;
 pub use encoder::Model;
 pub use judge::{DecoderJudge, JudgeModel};
-pub use layer::{Layer, Norms};
+pub use layer::{Adapters, Layer, Norms};
 pub use reward_config::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
 pub use reward_model::{Input, JudgeError, Rated, RewardModel, Scored, Scorer, check_length};
 pub use scoring::{
