@@ -136,7 +136,7 @@ fn configs_of_both_spellings_agree() {
         let read = |path: &Path| {
             let text = std::fs::read(path).expect("a config");
             let json = serde_json::from_slice(&text).expect("JSON");
-            kudos::models::DecoderConfig::check(path, json).expect("a config that is understood")
+            kudos::models::DecoderConfig::of(path, json).expect("a config that is understood")
         };
         let (new, old) = (read(&dir(name).join("config.json")), read(&old));
         assert_eq!((&new.rotaries, &new.kinds, new.head_dim), (&old.rotaries, &old.kinds, old.head_dim), "{name}");

@@ -4,9 +4,7 @@
 //! The checkpoints and numbers come from `golden/make_encoder_golden.py`.
 
 use kudos::data::Content;
-use kudos::models::{
-    JudgeError, JudgeModel, LoadOptions, Model, RewardModel, ScoreError, Scorer, Workspace, all_or_first, load,
-};
+use kudos::models::{JudgeError, LoadOptions, RewardModel, ScoreError, Scorer, Workspace, all_or_first, load};
 use kudos::nn::{Mode, Precision};
 use kudos::text::{EncodeSettings, Encoded, Encoder, Prompter, Rendering, TextError, Truncation};
 use serde::Deserialize;
@@ -174,21 +172,14 @@ fn c8_a_text_without_tokens_is_an_error() {
     assert!(judge.score_encoded(&[full]).is_ok(), "and the judge still works");
 }
 
-fn encoder_of(judge: &mut RewardModel) -> &mut Model {
-    match &mut judge.model {
-        JudgeModel::Encoder(model) => model,
-        JudgeModel::Decoder(_) => panic!("an encoder"),
-    }
-}
-
 /// Whoever serves many callers must not lose all of their texts to one of them.
 #[test]
 fn a_text_that_cannot_be_scored_fails_alone() {
     let mut judge = RewardModel::load(&golden().join("bert"), Some(Precision::F32)).unwrap();
     let poison = 9;
-    let words = encoder_of(&mut judge).parameters.specs().iter().find(|spec| spec.sparse).unwrap();
+    let words = judge.model.parameters.specs().iter().find(|spec| spec.sparse).unwrap();
     let at = words.span.start + poison * words.shape[1];
-    encoder_of(&mut judge).parameters.values[at] = f32::NAN;
+    judge.model.parameters.values[at] = f32::NAN;
     let good = |ids: &[u32]| encoded(ids.to_vec(), vec![0; ids.len()]);
     let bad = [good(&[]), good(&[1 << 30]), good(&[5, poison as u32]), good(&[5; 65]), encoded(vec![5], vec![2])];
     let mut workspace = Workspace::default();
@@ -242,8 +233,8 @@ fn c10_an_empty_batch_is_computed_as_nothing() {
 fn c2_a_packed_judge_keeps_its_layers_once() {
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         let judge = Scorer::load(&golden().join("bert"), Some(precision)).unwrap();
-        let (flat, all) = (judge.model.parameters().len(), judge.model.parameters().count());
-        assert_eq!(judge.model.parameters().values.len(), flat, "{precision}");
+        let (flat, all) = (judge.model.parameters.len(), judge.model.parameters.count());
+        assert_eq!(judge.model.parameters.values.len(), flat, "{precision}");
         match judge.precision() {
             Precision::F32 => assert_eq!(flat, all),
             _ => assert!(flat < all - all / 3, "{precision}: {flat} of {all} values lie in the buffer"),

@@ -4,8 +4,8 @@
 
 use kudos::data::{Comparison, Location};
 use kudos::models::{
-    AttributeHead, ClassifierSource, Config, LoadOptions, Model, Weighting, Workspace, load, load_for_attributes, push,
-    score_encoded,
+    AttributeHead, ClassifierSource, Config, EncoderConfig, LoadOptions, Model, Weighting, Workspace, load,
+    load_for_attributes, push, score_encoded,
 };
 use kudos::nn::{Batch, Gradients, Mode, Packed, Precision, Role, Storage, Tape, Var, Weights};
 use kudos::text::Encoded;
@@ -138,10 +138,10 @@ fn a_head_for_other_outputs_is_new() {
     let names = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
     let (kept, _) = load(&dir("bert_3_labels"), LoadOptions::Judge).unwrap();
     let (renamed, source) = load_for_attributes(&dir("bert_3_labels"), &names, 1, false).unwrap();
-    assert_eq!((source, renamed.config.labels), (ClassifierSource::New, 3));
+    assert_eq!((source, renamed.config.labels()), (ClassifierSource::New, 3));
     assert_ne!(renamed.output_layer(), kept.output_layer());
     let (one, source) = load_for_attributes(&dir("bert"), &names[..1], 1, false).unwrap();
-    assert_eq!((source, one.config.labels), (ClassifierSource::New, 1));
+    assert_eq!((source, one.config.labels()), (ClassifierSource::New, 1));
     let (judge, _) = load(&dir("bert"), LoadOptions::Judge).unwrap();
     let (again, source) = load(&dir("bert"), LoadOptions::Base { seed: 1, new_head: true }).unwrap();
     assert_eq!(source, ClassifierSource::New);
@@ -242,7 +242,7 @@ fn each_layer_learns_at_its_own_rate() {
     for name in TRAINED {
         let (mut model, expected, sequences) = case(name);
         let (_, gradients) = gradients(&model, &expected, &sequences);
-        let top = model.config.layers + 1;
+        let top = model.config.layers() + 1;
         let before = model.clone();
         let rate = |role| 0.5f32.powi((top - before.depth(role)) as i32);
         let mut optimizer = Optimizer::new(&model.parameters, 0.0).with_rates(&before.parameters, rate);
@@ -298,7 +298,7 @@ fn renewed_layers_are_new_and_the_others_are_not() {
         for spec in before.parameters.specs() {
             let values = |model: &Model| model.parameters.values[spec.span.range()].to_vec();
             let renewed = values(&model) != values(&before);
-            assert_eq!(renewed, before.depth(spec.role) == before.config.layers, "{name} {}", spec.name);
+            assert_eq!(renewed, before.depth(spec.role) == before.config.layers(), "{name} {}", spec.name);
         }
     }
 }
@@ -323,7 +323,7 @@ fn an_untrained_head_opens_where_tanh_follows() {
         };
         assert_eq!(open_head(&mut model, None), expected, "{name}");
         let opened = expected != Opened::Nothing;
-        let hidden = model.config.hidden;
+        let hidden = model.config.hidden();
         let weight = model.parameters.values[span("weight").range()].iter().enumerate();
         let is_identity = weight.into_iter().all(|(i, w)| *w == if i / hidden == i % hidden { 1.0 } else { 0.0 });
         assert_eq!(is_identity, opened, "{name}");
@@ -339,7 +339,8 @@ fn an_untrained_head_opens_where_tanh_follows() {
 fn the_opened_head_of_bert_reads_the_mean() {
     for (keep, kept) in [(None, 1), (Some(0), 0), (Some(1), 1), (Some(9), 1)] {
         let (mut model, _, sequences) = case("bert");
-        let mut below = Model::declare(Config { layers: kept, ..model.config.clone() }).unwrap();
+        let below = EncoderConfig { layers: kept, ..model.config.encoder().unwrap().clone() };
+        let mut below = Model::declare(Config::Encoder(below)).unwrap();
         below.parameters.allocate();
         let specs = model.parameters.specs().to_vec();
         let span = |name: &str| specs.iter().find(|s| s.name == name).unwrap().span;
@@ -349,7 +350,7 @@ fn the_opened_head_of_bert_reads_the_mean() {
         }
         model.parameters.values[span("bert.pooler.dense.bias").range()].fill(0.0);
         assert_eq!(open_head(&mut model, keep), Opened::HeadAndLastLayer { kept });
-        assert_eq!(model.config.json["num_hidden_layers"], kept + 1, "what the judge's config.json will say");
+        assert_eq!(model.config.json()["num_hidden_layers"], kept + 1, "what the judge's config.json will say");
         for sequence in &sequences {
             let run = |model: &Model, build: &dyn Fn(&mut Tape, &Batch) -> Var| {
                 let (mut tape, batch) = (Tape::default(), pack(model, std::slice::from_ref(sequence)));
@@ -359,7 +360,7 @@ fn the_opened_head_of_bert_reads_the_mean() {
                 tape.value(out).to_vec()
             };
             let states = run(&below, &|tape, batch| below.hidden_states(tape, batch).full);
-            let width = model.config.hidden;
+            let width = model.config.hidden();
             let mean = |i: usize| states.iter().skip(i).step_by(width).sum::<f32>() / sequence.ids.len() as f32;
             let sum: Vec<f32> = (0..width).map(|i| states[i] + mean(i)).collect();
             let expected: Vec<f32> = normed(&normed(&sum)).iter().map(|v| v.tanh()).collect();
@@ -490,7 +491,7 @@ fn refusals_name_the_tensor() {
     assert!(message(&dir("bert_base"), LoadOptions::Judge).contains("`classifier.weight` is missing"));
     assert!(message(&dir("bert_3_labels"), base).contains("3 outputs"));
     let replaced = LoadOptions::Base { seed: 1, new_head: true };
-    assert_eq!(load(&dir("bert_3_labels"), replaced).unwrap().0.config.labels, 1);
+    assert_eq!(load(&dir("bert_3_labels"), replaced).unwrap().0.config.labels(), 1);
 
     let edit = |name: &str, key: &str, value: Value| {
         let to = copy(name);

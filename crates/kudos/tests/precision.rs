@@ -98,7 +98,7 @@ fn bf16_gradients_follow_f32_and_do_not_depend_on_threads() {
     kernels::emulate_missing_products();
     for name in ["trl_text", "trl_distilbert", "trl_bert"] {
         let (model, _) = load(&dir(name), LoadOptions::Base { seed: 42, new_head: false }).unwrap();
-        let texts = sequences(model.config.vocabulary.min(60), model.config.max_tokens().min(60), 8);
+        let texts = sequences(model.config.vocabulary().min(60), model.config.max_tokens().min(60), 8);
         let (full, half) = (gradients(&model, Precision::F32, &texts), gradients(&model, Precision::Bf16, &texts));
         let largest = full.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         // A bias of the keys shifts all scores of a query alike: its gradient is 0 but for rounding.

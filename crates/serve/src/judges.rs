@@ -88,9 +88,9 @@ pub(crate) fn load(source: &JudgeSource) -> Result<Judge, JudgeLoadError> {
 }
 
 fn facts(source: &JudgeSource, model: &RewardModel, sha256: String) -> JudgeFacts {
-    let names = model.model.label_names();
+    let names = model.model.config.label_names();
     let labels =
-        if names.is_empty() { (0..model.model.labels()).map(|i| format!("LABEL_{i}")).collect() } else { names };
+        if names.is_empty() { (0..model.model.config.labels()).map(|i| format!("LABEL_{i}")).collect() } else { names };
     JudgeFacts {
         name: source.name.clone(),
         sha256,

@@ -24,7 +24,7 @@ pub mod verify;
 
 use crate::boxed;
 use anyhow::{Context, bail};
-use kudos::models::{Config, RewardConfig, RewardModel, Scorer, check_length};
+use kudos::models::{Config, RewardConfig, RewardModel, Scorer, check_length, default_reward};
 use kudos::nn::Precision;
 use kudos::text::{EncodeSettings, Encoder, Truncation};
 use serde::de::DeserializeOwned;
@@ -105,6 +105,9 @@ fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     }
 }
 
+/// Tokens of a text where a decoder is the base and nothing else is said: what TRL's RewardTrainer takes.
+const DECODER_TOKENS: usize = 1024;
+
 /// How training on a base encodes: a base that is a judge keeps its rendering, and flags win.
 fn encode_settings(
     base: &Path,
@@ -112,7 +115,14 @@ fn encode_settings(
     max_length: Option<usize>,
     truncation: Option<Truncation>,
 ) -> anyhow::Result<EncodeSettings> {
-    let inherited = RewardConfig::read(base)?.unwrap_or_else(|| RewardConfig::default_for(config)).encode;
+    let inherited = match RewardConfig::read(base)? {
+        Some(reward) => reward.encode,
+        None => {
+            let own = default_reward(base, config)?.encode;
+            let most = if config.decoder().is_some() { DECODER_TOKENS } else { own.max_length };
+            EncodeSettings { max_length: own.max_length.min(most), ..own }
+        }
+    };
     let encode = EncodeSettings {
         max_length: max_length.unwrap_or(inherited.max_length),
         truncation: truncation.unwrap_or(inherited.truncation),

@@ -232,6 +232,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let encode = encode_settings(&base, &model.config, args.max_length, args.truncation)?;
     let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
     let encoder = Encoder::load_for_training(&base, encode, day(args))?;
+    model.read_with(&encoder, head)?;
     data.leave_out_refused(&encoder, args.strict, global)?;
     encoder.notes().iter().for_each(|line| note(global, line));
     let held_out = data.held_out(&encoder)?;

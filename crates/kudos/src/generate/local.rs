@@ -7,7 +7,7 @@ use super::sampler::Sampler;
 use super::stop::{StopStrings, Watch};
 use crate::data::{Content, Message};
 use crate::models::gguf::{self, GgufModelError};
-use crate::models::{Decoder, DecoderError, DecoderHead};
+use crate::models::{Decoder, DecoderHead, LoadError};
 use crate::nn::Precision;
 use crate::nn::gguf::Gguf;
 use crate::random::Stream;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub enum GenerateError {
     /// Config or weights.
     #[error(transparent)]
-    Model(#[from] DecoderError),
+    Model(#[from] LoadError),
     /// Tokenizer or chat template.
     #[error(transparent)]
     Text(#[from] TextError),

@@ -3,7 +3,7 @@
 //! The outputs of a stored judge are ratings, in the units of the data. Training works on ratings of mean 0 and standard
 //! deviation 1, and converts the last layer when it writes a judge.
 
-use super::encoder::Model;
+use super::model::Model;
 use crate::data::Attributes;
 use serde::{Deserialize, Serialize};
 

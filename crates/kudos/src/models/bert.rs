@@ -1,6 +1,6 @@
 //! BERT (Devlin et al. 2018, arXiv:1810.04805): segments, a pooler with tanh, a classifier.
 
-use super::config::{Config, ConfigError, Family, Fields, limit};
+use super::config::{ConfigError, EncoderConfig, EncoderFamily, Fields, limit};
 use super::encoder::TensorNames;
 use crate::nn::Activation;
 use serde_json::{Map, json};
@@ -26,16 +26,20 @@ pub(super) const ENCODER_NAMES: TensorNames = TensorNames {
     unused: &["cls.", "bert.embeddings.position_ids"],
 };
 
-pub(super) fn config(fields: &Fields) -> Result<Config, ConfigError> {
-    encoder_config(fields, Family::Bert, None)
+pub(super) fn config(fields: &Fields) -> Result<EncoderConfig, ConfigError> {
+    encoder_config(fields, EncoderFamily::Bert, None)
 }
 
 /// The keys that BERT and RoBERTa share.
-pub(super) fn encoder_config(fields: &Fields, family: Family, padding: Option<u32>) -> Result<Config, ConfigError> {
+pub(super) fn encoder_config(
+    fields: &Fields,
+    family: EncoderFamily,
+    padding: Option<u32>,
+) -> Result<EncoderConfig, ConfigError> {
     fields.only("position_embedding_type", &[json!("absolute")])?;
     fields.only("is_decoder", &[json!(false)])?;
     fields.only("add_cross_attention", &[json!(false)])?;
-    Ok(Config {
+    Ok(EncoderConfig {
         json: Map::new(),
         family,
         hidden: fields.size("hidden_size", limit::WIDTH)?,

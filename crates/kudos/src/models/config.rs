@@ -1,13 +1,15 @@
 //! `config.json`: which family, and how large; everything checked before anything is allocated.
 
+use super::decoder_config::DecoderConfig;
+use super::families::Family;
 use kernels::activation::Activation;
 use kernels::attention::first::MAX_HEAD;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
-/// The model families Kudos knows.
+/// The families of encoders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum EncoderFamily {
     /// DistilBERT (Sanh et al. 2019).
     DistilBert,
     /// BERT (Devlin et al. 2018).
@@ -49,13 +51,22 @@ pub enum ConfigError {
     },
 }
 
+/// A checked `config.json`.
+#[derive(Clone, Debug)]
+pub enum Config {
+    /// Of an encoder.
+    Encoder(EncoderConfig),
+    /// Of a decoder.
+    Decoder(DecoderConfig),
+}
+
 /// A checked `config.json` of an encoder.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct EncoderConfig {
     /// The whole file, kept so that a trained judge can state it again.
     pub json: Map<String, Value>,
     /// Family.
-    pub family: Family,
+    pub family: EncoderFamily,
     /// Width of the states.
     pub hidden: usize,
     /// Number of layers.
@@ -182,53 +193,152 @@ impl Config {
         Self::check(&path, read_object(&path)?)
     }
 
-    fn check(path: &Path, json: Map<String, Value>) -> Result<Self, ConfigError> {
+    /// Checks a config; `path` is what errors name.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn check(path: &Path, json: Map<String, Value>) -> Result<Self, ConfigError> {
         let fields = Fields { path, json: &json };
-        let mut config = match json.get("model_type").and_then(Value::as_str) {
-            Some("distilbert") => super::distilbert::config(&fields)?,
-            Some("bert") => super::bert::config(&fields)?,
-            Some("roberta" | "xlm-roberta") => super::roberta::config(&fields)?,
-            _ => return Err(fields.error("model_type", "distilbert, bert, roberta or xlm-roberta")),
-        };
-        if config.hidden % config.heads != 0 {
-            let expected = format!("a divisor of the width {}", config.hidden);
-            return Err(fields.error(config.heads_field(), expected));
+        let mut config = Family::find(&fields)?.read(&fields)?;
+        match &mut config {
+            Self::Encoder(config) => config.check(&fields)?,
+            Self::Decoder(config) => config.check(&fields)?,
         }
-        let head = config.hidden / config.heads;
-        if head > MAX_HEAD {
-            let least = config.hidden.div_ceil(MAX_HEAD);
-            let expected = format!("at least {least}, so that a head has at most {MAX_HEAD} columns and not {head}");
-            return Err(fields.error(config.heads_field(), expected));
-        }
-        if config.max_tokens() == 0 {
-            let expected = "more positions than pad_token_id + 1, from which the first is counted";
-            return Err(fields.error("max_position_embeddings", expected));
-        }
-        config.labels = labels(&fields)?;
-        config.json = json;
+        config.set_labels(labels(&fields)?);
+        *config.json_mut() = json;
         Ok(config)
     }
 
-    fn heads_field(&self) -> &'static str {
-        if self.family == Family::DistilBert { "n_heads" } else { "num_attention_heads" }
+    /// The whole file.
+    pub fn json(&self) -> &Map<String, Value> {
+        match self {
+            Self::Encoder(config) => &config.json,
+            Self::Decoder(config) => &config.json,
+        }
+    }
+
+    /// The whole file, to be changed where the model is.
+    pub(super) fn json_mut(&mut self) -> &mut Map<String, Value> {
+        match self {
+            Self::Encoder(config) => &mut config.json,
+            Self::Decoder(config) => &mut config.json,
+        }
+    }
+
+    /// Its family, as `model_type` of `config.json` has it.
+    pub fn family(&self) -> &str {
+        self.json().get("model_type").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The config of an encoder, if it is one.
+    pub fn encoder(&self) -> Option<&EncoderConfig> {
+        match self {
+            Self::Encoder(config) => Some(config),
+            Self::Decoder(_) => None,
+        }
+    }
+
+    /// The config of a decoder, if it is one.
+    pub fn decoder(&self) -> Option<&DecoderConfig> {
+        match self {
+            Self::Encoder(_) => None,
+            Self::Decoder(config) => Some(config),
+        }
+    }
+
+    /// Width of the states.
+    pub fn hidden(&self) -> usize {
+        match self {
+            Self::Encoder(config) => config.hidden,
+            Self::Decoder(config) => config.hidden,
+        }
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        match self {
+            Self::Encoder(config) => config.layers,
+            Self::Decoder(config) => config.layers,
+        }
+    }
+
+    /// Rows of the table of words.
+    pub fn vocabulary(&self) -> usize {
+        match self {
+            Self::Encoder(config) => config.vocabulary,
+            Self::Decoder(config) => config.vocabulary,
+        }
+    }
+
+    /// Rows of the table of segments; 0 without one.
+    pub fn segments(&self) -> usize {
+        self.encoder().map_or(0, |config| config.types)
+    }
+
+    /// The most tokens of a text.
+    pub fn max_tokens(&self) -> usize {
+        match self {
+            Self::Encoder(config) => config.max_tokens(),
+            Self::Decoder(config) => config.positions,
+        }
+    }
+
+    /// Number of outputs.
+    pub fn labels(&self) -> usize {
+        match self {
+            Self::Encoder(config) => config.labels,
+            Self::Decoder(config) => config.labels,
+        }
+    }
+
+    pub(super) fn set_labels(&mut self, labels: usize) {
+        match self {
+            Self::Encoder(config) => config.labels = labels,
+            Self::Decoder(config) => config.labels = labels,
+        }
     }
 
     /// What `id2label` calls the outputs, in their order; empty where it does not name each of them.
     pub fn label_names(&self) -> Vec<String> {
-        label_names(&self.json, self.labels)
+        let Some(Value::Object(map)) = self.json().get("id2label") else { return Vec::new() };
+        let name = |i: usize| map.get(&i.to_string())?.as_str().map(str::to_owned);
+        (0..self.labels()).map(name).collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// The token that a decoder reads its score before, where a text ends in it.
+    pub fn pad(&self) -> Option<u32> {
+        self.decoder().and_then(|config| config.pad)
+    }
+}
+
+impl EncoderConfig {
+    /// What the families have in common.
+    fn check(&self, fields: &Fields) -> Result<(), ConfigError> {
+        if !self.hidden.is_multiple_of(self.heads) {
+            let expected = format!("a divisor of the width {}", self.hidden);
+            return Err(fields.error(self.heads_field(), expected));
+        }
+        let head = self.hidden / self.heads;
+        if head > MAX_HEAD {
+            let least = self.hidden.div_ceil(MAX_HEAD);
+            let expected = format!("at least {least}, so that a head has at most {MAX_HEAD} columns and not {head}");
+            return Err(fields.error(self.heads_field(), expected));
+        }
+        if self.max_tokens() == 0 {
+            let expected = "more positions than pad_token_id + 1, from which the first is counted";
+            return Err(fields.error("max_position_embeddings", expected));
+        }
+        Ok(())
+    }
+
+    fn heads_field(&self) -> &'static str {
+        if self.family == EncoderFamily::DistilBert { "n_heads" } else { "num_attention_heads" }
     }
 
     /// The most tokens a text may have.
     pub fn max_tokens(&self) -> usize {
         self.padding.map_or(self.positions, |padding| self.positions.saturating_sub(padding as usize + 1))
     }
-}
-
-/// What `id2label` calls so many outputs, in their order; empty where it does not name each of them.
-pub(super) fn label_names(json: &Map<String, Value>, labels: usize) -> Vec<String> {
-    let Some(Value::Object(map)) = json.get("id2label") else { return Vec::new() };
-    let name = |i: usize| map.get(&i.to_string())?.as_str().map(str::to_owned);
-    (0..labels).map(name).collect::<Option<_>>().unwrap_or_default()
 }
 
 /// The number of outputs: `id2label`'s entries, or `num_labels`, or transformers' default of two.
@@ -305,10 +415,10 @@ mod tests {
     #[test]
     fn labels_come_from_id2label_or_num_labels() {
         let mut config = bert();
-        assert_eq!(check(config.clone()).unwrap().labels, 2);
+        assert_eq!(check(config.clone()).unwrap().labels(), 2);
         config["num_labels"] = json!(3);
-        assert_eq!(check(config.clone()).unwrap().labels, 3);
+        assert_eq!(check(config.clone()).unwrap().labels(), 3);
         config["id2label"] = json!({"0": "LABEL_0"});
-        assert_eq!(check(config).unwrap().labels, 1);
+        assert_eq!(check(config).unwrap().labels(), 1);
     }
 }

@@ -3,11 +3,13 @@
 //! transformers 5 writes rotary settings as `rope_parameters`, earlier versions as `rope_theta` and `rope_scaling`;
 //! both are read. A setting that the wiring does not do is refused by name.
 
-use super::config::{ConfigError, Fields, labels, limit, read_object};
+use super::config::{Config, ConfigError, Fields, limit, read_object};
 use super::decoder::DecoderHead;
 use kernels::activation::Activation;
+use kernels::rotary::RotaryTable;
 use serde_json::{Map, Value};
 use std::path::Path;
+use std::sync::Arc;
 
 /// The norms of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +133,8 @@ pub struct DecoderConfig {
     pub labels: usize,
     /// Tokens that end a text, as the config says.
     pub eos: Vec<u32>,
+    /// The token that a score is read before, where a text ends in it.
+    pub pad: Option<u32>,
 }
 
 impl DecoderConfig {
@@ -140,34 +144,31 @@ impl DecoderConfig {
     /// [`ConfigError`] with the key, what was expected and what was found.
     pub fn read(dir: &Path) -> Result<Self, ConfigError> {
         let path = dir.join("config.json");
-        Self::check(&path, read_object(&path)?)
+        Self::of(&path, read_object(&path)?)
     }
 
     /// Checks a config; `path` is what errors name.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn check(path: &Path, json: Map<String, Value>) -> Result<Self, ConfigError> {
-        let fields = Fields { path, json: &json };
-        let mut config = match json.get("model_type").and_then(Value::as_str) {
-            Some("llama") => super::llama::config(&fields)?,
-            Some("phi") => super::phi::config(&fields)?,
-            Some("gpt2") => super::gpt2::config(&fields)?,
-            Some("qwen2") => super::qwen::config(&fields, false)?,
-            Some("qwen3") => super::qwen::config(&fields, true)?,
-            Some("mistral") => super::mistral::config(&fields)?,
-            Some("gemma2") => super::gemma::second(&fields)?,
-            Some("gemma3_text") => super::gemma::config(&fields)?,
-            _ => {
-                let known = "llama, mistral, phi, gpt2, qwen2, qwen3, gemma2 or gemma3_text";
-                return Err(fields.error("model_type", known));
-            }
-        };
-        config.check_sizes(&fields)?;
-        config.eos = token_ids(&fields, "eos_token_id")?;
-        config.labels = labels(&fields)?;
-        config.json = json;
-        Ok(config)
+    pub fn of(path: &Path, json: Map<String, Value>) -> Result<Self, ConfigError> {
+        let kind = json.get("model_type").cloned();
+        match Config::check(path, json)? {
+            Config::Decoder(config) => Ok(config),
+            Config::Encoder(_) => Err(ConfigError::Field {
+                path: path.into(),
+                field: "model_type".into(),
+                expected: "a decoder, which generates".into(),
+                found: kind.unwrap_or_default().to_string(),
+            }),
+        }
+    }
+
+    /// What the families have in common.
+    pub(super) fn check(&mut self, fields: &Fields) -> Result<(), ConfigError> {
+        self.check_sizes(fields)?;
+        self.eos = token_ids(fields, "eos_token_id")?;
+        Ok(())
     }
 
     /// Gemma 2 scores; for its logits, whose scores over a cache would have to be capped, there is no kernel.
@@ -179,6 +180,22 @@ impl DecoderConfig {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The word whose vector training leaves alone, as in transformers: the pad, but in GPT-2.
+    pub(super) fn padding(&self) -> Option<u32> {
+        self.pad.filter(|_| self.names.positions.is_none())
+    }
+
+    /// The tables of its turns, for so many positions.
+    pub(super) fn turns(&self, positions: usize) -> Vec<Arc<RotaryTable>> {
+        let table = |rotary: &Rotary| Arc::new(RotaryTable::new(&rotary.frequencies, 1.0, positions));
+        self.rotaries.iter().map(table).collect()
+    }
+
+    /// Whether heads are turned by their positions.
+    pub(super) fn turns_heads(&self) -> bool {
+        self.rotaries.iter().any(|rotary| !rotary.frequencies.is_empty())
     }
 
     fn check_sizes(&self, fields: &Fields) -> Result<(), ConfigError> {

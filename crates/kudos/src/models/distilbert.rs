@@ -1,6 +1,6 @@
 //! DistilBERT (Sanh et al. 2019, arXiv:1910.01108): half of BERT's layers, no segments, a ReLU head.
 
-use super::config::{Config, ConfigError, Family, Fields, limit};
+use super::config::{ConfigError, EncoderConfig, EncoderFamily, Fields, limit};
 use super::encoder::TensorNames;
 use crate::nn::Activation;
 use serde_json::{Map, json};
@@ -22,11 +22,11 @@ pub(super) static NAMES: TensorNames = TensorNames {
     unused: &["vocab_transform.", "vocab_layer_norm.", "vocab_projector."],
 };
 
-pub(super) fn config(fields: &Fields) -> Result<Config, ConfigError> {
+pub(super) fn config(fields: &Fields) -> Result<EncoderConfig, ConfigError> {
     fields.only("chunk_size_feed_forward", &[json!(0)])?;
-    Ok(Config {
+    Ok(EncoderConfig {
         json: Map::new(),
-        family: Family::DistilBert,
+        family: EncoderFamily::DistilBert,
         hidden: fields.size("dim", limit::WIDTH)?,
         layers: fields.size("n_layers", limit::LAYERS)?,
         heads: fields.size("n_heads", limit::WIDTH)?,

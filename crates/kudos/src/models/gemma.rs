@@ -54,7 +54,7 @@ fn both(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
 }
 
 /// Gemma 3.
-pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
+pub(super) fn third(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
     for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
         fields.only(key, &[Value::Null])?;
     }

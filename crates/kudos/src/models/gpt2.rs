@@ -61,5 +61,6 @@ pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
         tied: flag(fields, "tie_word_embeddings", true)?,
         labels: 0,
         eos: Vec::new(),
+        pad: None,
     })
 }

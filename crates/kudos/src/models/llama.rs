@@ -49,6 +49,7 @@ pub(super) fn config(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
         tied: flag(fields, "tie_word_embeddings", false)?,
         labels: 0,
         eos: Vec::new(),
+        pad: None,
     })
 }
 

@@ -1,44 +1,53 @@
 //! Model families, their checkpoints, and the reward model.
 //!
-//! A family's file states its config and its checkpoint names. All have the one network of `network.rs`, from ids to
-//! states. Its parameters are declared, and its head read, as in an encoder (`encoder.rs`) or in a decoder
-//! (`decoder.rs`). Which of them a judge is stands in `judge.rs`. This module must not know training or metrics: what a
-//! new head asks of a base stands in `train/start.rs`.
+//! A family is one file, which states its config and the names of its tensors, and one entry of `families.rs`. All have
+//! the one network of `network.rs`, from ids to states. Its parameters are declared as in an encoder (`encoder.rs`) or in
+//! a decoder (`decoder.rs`), and `load.rs` fills them from any checkpoint. [`Model`] gives texts outputs, to score and to
+//! train; [`Decoder`] generates. This module must not know training or metrics: what a new head asks of a base stands in
+//! `train/start.rs`.
 
 pub mod adapter;
 mod attributes;
 mod bert;
-mod checkpoint;
 mod config;
 mod decoder;
 mod decoder_config;
 mod distilbert;
 mod encoder;
+mod families;
 mod gemma;
+mod generator;
 pub mod gguf;
 mod gpt2;
 mod judge;
 mod layer;
 mod llama;
+mod load;
 mod mistral;
+mod model;
 mod network;
 mod phi;
+mod quantize;
 mod qwen;
 mod reward_config;
 mod reward_model;
 mod roberta;
 mod scoring;
+mod source;
 
 pub use attributes::{AttributeHead, Weighting};
-pub use checkpoint::{ClassifierSource, LoadError, LoadOptions, load, load_for_attributes, quantize};
-pub use config::{Config, ConfigError, Family};
-pub use decoder::{Decoder, DecoderError, DecoderHead, LogitRows};
+pub use config::{Config, ConfigError, EncoderConfig, EncoderFamily};
+pub use decoder::DecoderHead;
 pub use decoder_config::DecoderConfig;
-pub use encoder::Model;
-pub use judge::{DecoderJudge, JudgeModel};
+pub use generator::{Decoder, LogitRows};
+pub use judge::default_reward;
 pub use layer::{Adapters, Layer, Norms};
+pub use load::{ClassifierSource, LoadError, LoadOptions, load, load_for_attributes};
+pub use model::Model;
+pub use quantize::quantize;
 pub use reward_config::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
 pub use reward_model::{Input, JudgeError, Rated, RewardModel, Scored, Scorer, check_length};
 pub use scoring::{
     SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, features_each, pack, push, score_encoded,
 };
+pub use source::is_gguf;

@@ -2,7 +2,9 @@
 //! the models have.
 
 use super::layer::{Layer, Reach, Stream};
-use crate::nn::{Asker, AttentionSpec, Batch, EmbedSpec, LinearSpec, NormSpec, State, Tape};
+use crate::nn::{
+    Activation, Asker, AttentionSpec, Batch, EmbedSpec, LinearSpec, NormSpec, Parameters, State, Tape, Var,
+};
 use kernels::rotary::RotaryTable;
 use std::sync::Arc;
 
@@ -61,5 +63,74 @@ impl Network {
     pub(super) fn products(&self, asked: Option<Asker>) -> Vec<LinearSpec> {
         let reach = self.whole(asked);
         self.layers.iter().enumerate().flat_map(|(index, layer)| layer.products(reach(index))).collect()
+    }
+}
+
+/// What is read off the states: one token of each text, a hidden layer where the family has one, and the output layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    /// Which token is read.
+    pub(super) asker: Asker,
+    /// The hidden layer.
+    pub(super) dense: Option<Dense>,
+    /// The output layer.
+    pub(super) out: LinearSpec,
+}
+
+/// The hidden layer of a head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dense {
+    pub(super) linear: LinearSpec,
+    pub(super) activation: Activation,
+}
+
+impl Head {
+    /// Pushes all but the output layer: the states that are read → what that layer reads, `[sequences, hidden]`.
+    pub(super) fn features(&self, tape: &mut Tape, states: State) -> Var {
+        match self.dense {
+            None => states.full,
+            Some(dense) => tape.linear(states.full, dense.linear, Some(dense.activation)),
+        }
+    }
+}
+
+/// A model without values: its parameters and how they are put together.
+pub(super) struct Declared {
+    pub(super) parameters: Parameters,
+    pub(super) network: Network,
+    pub(super) head: Head,
+}
+
+/// How the checkpoints of a family name what the model does not state by itself.
+#[derive(Clone, Copy)]
+pub(super) struct Names {
+    /// What a checkpoint of the bare model leaves away.
+    pub(super) prefix: &'static str,
+    /// How names of tensors begin that a judge has no use for.
+    pub(super) unused: &'static [&'static str],
+    /// How they end.
+    pub(super) unused_ends: &'static [&'static str],
+}
+
+impl Names {
+    /// What a checkpoint may call a parameter: as declared, without the prefix, and with the `gamma` and `beta` of
+    /// checkpoints that came from TensorFlow.
+    pub(super) fn of(&self, parameter: &str) -> [String; 4] {
+        let bare = parameter.strip_prefix(self.prefix).unwrap_or(parameter);
+        let old = |name: &str| match name.strip_suffix("LayerNorm.weight") {
+            Some(stem) => format!("{stem}LayerNorm.gamma"),
+            None => match name.strip_suffix("LayerNorm.bias") {
+                Some(stem) => format!("{stem}LayerNorm.beta"),
+                None => name.to_owned(),
+            },
+        };
+        [parameter.to_owned(), bare.to_owned(), old(parameter), old(bare)]
+    }
+
+    /// Whether a checkpoint may hold this tensor besides the model's own.
+    pub(super) fn is_unused(&self, name: &str) -> bool {
+        let whole = format!("{}{name}", self.prefix);
+        let begins = |start: &&str| name.starts_with(*start) || whole.starts_with(*start);
+        self.unused.iter().any(begins) || self.unused_ends.iter().any(|end| name.ends_with(end))
     }
 }

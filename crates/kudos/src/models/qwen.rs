@@ -14,18 +14,20 @@ const QWEN3: DecoderNames = DecoderNames {
     ..llama::NAMES
 };
 
-pub(super) fn config(fields: &Fields, third: bool) -> Result<DecoderConfig, ConfigError> {
-    let mut config = llama::config(fields)?;
-    if third {
-        config.names = &QWEN3;
-        // Where the key is missing, transformers means 128 columns a head, not a share of the width.
-        config.head_dim = fields.size_or("head_dim", limit::WIDTH, Some(128))?;
-        config.scale = 1.0 / (config.head_dim as f32).sqrt();
-    } else {
-        config.biases = Biases { qkv: true, ..Biases::default() };
-    }
-    config.kinds = kinds(fields, config.layers)?;
-    Ok(config)
+/// Qwen2 and Qwen2.5.
+pub(super) fn second(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
+    let config = llama::config(fields)?;
+    let (biases, kinds) = (Biases { qkv: true, ..Biases::default() }, kinds(fields, config.layers)?);
+    Ok(DecoderConfig { biases, kinds, ..config })
+}
+
+/// Qwen3.
+pub(super) fn third(fields: &Fields) -> Result<DecoderConfig, ConfigError> {
+    let config = llama::config(fields)?;
+    // Where the key is missing, transformers means 128 columns a head, not a share of the width.
+    let head_dim = fields.size_or("head_dim", limit::WIDTH, Some(128))?;
+    let (scale, kinds) = (1.0 / (head_dim as f32).sqrt(), kinds(fields, config.layers)?);
+    Ok(DecoderConfig { names: &QWEN3, head_dim, scale, kinds, ..config })
 }
 
 /// Layers see a window only where the config asks for it: `layer_types`, or the layers from `max_window_layers` on.

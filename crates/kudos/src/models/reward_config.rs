@@ -2,7 +2,8 @@
 //! judge.
 
 use super::attributes::AttributeHead;
-use super::config::Config;
+use super::config::{Config, EncoderConfig};
+use super::families::Family;
 use super::reward_model::JudgeError;
 use crate::text::{EncodeSettings, Rendering, Truncation};
 use serde::{Deserialize, Serialize};
@@ -75,7 +76,7 @@ pub struct RewardConfig {
 impl RewardConfig {
     /// What a checkpoint without `reward.json` means: an encoder reads `tokenizer(prompt, response,
     /// truncation=True, max_length=512)`.
-    pub fn default_for(config: &Config) -> Self {
+    pub fn default_for(config: &EncoderConfig) -> Self {
         let encode = EncodeSettings::new(Rendering::Pair, config.max_tokens().min(512), Truncation::LongestFirst);
         Self::new(encode)
     }
@@ -134,13 +135,8 @@ impl RewardConfig {
 /// The `config.json` of a judge made from a base: one label, raw scores everywhere; or the names of its attributes, in
 /// the order of the outputs.
 pub fn config_of_new_judge(config: &Config, attributes: &[String]) -> Map<String, Value> {
-    let architecture = match config.json.get("model_type").and_then(Value::as_str) {
-        Some("distilbert") => "DistilBertForSequenceClassification",
-        Some("roberta") => "RobertaForSequenceClassification",
-        Some("xlm-roberta") => "XLMRobertaForSequenceClassification",
-        _ => "BertForSequenceClassification",
-    };
-    let mut json = config.json.clone();
+    let architecture = Family::of(config.json()).map(|family| family.judge);
+    let mut json = config.json().clone();
     let plain = ["LABEL_0".to_owned()];
     let labels = if attributes.is_empty() { &plain } else { attributes };
     let id2label: Map<_, _> = labels.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name))).collect();

@@ -3,10 +3,10 @@
 //! Training, evaluation, scoring and serving all come through here, with the judge's `reward.json`. A judge is read only:
 //! any number of threads score with one, each with a [`Workspace`] of its own.
 
-use super::checkpoint::LoadError;
 use super::config::Config;
-use super::decoder::DecoderError;
-use super::judge::JudgeModel;
+use super::judge;
+use super::load::LoadError;
+use super::model::Model;
 use super::reward_config::RewardConfig;
 use super::scoring::{ScoreError, Workspace, all_or_first, features_each, logits, logits_each};
 use crate::data::Content;
@@ -23,9 +23,6 @@ pub enum JudgeError {
     /// Config or weights.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// Config or weights of a decoder.
-    #[error(transparent)]
-    Decoder(#[from] DecoderError),
     /// Tokenizer or rendering.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -100,7 +97,7 @@ pub struct Rated {
 /// A trained judge, ready to score. Threads share it.
 pub struct RewardModel {
     /// The network. Weights that are packed are not in its parameters too.
-    pub model: JudgeModel,
+    pub model: Model,
     /// Text to ids; shared, so that another thread can encode ahead.
     pub encoder: Arc<Encoder>,
     /// Its `reward.json`.
@@ -115,9 +112,7 @@ impl RewardModel {
     /// # Errors
     /// [`JudgeError`] for anything that would make its scores differ from what it was trained for.
     pub fn load(dir: &Path, precision: Option<Precision>) -> Result<Self, JudgeError> {
-        let (model, reward, precision) = JudgeModel::load(dir, precision)?;
-        check_outputs(dir, &reward, model.labels())?;
-        check_positions(&dir.join("reward.json"), &reward.encode, model.max_tokens())?;
+        let (model, reward, precision) = judge::load(dir, precision)?;
         let encoder = Arc::new(Encoder::load(dir, reward.encode.clone())?);
         Ok(Self { model, encoder, reward, precision })
     }
@@ -131,7 +126,7 @@ impl RewardModel {
     pub fn pad_note(&self) -> Option<String> {
         let text = Content::Text("a".into());
         let ids = self.encoder.encode(Some(&text), &text).ok()?.ids;
-        let pad = self.model.pad().filter(|pad| ids.last() == Some(pad))?;
+        let pad = self.model.config.pad().filter(|pad| ids.last() == Some(pad))?;
         let read = ids[pooled_index(&ids, Some(pad))?];
         let name = |id: u32| self.encoder.token(id).unwrap_or_else(|| id.to_string());
         Some(format!(
@@ -149,7 +144,7 @@ impl RewardModel {
     /// Scores one packed batch of texts that its encoder has encoded: a result for each, in the order given.
     /// [`super::pack`] says which texts to run together. A score depends on its own text alone, bit for bit.
     pub fn run(&self, texts: &[&Encoded], workspace: &mut Workspace) -> Vec<Result<Rated, ScoreError>> {
-        self.rated(texts, logits(self.model.scores(), texts, workspace))
+        self.rated(texts, logits(&self.model, texts, workspace))
     }
 
     /// As [`Self::run`], for any number of texts: they are packed here.
@@ -158,7 +153,7 @@ impl RewardModel {
         texts: &[E],
         workspace: &mut Workspace,
     ) -> Vec<Result<Rated, ScoreError>> {
-        self.rated(texts, logits_each(self.model.scores(), texts, workspace))
+        self.rated(texts, logits_each(&self.model, texts, workspace))
     }
 
     /// Encodes and scores: a result for each input, in the order given.
@@ -283,7 +278,7 @@ impl Scorer {
     /// As [`Self::score`].
     pub fn features(&mut self, inputs: &[Input]) -> Result<Vec<f32>, JudgeError> {
         let encoded = self.judge.encoder.encode_batch(inputs)?;
-        Ok(all_or_first(features_each(self.judge.model.scores(), &encoded, &mut self.workspace))?.concat())
+        Ok(all_or_first(features_each(&self.judge.model, &encoded, &mut self.workspace))?.concat())
     }
 }
 

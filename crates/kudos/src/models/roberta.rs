@@ -3,7 +3,7 @@
 //! Wired as BERT, with positions counted from the padding token's id and a head of its own.
 
 use super::bert::encoder_config;
-use super::config::{Config, ConfigError, Family, Fields};
+use super::config::{ConfigError, EncoderConfig, EncoderFamily, Fields};
 use super::encoder::TensorNames;
 
 pub(super) static NAMES: TensorNames = TensorNames {
@@ -15,7 +15,7 @@ pub(super) static NAMES: TensorNames = TensorNames {
     ..super::bert::ENCODER_NAMES
 };
 
-pub(super) fn config(fields: &Fields) -> Result<Config, ConfigError> {
+pub(super) fn config(fields: &Fields) -> Result<EncoderConfig, ConfigError> {
     let padding = fields.padding(1)?;
-    encoder_config(fields, Family::Roberta, Some(padding))
+    encoder_config(fields, EncoderFamily::Roberta, Some(padding))
 }

@@ -4,10 +4,10 @@
 //! time; a text's result has the same bits in any batch.
 
 use super::config::Config;
-use super::encoder::Model;
+use super::model::Model;
 use super::reward_model::JudgeError;
 use crate::nn::{Batch, BatchError, Mode, Sequence, Storage, Tape, Var, Weights};
-use crate::text::{Encoded, TextError};
+use crate::text::{Encoded, TextError, pooled_index};
 use kernels::parallel::inside;
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -240,7 +240,17 @@ pub fn push(model: &dyn Scores, encoded: &Encoded, batch: &mut Batch) -> Result<
 
 impl Scores for Model {
     fn push(&self, encoded: &Encoded, batch: &mut Batch) -> Result<(), ScoreError> {
-        push_encoder(self, encoded, batch)
+        self.check(encoded)?;
+        match &self.config {
+            Config::Encoder(config) => {
+                Ok(batch.push(Sequence { ids: &encoded.ids, type_ids: &encoded.type_ids }, config.padding)?)
+            }
+            Config::Decoder(config) => {
+                // No token sees those after it, so what follows the token that is read changes nothing.
+                let end = pooled_index(&encoded.ids, config.pad).map_or(0, |last| last + 1);
+                Ok(batch.push(Sequence { ids: &encoded.ids[..end], type_ids: &vec![0; end] }, None)?)
+            }
+        }
     }
 
     fn features(&self, tape: &mut Tape, batch: &Batch) -> Var {
@@ -256,25 +266,27 @@ impl Scores for Model {
     }
 
     fn storage(&self) -> Storage {
-        self.packed.storage()
+        Model::storage(self)
     }
 }
 
-/// As the model's family counts positions.
-fn push_encoder(model: &Model, encoded: &Encoded, batch: &mut Batch) -> Result<(), ScoreError> {
-    let Config { vocabulary, types: segments, padding, .. } = model.config;
-    if let Some(id) = encoded.ids.iter().copied().find(|id| *id as usize >= vocabulary) {
-        return Err(ScoreError::Vocabulary { id, vocabulary });
+impl Model {
+    /// Refuses a text with what the model has no vectors for.
+    fn check(&self, encoded: &Encoded) -> Result<(), ScoreError> {
+        let (vocabulary, segments) = (self.config.vocabulary(), self.config.segments());
+        if let Some(id) = encoded.ids.iter().copied().find(|id| *id as usize >= vocabulary) {
+            return Err(ScoreError::Vocabulary { id, vocabulary });
+        }
+        // A family without segments reads none, whatever stands there.
+        if let Some(segment) = encoded.type_ids.iter().copied().find(|s| segments > 0 && *s as usize >= segments) {
+            return Err(ScoreError::Segment { segment, segments });
+        }
+        let (tokens, limit) = (encoded.ids.len(), self.max_tokens());
+        if tokens > limit {
+            return Err(ScoreError::Tokens { tokens, limit });
+        }
+        Ok(())
     }
-    // A family without segments reads none, whatever stands there.
-    if let Some(segment) = encoded.type_ids.iter().copied().find(|s| segments > 0 && *s as usize >= segments) {
-        return Err(ScoreError::Segment { segment, segments });
-    }
-    let (tokens, limit) = (encoded.ids.len(), model.config.max_tokens());
-    if tokens > limit {
-        return Err(ScoreError::Tokens { tokens, limit });
-    }
-    Ok(batch.push(Sequence { ids: &encoded.ids, type_ids: &encoded.type_ids }, padding)?)
 }
 
 #[cfg(test)]

@@ -24,6 +24,6 @@ pub use ops::{
     Asker, AttentionSpec, EmbedSpec, HeadNormSpec, LinearSpec, LowRank, LowRankPart, Mask, NormKind, NormSpec,
 };
 pub use packed::{Packed, PackedLayer, Precision};
-pub use parameters::{Initial, ParameterSpec, Parameters, Place, Role, Span};
+pub use parameters::{Form, Initial, ParameterSpec, Parameters, Place, Role, Span};
 pub use tape::{Mode, State, Storage, Tape, Var, Weights};
 pub use trained::Trained;

@@ -8,6 +8,7 @@
 
 use super::trained::Trained;
 use crate::nn::weights::WeightError;
+use std::borrow::Cow;
 
 /// A range of the flat buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,51 @@ pub enum Initial {
     One,
 }
 
+/// How a checkpoint stores the values of a tensor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As the buffer has them.
+    #[default]
+    Plain,
+    /// `[inputs, outputs]`; the buffer has `[outputs, inputs]` (GPT-2).
+    Transposed,
+    /// Less 1 (the scales of Gemma's norms).
+    LessOne,
+}
+
+impl Form {
+    /// Turns the values of a checkpoint into those of the buffer. `shape` is the checkpoint's.
+    pub fn read(self, values: &mut [f32], shape: &[usize]) {
+        match self {
+            Form::Plain => {}
+            Form::Transposed => transpose(values, shape[0]),
+            Form::LessOne => values.iter_mut().for_each(|value| *value += 1.0),
+        }
+    }
+
+    /// The values of the buffer as a checkpoint has them, of a tensor that it has in `shape`.
+    pub fn stored<'a>(self, values: &'a [f32], shape: &[usize]) -> Cow<'a, [f32]> {
+        let mut own = match self {
+            Form::Plain => return Cow::Borrowed(values),
+            Form::Transposed | Form::LessOne => values.to_vec(),
+        };
+        match self {
+            Form::Transposed => transpose(&mut own, shape[1]),
+            _ => own.iter_mut().for_each(|value| *value -= 1.0),
+        }
+        Cow::Owned(own)
+    }
+}
+
+/// `[rows, columns]` → `[columns, rows]`.
+fn transpose(values: &mut [f32], rows: usize) {
+    let columns = values.len() / rows.max(1);
+    let from = values.to_vec();
+    for (column, row) in values.chunks_exact_mut(rows.max(1)).enumerate() {
+        row.iter_mut().enumerate().for_each(|(i, value)| *value = from[i * columns + column]);
+    }
+}
+
 /// What a tensor is to its model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -79,8 +125,10 @@ pub enum Role {
 pub struct ParameterSpec {
     /// Name in the checkpoint.
     pub name: String,
-    /// Dimensions.
+    /// Dimensions in the checkpoint.
     pub shape: Vec<usize>,
+    /// How the checkpoint stores its values.
+    pub form: Form,
     /// What it is to its model.
     pub role: Role,
     /// Where its values lie; of a packed weight, a place behind any buffer.
@@ -93,6 +141,21 @@ pub struct ParameterSpec {
     pub trained: bool,
     /// Whether a step reaches only the rows that its tokens name: the table of words.
     pub sparse: bool,
+}
+
+impl ParameterSpec {
+    /// Dimensions of its values in the buffer.
+    pub fn buffer_shape(&self) -> Vec<usize> {
+        match self.form {
+            Form::Plain | Form::LessOne => self.shape.clone(),
+            Form::Transposed => self.shape.iter().rev().copied().collect(),
+        }
+    }
+
+    /// Where its values are kept.
+    pub fn place(&self) -> Place {
+        if self.span.start < PACKED { Place::Flat } else { Place::Packed }
+    }
 }
 
 /// The tensors of a model: specs first, values once a checkpoint has been checked against them.
@@ -145,7 +208,8 @@ impl Parameters {
         let span = Span { start, len };
         let decay = matches!(initial, Initial::Normal(_));
         let (shape, role, trained) = (shape.to_vec(), self.role, place == Place::Flat);
-        self.specs.push(ParameterSpec { name, shape, role, span, initial, decay, trained, sparse: false });
+        let form = Form::Plain;
+        self.specs.push(ParameterSpec { name, shape, form, role, span, initial, decay, trained, sparse: false });
         Ok(span)
     }
 
@@ -162,6 +226,14 @@ impl Parameters {
         let span = self.declare(name, shape, initial)?;
         self.specs.last_mut().expect("one was just declared").sparse = true;
         Ok(span)
+    }
+
+    /// Says how checkpoints store the tensor that was declared last.
+    ///
+    /// # Panics
+    /// When none was declared.
+    pub fn stored_as(&mut self, form: Form) {
+        self.specs.last_mut().expect("one was just declared").form = form;
     }
 
     /// Takes tensors from training. Gradients and an optimizer that are made afterwards have no place for them.
@@ -219,6 +291,21 @@ impl Parameters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_form_is_undone_as_it_was_done() {
+        let stored: Vec<f32> = (0..6).map(|i| i as f32).collect();
+        let cases = [
+            (Form::Plain, stored.clone()),
+            (Form::Transposed, vec![0.0, 3.0, 1.0, 4.0, 2.0, 5.0]),
+            (Form::LessOne, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+        ];
+        for (form, expected) in cases {
+            let mut values = stored.clone();
+            form.read(&mut values, &[2, 3]);
+            assert_eq!((&values, &*form.stored(&values, &[2, 3])), (&expected, stored.as_slice()), "{form:?}");
+        }
+    }
 
     /// What is kept packed takes nothing of the buffer, and whoever looks for it there is stopped.
     #[test]

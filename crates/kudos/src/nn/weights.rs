@@ -455,10 +455,18 @@ impl Stored {
 /// # Errors
 /// [`WeightError::Io`] for an unwritable directory or a full disk; the old file then stands.
 pub fn write(path: &Path, parameters: &Parameters) -> Result<(), WeightError> {
-    write_tensors(path, &[("", parameters.specs(), &parameters.values)], &[])
+    let values = |spec: &ParameterSpec| spec.form.stored(&parameters.values[spec.span.range()], &spec.shape);
+    let values: Vec<_> = parameters.specs().iter().map(values).collect();
+    let tensors = parameters.specs().iter().zip(&values).map(|(spec, values)| Raw {
+        name: spec.name.clone(),
+        dtype: "F32",
+        shape: spec.shape.clone(),
+        bytes: bytemuck::cast_slice(values),
+    });
+    write_raw(path, &tensors.collect::<Vec<_>>(), &[])
 }
 
-/// As [`write()`], with several buffers and the specs that lie in each: a tensor is named prefix + name.
+/// Writes several buffers as they are, with the specs that lie in each: a tensor is named prefix + name.
 ///
 /// # Errors
 /// As [`write()`].

@@ -19,6 +19,7 @@ use super::chat::{ChatTemplate, Conversation};
 use super::control::{Masked, texts};
 use super::dates::Day;
 use super::max_length::{TOKENIZER_CONFIG, with_max_length};
+use super::pooled::pad_for_judge;
 use super::rebuild::{Rebuilt, rebuild};
 use super::render::{self, Rendered};
 use super::splitter::Splitter;
@@ -42,6 +43,9 @@ pub const TOKENIZER_FILES: [&str; 12] = [
     "tokenizer.model",
     "chat_template.jinja",
 ];
+
+/// The token that Llama 3.1 and later keep for padding.
+const SPARE_PAD: &str = "<|finetune_right_pad_id|>";
 
 /// One text as the model gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -308,6 +312,17 @@ impl Encoder {
     /// Id of the padding token, if the tokenizer has one. Nothing here pads; `config.json` names it.
     pub fn pad_token_id(&self) -> Option<u32> {
         self.tokenizer.engine().token_to_id(self.special_token("pad_token")?)
+    }
+
+    /// The pad id for the `config.json` of a new decoder judge, which no text may end in.
+    ///
+    /// # Errors
+    /// A template that renders nothing.
+    pub fn pad_for_judge(&self) -> Result<Option<u32>, TextError> {
+        let text = Content::Text("a".into());
+        let last = self.encode(Some(&text), &text)?.ids.last().copied();
+        let spare = self.tokenizer.engine().token_to_id(SPARE_PAD);
+        Ok(pad_for_judge(last, self.pad_token_id(), spare))
     }
 
     /// Id of the end-of-sequence token, if the tokenizer has one.

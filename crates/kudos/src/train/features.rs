@@ -109,7 +109,7 @@ fn key(text: &Encoded) -> Key {
 fn fingerprint(model: &Model, precision: Precision) -> u64 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let output = model.head_out();
-    let mut hash = FACTOR ^ (model.config.layers as u64) << 8 ^ precision as u64;
+    let mut hash = FACTOR ^ (model.config.layers() as u64) << 8 ^ precision as u64;
     for spec in model.parameters.specs() {
         if [output.weight.start, output.bias.start].contains(&spec.span.start) {
             continue;

@@ -260,7 +260,8 @@ impl<'a> Folds<'a> {
     ) -> Result<Vec<(usize, Vec<f32>)>, FoldError> {
         let FoldOptions { asked, start, base, .. } = self.options;
         let from = LoadOptions::Base { seed: seed(asked), new_head: start.new_head };
-        let (model, _) = load(base, from).map_err(JudgeError::from)?;
+        let (mut model, head) = load(base, from).map_err(JudgeError::from)?;
+        model.read_with(self.options.encoder, head).map_err(JudgeError::from)?;
         let dir = self.work_dir().join(format!("{}-{}of4", job.fold + 1, job.quarters));
         let (settings, examples) = (job.settings.clone(), self.examples(&job.train));
         let mut trainer = Trainer::new(model, settings, examples, self.held_out(job), dir.clone(), String::new())?;

@@ -299,7 +299,7 @@ impl Trainer {
             if settings.new_head { vec![0.0; head.len] } else { model.parameters.values[head.range()].to_vec() };
         model.pack_for_training(settings.precision);
         let gradients = Gradients::new(&model.parameters);
-        let top = model.config.layers + 1;
+        let top = model.config.layers() + 1;
         let rate = |role| settings.layer_decay.powi((top - model.depth(role)) as i32) as f32;
         let optimizer = Optimizer::new(&model.parameters, settings.weight_decay).with_rates(&model.parameters, rate);
         let visits = visits::epoch(&examples, settings.group_size, settings.shuffle, settings.seed, 0);
@@ -487,7 +487,7 @@ impl Trainer {
         if !(self.frozen && self.settings.head_first) {
             return score_encoded(&self.model, texts, &mut self.workspace);
         }
-        let (labels, precision) = (self.model.config.labels, self.settings.precision);
+        let (labels, precision) = (self.model.config.labels(), self.settings.precision);
         let texts: Vec<&Encoded> = texts.iter().collect();
         let outputs = self.model.logits(&self.features.of(&self.model, precision, &texts, &mut self.workspace)?);
         match outputs.iter().position(|output| !output.is_finite()) {

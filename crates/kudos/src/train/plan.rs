@@ -42,7 +42,7 @@ pub struct Plan {
 /// A setting that makes no sense for these data or this base; features or losses that are not finite.
 pub fn plan(given: &Given, model: &mut Model) -> Result<Plan, TrainError> {
     let mut features = Features::default();
-    let own = Start { new_head: given.head == ClassifierSource::New, reopened: false, width: model.config.hidden };
+    let own = Start { new_head: given.head == ClassifierSource::New, reopened: false, width: model.config.hidden() };
     let extent = Extent::of(given.examples, given.asked.group_size_or_default(), given.held_out, own);
     let (start, compared) = choose_start(given, extent, model, &mut features)?;
     let decided = given.asked.decide(Extent { start, ..extent })?;

@@ -159,7 +159,9 @@ fn resumed_identity(dir: &Path) -> Option<String> {
 /// Reads plain weights that this run wrote.
 pub(super) fn read_weights(path: &Path, parameters: &mut Parameters) -> Result<(), WeightError> {
     let specs = parameters.specs().to_vec();
-    read_all(&Checkpoint::open_file(path)?, &specs, WEIGHTS, &mut parameters.values)
+    read_all(&Checkpoint::open_file(path)?, &specs, WEIGHTS, &mut parameters.values)?;
+    specs.iter().for_each(|spec| spec.form.read(&mut parameters.values[spec.span.range()], &spec.shape));
+    Ok(())
 }
 
 fn read_all(

@@ -7,7 +7,7 @@
 
 use super::head::fit_head;
 use super::{Example, Features, Settings, TrainError};
-use crate::models::{Config, Family, Model, Norms, Workspace};
+use crate::models::{Config, EncoderConfig, EncoderFamily, Model, Norms, Workspace};
 use crate::nn::{Activation, LinearSpec, NormSpec, Role, Span};
 use std::collections::HashMap;
 
@@ -94,7 +94,7 @@ fn cross_validated(
 /// Makes the last `count` layers new, as an untrained model has them: what pretraining left there is the most specific to
 /// its own task (Zhang et al. 2021, "Revisiting few-sample BERT fine-tuning").
 pub fn renew_top_layers(model: &mut Model, count: usize, seed: u64) {
-    let top = model.config.layers.saturating_sub(count);
+    let top = model.config.layers().saturating_sub(count);
     for index in 0..model.parameters.specs().len() {
         if matches!(model.parameters.specs()[index].role, Role::Layer(layer) if layer >= top) {
             model.parameters.initialise(index, seed);
@@ -111,7 +111,7 @@ pub fn renew_top_layers(model: &mut Model, count: usize, seed: u64) {
 /// if it is `None`; what is above is dropped. A frozen head finds more there than higher up, and fine-tuning does not make
 /// up for it (docs/recipe.md). RoBERTa's pretraining has no such layer, so its absence says nothing there.
 pub fn open_head(model: &mut Model, keep: Option<usize>) -> Opened {
-    let (dense, _) = model.head_dense();
+    let Some((dense, _)) = model.head_dense() else { return Opened::Nothing };
     if model.parameters.values[dense.bias.range()].iter().all(|b| *b == 0.0) {
         open_anew(model, keep)
     } else {
@@ -121,27 +121,28 @@ pub fn open_head(model: &mut Model, keep: Option<usize>) -> Opened {
 
 /// The same where the head's first layer was trained: for a new head that reads a judge's lower layers.
 pub fn open_anew(model: &mut Model, keep: Option<usize>) -> Opened {
-    let (LinearSpec { weight, bias, .. }, activation) = model.head_dense();
+    let Some((LinearSpec { weight, bias, .. }, activation)) = model.head_dense() else { return Opened::Nothing };
     if activation != Activation::Tanh {
         return Opened::Nothing;
     }
     fill_identity(model, weight);
     model.parameters.values[bias.range()].fill(0.0);
-    if model.config.family != Family::Bert {
-        return Opened::Head;
-    }
-    let half = model.config.layers.div_ceil(2).max(FEWEST_LAYERS);
-    let kept = keep.unwrap_or(half).min(model.config.layers - 1);
-    keep_layers(model, kept + 1);
+    let config = match model.config.encoder() {
+        Some(config) if config.family == EncoderFamily::Bert => config.clone(),
+        _ => return Opened::Head,
+    };
+    let half = config.layers.div_ceil(2).max(FEWEST_LAYERS);
+    let kept = keep.unwrap_or(half).min(config.layers - 1);
+    keep_layers(model, &config, kept + 1);
     read_mean(model);
     Opened::HeadAndLastLayer { kept }
 }
 
 /// Drops the layers above the lowest `count`.
-fn keep_layers(model: &mut Model, count: usize) {
-    let mut config = Config { layers: count, ..model.config.clone() };
+fn keep_layers(model: &mut Model, config: &EncoderConfig, count: usize) {
+    let mut config = EncoderConfig { layers: count, ..config.clone() };
     config.json.insert("num_hidden_layers".into(), count.into());
-    let mut smaller = Model::declare(config).expect("fewer layers are no larger");
+    let mut smaller = Model::declare(Config::Encoder(config)).expect("fewer layers are no larger");
     smaller.parameters.allocate();
     let specs: HashMap<&str, Span> = model.parameters.specs().iter().map(|s| (s.name.as_str(), s.span)).collect();
     for spec in smaller.parameters.specs().to_vec() {
@@ -173,6 +174,6 @@ fn read_mean(model: &mut Model) {
 
 /// Makes a square weight the identity.
 fn fill_identity(model: &mut Model, weight: Span) {
-    let rows = model.parameters.values[weight.range()].chunks_exact_mut(model.config.hidden).enumerate();
+    let rows = model.parameters.values[weight.range()].chunks_exact_mut(model.config.hidden()).enumerate();
     rows.for_each(|(i, row)| row.iter_mut().enumerate().for_each(|(j, w)| *w = f32::from(u8::from(i == j))));
 }

@@ -91,7 +91,7 @@ impl Trainer {
         let mut seed = vec![0.0; outputs.len()];
         let mut at = 0;
         for visit in visits {
-            let range = at..at + visit.members.len() * self.model.config.labels;
+            let range = at..at + visit.members.len() * self.model.config.labels();
             let own = &outputs[range.clone()];
             let loss = self.visit_loss(visit, own, total, &mut seed[range.clone()]);
             let scores = own.iter().map(|score| ("score", f64::from(*score)));

@@ -125,9 +125,9 @@ pub fn self_test(dir: &Path) -> SelfTest {
 }
 
 fn description(judge: &RewardModel) -> String {
-    let (layers, length) = (judge.model.layers(), judge.encoder.settings().max_length);
-    let parameters = judge.model.parameters().count() as f64 / 1e6;
-    let family = judge.model.family();
+    let (layers, length) = (judge.model.config.layers(), judge.encoder.settings().max_length);
+    let parameters = judge.model.parameters.count() as f64 / 1e6;
+    let family = judge.model.config.family();
     format!("{family}, {} layers, {parameters:.1} M parameters, {}, {length} tokens", layers, judge.precision())
 }
 

@@ -33,9 +33,6 @@ pub(super) fn checks(dir: &Path, judge: &RewardModel, reference: &Reference) -> 
 /// Writes the judge's weights as f32, with its tokenizer and settings, and scores with what is read back. In f32, so
 /// that a judge stored in 8 bits is held to the same bits too.
 fn saved(dir: &Path, judge: &RewardModel, exact: &Reference) -> Found {
-    let Some(encoder) = judge.model.encoder() else {
-        return Err(Trouble::Skipped("decoder judges are not written".into()));
-    };
     let copy = tempfile::tempdir()?;
     let (model, _) = load(dir, LoadOptions::Judge)?;
     weights::write(&copy.path().join("model.safetensors"), &model.parameters)?;
@@ -43,7 +40,7 @@ fn saved(dir: &Path, judge: &RewardModel, exact: &Reference) -> Found {
         crate::files::write(&copy.path().join(file.name), &file.bytes)?;
     }
     let json = [
-        ("config.json", serde_json::to_vec(&Value::Object(encoder.config.json.clone()))?),
+        ("config.json", serde_json::to_vec(&Value::Object(model.config.json().clone()))?),
         ("reward.json", serde_json::to_vec(&judge.reward)?),
     ];
     for (name, bytes) in json {

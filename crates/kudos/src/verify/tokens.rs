@@ -21,7 +21,7 @@ pub(super) fn checks(dir: &Path, judge: &RewardModel) -> Vec<Check> {
 /// Tables are padded to round sizes, so some rows may be idle; a tokenizer with far fewer tokens than rows, or with
 /// more, belongs to another model.
 fn vocabulary(judge: &RewardModel) -> Found {
-    let (tokens, rows) = (judge.encoder.vocab_size(), judge.model.vocabulary());
+    let (tokens, rows) = (judge.encoder.vocab_size(), judge.model.config.vocabulary());
     let figure = format!("{tokens} tokens, {rows} embeddings");
     let fits = tokens <= rows && rows - tokens <= (rows / 10).max(1024);
     require(fits, || format!("{figure}: the tokenizer files belong to another model"))?;
@@ -30,10 +30,10 @@ fn vocabulary(judge: &RewardModel) -> Found {
 
 /// RoBERTa counts positions from the padding token, so a wrong one shifts every text.
 fn padding(judge: &RewardModel) -> Found {
-    if judge.model.encoder().is_none() {
+    if judge.model.config.encoder().is_none() {
         return Ok(judge.pad_note().unwrap_or_else(|| "no rendering ends in it: the last token is read".into()));
     }
-    let stated = judge.model.json().get("pad_token_id").and_then(serde_json::Value::as_u64);
+    let stated = judge.model.config.json().get("pad_token_id").and_then(serde_json::Value::as_u64);
     match (stated, judge.encoder.pad_token_id()) {
         (Some(config), Some(tokenizer)) => {
             require(config == u64::from(tokenizer), || {
@@ -87,7 +87,7 @@ fn rendering(judge: &RewardModel) -> Found {
     let encoder = &judge.encoder;
     let (prompt, response) = (text("Name a river."), text("The Danube."));
     let both = encoder.encode(Some(&prompt), &response)?;
-    let types = judge.model.segments();
+    let types = judge.model.config.segments();
     let largest = both.type_ids.iter().copied().max().unwrap_or(0) as usize;
     require(largest < types.max(1), || format!("segment {largest}, the model has {types}"))?;
     require(both.ids.len() == both.type_ids.len(), || "ids and segments differ in number".into())?;

@@ -288,8 +288,11 @@ proptest! {
     fn forward_and_backward_match_the_reference(case in cases()) {
         let (found, expected) = (case.run::<f32>(), case.expected::<f32>());
         for ((name, found), (_, expected)) in found.parts().into_iter().zip(expected.parts()) {
+            // A place of the bias is a sum of one term a query, each rounded by itself.
+            let terms = if name == "d_bias" { case.rows().max(1) } else { 1 };
+            let bound = 2e-5 * (terms as f32).sqrt();
             for (i, (a, b)) in found.iter().zip(expected).enumerate() {
-                prop_assert!((a - b).abs() < 2e-5 * (1.0 + b.abs()), "{name}[{i}]: {a} instead of {b}");
+                prop_assert!((a - b).abs() < bound * (1.0 + b.abs()), "{name}[{i}]: {a} instead of {b}");
             }
         }
     }
@@ -297,11 +300,10 @@ proptest! {
     #[test]
     fn bf16_is_close_to_the_reference(case in cases()) {
         on_twins_and_instructions(|| {
-            // A bias of few distances gets sums over all rows of terms that cancel, so the rounding of `out` shows in
-            // them. The function is given that output, and so is its twin.
+            // A score's gradient is a difference from a sum over `out`. Where the two almost cancel, the rounding of
+            // `out` shows. The function is given that output, and so is its twin.
             let found = case.run::<Bf16>();
-            let d_bias = case.expected_from::<Bf16>(Some(&found.out)).d_bias;
-            let expected = Found { d_bias, ..case.expected::<Bf16>() };
+            let expected = case.expected_from::<Bf16>(Some(&found.out));
             for ((name, found), (_, expected)) in found.parts().into_iter().zip(expected.parts()) {
                 let error = relative_error(found, expected);
                 prop_assert!(error < 0.02, "{name}: relative error {error}");

@@ -45,7 +45,8 @@ impl AttentionSpec {
         Self { heads, key_heads: heads, head_dim, scale, mask: Mask::Bidirectional, soft_cap, norms, rotary }
     }
 
-    fn is_bidirectional(&self) -> bool {
+    /// Whether it is that of an encoder.
+    pub(crate) fn is_bidirectional(&self) -> bool {
         self.mask == Mask::Bidirectional
             && self.key_heads == self.heads
             && self.soft_cap.is_none()

@@ -18,6 +18,8 @@ pub struct EmbedSpec {
     pub types: Option<Span>,
     /// `[positions, width]`.
     pub positions: Option<Span>,
+    /// A word whose vector training leaves alone: PyTorch's `padding_idx`.
+    pub padding: Option<u32>,
 }
 
 pub(in crate::nn) struct Embed {
@@ -29,7 +31,7 @@ pub(in crate::nn) struct Embed {
 impl Tape {
     /// `[tokens, width]`: tables of words `[vocabulary, width]`, positions and segments, added up.
     pub fn embed(&mut self, batch: &Batch, width: usize, words: Span, positions: Span, types: Option<Span>) -> Var {
-        self.embed_by(batch, width, EmbedSpec { words, scale: 1.0, types, positions: Some(positions) })
+        self.embed_by(batch, width, EmbedSpec { words, scale: 1.0, types, positions: Some(positions), padding: None })
     }
 
     /// `[tokens, width]`: what the tables of the spec give, added up.
@@ -98,6 +100,8 @@ impl Embed {
             dy.iter_mut().for_each(|dy| *dy *= self.spec.scale); // Nobody reads this gradient after the words.
         }
         let (words, ids) = (self.spec.words, pass.batch.ids());
+        let rows = dy.chunks_exact_mut(self.width).zip(ids);
+        rows.filter(|(_, id)| self.spec.padding == Some(**id)).for_each(|(dy, _)| dy.fill(0.0));
         if let Some(table) = pass.gradients.table(words, ids) {
             embed_backward(table, ids, dy, self.width);
         }
@@ -115,7 +119,7 @@ mod tests {
         check::gradients(45, |tape, batch| tape.embed(batch, 3, span(0, 7), span(21, 5), Some(span(36, 2))));
         check::gradients(36, |tape, batch| tape.embed(batch, 3, span(0, 7), span(21, 5), None));
         for positions in [None, Some(span(21, 5))] {
-            let spec = EmbedSpec { words: span(0, 7), scale: 1.7, types: None, positions };
+            let spec = EmbedSpec { words: span(0, 7), scale: 1.7, types: None, positions, padding: None };
             check::gradients(36, |tape, batch| tape.embed_by(batch, 3, spec));
         }
     }

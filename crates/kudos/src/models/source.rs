@@ -1,0 +1,121 @@
+//! Where the tensors of a model come from: safetensors or GGUF, each asked by Hugging Face's names.
+
+use super::config::read_object;
+use super::gguf::{self, GgufModelError};
+use super::load::LoadError;
+use crate::nn::gguf::Gguf;
+use crate::nn::weights::Checkpoint;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// Where tensors come from.
+pub(super) trait TensorSource {
+    /// What the file calls a tensor, if it holds it.
+    fn stored(&self, name: &str) -> Option<String>;
+    /// Dimensions of a tensor that it holds.
+    fn shape(&self, name: &str) -> Vec<usize>;
+    /// Its values.
+    fn read(&self, name: &str, values: &mut [f32]) -> Result<(), LoadError>;
+    /// Whether a tensor is stored in 8 bits, with a scale for each row.
+    fn is_int8(&self, name: &str) -> bool;
+    /// Units and scales of such a tensor.
+    fn read_units(&self, name: &str) -> Result<(Vec<i8>, Vec<f32>), LoadError>;
+    /// What the file calls all of its tensors, with their dimensions. Scales stand with what they scale.
+    fn all(&self) -> Vec<(String, Vec<usize>)>;
+    /// What errors name.
+    fn path(&self) -> &Path;
+}
+
+impl TensorSource for Checkpoint {
+    fn stored(&self, name: &str) -> Option<String> {
+        self.tensors.contains_key(name).then(|| name.to_owned())
+    }
+
+    fn shape(&self, name: &str) -> Vec<usize> {
+        self.tensors[name].shape.clone()
+    }
+
+    fn read(&self, name: &str, values: &mut [f32]) -> Result<(), LoadError> {
+        Ok(Checkpoint::read(self, name, values)?)
+    }
+
+    fn is_int8(&self, name: &str) -> bool {
+        Checkpoint::is_int8(self, name)
+    }
+
+    fn read_units(&self, name: &str) -> Result<(Vec<i8>, Vec<f32>), LoadError> {
+        Ok(Checkpoint::read_units(self, name)?)
+    }
+
+    fn all(&self) -> Vec<(String, Vec<usize>)> {
+        let is_scale = |name: &str| {
+            let scaled = name.strip_suffix(crate::nn::weights::SCALE_SUFFIX);
+            scaled.is_some_and(|name| self.tensors.contains_key(name) && Checkpoint::is_int8(self, name))
+        };
+        let own = self.tensors.iter().filter(|(name, _)| !is_scale(name));
+        own.map(|(name, stored)| (name.clone(), stored.shape.clone())).collect()
+    }
+
+    fn path(&self) -> &Path {
+        Checkpoint::path(self)
+    }
+}
+
+impl TensorSource for Gguf {
+    fn stored(&self, name: &str) -> Option<String> {
+        gguf::stored_name(self, name)
+    }
+
+    fn shape(&self, name: &str) -> Vec<usize> {
+        gguf::shape(self, name).unwrap_or_default()
+    }
+
+    fn read(&self, name: &str, values: &mut [f32]) -> Result<(), LoadError> {
+        Ok(gguf::read_tensor(self, name, values)?)
+    }
+
+    fn is_int8(&self, _: &str) -> bool {
+        false
+    }
+
+    fn read_units(&self, name: &str) -> Result<(Vec<i8>, Vec<f32>), LoadError> {
+        unreachable!("{name}: blocks of GGUF have scales of their own")
+    }
+
+    fn all(&self) -> Vec<(String, Vec<usize>)> {
+        self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect()
+    }
+
+    fn path(&self) -> &Path {
+        Gguf::path(self)
+    }
+}
+
+/// A model as it lies on disk: a directory with `config.json` and safetensors, or a `.gguf` file.
+pub(super) struct Stored {
+    /// What errors about the config name.
+    pub(super) path: PathBuf,
+    /// The config.
+    pub(super) json: Map<String, Value>,
+    /// The tensors.
+    pub(super) tensors: Box<dyn TensorSource>,
+}
+
+impl Stored {
+    /// Opens a model; tensors are not read yet.
+    pub(super) fn open(model: &Path) -> Result<Self, LoadError> {
+        if is_gguf(model) {
+            let file = Gguf::open(model).map_err(GgufModelError::from)?;
+            let json = gguf::config(&file)?;
+            return Ok(Self { path: model.into(), json, tensors: Box::new(file) });
+        }
+        let path = model.join("config.json");
+        let json = read_object(&path)?;
+        Ok(Self { path, json, tensors: Box::new(Checkpoint::open(model)?) })
+    }
+}
+
+/// Whether a model is one GGUF file.
+pub fn is_gguf(model: &Path) -> bool {
+    model.is_file()
+}

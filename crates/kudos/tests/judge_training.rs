@@ -1,0 +1,212 @@
+//! Decoder judges in training, against transformers (`golden/judges/*/expected.*`, made by
+//! `golden/make_judges_golden.py`): gradients, ten AdamW steps by the trainer, and the judge that it writes.
+
+use kudos::data::{Comparison, Location};
+use kudos::models::{LoadOptions, Model, Workspace, load, push, score_encoded};
+use kudos::nn::{Form, Gradients, Mode, ParameterSpec, Precision, weights};
+use kudos::text::Encoded;
+use kudos::train::{Asked, Example, Extent, HeldOutData, LearningRateSchedule, Recipe, Start, Trainer};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+const FAMILIES: [&str; 8] = ["qwen3", "llama", "qwen2", "gemma2", "gemma3_text", "phi", "gpt2", "mistral"];
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/judges").join(name)
+}
+
+struct Golden {
+    json: Value,
+    bytes: Vec<u8>,
+}
+
+impl Golden {
+    fn of(name: &str) -> Self {
+        let read = |file: &str| std::fs::read(golden(name).join(file)).expect("a golden");
+        let json = serde_json::from_slice(&read("expected.json")).expect("JSON");
+        Self { json, bytes: read("expected.safetensors") }
+    }
+
+    fn tensor(&self, name: &str) -> Option<Vec<f32>> {
+        let file = SafeTensors::deserialize(&self.bytes).expect("safetensors");
+        let bytes = file.tensor(name).ok()?.data().to_vec();
+        Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+    }
+
+    fn texts(&self) -> Vec<Encoded> {
+        let lists: Vec<Vec<u32>> = serde_json::from_value(self.json["texts"].clone()).unwrap();
+        let text = |ids: Vec<u32>| Encoded {
+            type_ids: vec![0; ids.len()],
+            tokens_before_truncation: ids.len(),
+            truncated: false,
+            ids,
+        };
+        lists.into_iter().map(text).collect()
+    }
+
+    /// The pairs of the two steps, one after the other, each the indices of chosen and rejected.
+    fn pairs(&self) -> Vec<[usize; 2]> {
+        let pairs: [Vec<[usize; 2]>; 2] = serde_json::from_value(self.json["pairs"].clone()).unwrap();
+        pairs.concat()
+    }
+
+    fn numbers(&self, key: &str) -> Vec<f64> {
+        serde_json::from_value(self.json["adamw"][key].clone()).unwrap()
+    }
+
+    /// Whether the gradient of this element is rounding alone.
+    fn is_noise(&self, name: &str, at: usize) -> bool {
+        match &self.json["noise"][name] {
+            Value::String(_) => true,
+            Value::Array(places) => places.iter().any(|place| place.as_u64() == Some(at as u64)),
+            _ => false,
+        }
+    }
+}
+
+fn base(name: &str) -> Model {
+    let (mut model, _) = load(&golden(name), LoadOptions::Judge).expect(name);
+    model.prepare_turns(128);
+    model
+}
+
+fn example(texts: &[Encoded], [chosen, rejected]: [usize; 2], line: u64) -> Example {
+    let comparison = Comparison { first: 0, second: 1, target: 1.0, margin: 0.0, weight: 1.0 };
+    Example {
+        sequences: vec![texts[chosen].clone(), texts[rejected].clone()],
+        comparisons: vec![comparison],
+        ranks: vec![None; 2],
+        ratings: Vec::new(),
+        prompt: line.to_string(),
+        location: Location { file: "golden".into(), line },
+    }
+}
+
+/// Values of the buffer in the checkpoint's order.
+fn in_order(spec: &ParameterSpec, values: &[f32]) -> Vec<f32> {
+    match spec.form {
+        Form::Transposed => spec.form.stored(values, &spec.shape).into_owned(),
+        Form::Plain | Form::LessOne => values.to_vec(),
+    }
+}
+
+#[test]
+fn gradients_are_transformers() {
+    for name in FAMILIES {
+        let (golden, model) = (Golden::of(name), base(name));
+        let texts = golden.texts();
+        let pairs = golden.pairs();
+        let mut workspace = Workspace::default();
+        for text in pairs[..2].iter().flatten() {
+            push(&model, &texts[*text], &mut workspace.batch).unwrap();
+        }
+        let scores = workspace.forward(&model, Mode::Train);
+        let found = workspace.tape.value(scores).to_vec();
+        // The mean over two pairs of −ln σ(chosen − rejected).
+        let slope = |pair: &[f32]| -0.5 / (1.0 + (pair[0] - pair[1]).exp());
+        let d_scores: Vec<f32> = found.chunks(2).flat_map(|pair| [slope(pair), -slope(pair)]).collect();
+        let mut gradients = Gradients::new(&model.parameters);
+        gradients.start();
+        workspace.tape.backward(scores, &d_scores, model.weights(), &mut gradients, &workspace.batch);
+        gradients.finish();
+        for spec in model.parameters.specs() {
+            let found = in_order(spec, &gradients.values()[spec.span.range()]);
+            let expected = golden.tensor(&format!("grad.{}", spec.name)).expect("a gradient for each parameter");
+            let norm = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            let apart: Vec<f32> = found.iter().zip(&expected).map(|(f, e)| f - e).collect();
+            let bound = 1e-4 * norm(&expected) + if golden.is_noise(&spec.name, usize::MAX) { 1e-5 } else { 0.0 };
+            assert!(norm(&apart) <= bound, "{name} {}: {} of {}", spec.name, norm(&apart), norm(&expected));
+        }
+    }
+}
+
+fn settings(examples: &[Example], width: usize) -> kudos::train::Settings {
+    let asked = Asked {
+        recipe: Some(Recipe::Trl),
+        max_steps: Some(10),
+        batch_size: Some(2),
+        learning_rate: Some(1e-3),
+        schedule: Some(LearningRateSchedule::Linear),
+        no_shuffle: Some(true),
+        precision: Some(Precision::F32),
+        ..Asked::default()
+    };
+    let start = Start { new_head: false, reopened: false, width };
+    asked.decide(Extent::of(examples, 2, HeldOutData::None, start)).unwrap()
+}
+
+#[test]
+fn ten_steps_of_the_trainer_are_transformers_and_the_judge_comes_back() {
+    for name in FAMILIES {
+        let (golden_values, model) = (Golden::of(name), base(name));
+        let texts = golden_values.texts();
+        let pairs = golden_values.pairs();
+        let examples: Vec<Example> = (0..).zip(&pairs).map(|(line, pair)| example(&texts, *pair, line)).collect();
+        let (settings, dir) = (settings(&examples, model.config.hidden()), tempfile::tempdir().unwrap());
+        let mut trainer = Trainer::new(model, settings, examples, None, dir.path().into(), String::new()).unwrap();
+        let mut steps = Vec::new();
+        trainer
+            .run(&mut |event| {
+                if let kudos::train::Event::Step(metrics) = event {
+                    steps.push((metrics.loss, metrics.grad_norm));
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        let expected = golden_values.numbers("losses").into_iter().zip(golden_values.numbers("grad_norms"));
+        assert_eq!(steps.len(), 10);
+        for (step, ((loss, norm), (e_loss, e_norm))) in steps.iter().zip(expected).enumerate() {
+            assert!((loss - e_loss).abs() < 1e-4, "{name} step {step}: loss {loss} instead of {e_loss}");
+            assert!((norm - e_norm).abs() < 1e-4 * e_norm + 1e-4, "{name} step {step}: norm {norm}, {e_norm}");
+        }
+        assert_weights(&golden_values, &trainer.model, name);
+        let scores = trainer.score(&texts).unwrap();
+        let beyond: Vec<f64> = scores[1..].iter().map(|score| f64::from(score - scores[0])).collect();
+        for (found, expected) in beyond.iter().zip(golden_values.numbers("scores_beyond_first")) {
+            assert!((found - expected).abs() < 2e-4, "{name}: {found} instead of {expected}");
+        }
+        std::fs::copy(golden(name).join("config.json"), dir.path().join("config.json")).unwrap();
+        let (mut again, _) = load(dir.path(), LoadOptions::Judge).unwrap();
+        again.prepare_turns(128);
+        let read = score_encoded(&again, &texts, &mut Workspace::default()).unwrap();
+        assert_eq!(read, scores, "{name}: what is written is what was trained");
+    }
+}
+
+fn assert_weights(golden: &Golden, model: &Model, name: &str) {
+    let mut compared = 0;
+    for spec in model.parameters.specs() {
+        let Some(expected) = golden.tensor(&format!("adamw.final.{}", spec.name)) else { continue };
+        let found = spec.form.stored(&model.parameters.values[spec.span.range()], &spec.shape).into_owned();
+        for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let close = (found - expected).abs() < 1e-4 || golden.is_noise(&spec.name, at);
+            assert!(close, "{name} {}[{at}]: {found} instead of {expected}", spec.name);
+        }
+        compared += 1;
+    }
+    assert!(compared > 5, "{name}");
+}
+
+/// Every tensor, under its name and in its form, to the bit where a form allows it.
+#[test]
+fn what_is_written_is_what_was_read() {
+    for name in FAMILIES {
+        let (model, dir) = (base(name), tempfile::tempdir().unwrap());
+        let path = dir.path().join("model.safetensors");
+        weights::write(&path, &model.parameters).unwrap();
+        let [written, stored] = [path, golden(name).join("model.safetensors")].map(|path| std::fs::read(path).unwrap());
+        let [written, stored] = [&written, &stored].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+        for spec in model.parameters.specs() {
+            let [found, expected] = [&written, &stored].map(|file| file.tensor(&spec.name).expect(name));
+            assert_eq!(found.shape(), expected.shape(), "{name} {}", spec.name);
+            let floats = |bytes: &[u8]| -> Vec<f32> {
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+            };
+            let pairs = floats(found.data()).into_iter().zip(floats(expected.data()));
+            let bound = if spec.form == Form::LessOne { 1e-6 } else { 0.0 };
+            pairs.for_each(|(f, e)| assert!((f - e).abs() <= bound, "{name} {}: {f} instead of {e}", spec.name));
+        }
+    }
+}
