@@ -42,7 +42,7 @@ pub use decoder_config::DecoderConfig;
 pub use generator::{Decoder, LogitRows};
 pub use judge::default_reward;
 pub use layer::{Adapters, Layer, Norms};
-pub use load::{ClassifierSource, LoadError, LoadOptions, load, load_for_attributes};
+pub use load::{ClassifierSource, LoadError, LoadOptions, load, load_for_attributes, load_frozen};
 pub use model::Model;
 pub use quantize::quantize;
 pub use reward_config::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};

@@ -184,13 +184,13 @@ struct Shape {
 impl Tape {
     /// Starts a new program; memory is kept. With [`Storage::Bf16`], values between linear layers are bf16.
     pub fn start(&mut self, mode: Mode, storage: Storage) {
-        (self.mode, self.storage, self.noise) = (mode, storage, None);
+        (self.mode, self.storage) = (mode, storage);
         self.ops.clear();
         self.shapes.clear();
     }
 
-    /// Dropout of this program draws from `noise`, each op from its own part of it. Without it, and when scoring, nothing
-    /// is dropped.
+    /// Dropout draws from `noise` from now on, each op from its own part of it. Without it, and when scoring, nothing is
+    /// dropped.
     pub fn draw_from(&mut self, noise: Stream) {
         self.noise = Some(noise);
     }

@@ -6,6 +6,7 @@ use super::loss::{Judged, group_loss};
 use super::{Example, TrainError, Trainer, Visit, clip_scale};
 use crate::models::{Model, Workspace, push};
 use crate::nn::Mode;
+use crate::random::Stream;
 
 /// Tokens packed into one forward and backward. A step of more tokens runs as several, whose gradients
 /// add up to the same sum: memory is bounded by this, not by the batch.
@@ -20,6 +21,8 @@ struct Sums {
     pairs: usize,
     rewards: Vec<f32>,
     tokens: usize,
+    /// Packed batches.
+    batches: u64,
 }
 
 impl Trainer {

@@ -3,19 +3,20 @@
 use super::config::Biases;
 use super::{Adapter, AdapterError, Module};
 use kernels::gemm::{Store, linear_input_gradient};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The tensors that a base holds, by the names that its class has for them, with their shapes.
+/// The tensors that a base holds, by the names that its class has for them.
+#[derive(Default)]
 pub(super) struct BaseTensors {
+    /// With their shapes.
     pub(super) shapes: BTreeMap<String, Vec<usize>>,
-    /// Whether the matrices of its layers are stored `[inputs, outputs]`.
-    pub(super) transposed: bool,
+    /// Those that are stored `[inputs, outputs]`.
+    pub(super) transposed: BTreeSet<String>,
 }
 
 impl BaseTensors {
-    /// Whether a module is stored `[inputs, outputs]`. Heads never are.
     fn is_transposed(&self, module: &str) -> bool {
-        self.transposed && module.contains(".h.")
+        self.transposed.contains(&format!("{module}.weight"))
     }
 
     /// The modules with a matrix.
@@ -26,13 +27,6 @@ impl BaseTensors {
 }
 
 impl Adapter {
-    /// Whether it changes or replaces a tensor of the base.
-    pub fn touches(&self, name: &str) -> bool {
-        let module = |end: &str| name.strip_suffix(end).and_then(|module| self.modules.get(module));
-        let bias = module(".bias").is_some_and(|module| module.bias.is_some());
-        self.replaced.contains_key(name) || module(".weight").is_some() || bias
-    }
-
     /// The adapter of this base. Refuses one that it was not made for.
     pub(super) fn over(mut self, base: &BaseTensors) -> Result<Self, AdapterError> {
         self.check(base)?;
@@ -41,7 +35,7 @@ impl Adapter {
     }
 
     fn check(&self, base: &BaseTensors) -> Result<(), AdapterError> {
-        if self.config.fan_in_fan_out && !base.transposed {
+        if self.config.fan_in_fan_out && base.transposed.is_empty() {
             let expected = "false: this base stores its matrices [outputs, inputs]";
             let (path, field) = (self.dir.join(super::CONFIG_FILE), "fan_in_fan_out".into());
             let (expected, found) = (expected.into(), "true".into());

@@ -15,20 +15,24 @@
 //! This module must not know training.
 
 mod apply;
-mod base;
+mod attach;
 mod config;
 mod merge;
 mod pattern;
+mod source;
 mod tensors;
+mod write;
 
 use super::config::ConfigError;
-use super::reward_model::JudgeError;
 use crate::nn::weights::{Checkpoint, WeightError};
-pub use base::find_base;
+pub use attach::{LoraSettings, attach};
 use config::AdapterConfig;
 pub use merge::{Merged, merge};
+pub(super) use source::open;
+pub use source::{find_base, reward_config, tokenizer_dir};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+pub use write::{adapter_config, read_tensors, write_tensors};
 
 /// The settings of an adapter.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -80,17 +84,14 @@ pub enum AdapterError {
         /// What is wrong.
         reason: String,
     },
-    /// A file that cannot be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// File.
-        path: PathBuf,
-        /// Cause.
-        source: std::io::Error,
+    /// A target of a new adapter that the model does not have.
+    #[error("--lora-targets: no linear layer of the base is called `{target}`, expected some of {known}")]
+    Target {
+        /// What was asked for.
+        target: String,
+        /// What there is.
+        known: String,
     },
-    /// The merged judge does not load.
-    #[error("the merged judge cannot be used: {0}")]
-    Judge(#[from] Box<JudgeError>),
 }
 
 /// One adapted module.
@@ -160,13 +161,13 @@ impl Adapter {
         &self.config.base
     }
 
-    /// The rows of a tensor that the adapter brings, such as the outputs of its head.
-    pub fn rows_of(&self, name: &str) -> Option<usize> {
-        self.file.tensors[self.replaced.get(name)?].shape.first().copied()
+    /// The shape of a tensor that it replaces, or adds to a base without it.
+    fn brings(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.file.tensors[self.replaced.get(name)?].shape)
     }
 
-    /// The tensors that it replaces, or adds to a base without them, with their shapes.
-    pub fn brings(&self) -> impl Iterator<Item = (&str, &[usize])> {
+    /// All of these, with their shapes.
+    fn all_brought(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.replaced.iter().map(|(name, stored)| (name.as_str(), self.file.tensors[stored].shape.as_slice()))
     }
 
