@@ -46,7 +46,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
             "revision",
         ],
     ),
-    (IN, &["literal", "strict", "suite", "system", "truncation", "raw", "steps"]),
+    (IN, &["literal", "strict", "suite", "system", "truncation", "raw", "steps", "question", "template", "tokens"]),
     (
         OUT,
         &[

@@ -22,8 +22,8 @@ mod interrupt;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    Global, best, check, convert, eval, generate, merge, pairs, pull, quantize, quickstart, rank, score, serve, train,
-    verify,
+    Global, best, check, convert, convert_judge, eval, generate, merge, pairs, pull, quantize, quickstart, rank, score,
+    serve, train, verify,
 };
 use std::process::ExitCode;
 
@@ -72,6 +72,7 @@ enum Command {
     Score(score::Args),
     Best(best::Args),
     Serve(Box<serve::Args>),
+    ConvertJudge(convert_judge::Args),
     Quantize(quantize::Args),
     Merge(merge::Args),
     Verify(WithJson<verify::Args>),
@@ -152,6 +153,7 @@ fn run() -> anyhow::Result<()> {
         Command::Score(args) => score::run(args, &global(false)),
         Command::Best(args) => best::run(args, &global(false)),
         Command::Serve(args) => serve::run(args, &global(false)),
+        Command::ConvertJudge(args) => convert_judge::run(args, &global(false)),
         Command::Quantize(args) => quantize::run(args, &global(false)),
         Command::Merge(args) => merge::run(args, &global(false)),
         Command::Verify(with) => verify::run(&with.args, &global(with.json)),

@@ -1,6 +1,7 @@
 //! Decoders over packed batches, forward and backward, against transformers (`golden/decoders/*/gradients.safetensors`, made
 //! by `golden/make_decoder_gradients.py`).
 
+use kernels::parallel::with_threads;
 use kudos::models::{Decoder, DecoderHead, LogitRows};
 use kudos::nn::{Asker, Batch, Gradients, Mode, Precision, Sequence, Storage, Tape};
 use safetensors::SafeTensors;
@@ -111,5 +112,60 @@ fn whole_texts_have_the_states_that_a_cache_gives() {
         }
         let logits = model.logits(&mut tape, &batch, &mut cache, LogitRows::Last);
         assert!(logits.iter().all(|logit| logit.is_finite()));
+    }
+}
+
+/// Loss and gradients of texts that continue the first ones' beginning, computed once or in each text.
+fn of_group(model: &Decoder, batch: &Batch, sequences: &[usize]) -> (f64, Vec<f32>) {
+    let mut tape = Tape::default();
+    tape.start(Mode::Train, Storage::F32);
+    let states = model.push_whole(&mut tape, batch, Some(Asker::Last)).full;
+    tape.forward(states, model.weights(), batch);
+    let width = model.config.hidden;
+    let (value, own) = (tape.value(states).to_vec(), seed(sequences.len() * width));
+    let mut all = vec![0.0; value.len()];
+    for (own, at) in own.chunks_exact(width).zip(sequences) {
+        all[at * width..(at + 1) * width].copy_from_slice(own);
+    }
+    let loss = value.iter().zip(&all).map(|(value, seed)| f64::from(*value) * f64::from(*seed)).sum();
+    let mut gradients = Gradients::new(model.parameters());
+    gradients.start();
+    tape.backward(states, &all, model.weights(), &mut gradients, batch);
+    gradients.finish();
+    (loss, gradients.values().to_vec())
+}
+
+/// A prompt of 20 tokens with responses of 1, 5 and 13, and one that is the prompt itself.
+#[test]
+fn a_prompt_that_is_computed_once_has_the_gradients_of_all_its_copies() {
+    for name in FAMILIES {
+        let mut model = Decoder::load_flat(&dir(name), DecoderHead::Words).expect(name);
+        model.prepare_turns(64);
+        let ids: Vec<u32> = (0..40).map(|i| 5 + i * 7 % 20).collect();
+        let own = [&ids[20..21], &ids[25..30], &ids[27..40]];
+        let (mut shared, mut apart) = (Batch::default(), Batch::default());
+        let push = |batch: &mut Batch, ids: &[u32]| {
+            batch.push(Sequence { ids, type_ids: &vec![0; ids.len()] }, None).unwrap();
+        };
+        push(&mut shared, &ids[..20]);
+        push(&mut apart, &ids[..20]);
+        for own in own {
+            shared.push_child(own, 0).unwrap();
+            push(&mut apart, &[&ids[..20], own].concat());
+        }
+        let (loss, gradients) = of_group(&model, &shared, &[0, 1, 2, 3]);
+        let (expected_loss, expected) = of_group(&model, &apart, &[0, 1, 2, 3]);
+        assert_eq!(loss.to_bits(), expected_loss.to_bits(), "{name}: states have the same bits");
+        for spec in model.parameters().specs() {
+            let (found, expected) = (&gradients[spec.span.range()], &expected[spec.span.range()]);
+            let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+            for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+                let close = (found - expected).abs() <= 1e-5 * largest;
+                assert!(close, "{name} {}[{i}]: {found} instead of {expected}", spec.name);
+            }
+        }
+        let again = with_threads(3, || of_group(&model, &shared, &[0, 1, 2, 3])).1;
+        assert!(gradients == with_threads(1, || of_group(&model, &shared, &[0, 1, 2, 3])).1, "{name}: one thread");
+        assert!(gradients == again, "{name}: three threads");
     }
 }

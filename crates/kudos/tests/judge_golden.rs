@@ -1,53 +1,19 @@
 //! Decoder judges against transformers (`golden/judges`, made by `golden/make_judges_golden.py`): scores of ids and of
 //! chats, both spellings of the config, and what must not be scored.
 
+mod judges;
+
+use judges::{FAMILIES, directory, encoded, golden, json, load};
 use kudos::data::{Content, Message};
-use kudos::models::{JudgeError, Scored, Scorer};
+use kudos::models::{Scored, Scorer};
 use kudos::nn::Precision;
 use kudos::text::{Encoded, pooled_index};
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
-
-const FAMILIES: [&str; 8] = ["qwen3", "llama", "qwen2", "gemma2", "gemma3_text", "phi", "gpt2", "mistral"];
-
-/// Any tokenizer: these texts are ids.
-const TOKENIZER: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-    "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
-    "model": {"type": "BPE", "vocab": {"a": 5}, "merges": []}}"#;
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/judges").join(name)
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).expect("a golden")).expect("JSON")
-}
-
-/// A directory with the weights of a golden, this config, and a tokenizer.
-fn directory(name: &str, config: &Value) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::copy(golden(name).join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
-    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-    std::fs::write(dir.path().join("tokenizer.json"), TOKENIZER).unwrap();
-    std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#)
-        .unwrap();
-    dir
-}
-
-fn load(dir: &Path, precision: Precision) -> Result<Scorer, JudgeError> {
-    Scorer::load(dir, Some(precision))
-}
 
 fn texts(expected: &Value) -> Vec<Encoded> {
     let lists: Vec<Vec<u32>> = serde_json::from_value(expected["texts"].clone()).unwrap();
-    let text = |ids: Vec<u32>| Encoded {
-        type_ids: vec![0; ids.len()],
-        tokens_before_truncation: ids.len(),
-        truncated: false,
-        ids,
-    };
-    lists.into_iter().map(text).collect()
+    lists.into_iter().map(encoded).collect()
 }
 
 fn numbers(value: &Value) -> Vec<f32> {

@@ -5,6 +5,7 @@ pub mod best;
 pub mod check;
 mod columns;
 pub mod convert;
+pub mod convert_judge;
 pub mod data;
 pub mod eval;
 pub mod folds;

@@ -236,7 +236,7 @@ pub(super) fn load_for_scoring(
 }
 
 /// Checks a config for what it is loaded as.
-fn judge_config(path: &Path, json: Map<String, Value>, options: LoadOptions) -> Result<Config, ConfigError> {
+pub(super) fn judge_config(path: &Path, json: Map<String, Value>, options: LoadOptions) -> Result<Config, ConfigError> {
     let mut config = Config::check(path, json.clone())?;
     if let Config::Decoder(decoder) = &mut config {
         let fields = Fields { path, json: &json };
@@ -264,7 +264,7 @@ fn head_source(
     }
 }
 
-fn set_labels(config: &mut Config, labels: usize) {
+pub(super) fn set_labels(config: &mut Config, labels: usize) {
     config.set_labels(labels);
     let label = |i: usize| format!("LABEL_{i}");
     let id2label: Map<_, _> = (0..labels).map(|i| (i.to_string(), label(i).into())).collect();
@@ -285,7 +285,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Matches the tensors of a judge or of a base. Every tensor must find its use.
-    fn match_tensors(
+    pub(super) fn match_tensors(
         parameters: &Parameters,
         names: Names,
         source: &'a dyn TensorSource,

@@ -10,6 +10,7 @@ pub mod adapter;
 mod attributes;
 mod bert;
 mod config;
+mod convert_judge;
 mod decoder;
 mod decoder_config;
 mod distilbert;
@@ -33,10 +34,13 @@ mod reward_config;
 mod reward_model;
 mod roberta;
 mod scoring;
+mod sharing;
 mod source;
+mod token_head;
 
 pub use attributes::{AttributeHead, Weighting};
 pub use config::{Config, ConfigError, EncoderConfig, EncoderFamily};
+pub use convert_judge::{ConvertSettings, Converted, DEFAULT_LENGTH, convert_judge};
 pub use decoder::DecoderHead;
 pub use decoder_config::DecoderConfig;
 pub use generator::{Decoder, LogitRows};
@@ -48,6 +52,8 @@ pub use quantize::quantize;
 pub use reward_config::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
 pub use reward_model::{Input, JudgeError, Rated, RewardModel, Scored, Scorer, check_length};
 pub use scoring::{
-    SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, features_each, pack, push, score_encoded,
+    SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, computed_tokens, features_each, pack, push, push_all,
+    score_encoded,
 };
 pub use source::is_gguf;
+pub use token_head::{ConvertError, TokenHead, head_from_tokens};

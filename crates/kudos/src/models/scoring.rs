@@ -1,11 +1,12 @@
 //! From encoded texts to outputs: which texts run together, one packed batch, a result for each text.
 //!
 //! Packing and running are separate calls. Whoever has a queue of texts packs it as he likes and runs one batch at a
-//! time; a text's result has the same bits in any batch.
+//! time; a text's result has the same bits in any batch. Texts of a decoder that begin alike share their beginning
+//! ([`super::sharing`]), whoever hands them in.
 
-use super::config::Config;
 use super::model::Model;
 use super::reward_model::JudgeError;
+use super::sharing::{Family, families};
 use crate::nn::{Batch, BatchError, Mode, Sequence, Storage, Tape, Var, Weights};
 use crate::text::{Encoded, TextError, pooled_index};
 use kernels::parallel::inside;
@@ -79,6 +80,15 @@ pub trait Scores: Sync {
     /// without tokens. The batch is then as it was.
     fn push(&self, encoded: &Encoded, batch: &mut Batch) -> Result<(), ScoreError>;
 
+    /// The ids of a text that its outputs depend on, where no token sees those after it: such texts can share their
+    /// beginning. `None` for a model whose tokens see all of their text.
+    ///
+    /// # Errors
+    /// As [`Self::push`], but for a text without tokens.
+    fn causal_ids<'a>(&self, _encoded: &'a Encoded) -> Option<Result<&'a [u32], ScoreError>> {
+        None
+    }
+
     /// Pushes all but the head's last layer: packed batch → what that layer reads, `[sequences, hidden]`.
     fn features(&self, tape: &mut Tape, batch: &Batch) -> Var;
 
@@ -137,6 +147,68 @@ pub fn pack(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
     groups
 }
 
+/// A family of texts has at most so many computed tokens, or twice as many as its longest text: two batches, so that a
+/// long prompt of many responses is seldom computed twice.
+const FAMILY_TOKENS: usize = 2 * SCORING_TOKENS;
+
+/// Texts with what of each enters a batch.
+struct Texts<'a> {
+    texts: Vec<&'a Encoded>,
+    /// What of each text its outputs depend on, where texts can share their beginning; nothing of a text that fails.
+    ids: Option<Vec<&'a [u32]>>,
+    /// For each text the sequence of the batch that ends where it does, or why it has none.
+    sequences: Vec<Result<usize, ScoreError>>,
+}
+
+impl<'a> Texts<'a> {
+    /// The texts, and which of them share their beginning.
+    fn new<E: Borrow<Encoded>>(model: &dyn Scores, texts: &'a [E]) -> (Self, Vec<Family>) {
+        let texts: Vec<&Encoded> = texts.iter().map(Borrow::borrow).collect();
+        let read: Option<Vec<_>> = texts.iter().map(|text| model.causal_ids(text)).collect();
+        let Some(read) = read else {
+            let single = |(place, text): (usize, &&Encoded)| Family::single(place, text.ids.len());
+            let alone = texts.iter().enumerate().map(single).collect();
+            let sequences = vec![Ok(0); texts.len()];
+            return (Self { texts, ids: None, sequences }, alone);
+        };
+        let ids: Vec<&[u32]> = read.iter().map(|ids| *ids.as_ref().unwrap_or(&[].as_slice())).collect();
+        let families = families(&ids, FAMILY_TOKENS);
+        let sequences = read.into_iter().map(|ids| ids.map(|_| 0)).collect();
+        (Self { texts, ids: Some(ids), sequences }, families)
+    }
+
+    /// Appends a family to the batch.
+    fn push(&mut self, model: &dyn Scores, family: &Family, batch: &mut Batch) {
+        let pushed = match &self.ids {
+            None => model.push(self.texts[family.members[0]], batch).map(|()| vec![batch.sequences() - 1]),
+            Some(ids) => family.push(ids, batch).map_err(ScoreError::from),
+        };
+        for (member, place) in family.members.iter().enumerate() {
+            let own = &mut self.sequences[*place];
+            if own.is_ok() {
+                *own = pushed.as_ref().map(|sequences| sequences[member]).map_err(Clone::clone);
+            }
+        }
+    }
+}
+
+/// Appends texts to a batch, where the model allows it those that begin alike with one beginning. Gives for each text the
+/// sequence that ends where it does, or why it is not in the batch.
+pub fn push_all<E: Borrow<Encoded>>(
+    model: &dyn Scores,
+    texts: &[E],
+    batch: &mut Batch,
+) -> Vec<Result<usize, ScoreError>> {
+    let (mut texts, families) = Texts::new(model, texts);
+    families.iter().for_each(|family| texts.push(model, family, batch));
+    texts.sequences
+}
+
+/// Tokens that [`push_all`] appends.
+pub fn computed_tokens<E: Borrow<Encoded>>(model: &dyn Scores, texts: &[E]) -> usize {
+    Texts::new(model, texts).1.iter().map(|family| family.tokens).sum()
+}
+
 /// Runs one packed batch and gives the row of logits of each text, in the order given. A text that cannot be computed
 /// fails alone. It runs on a thread of the pool: from any other, each parallel loop would wake and await one.
 pub(super) fn logits(
@@ -144,25 +216,25 @@ pub(super) fn logits(
     texts: &[&Encoded],
     workspace: &mut Workspace,
 ) -> Vec<Result<Vec<f32>, ScoreError>> {
-    inside(|| rows(model, texts, workspace, OUTPUTS))
+    within(model, texts, workspace, (OUTPUTS, usize::MAX))
 }
 
 /// As [`logits`], for any number of texts in batches of [`SCORING_TOKENS`].
-pub(super) fn logits_each<E: Borrow<Encoded> + Sync>(
+pub(super) fn logits_each<E: Borrow<Encoded>>(
     model: &dyn Scores,
     texts: &[E],
     workspace: &mut Workspace,
 ) -> Vec<Result<Vec<f32>, ScoreError>> {
-    each(model, texts, workspace, OUTPUTS)
+    within(model, texts, workspace, (OUTPUTS, SCORING_TOKENS))
 }
 
 /// What the head's last layer reads of each text, `[hidden]`, in the order given.
-pub fn features_each<E: Borrow<Encoded> + Sync>(
+pub fn features_each<E: Borrow<Encoded>>(
     model: &dyn Scores,
     texts: &[E],
     workspace: &mut Workspace,
 ) -> Vec<Result<Vec<f32>, ScoreError>> {
-    each(model, texts, workspace, |model, tape, batch| model.features(tape, batch))
+    within(model, texts, workspace, (|model, tape, batch| model.features(tape, batch), SCORING_TOKENS))
 }
 
 /// The outputs of all texts, `[texts, labels]`, in the order given.
@@ -186,41 +258,48 @@ pub fn all_or_first<T>(results: Vec<Result<T, ScoreError>>) -> Result<Vec<T>, Ju
     placed.map(|(text, result)| result.map_err(|error| JudgeError::Unscored { text, error })).collect()
 }
 
-fn each<E: Borrow<Encoded> + Sync>(
+/// A row of what `build` computes for each text, in batches of so many computed tokens.
+fn within<E: Borrow<Encoded>>(
     model: &dyn Scores,
     texts: &[E],
     workspace: &mut Workspace,
-    build: Build,
+    (build, budget): (Build, usize),
 ) -> Vec<Result<Vec<f32>, ScoreError>> {
-    let lengths: Vec<usize> = texts.iter().map(|text| text.borrow().ids.len()).collect();
-    let run = |group: &Vec<usize>| {
-        let own: Vec<&Encoded> = group.iter().map(|place| texts[*place].borrow()).collect();
-        rows(model, &own, workspace, build)
-    };
-    let groups = pack(&lengths, SCORING_TOKENS);
-    let found: Vec<_> = inside(|| groups.iter().flat_map(run).collect());
-    let mut placed: Vec<_> = groups.into_iter().flatten().zip(found).collect();
-    placed.sort_unstable_by_key(|(place, _)| *place);
-    placed.into_iter().map(|(_, row)| row).collect()
+    let (mut texts, families) = Texts::new(model, texts);
+    let tokens: Vec<usize> = families.iter().map(|family| family.tokens).collect();
+    let mut results: Vec<Option<Result<Vec<f32>, ScoreError>>> = vec![None; texts.texts.len()];
+    inside(|| {
+        for group in pack(&tokens, budget) {
+            let group: Vec<&Family> = group.into_iter().map(|family| &families[family]).collect();
+            rows(model, &mut texts, &group, workspace, build, &mut results);
+        }
+    });
+    results.into_iter().map(|result| result.expect("each text is of one family")).collect()
 }
 
+/// Runs the families as one batch, and puts the rows of their texts where these stand.
 fn rows(
     model: &dyn Scores,
-    texts: &[&Encoded],
+    texts: &mut Texts,
+    families: &[&Family],
     workspace: &mut Workspace,
     build: Build,
-) -> Vec<Result<Vec<f32>, ScoreError>> {
+    results: &mut [Option<Result<Vec<f32>, ScoreError>>],
+) {
     workspace.batch.clear();
-    let pushed: Vec<_> = texts.iter().map(|text| push(model, text, &mut workspace.batch)).collect();
+    families.iter().for_each(|family| texts.push(model, family, &mut workspace.batch));
     let sequences = workspace.batch.sequences();
-    if sequences == 0 {
-        return pushed.into_iter().map(|pushed| pushed.map(|()| Vec::new())).collect();
+    let values = if sequences == 0 {
+        &[][..]
+    } else {
+        let output = workspace.run(model, Mode::Score, build);
+        workspace.tape.value(output)
+    };
+    let width = values.len() / sequences.max(1);
+    for place in families.iter().flat_map(|family| &family.members) {
+        let sequence = texts.sequences[*place].clone();
+        results[*place] = Some(sequence.and_then(|at| finite(&values[at * width..(at + 1) * width])));
     }
-    let output = workspace.run(model, Mode::Score, build);
-    let values = workspace.tape.value(output);
-    let mut rows = values.chunks_exact(values.len() / sequences);
-    let row_of = |pushed: Result<(), ScoreError>| finite(pushed.map(|()| rows.next().expect("a row a sequence"))?);
-    pushed.into_iter().map(row_of).collect()
 }
 
 fn finite(row: &[f32]) -> Result<Vec<f32>, ScoreError> {
@@ -240,17 +319,20 @@ pub fn push(model: &dyn Scores, encoded: &Encoded, batch: &mut Batch) -> Result<
 
 impl Scores for Model {
     fn push(&self, encoded: &Encoded, batch: &mut Batch) -> Result<(), ScoreError> {
-        self.check(encoded)?;
-        match &self.config {
-            Config::Encoder(config) => {
-                Ok(batch.push(Sequence { ids: &encoded.ids, type_ids: &encoded.type_ids }, config.padding)?)
-            }
-            Config::Decoder(config) => {
-                // No token sees those after it, so what follows the token that is read changes nothing.
-                let end = pooled_index(&encoded.ids, config.pad).map_or(0, |last| last + 1);
-                Ok(batch.push(Sequence { ids: &encoded.ids[..end], type_ids: &vec![0; end] }, None)?)
-            }
+        if let Some(ids) = self.causal_ids(encoded) {
+            let ids = ids?;
+            return Ok(batch.push(Sequence { ids, type_ids: &vec![0; ids.len()] }, None)?);
         }
+        self.check(encoded)?;
+        let padding = self.config.encoder().and_then(|config| config.padding);
+        Ok(batch.push(Sequence { ids: &encoded.ids, type_ids: &encoded.type_ids }, padding)?)
+    }
+
+    fn causal_ids<'a>(&self, encoded: &'a Encoded) -> Option<Result<&'a [u32], ScoreError>> {
+        let config = self.config.decoder()?;
+        // No token sees those after it, so what follows the token that is read changes nothing.
+        let end = pooled_index(&encoded.ids, config.pad).map_or(0, |last| last + 1);
+        Some(self.check(encoded).map(|()| &encoded.ids[..end]))
     }
 
     fn features(&self, tape: &mut Tape, batch: &Batch) -> Var {

@@ -17,6 +17,8 @@ pub(super) trait TensorSource {
     fn shape(&self, name: &str) -> Vec<usize>;
     /// Its values.
     fn read(&self, name: &str, values: &mut [f32]) -> Result<(), LoadError>;
+    /// The type of a tensor that it holds, as safetensors spell it; blocks of a GGUF file are read as F32.
+    fn dtype(&self, name: &str) -> String;
     /// Whether a tensor is stored in 8 bits, with a scale for each row.
     fn is_int8(&self, name: &str) -> bool;
     /// Units and scales of such a tensor.
@@ -38,6 +40,10 @@ impl TensorSource for Checkpoint {
 
     fn read(&self, name: &str, values: &mut [f32]) -> Result<(), LoadError> {
         Ok(Checkpoint::read(self, name, values)?)
+    }
+
+    fn dtype(&self, name: &str) -> String {
+        self.tensors[name].dtype().to_owned()
     }
 
     fn is_int8(&self, name: &str) -> bool {
@@ -73,6 +79,10 @@ impl TensorSource for Gguf {
 
     fn read(&self, name: &str, values: &mut [f32]) -> Result<(), LoadError> {
         Ok(gguf::read_tensor(self, name, values)?)
+    }
+
+    fn dtype(&self, _: &str) -> String {
+        "F32".into()
     }
 
     fn is_int8(&self, _: &str) -> bool {

@@ -1,8 +1,9 @@
 //! Sequences laid end to end: the one batch form of Kudos.
 //!
 //! Ops index tables and states by what stands here, so a batch cannot be put together inconsistently: its fields are
-//! private, and [`Batch::push`] and [`Batch::push_cached`] are the only ways in. Offsets begin with 0, ascend and end at
-//! the number of tokens; every token has an id, a segment and a position; no sequence is empty.
+//! private, and [`Batch::push`], [`Batch::push_child`] and [`Batch::push_cached`] are the only ways in. Offsets begin
+//! with 0, ascend and end at the number of tokens; every token has an id, a segment and a position; no sequence is empty.
+//! A child stands behind its parent, with other children of the same parent between them at most.
 
 use kernels::attention::cached::Piece;
 
@@ -32,6 +33,12 @@ pub enum BatchError {
     /// A batch holds texts that a cache knows, or whole texts, not both.
     #[error("tokens of a cache and whole texts cannot stand in one batch: clear it in between")]
     Mixed,
+    /// A child whose parent does not stand before it.
+    #[error("sequence {parent} cannot be continued: expected the last one that continues no other")]
+    Parent {
+        /// The parent that was named.
+        parent: usize,
+    },
     /// Two pieces of one slot.
     #[error("slot {slot} of the cache stands in the batch already: expected one piece a slot")]
     SlotTwice {
@@ -56,14 +63,16 @@ pub struct Batch {
     positions: Vec<u32>,
     /// Sequence `i` is the tokens `offsets[i]..offsets[i + 1]`; `[sequences + 1]`.
     offsets: Vec<usize>,
+    /// The sequence that each one continues; `[sequences]`.
+    parents: Vec<Option<usize>>,
     /// Slot of the cache that each sequence goes to; empty without a cache.
     slots: Vec<usize>,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        let (ids, type_ids, positions, slots) = Default::default();
-        Self { ids, type_ids, positions, offsets: vec![0], slots }
+        let (ids, type_ids, positions, parents, slots) = Default::default();
+        Self { ids, type_ids, positions, offsets: vec![0], parents, slots }
     }
 }
 
@@ -74,6 +83,7 @@ impl Batch {
         self.type_ids.clear();
         self.positions.clear();
         self.offsets.truncate(1);
+        self.parents.clear();
         self.slots.clear();
     }
 
@@ -105,8 +115,37 @@ impl Batch {
                 self.positions.extend(counted);
             }
         }
-        self.offsets.push(self.ids.len());
+        self.close(None);
         Ok(())
+    }
+
+    /// Appends the own tokens of a text that begins with all tokens of sequence `parent`: they see those, and positions
+    /// go on. Only for models in which no token sees those after it, and which have no segments.
+    ///
+    /// # Errors
+    /// As [`Self::push`], and [`BatchError::Parent`] unless `parent` is the last sequence without a parent.
+    pub fn push_child(&mut self, ids: &[u32], parent: usize) -> Result<(), BatchError> {
+        if ids.is_empty() {
+            return Err(BatchError::Empty);
+        }
+        if !self.slots.is_empty() {
+            return Err(BatchError::Mixed);
+        }
+        if self.parents.iter().rposition(Option::is_none) != Some(parent) {
+            return Err(BatchError::Parent { parent });
+        }
+        let start = self.offsets[parent + 1] - self.offsets[parent];
+        self.ids.extend_from_slice(ids);
+        self.type_ids.resize(self.ids.len(), 0);
+        self.positions.extend((start..start + ids.len()).map(|position| position as u32));
+        self.close(Some(parent));
+        Ok(())
+    }
+
+    /// Ends a sequence behind the last token.
+    fn close(&mut self, parent: Option<usize>) {
+        self.offsets.push(self.ids.len());
+        self.parents.push(parent);
     }
 
     /// Appends new tokens of a slot, the first at `position`: they see the slot's tokens before them.
@@ -128,7 +167,7 @@ impl Batch {
         self.ids.extend_from_slice(ids);
         self.type_ids.resize(self.ids.len(), 0);
         self.positions.extend(position as u32..end);
-        self.offsets.push(self.ids.len());
+        self.close(None);
         self.slots.push(slot);
         Ok(())
     }
@@ -164,6 +203,16 @@ impl Batch {
         &self.offsets
     }
 
+    /// The sequence whose tokens come before those of each one, `[sequences]`.
+    pub fn parents(&self) -> &[Option<usize>] {
+        &self.parents
+    }
+
+    /// Whether any sequence has a parent.
+    pub fn shares(&self) -> bool {
+        self.parents.iter().any(Option::is_some)
+    }
+
     /// Slots of the cache, `[sequences]`; none where whole texts stand.
     pub fn slots(&self) -> &[usize] {
         &self.slots
@@ -195,6 +244,30 @@ mod tests {
         assert_eq!((batch.offsets(), batch.tokens(), batch.sequences()), ([0, 4, 8].as_slice(), 8, 2));
     }
 
+    #[test]
+    fn a_child_goes_on_where_its_parent_ends() {
+        let mut batch = Batch::default();
+        batch.push(Sequence { ids: &[9], type_ids: &[0] }, None).unwrap();
+        batch.push(Sequence { ids: &[3, 4], type_ids: &[0; 2] }, None).unwrap();
+        batch.push_child(&[5, 6], 1).unwrap();
+        batch.push_child(&[7], 1).unwrap();
+        assert_eq!(batch.positions, [0, 0, 1, 2, 3, 2]);
+        assert_eq!(
+            (batch.offsets(), batch.parents()),
+            ([0, 1, 3, 5, 6].as_slice(), &[None, None, Some(1), Some(1)][..])
+        );
+        let whole = format!("{batch:?}");
+        for parent in [0, 2, 3, 4, usize::MAX] {
+            assert_eq!(batch.push_child(&[7], parent), Err(BatchError::Parent { parent }));
+        }
+        assert_eq!(batch.push_child(&[], 1), Err(BatchError::Empty));
+        assert_eq!(format!("{batch:?}"), whole, "a refused child leaves nothing behind");
+        batch.clear();
+        assert_eq!(batch.push_child(&[7], 0), Err(BatchError::Parent { parent: 0 }));
+        batch.push_cached(&[1], 0, 0).unwrap();
+        assert_eq!(batch.push_child(&[7], 0), Err(BatchError::Mixed));
+    }
+
     /// The kernels index by offsets, ids and slots: a batch that contradicts itself must not exist.
     #[test]
     fn c3_a_batch_cannot_be_put_together_inconsistently() {
@@ -220,28 +293,32 @@ mod tests {
         assert_eq!(batch.push_cached(&[3], 6, usize::MAX), Err(BatchError::Position { slot: 6, position: usize::MAX }));
     }
 
-    /// What is pushed: ids, segments, slot, position, padding, and whether a cache knows it.
-    type Pushed = (Vec<u32>, Vec<u32>, usize, usize, Option<u32>, bool);
+    /// What is pushed: ids, segments, slot or parent, position, padding, and which way.
+    type Pushed = (Vec<u32>, Vec<u32>, usize, usize, Option<u32>, u8);
 
     fn any_push() -> impl Strategy<Value = Pushed> {
         let ids = || proptest::collection::vec(0u32..6, 0..5);
-        (ids(), ids(), 0usize..4, 0usize..9, proptest::option::of(0u32..3), any::<bool>())
+        (ids(), ids(), 0usize..4, 0usize..9, proptest::option::of(0u32..3), 0u8..3)
     }
 
     proptest! {
         #[test]
         fn whatever_is_pushed_the_batch_is_consistent(pushes in proptest::collection::vec(any_push(), 0..12)) {
             let mut batch = Batch::default();
-            for (ids, type_ids, slot, position, padding, cached) in pushes {
-                let _ = match cached {
-                    true => batch.push_cached(&ids, slot, position),
-                    false => batch.push(Sequence { ids: &ids, type_ids: &type_ids }, padding),
+            for (ids, type_ids, slot, position, padding, way) in pushes {
+                let _ = match way {
+                    0 => batch.push_cached(&ids, slot, position),
+                    1 => batch.push_child(&ids, slot),
+                    _ => batch.push(Sequence { ids: &ids, type_ids: &type_ids }, padding),
                 };
                 let tokens = batch.tokens();
                 prop_assert_eq!([batch.type_ids().len(), batch.positions().len()], [tokens; 2]);
                 prop_assert_eq!((batch.offsets()[0], *batch.offsets().last().unwrap()), (0, tokens));
                 prop_assert!(batch.offsets().windows(2).all(|w| w[0] < w[1]));
                 prop_assert!(batch.slots().is_empty() || batch.slots().len() == batch.sequences());
+                prop_assert_eq!(batch.parents().len(), batch.sequences());
+                // What the kernels demand of parents.
+                kernels::attention::packed::Sequences::with_parents(batch.offsets(), batch.parents());
             }
         }
     }

@@ -7,6 +7,7 @@
 use super::parameters::{ParameterSpec, Parameters};
 use rayon::prelude::*;
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -444,6 +445,11 @@ impl Stored {
         WeightError::Type { path: self.file.clone(), tensor: name.into(), found: self.dtype.clone() }
     }
 
+    /// Its type as the format spells it.
+    pub fn dtype(&self) -> &str {
+        &self.dtype
+    }
+
     /// Size in the file.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -503,32 +509,65 @@ pub struct Raw<'a> {
 /// # Errors
 /// As [`write()`].
 pub fn write_raw(path: &Path, tensors: &[Raw], metadata: &[(&str, &str)]) -> Result<(), WeightError> {
+    let entry = |tensor: &Raw| Entered { name: tensor.name.clone(), dtype: tensor.dtype, shape: tensor.shape.clone() };
+    let entries: Vec<Entered> = tensors.iter().map(entry).collect();
+    write_each(path, &entries, metadata, |index| Ok(Cow::Borrowed(tensors[index].bytes)))
+}
+
+/// A tensor as the header names it.
+pub struct Entered {
+    /// Its name.
+    pub name: String,
+    /// Its type as the format spells it.
+    pub dtype: &'static str,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+}
+
+impl Entered {
+    fn bytes(&self) -> usize {
+        element_bytes(self.dtype).expect("a type of the format") * self.shape.iter().product::<usize>()
+    }
+}
+
+/// As [`write_raw`], with one tensor in memory at a time: `bytes` gives those of the tensor with this index, in order.
+///
+/// # Errors
+/// As [`write()`], and those of `bytes`; an old file then stands.
+///
+/// # Panics
+/// When a tensor has another number of bytes than its shape and type say.
+pub fn write_each<'a, E: From<WeightError>>(
+    path: &Path,
+    tensors: &[Entered],
+    metadata: &[(&str, &str)],
+    mut bytes: impl FnMut(usize) -> Result<Cow<'a, [u8]>, E>,
+) -> Result<(), E> {
     use std::io::Write;
-    let io = |source| WeightError::Io { path: path.into(), source };
+    let io = |source| E::from(WeightError::Io { path: path.into(), source });
     let header = header_of(tensors, metadata);
     let mut file = crate::files::temporary(path).map_err(io)?;
     let mut out = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
-    let write = |out: &mut std::io::BufWriter<&mut File>| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(header.as_bytes())?;
-        tensors.iter().try_for_each(|tensor| out.write_all(tensor.bytes))?;
-        out.flush()?;
-        out.get_ref().sync_all()
-    };
-    write(&mut out).map_err(io)?;
+    out.write_all(&(header.len() as u64).to_le_bytes()).and_then(|()| out.write_all(header.as_bytes())).map_err(io)?;
+    for (index, tensor) in tensors.iter().enumerate() {
+        let own = bytes(index)?;
+        assert_eq!(own.len(), tensor.bytes(), "{}", tensor.name);
+        out.write_all(&own).map_err(io)?;
+    }
+    out.flush().and_then(|()| out.get_ref().sync_all()).map_err(io)?;
     drop(out);
     crate::files::publish(file, path).map_err(io)
 }
 
 /// The JSON header, padded to 8 bytes.
-fn header_of(tensors: &[Raw], metadata: &[(&str, &str)]) -> String {
+fn header_of(tensors: &[Entered], metadata: &[(&str, &str)]) -> String {
     let mut header = serde_json::Map::new();
     let pairs = [("format", "pt")].into_iter().chain(metadata.iter().copied());
     let metadata: BTreeMap<&str, &str> = pairs.collect();
     header.insert("__metadata__".into(), serde_json::json!(metadata));
     let mut at = 0;
     for tensor in tensors {
-        let end = at + tensor.bytes.len();
+        let end = at + tensor.bytes();
         let entry = serde_json::json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [at, end]});
         header.insert(tensor.name.clone(), entry);
         at = end;

@@ -340,6 +340,11 @@ impl Encoder {
         self.tokenizer.engine().id_to_token(id)
     }
 
+    /// The id of a token that is in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.engine().token_to_id(token)
+    }
+
     /// Whether the tokenizer brings a chat template, which [`Rendering::Chat`] needs.
     pub fn has_chat_template(&self) -> bool {
         self.template.is_some()

@@ -22,6 +22,27 @@ pub enum TextError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// An answer that is several tokens, or becomes one with the text before it.
+    #[error(
+        "the answer {answer:?} is not one token after this template, but {found}{}",
+        if .offers.is_empty() { "; choose another word".to_owned() } else { format!("; one token would be {}", .offers) }
+    )]
+    NotOneToken {
+        /// The answer.
+        answer: String,
+        /// What follows the template's own tokens.
+        found: String,
+        /// Spellings that are one token; may be empty.
+        offers: String,
+    },
+    /// A file cannot be written.
+    #[error("{}: cannot be written: {source}", .path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// A file does not hold what its name promises.
     #[error("{}: expected {expected}, found: {found}; fetch or save the file again", .path.display())]
     Malformed {

@@ -162,6 +162,17 @@ impl GgufVocabulary {
         })
     }
 
+    /// The special tokens that transformers has names for, as far as a setting gives them.
+    pub(super) fn named_tokens(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let named = [
+            ("bos_token", self.bos),
+            ("eos_token", self.eos),
+            ("unk_token", self.unknown),
+            ("pad_token", self.padding),
+        ];
+        named.into_iter().filter_map(|(name, id)| Some((name, self.token(id?))))
+    }
+
     /// What the file leaves open, and what is done about it: one line each.
     pub(super) fn notes(&self) -> Vec<String> {
         let origin = self.origin.display();
@@ -341,12 +352,12 @@ fn post_processor(vocabulary: &GgufVocabulary, add_bos: bool) -> Result<Option<P
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
     /// The characters that stand for bytes: letters, space and newline are enough here.
-    pub(super) fn bytes() -> GgufVocabulary {
+    pub(in super::super) fn bytes() -> GgufVocabulary {
         let tokens = ["<end>", "<turn>", "a", "b", "Ġ", "Ċ", "1", "2", "ab", "Ġab", "12", "Ã", "©", "<tool>"];
         GgufVocabulary {
             origin: "model.gguf".into(),
@@ -361,7 +372,7 @@ mod tests {
         }
     }
 
-    pub(super) fn pieces() -> GgufVocabulary {
+    pub(in super::super) fn pieces() -> GgufVocabulary {
         let tokens = ["<unk>", "<s>", "</s>", "<0x0A>", "<0xC3>", "<0xA9>", "▁", "a", "b", "ab", "▁a", "▁ab", "▁▁"];
         GgufVocabulary {
             origin: "model.gguf".into(),

@@ -13,10 +13,12 @@
 //! | `prompter` | [`Prompter`]: prompts and chats → ids, ids → text, for generation |
 //! | `ends` | which tokens end a response |
 //! | `gguf_tokenizer` | the tokenizer of a GGUF file's vocabulary |
+//! | `gguf_files` | that tokenizer as the files of a model directory |
 //! | `splitter` | text → tokens, with control tokens of messages taken for themselves or for plain text |
 //! | `control` | control tokens inside messages |
 //! | `render` | contents → the text or pair of texts to tokenise |
 //! | `chat` | chat templates, rendered as transformers renders them |
+//! | `judge_template` | the template of a judge that asks a model a question |
 //! | `cut` | what is cut of a conversation that is too long |
 //! | `pooled` | which token a decoder judge reads its score at |
 //! | `max_length` | the token limit in `tokenizer_config.json` |
@@ -36,8 +38,10 @@ mod dates;
 mod encoder;
 mod ends;
 mod error;
+mod gguf_files;
 mod gguf_tokenizer;
 mod growth;
+mod judge_template;
 mod max_length;
 mod percent;
 mod pooled;
@@ -53,7 +57,9 @@ mod tokenizer_config;
 pub use dates::Day;
 pub use encoder::{Encoded, Encoder, TOKENIZER_FILES, TokenizerFile};
 pub use error::TextError;
+pub use gguf_files::write_tokenizer;
 pub use gguf_tokenizer::GgufVocabulary;
+pub use judge_template::{Asked, QUESTION, TEMPLATE_FILE, judge_template, set_template, template_of};
 pub use max_length::{TOKENIZER_CONFIG, with_max_length};
 pub use pooled::{check_pad, pad_for_judge, pooled_index};
 pub use prompter::Prompter;

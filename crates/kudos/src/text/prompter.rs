@@ -53,13 +53,7 @@ impl Prompter {
     /// template that does not parse.
     pub fn from_gguf(vocabulary: GgufVocabulary) -> Result<Self, TextError> {
         let tokenizer = build(&vocabulary)?;
-        let named = [
-            ("bos_token", vocabulary.bos),
-            ("eos_token", vocabulary.eos),
-            ("unk_token", vocabulary.unknown),
-            ("pad_token", vocabulary.padding),
-        ];
-        let tokens: Vec<_> = named.iter().filter_map(|(name, id)| Some((*name, vocabulary.token((*id)?)))).collect();
+        let tokens: Vec<_> = vocabulary.named_tokens().collect();
         let tokens = tokens.iter().map(|(name, token)| (*name, token.as_str()));
         let template = vocabulary.chat_template.as_deref();
         let template = template.map(|source| ChatTemplate::parse(&vocabulary.origin, source, tokens)).transpose()?;
@@ -96,6 +90,42 @@ impl Prompter {
     pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
         let missing = || TextError::NoPromptTemplate { origin: self.origin.clone() };
         self.template.as_ref().ok_or_else(missing)?.run(messages, add_generation_prompt)
+    }
+
+    /// The token that continues `text` where the model writes `answer`.
+    ///
+    /// # Errors
+    /// [`TextError::NotOneToken`] for an answer of several tokens here, or one that joins the text before it.
+    pub fn answer_token(&self, text: &str, answer: &str) -> Result<u32, TextError> {
+        let before = self.encode(text, false)?;
+        let after = self.encode(&format!("{text}{answer}"), false)?;
+        if let Some(id) = self.added_token(&before, &after, answer)? {
+            return Ok(id);
+        }
+        let same = before.iter().zip(&after).take_while(|(a, b)| a == b).count();
+        let name = |id: &u32| format!("{:?}", self.token(*id).unwrap_or_default());
+        let found = after[same..].iter().map(name).collect::<Vec<_>>().join(", ");
+        let mut offers = Vec::new();
+        for offer in spellings(answer) {
+            let after = self.encode(&format!("{text}{offer}"), false)?;
+            if self.added_token(&before, &after, &offer)?.is_some() {
+                offers.push(format!("{offer:?}"));
+            }
+        }
+        Err(TextError::NotOneToken { answer: answer.into(), found, offers: offers.join(", ") })
+    }
+
+    /// The one token by which `after` is longer than `before`, if it says `answer`.
+    fn added_token(&self, before: &[u32], after: &[u32], answer: &str) -> Result<Option<u32>, TextError> {
+        let [same @ .., id] = after else { return Ok(None) };
+        let says = || Ok::<_, TextError>(self.decode(&[*id], false)?.trim() == answer.trim());
+        Ok((same == before && !answer.trim().is_empty() && says()?).then_some(*id))
+    }
+
+    /// The special token that the tokenizer puts before a text, if any.
+    pub fn opening_token(&self) -> Option<String> {
+        let ids = self.encode("", true).ok()?;
+        self.token(*ids.first().filter(|id| self.bos == Some(**id))?)
     }
 
     /// Whether there is a chat template.
@@ -140,6 +170,19 @@ impl std::fmt::Debug for Prompter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prompter").field("origin", &self.origin).field("stops", &self.stops).finish_non_exhaustive()
     }
+}
+
+/// Other ways to write an answer.
+fn spellings(answer: &str) -> Vec<String> {
+    let word = answer.trim();
+    let lower = word.to_lowercase();
+    let mut letters = lower.chars();
+    let capital = letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect());
+    let words = [word.to_owned(), capital, lower.clone(), word.to_uppercase()];
+    let mut all: Vec<String> = words.into_iter().flat_map(|word| [format!(" {word}"), word]).collect();
+    let mut seen = std::collections::HashSet::from([answer.to_owned()]);
+    all.retain(|spelling| seen.insert(spelling.clone()));
+    all
 }
 
 /// What to tell about a model that cannot end a response.
@@ -230,6 +273,32 @@ mod tests {
         let stops: Vec<_> = prompter.stop_token_ids().iter().map(|id| prompter.token(*id).unwrap()).collect();
         assert_eq!(stops, ["<|im_end|>", "<|endoftext|>"], "the end of text is known by its name alone");
         assert_eq!(prompter.stop_token_ids()[0], prompter.eos_token_id().unwrap());
+    }
+
+    #[test]
+    fn an_answer_is_one_token_after_the_text() {
+        let tokens = ["<e>", "Y", "e", "s", "Ye", "Yes", "Ġ", "ĠYes", ":", "ĠY", "N", "o", ":N"];
+        let merges = ["Y e", "Ye s", "Ġ Y", "Ġ Yes", ": N"];
+        let vocabulary = GgufVocabulary {
+            tokens: tokens.map(str::to_owned).to_vec(),
+            token_types: Vec::new(),
+            merges: merges.map(str::to_owned).to_vec(),
+            eos: Some(0),
+            end_of_turn: None,
+            chat_template: None,
+            ..vocabulary()
+        };
+        let prompter = Prompter::from_gguf(vocabulary).unwrap();
+        assert_eq!(prompter.answer_token("s:", "Yes").unwrap(), 5);
+        assert_eq!(prompter.answer_token("s:", " Yes").unwrap(), 7);
+        let refused = |text: &str, answer: &str| prompter.answer_token(text, answer).unwrap_err().to_string();
+        let several = refused("s:", "No");
+        assert!(several.contains("\"N\", \"o\"") && !several.contains("would be"), "{several}");
+        let offered = refused("s:", "yes");
+        assert!(offered.contains("\" Yes\", \"Yes\""), "{offered}");
+        assert!(refused("s:", "").contains("\"\"") && refused("s:", " ").contains("\" \""));
+        // The space that ends the text joins the answer.
+        assert!(refused("s: ", "Yes").contains("\"ĠYes\""));
     }
 
     #[test]

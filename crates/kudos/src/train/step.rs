@@ -3,10 +3,11 @@
 use super::attributes::attribute_loss;
 use super::log::StepMetrics;
 use super::loss::{Judged, group_loss};
-use super::{Example, TrainError, Trainer, Visit, clip_scale};
-use crate::models::{Model, Workspace, push};
+use super::{TrainError, Trainer, Visit, clip_scale};
+use crate::models::{Model, Workspace, computed_tokens, push_all};
 use crate::nn::Mode;
 use crate::random::Stream;
+use crate::text::Encoded;
 
 /// Tokens packed into one forward and backward. A step of more tokens runs as several, whose gradients
 /// add up to the same sum: memory is bounded by this, not by the batch.
@@ -79,8 +80,7 @@ impl Trainer {
     fn fitting(&self, visits: &[Visit]) -> usize {
         let mut tokens = 0;
         let fits = |visit: &&Visit| {
-            let sequences = &self.examples[visit.example].sequences;
-            tokens += visit.members.iter().map(|m| sequences[*m].ids.len()).sum::<usize>();
+            tokens += computed_tokens(&self.model, &self.members(visit));
             tokens <= PACKED_TOKENS
         };
         visits.iter().take_while(fits).count().max(1)
@@ -88,44 +88,51 @@ impl Trainer {
 
     /// Forward and backward of some visits; each weighs 1 / `total` in the step's loss.
     fn accumulate(&mut self, visits: &[Visit], total: usize, sums: &mut Sums) -> Result<(), TrainError> {
-        self.pack_visits(visits)?;
+        let packed = self.pack_visits(visits)?;
         let logits = self.workspace.forward(&self.model, Mode::Train);
         let outputs = self.workspace.tape.value(logits).to_vec(); // [sequences, labels]
         let mut seed = vec![0.0; outputs.len()];
-        let mut at = 0;
-        for visit in visits {
-            let range = at..at + visit.members.len() * self.model.config.labels();
-            let own = &outputs[range.clone()];
-            let loss = self.visit_loss(visit, own, total, &mut seed[range.clone()]);
+        for (visit, sequences) in visits.iter().zip(packed) {
+            let own = gather(&outputs, &sequences, self.model.config.labels());
+            let mut own_seed = vec![0.0; own.len()];
+            let loss = self.visit_loss(visit, &own, total, &mut own_seed);
             let scores = own.iter().map(|score| ("score", f64::from(*score)));
             if let Some((what, value)) = scores.chain([("loss", loss)]).find(|(_, value)| !value.is_finite()) {
                 let place = &self.examples[visit.example].location;
                 return Err(self.not_finite(self.state.step + 1, place, what, value));
             }
+            scatter(&mut seed, &own_seed, &sequences, self.model.config.labels());
             sums.loss += loss;
             match &self.settings.attributes {
-                None => sums.count(visit, own),
-                Some(head) => sums.count(visit, &head.overalls(&head.ratings(own))),
+                None => sums.count(visit, &own),
+                Some(head) => sums.count(visit, &head.overalls(&head.ratings(&own))),
             }
-            at = range.end;
+            sums.tokens += self.members(visit).iter().map(|text| text.ids.len()).sum::<usize>();
         }
-        sums.tokens += self.workspace.batch.tokens();
         let Workspace { tape, batch } = &mut self.workspace;
         tape.backward(logits, &seed, self.model.weights(), &mut self.gradients, batch);
         Ok(())
     }
 
-    /// Fills the batch with the members of some visits.
-    fn pack_visits(&mut self, visits: &[Visit]) -> Result<(), TrainError> {
-        self.workspace.batch.clear();
-        for visit in visits {
-            let Example { sequences, location, .. } = &self.examples[visit.example];
-            for member in &visit.members {
-                push(&self.model, &sequences[*member], &mut self.workspace.batch)
-                    .map_err(|error| TrainError::Text { place: location.to_string(), error })?;
-            }
-        }
-        Ok(())
+    /// The texts of a visit.
+    fn members(&self, visit: &Visit) -> Vec<&Encoded> {
+        let sequences = &self.examples[visit.example].sequences;
+        visit.members.iter().map(|member| &sequences[*member]).collect()
+    }
+
+    /// Fills the batch with the members of some visits, those of a visit with one beginning where the model allows it.
+    /// Gives the sequence of each member.
+    fn pack_visits(&mut self, visits: &[Visit]) -> Result<Vec<Vec<usize>>, TrainError> {
+        let mut batch = std::mem::take(&mut self.workspace.batch);
+        batch.clear();
+        let pack = |visit: &Visit| {
+            let placed = push_all(&self.model, &self.members(visit), &mut batch);
+            let place = || self.examples[visit.example].location.to_string();
+            placed.into_iter().map(|own| own.map_err(|error| TrainError::Text { place: place(), error })).collect()
+        };
+        let packed = visits.iter().map(pack).collect();
+        self.workspace.batch = batch;
+        packed
     }
 
     fn visit_loss(&self, visit: &Visit, scores: &[f32], total: usize, seed: &mut [f32]) -> f64 {
@@ -138,6 +145,18 @@ impl Trainer {
         let ranks: Vec<Option<f64>> = visit.members.iter().map(|m| ranks[*m]).collect();
         let judged = Judged { comparisons: &visit.comparisons, ranks: &ranks };
         group_loss(self.settings.loss, self.settings.center_coefficient, judged, scores, 1.0 / total as f64, seed)
+    }
+}
+
+/// The rows of these sequences, of `width` values each.
+fn gather(values: &[f32], sequences: &[usize], width: usize) -> Vec<f32> {
+    sequences.iter().flat_map(|at| &values[at * width..(at + 1) * width]).copied().collect()
+}
+
+/// Adds rows to those of these sequences. Equal texts are one sequence, whose gradient is the sum of theirs.
+fn scatter(values: &mut [f32], rows: &[f32], sequences: &[usize], width: usize) {
+    for (row, at) in rows.chunks_exact(width).zip(sequences) {
+        values[at * width..(at + 1) * width].iter_mut().zip(row).for_each(|(value, own)| *value += own);
     }
 }
 

@@ -98,10 +98,11 @@ pub enum Asker {
 }
 
 impl Asker {
-    /// Its row, of each sequence.
+    /// Its row, of each sequence. The first token of a text that continues another is its parent's.
     pub fn rows(self, batch: &Batch) -> Vec<usize> {
+        let first = |(own, parent): (usize, &Option<usize>)| batch.offsets()[parent.unwrap_or(own)];
         match self {
-            Asker::First => batch.offsets()[..batch.sequences()].to_vec(),
+            Asker::First => batch.parents().iter().enumerate().map(first).collect(),
             Asker::Last => batch.offsets()[1..].iter().map(|end| end - 1).collect(),
         }
     }
@@ -220,7 +221,9 @@ impl Attention {
         uses.takes([self.y]).gives(self.read.vars());
     }
 
+    /// The sequences of kernels that know no parents.
     fn layout<'a>(&self, batch: &'a Batch) -> Layout<'a> {
+        assert!(!batch.shares(), "a token of an encoder sees those after it: its texts cannot share their beginning");
         Layout::new(batch.offsets(), self.spec.heads, self.spec.head_dim)
     }
 
@@ -231,19 +234,19 @@ impl Attention {
         let [qkv, q, kv] = self.read.buffers(Buffer::Value);
         let names = [qkv, q, kv, Some(Buffer::Value(self.y)), Some(Buffer::Value(self.kept))];
         let [qkv, q, kv, y, kept] = pass.arena.optional(names);
-        let layout = self.layout(pass.batch);
+        let layout = || self.layout(pass.batch);
         match (self.kernel, self.storage) {
-            (Kernel::Bidirectional, Storage::F32) => bidirectional(y, kept, qkv, layout),
-            (Kernel::Bidirectional, Storage::Bf16) => bf16::bidirectional(half(y), kept, half(qkv), layout),
-            (Kernel::First, Storage::F32) => first::attend(y, kept, q, kv, layout),
-            (Kernel::First, Storage::Bf16) => first::attend(half(y), kept, half(q), half(kv), layout),
+            (Kernel::Bidirectional, Storage::F32) => bidirectional(y, kept, qkv, layout()),
+            (Kernel::Bidirectional, Storage::Bf16) => bf16::bidirectional(half(y), kept, half(qkv), layout()),
+            (Kernel::First, Storage::F32) => first::attend(y, kept, q, kv, layout()),
+            (Kernel::First, Storage::Bf16) => first::attend(half(y), kept, half(q), half(kv), layout()),
             (Kernel::Packed(queries), Storage::F32) => {
-                let sequences = Sequences::new(pass.batch.offsets());
-                packed::forward(y, kept, self.inputs([qkv, q, kv]), &sequences, &self.spec.packed(queries));
+                let inputs = self.inputs([qkv, q, kv]);
+                packed::forward(y, kept, inputs, &sequences(pass.batch), &self.spec.packed(queries));
             }
             (Kernel::Packed(queries), Storage::Bf16) => {
-                let (sequences, inputs) = (Sequences::new(pass.batch.offsets()), [half(qkv), half(q), half(kv)]);
-                packed::forward(half(y), kept, self.inputs(inputs), &sequences, &self.spec.packed(queries));
+                let inputs = self.inputs([half(qkv), half(q), half(kv)]);
+                packed::forward(half(y), kept, inputs, &sequences(pass.batch), &self.spec.packed(queries));
             }
             (Kernel::Cached(_), _) => unreachable!("it has run"),
         }
@@ -302,10 +305,10 @@ impl Attention {
 
     fn backward_f32(&self, buffers: [&mut [f32]; 9], batch: &Batch) {
         let [qkv, q, kv, out, kept, dy, d_qkv, d_q, d_kv] = buffers;
-        let layout = self.layout(batch);
+        let layout = || self.layout(batch);
         match self.kernel {
-            Kernel::Bidirectional => bidirectional_backward(d_qkv, dy, Saved { qkv, out, log_sums: kept }, layout),
-            Kernel::First => first::attend_backward(d_q, d_kv, dy, first::Saved { q, kv, weights: kept }, layout),
+            Kernel::Bidirectional => bidirectional_backward(d_qkv, dy, Saved { qkv, out, log_sums: kept }, layout()),
+            Kernel::First => first::attend_backward(d_q, d_kv, dy, first::Saved { q, kv, weights: kept }, layout()),
             Kernel::Packed(queries) => {
                 let saved = packed::Saved { inputs: self.inputs([qkv, q, kv]), out, log_sums: kept };
                 self.backward_packed([d_qkv, d_q, d_kv], dy, saved, queries, batch);
@@ -318,12 +321,12 @@ impl Attention {
         let [qkv, q, kv, out, kept, dy, d_qkv, d_q, d_kv] = buffers;
         let ([qkv, q, kv, out, dy], [d_qkv, d_q, d_kv]) =
             ([qkv, q, kv, out, dy].map(half), [d_qkv, d_q, d_kv].map(half));
-        let layout = self.layout(batch);
+        let layout = || self.layout(batch);
         match self.kernel {
             Kernel::Bidirectional => {
-                bf16::bidirectional_backward(d_qkv, dy, bf16::Saved { qkv, out, log_sums: kept }, layout);
+                bf16::bidirectional_backward(d_qkv, dy, bf16::Saved { qkv, out, log_sums: kept }, layout());
             }
-            Kernel::First => first::attend_backward(d_q, d_kv, dy, first::Saved { q, kv, weights: kept }, layout),
+            Kernel::First => first::attend_backward(d_q, d_kv, dy, first::Saved { q, kv, weights: kept }, layout()),
             Kernel::Packed(queries) => {
                 let saved = packed::Saved { inputs: self.inputs([qkv, q, kv]), out, log_sums: kept };
                 self.backward_packed([d_qkv, d_q, d_kv], dy, saved, queries, batch);
@@ -345,8 +348,13 @@ impl Attention {
             Read::Apart { .. } => InputGradients::Apart { q: d_q, kv: d_kv },
         };
         let into = packed::Gradients { inputs, bias: None };
-        packed::backward(into, dy, saved, &Sequences::new(batch.offsets()), &self.spec.packed(queries));
+        packed::backward(into, dy, saved, &sequences(batch), &self.spec.packed(queries));
     }
+}
+
+/// The sequences as the packed kernels want them.
+fn sequences(batch: &Batch) -> Sequences<'_> {
+    Sequences::with_parents(batch.offsets(), batch.parents())
 }
 
 #[cfg(test)]
@@ -372,7 +380,7 @@ mod tests {
     #[test]
     fn gradients_of_each_kind_match_finite_differences() {
         let rotary = Arc::new(RotaryTable::new(&[1.0, 0.3], 1.0, 8));
-        let norms = HeadNormSpec { q: Span { start: 192, len: 4 }, k: Span { start: 196, len: 4 }, epsilon: 0.1 };
+        let norms = HeadNormSpec { q: Span { start: 224, len: 4 }, k: Span { start: 228, len: 4 }, epsilon: 0.1 };
         let causal = AttentionSpec {
             heads: 2,
             key_heads: 1,
@@ -381,14 +389,19 @@ mod tests {
             ..AttentionSpec::bidirectional(2, 4)
         };
         let window = AttentionSpec { mask: Mask::Window { before: 1, after: 1 }, ..causal.clone() };
+        let behind = AttentionSpec { mask: Mask::Window { before: 2, after: 0 }, ..causal.clone() };
         let capped = AttentionSpec { soft_cap: Some(0.8), ..causal.clone() };
         let turned = AttentionSpec { rotary: Some(rotary), norms: Some(norms), ..causal.clone() };
-        for spec in [causal, window, capped, turned] {
+        for spec in [causal, window, behind, capped, turned] {
             let table = |start, rows: usize| Span { start, len: rows * 16 };
-            check::gradients(200, |tape, batch| {
-                let qkv = tape.embed(batch, 16, table(0, 7), table(112, 5), None);
+            let all = |tape: &mut Tape, batch: &Batch| {
+                let qkv = tape.embed(batch, 16, table(0, 7), table(112, 7), None);
                 tape.attention(qkv, &spec, batch)
-            });
+            };
+            check::gradients(232, all);
+            if !matches!(spec.mask, Mask::Window { after: 1, .. }) {
+                check::gradients_over(&check::shared_batch(), 232, all);
+            }
         }
     }
 
@@ -400,18 +413,35 @@ mod tests {
             rotary: Some(Arc::new(RotaryTable::new(&[1.0], 1.0, 8))),
             ..AttentionSpec::bidirectional(2, 2)
         };
-        let cases = [(AttentionSpec::bidirectional(2, 2), Asker::First), (turned, Asker::Last)];
+        let cases =
+            [(AttentionSpec::bidirectional(2, 2), Asker::First), (turned.clone(), Asker::First), (turned, Asker::Last)];
         for (spec, asker) in cases {
             let keys = 2 * spec.key_heads * spec.head_dim;
-            check::gradients(12 * 4 + keys * 4 + keys + 16 + 4, |tape, batch| {
+            let parameters = 14 * 4 + keys * 4 + keys + 16 + 4;
+            let one = |tape: &mut Tape, batch: &Batch| {
                 let table = |start, rows: usize| Span { start, len: rows * 4 };
-                let x = tape.embed(batch, 4, table(0, 7), table(28, 5), None);
+                let x = tape.embed(batch, 4, table(0, 7), table(28, 7), None);
                 let one = tape.rows(State { full: x, operand: x }, asker.rows(batch));
-                let kv = tape.linear(x, plain(48, 4, keys), None);
-                let q = tape.linear(one.operand, plain(48 + 5 * keys, 4, 4), None);
+                let kv = tape.linear(x, plain(56, 4, keys), None);
+                let q = tape.linear(one.operand, plain(56 + 5 * keys, 4, 4), None);
                 tape.attention_of_one(q, kv, &spec, asker, batch)
-            });
+            };
+            check::gradients(parameters, one);
+            if spec.mask == Mask::Causal {
+                check::gradients_over(&check::shared_batch(), parameters, one);
+            }
         }
+    }
+
+    /// An encoder's tokens see those of their own sequence alone, so a child would be computed without its beginning.
+    #[test]
+    #[should_panic(expected = "cannot share their beginning")]
+    fn an_encoder_refuses_a_batch_that_shares() {
+        check::gradients_over(&check::shared_batch(), 14 * 12, |tape, batch| {
+            let table = |start, rows: usize| Span { start, len: rows * 12 };
+            let qkv = tape.embed(batch, 12, table(0, 7), table(84, 7), None);
+            tape.attention(qkv, &AttentionSpec::bidirectional(2, 2), batch)
+        });
     }
 
     /// The last layer computes the last token alone: its row must be that of the whole layer.

@@ -130,6 +130,18 @@ pub(super) mod check {
         batch
     }
 
+    /// A sequence of 2 tokens, and a text of 3 that two others of 4 and 7 tokens begin with.
+    pub(in crate::nn) fn shared_batch() -> Batch {
+        let mut batch = Batch::default();
+        for ids in [&[2u32, 6][..], &[1, 4, 2]] {
+            batch.push(Sequence { ids, type_ids: &vec![0; ids.len()] }, None).expect("a sequence");
+        }
+        for ids in [&[5u32][..], &[3, 0, 3, 6]] {
+            batch.push_child(ids, 1).expect("a child");
+        }
+        batch
+    }
+
     /// Gradients of so many parameters without names.
     fn flat(parameters: usize) -> Gradients {
         let mut all = Parameters::default();
@@ -137,11 +149,12 @@ pub(super) mod check {
         Gradients::new(&all)
     }
 
-    fn loss(build: &impl Fn(&mut Tape, &Batch) -> Var, weights: &[f32], tape: &mut Tape) -> (f64, Var, Vec<f32>) {
+    type Build<'a> = &'a dyn Fn(&mut Tape, &Batch) -> Var;
+
+    fn loss(build: Build, batch: &Batch, weights: &[f32], tape: &mut Tape) -> (f64, Var, Vec<f32>) {
         tape.start(Mode::Train, Storage::F32);
-        let batch = batch();
-        let result = build(tape, &batch);
-        tape.forward(result, Weights { values: weights, packed: &Packed::default() }, &batch);
+        let result = build(tape, batch);
+        tape.forward(result, Weights { values: weights, packed: &Packed::default() }, batch);
         let mut random = Stream::new(9, 9);
         let value = tape.value(result);
         let seed: Vec<f32> = value.iter().map(|_| random.normal() as f32).collect();
@@ -157,21 +170,26 @@ pub(super) mod check {
 
     /// Holds every parameter's gradient to the central difference of a random projection of the result.
     pub(in crate::nn) fn gradients(parameters: usize, build: impl Fn(&mut Tape, &Batch) -> Var) {
+        gradients_over(&batch(), parameters, build);
+    }
+
+    /// As [`gradients`], over this batch.
+    pub(in crate::nn) fn gradients_over(batch: &Batch, parameters: usize, build: impl Fn(&mut Tape, &Batch) -> Var) {
         let weights = weights(parameters);
         let mut tape = Tape::default();
-        let (_, result, seed) = loss(&build, &weights, &mut tape);
+        let (_, result, seed) = loss(&build, batch, &weights, &mut tape);
         let mut gradients = flat(parameters);
         gradients.start();
         let all = Weights { values: &weights, packed: &Packed::default() };
-        tape.backward(result, &seed, all, &mut gradients, &batch());
+        tape.backward(result, &seed, all, &mut gradients, batch);
         let gradients = gradients.values();
         for i in 0..parameters {
             let h = 4e-3;
             let mut moved = weights.clone();
             moved[i] += h;
-            let up = loss(&build, &moved, &mut tape).0;
+            let up = loss(&build, batch, &moved, &mut tape).0;
             moved[i] -= 2.0 * h;
-            let down = loss(&build, &moved, &mut tape).0;
+            let down = loss(&build, batch, &moved, &mut tape).0;
             let difference = ((up - down) / (2.0 * f64::from(h))) as f32;
             let close = (gradients[i] - difference).abs() < 4e-3 * (1.0 + difference.abs());
             assert!(close, "parameter {i}: gradient {}, finite difference {difference}", gradients[i]);

@@ -29,7 +29,11 @@ impl Tape {
     }
 
     /// The mean of each sequence's rows: `[tokens, width]` → `[sequences, width]`.
+    ///
+    /// # Panics
+    /// When a sequence has a parent, whose rows belong to its mean.
     pub fn mean(&mut self, x: State, batch: &Batch) -> State {
+        assert!(!batch.shares(), "the mean of a text needs all of its rows side by side");
         let [_, width] = self.shape(x.full);
         let full = self.var(batch.sequences(), width);
         let y = self.state(full);
