@@ -26,6 +26,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
     (
         IN,
         &[
+            "adapter",
             "base",
             "columns",
             "dir",
@@ -101,7 +102,21 @@ const GROUPS: [(&str, &[&str]); 11] = [
             "weight-decay",
         ],
     ),
-    (LAYERS, &["head-first", "keep-layers", "layer-decay", "new-head", "renew-layers"]),
+    (
+        LAYERS,
+        &[
+            "head-first",
+            "keep-layers",
+            "layer-decay",
+            "lora",
+            "lora-alpha",
+            "lora-dropout",
+            "lora-targets",
+            "new-head",
+            "renew-layers",
+            "rslora",
+        ],
+    ),
     (IN, &["add", "database"]),
     (ASKED, &["flags", "name", "next", "overlap", "people", "repeats"]),
     (PAGE, &["host", "no-open", "port", "terminal", "token"]),

@@ -4,7 +4,7 @@
 //! its [`TensorNames`] in its own file.
 
 use super::config::{EncoderConfig, EncoderFamily};
-use super::layer::{Layer, Norms};
+use super::layer::{Adapters, Layer, Norms};
 use super::network::{Declared, Dense, Head, Names, Network};
 use crate::nn::weights::WeightError;
 use crate::nn::{
@@ -97,7 +97,8 @@ impl Declare<'_> {
         let norms = Norms::Post([attention_norm, self.norm(&name(names.out_norm))?]);
         let (gated, activation) = (false, self.config.activation);
         let attention = AttentionSpec::bidirectional(heads, hidden / heads);
-        Ok(Layer { attention, turns: None, qkv, attention_out, up, down, gated, activation, norms })
+        let adapters = Adapters::default();
+        Ok(Layer { attention, turns: None, qkv, attention_out, up, down, gated, activation, norms, adapters })
     }
 
     fn wiring(&mut self, names: &TensorNames) -> Result<(Network, Head), WeightError> {

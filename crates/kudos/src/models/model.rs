@@ -209,6 +209,16 @@ impl Model {
         self.network.layers.last().expect("a config has at least one layer")
     }
 
+    /// All layers.
+    pub(super) fn layers(&self) -> &[Layer] {
+        &self.network.layers
+    }
+
+    /// All layers, to give them adapters.
+    pub(super) fn layers_mut(&mut self) -> &mut [Layer] {
+        &mut self.network.layers
+    }
+
     /// How far from the ids a tensor works: 0 for the embeddings, then the layers from 1, then the head.
     pub fn depth(&self, role: Role) -> usize {
         match role {

@@ -1,5 +1,6 @@
 //! Where the tensors of a model come from: safetensors or GGUF, each asked by Hugging Face's names.
 
+use super::adapter::{self, Adapter};
 use super::config::read_object;
 use super::gguf::{self, GgufModelError};
 use super::load::LoadError;
@@ -101,7 +102,8 @@ impl TensorSource for Gguf {
     }
 }
 
-/// A model as it lies on disk: a directory with `config.json` and safetensors, or a `.gguf` file.
+/// A model as it lies on disk: a directory with `config.json` and safetensors, a `.gguf` file, or an adapter over one of
+/// these.
 pub(super) struct Stored {
     /// What errors about the config name.
     pub(super) path: PathBuf,
@@ -118,6 +120,9 @@ impl Stored {
             let file = Gguf::open(model).map_err(GgufModelError::from)?;
             let json = gguf::config(&file)?;
             return Ok(Self { path: model.into(), json, tensors: Box::new(file) });
+        }
+        if Adapter::is_in(model) {
+            return adapter::open(model, None);
         }
         let path = model.join("config.json");
         let json = read_object(&path)?;

@@ -11,6 +11,7 @@ use super::gradients::Gradients;
 use super::ops::{Op, Use, Uses};
 use super::packed::Packed;
 use super::plan::{Life, Planner};
+use crate::random::Stream;
 use kernels::bf16::Bf16;
 use kernels::gemm::{QuantizedRows, Scratch};
 
@@ -161,6 +162,8 @@ pub struct Tape {
     mode: Mode,
     storage: Storage,
     ops: Vec<Op>,
+    /// What dropout draws from; none of it, no dropout.
+    noise: Option<Stream>,
     shapes: Vec<Shape>,
     lives: Vec<Option<Life>>,
     written: Vec<bool>,
@@ -184,6 +187,18 @@ impl Tape {
         (self.mode, self.storage) = (mode, storage);
         self.ops.clear();
         self.shapes.clear();
+    }
+
+    /// Dropout draws from `noise` from now on, each op from its own part of it. Without it, and when scoring, nothing is
+    /// dropped.
+    pub fn draw_from(&mut self, noise: Stream) {
+        self.noise = Some(noise);
+    }
+
+    /// What the op that is pushed next draws from.
+    pub(super) fn noise(&self) -> Option<Stream> {
+        let training = self.noise.as_ref().filter(|_| self.mode == Mode::Train);
+        training.map(|noise| noise.fork(self.ops.len() as u64))
     }
 
     pub(super) fn mode(&self) -> Mode {
@@ -371,7 +386,8 @@ mod tests {
     fn c10_weights_that_were_packed_for_scoring_are_refused_in_training() {
         let (batch, values) = (check::batch(), vec![0.5; 48]);
         let spec = linear(36, 3);
-        let layer = PackedLayer::for_decoding(&values[spec.weight.range()], 3, 3, crate::nn::Precision::F32);
+        let weight = kernels::gemm::Int8Weight::new(&[1; 9], vec![1.0; 3], 3);
+        let layer = PackedLayer::Int8(weight);
         let packed = Packed::new(vec![(spec, layer)]);
         let mut tape = Tape::default();
         tape.start(Mode::Train, Storage::F32);

@@ -65,7 +65,7 @@ fn choose_start(
     features: &mut Features,
 ) -> Result<(Start, Option<Starts>), TrainError> {
     let own = extent.start;
-    if given.attributes.is_some() {
+    if given.attributes.is_some() || given.asked.lora.is_some() {
         return Ok((own, None));
     }
     let settings = given.asked.decide(extent)?;
