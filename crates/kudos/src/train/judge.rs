@@ -29,15 +29,8 @@ const WEIGHTS: [&str; 4] = ["model.safetensors", INDEX, INT8_FILE, adapter::TENS
 /// Which shard holds which tensor.
 const INDEX: &str = "model.safetensors.index.json";
 /// The other files of a judge, beside its tokenizer.
-const OTHERS: [&str; 7] = [
-    "config.json",
-    "reward.json",
-    LENGTH_FILE,
-    "training_args.json",
-    "README.md",
-    "report.html",
-    adapter::CONFIG_FILE,
-];
+const OTHERS: [&str; 7] =
+    ["config.json", "reward.json", LENGTH_FILE, "training_args.json", "README.md", "report.html", adapter::CONFIG_FILE];
 /// The token limit for text-embeddings-inference, which reads it nowhere else.
 const LENGTH_FILE: &str = "sentence_bert_config.json";
 /// What a run leaves in `run/`, beside what folds found.

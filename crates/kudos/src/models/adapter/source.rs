@@ -140,8 +140,12 @@ impl TensorSource for Adapted {
     }
 
     fn all(&self) -> Vec<(String, Vec<usize>)> {
-        let replaced: Vec<String> = self.names.iter().filter(|(_, own)| self.adapter.brings(own).is_some())
-            .filter_map(|(held, _)| self.base.stored(held)).collect();
+        let replaced: Vec<String> = self
+            .names
+            .iter()
+            .filter(|(_, own)| self.adapter.brings(own).is_some())
+            .filter_map(|(held, _)| self.base.stored(held))
+            .collect();
         let of_base = self.base.all().into_iter().filter(|(name, _)| !replaced.contains(name));
         let of_adapter = self.adapter.all_brought().map(|(name, shape)| (name.to_owned(), shape.to_vec()));
         of_base.chain(of_adapter).collect()
