@@ -131,6 +131,10 @@ impl TensorSource for Adapted {
         Ok(self.adapter.apply(own, &self.shape(name), values)?)
     }
 
+    fn dtype(&self, _: &str) -> String {
+        "F32".into()
+    }
+
     fn is_int8(&self, _: &str) -> bool {
         false
     }
