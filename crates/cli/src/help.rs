@@ -94,6 +94,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
             "loss",
             "max-grad-norm",
             "max-steps",
+            "memory",
             "no-shuffle",
             "recipe",
             "schedule",

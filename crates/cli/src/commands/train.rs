@@ -87,6 +87,9 @@ pub struct Args {
     /// Train the top N layers and the head alone [default: all of the model]
     #[arg(long, value_name = "N")]
     freeze: Option<usize>,
+    /// Memory that the run may take, as 6GB: layers are computed twice as far as that asks [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    memory: Option<u64>,
     /// Course of the learning rate: linear, cosine or constant [default: linear]
     #[arg(long, value_parser = choice::<kudos::train::LearningRateSchedule>, value_name = "NAME")]
     schedule: Option<kudos::train::LearningRateSchedule>,
@@ -193,6 +196,24 @@ fn truncation(name: &str) -> Result<kudos::text::Truncation, String> {
     choice(&name.replace('-', "_"))
 }
 
+/// A number of bytes: 800MB, 6GB, 6GiB.
+fn bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "mb" | "m" => 1e6,
+        "gb" | "g" => 1e9,
+        "mib" => 1024f64.powi(2),
+        "gib" => 1024f64.powi(3),
+        _ => return Err("expected a size as 800MB, 6GB or 6GiB".into()),
+    };
+    match digits.trim().parse::<f64>() {
+        Ok(number) if number > 0.0 && number * unit < 1e15 => Ok((number * unit) as u64),
+        _ => Err("expected a size above 0, as 800MB, 6GB or 6GiB".into()),
+    }
+}
+
 impl Args {
     /// What a plain call with these essentials would be, for commands that train as one of their stages.
     pub fn plain(data: PathBuf, eval: PathBuf, base: String, output: PathBuf, max_steps: u64) -> Self {
@@ -221,6 +242,7 @@ impl Args {
             keep_layers: self.keep_layers,
             renew_layers: self.renew_layers,
             freeze: self.freeze,
+            memory: self.memory,
             schedule: self.schedule,
             warmup_steps: self.warmup_steps,
             weight_decay: self.weight_decay,

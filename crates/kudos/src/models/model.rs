@@ -85,6 +85,17 @@ impl Model {
         self.network.frozen_below = Some(first);
     }
 
+    /// Layers that have a way back.
+    pub fn trained_layers(&self) -> usize {
+        self.network.layers.len() - self.network.frozen_below.unwrap_or(0)
+    }
+
+    /// Computes so many of these again on the way back, from the lowest on, instead of keeping what is in them: the same
+    /// gradients with less memory, for as many more ways forward.
+    pub fn recompute(&mut self, layers: usize) {
+        self.network.recomputed = layers.min(self.trained_layers());
+    }
+
     /// Pushes the whole model on the tape: packed batch → outputs, `[sequences, labels]`.
     ///
     /// The head reads one token of each text, so the last layer computes keys and values for all tokens and everything else

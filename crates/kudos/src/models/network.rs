@@ -23,6 +23,8 @@ pub(super) struct Network {
     pub(super) final_norm: Option<NormSpec>,
     /// Where training begins: nothing is trained of the tables and the layers before this one. `None` trains the tables.
     pub(super) frozen_below: Option<usize>,
+    /// So many of the lowest layers that have a way back are computed again there instead of being kept.
+    pub(super) recomputed: usize,
 }
 
 impl Network {
@@ -47,9 +49,17 @@ impl Network {
             if self.frozen_below == Some(index) {
                 tape.detach();
             }
+            let first = self.frozen_below.unwrap_or(0);
+            let again = (first..first + self.recomputed).contains(&index);
+            if again {
+                tape.begin_recomputed();
+            }
             let rotary = layer.turns.map(|table| Arc::clone(&turns[table]));
             let attention = AttentionSpec { rotary, ..layer.attention.clone() };
             x = layer.push(tape, batch, &attention, x, reach(index));
+            if again {
+                tape.end_recomputed();
+            }
         }
         if self.frozen_below == Some(self.layers.len()) {
             tape.detach();
