@@ -255,7 +255,12 @@ fn a_run_that_is_continued_ends_the_same() {
     let read = |dir: &tempfile::TempDir| std::fs::read(dir.path().join(TENSORS_FILE)).unwrap();
     assert!(read(&whole) == read(&parts), "the bytes of a run that was not stopped");
     let without = tempfile::tempdir().unwrap();
-    run(&mut trainer(golden.model(), examples(&golden), without.path(), Asked { max_steps: Some(6), ..Asked::default() }));
+    run(&mut trainer(
+        golden.model(),
+        examples(&golden),
+        without.path(),
+        Asked { max_steps: Some(6), ..Asked::default() },
+    ));
     assert!(read(&whole) != read(&without), "dropout changes what is learnt");
 }
 

@@ -18,7 +18,7 @@ use super::data::DataArgs;
 use super::{Global, attributes, choice, encode_settings, folds, resolve};
 use anyhow::{Context, bail};
 use data::{Data, fingerprint, trained_on};
-use kudos::models::adapter::{Adapter, attach};
+use kudos::models::adapter::{Adapter, attach, tokenizer_dir};
 use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, load, load_frozen};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
@@ -251,7 +251,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let (mut model, head) = load_base(args, &base, rated.as_ref(), &asked, global)?;
     let encode = encode_settings(&base, &model.config, args.max_length, args.truncation)?;
     let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
-    let encoder = Encoder::load_for_training(&base, encode, day(args))?;
+    let encoder = Encoder::load_for_training(&tokenizer_dir(&base)?, encode, day(args))?;
     model.read_with(&encoder, head)?;
     data.leave_out_refused(&encoder, args.strict, global)?;
     encoder.notes().iter().for_each(|line| note(global, line));

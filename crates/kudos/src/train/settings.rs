@@ -403,7 +403,11 @@ impl Asked {
             }
         }
         if self.precision == Some(Precision::Int8) && self.lora.is_none() {
-            return bad("precision", "int8".into(), "bf16 or f32; int8 is for scoring (`kudos quantize`) and for --lora");
+            return bad(
+                "precision",
+                "int8".into(),
+                "bf16 or f32; int8 is for scoring (`kudos quantize`) and for --lora",
+            );
         }
         self.check_lora()?;
         if let Some(decay) = self.layer_decay.filter(|d| !(*d > 0.0 && *d <= 1.0)) {

@@ -36,7 +36,8 @@ pub fn merge(dir: &Path, base: Option<&Path>, output: &Path) -> Result<Merged, J
     let json = stored.json.clone();
     let (model, _) = load_stored(dir, stored, LoadOptions::Judge)?;
     write_rest(dir, &base, json, output)?;
-    weights::write(&output.join("model.safetensors"), &model.parameters).map_err(|error| JudgeError::Load(error.into()))?;
+    weights::write(&output.join("model.safetensors"), &model.parameters)
+        .map_err(|error| JudgeError::Load(error.into()))?;
     drop(model);
     RewardModel::load(output, Some(Precision::F32))?;
     Ok(Merged { base, adapted: adapter.modules.len(), replaced: adapter.replaced.len() })
@@ -50,16 +51,14 @@ fn write_rest(adapter: &Path, base: &Path, mut json: Map<String, Value>, output:
     };
     let pretty = |value: &Value| format!("{value:#}\n").into_bytes();
     let reward = match RewardConfig::read(adapter)? {
-        Some(own) => Some(own),
+        Some(own) => Some(RewardConfig { base_fingerprint: None, ..own }),
         None => reward_of_base(base)?,
     };
     let limit = reward.as_ref().map(|reward| reward.encode.max_length);
     for (name, mut bytes) in tokenizer(adapter, base)? {
         if let Some(limit) = limit.filter(|_| name == TOKENIZER_CONFIG) {
-            let reason = |error: &dyn std::fmt::Display| JudgeError::Reward {
-                path: base.join(name),
-                reason: error.to_string(),
-            };
+            let reason =
+                |error: &dyn std::fmt::Display| JudgeError::Reward { path: base.join(name), reason: error.to_string() };
             bytes = with_max_length(&bytes, limit).map_err(|error| reason(&error))?;
         }
         write(name, &bytes)?;

@@ -89,7 +89,8 @@ fn target_modules(model: &Model) -> BTreeSet<String> {
         let a = format!("{PREFIX}{module}.lora_A.weight");
         model.parameters.specs().iter().any(|spec| spec.name == a)
     };
-    let all: Vec<&str> = names.filter(|name| !name.starts_with(PREFIX)).filter_map(|name| name.strip_suffix(".weight")).collect();
+    let all: Vec<&str> =
+        names.filter(|name| !name.starts_with(PREFIX)).filter_map(|name| name.strip_suffix(".weight")).collect();
     let (adapted, others): (Vec<&str>, Vec<&str>) = all.into_iter().partition(|module| is_adapted(module));
     let tells = |end: &str| !others.iter().any(|other| *other == end || ends(other, end));
     let shortest = |module: &&str| {
