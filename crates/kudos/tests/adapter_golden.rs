@@ -2,7 +2,7 @@
 //! must not be merged.
 
 use kudos::models::Scorer;
-use kudos::models::adapter::{Adapter, AdapterError, merge};
+use kudos::models::adapter::{Adapter, AdapterError, find_base, merge};
 use kudos::nn::Precision;
 use kudos::text::Encoded;
 use serde_json::{Map, Value, json};
@@ -42,7 +42,9 @@ fn base(adapter: &Path) -> tempfile::TempDir {
     let settings = json!({"tokenizer_class": "PreTrainedTokenizerFast"});
     std::fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
     // What the rendering of pairs needs to be told where there is no template.
-    let encode = json!({"format": 1, "render": "pair", "max_length": 64, "truncation": "longest_first"});
+    let positions = &json_of(&dir.path().join("config.json"))["max_position_embeddings"];
+    let length = positions.as_u64().unwrap_or(128).min(128);
+    let encode = json!({"format": 1, "render": "pair", "max_length": length, "truncation": "longest_first"});
     std::fs::write(dir.path().join("reward.json"), encode.to_string()).unwrap();
     dir
 }
@@ -69,6 +71,17 @@ fn assert_close(found: &[f32], expected: &[f32], what: &str) {
     }
 }
 
+/// The adapter alone, which names its base by its whole path.
+fn beside_its_base(adapter: &Path, base: &Path) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = json_of(&adapter.join("adapter_config.json"));
+    config["base_model_name_or_path"] = base.to_str().unwrap().into();
+    std::fs::write(dir.path().join("adapter_config.json"), config.to_string()).unwrap();
+    let tensors = "adapter_model.safetensors";
+    std::fs::copy(adapter.join(tensors), dir.path().join(tensors)).unwrap();
+    dir
+}
+
 #[test]
 fn merged_judges_score_as_in_peft() {
     let mut merged = 0;
@@ -86,6 +99,10 @@ fn merged_judges_score_as_in_peft() {
         let mut judge = Scorer::load(output.path(), Some(Precision::F32)).expect(&name);
         let scores = judge.score_encoded(&texts(&expected)).expect(&name);
         assert_close(&scores, &numbers(&expected["scores"]), &name);
+        let beside = beside_its_base(&dir, base.path());
+        let mut judge = Scorer::load(beside.path(), Some(Precision::F32)).expect(&name);
+        let again = judge.score_encoded(&texts(&expected)).expect(&name);
+        assert_eq!(again, scores, "{name}: an adapter is a judge, and merging it changes nothing");
         merged += 1;
     }
     assert!(merged >= 20, "{merged} merged");
@@ -195,8 +212,9 @@ fn what_is_no_adapter_is_said() {
     assert!(error(&dir).contains("not a usable safetensors file"), "{}", error(&dir));
     let moved = tempfile::tempdir().unwrap();
     let (found, output) = (changed("note", Some(b"")), moved.path());
-    let error = merge(found.path(), None, output).unwrap_err();
-    assert!(matches!(error, AdapterError::NoBase { .. }) && error.to_string().contains("--base DIR"), "{error}");
+    assert!(matches!(find_base(found.path()), Err(AdapterError::NoBase { .. })));
+    let error = merge(found.path(), None, output).unwrap_err().to_string();
+    assert!(error.contains("--base DIR"), "{error}");
     let error = merge(found.path(), Some(&golden("refused/sound")), output).unwrap_err().to_string();
     assert!(error.contains("an adapter too"), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use super::{Global, resolve};
 use anyhow::{Context, bail};
-use kudos::models::adapter::{Adapter, find_base, merge};
+use kudos::models::adapter::{AdapterError, find_base, merge};
 use kudos::train::{clear_judge, holds_judge};
 use std::path::{Path, PathBuf};
 
@@ -63,10 +63,9 @@ fn base_of(args: &Args) -> anyhow::Result<PathBuf> {
     if let Some(base) = &args.base {
         return resolve(base);
     }
-    let adapter = Adapter::open(&args.adapter)?;
-    find_base(&adapter).or_else(|missing| match adapter.base() {
-        "" => Err(missing.into()),
-        named => resolve(named).map_err(|_| missing.into()),
+    find_base(&args.adapter).or_else(|missing| match &missing {
+        AdapterError::NoBase { named, .. } if !named.is_empty() => resolve(named).map_err(|_| missing.into()),
+        _ => Err(missing.into()),
     })
 }
 

@@ -77,6 +77,7 @@ pub fn write_judge(dir: &Path, trainer: &Trainer, finished: &Finished, files: &J
         format: 1,
         encode: encode.clone(),
         base: files.base.into(),
+        base_fingerprint: base_fingerprint(trainer, files)?,
         data: files.data.clone(),
         recipe: recipe(&settings),
         calibration: calibration(finished),
@@ -97,6 +98,12 @@ pub fn write_judge(dir: &Path, trainer: &Trainer, finished: &Finished, files: &J
     write(dir, "reward.json", &pretty(&serde_json::to_value(&reward).expect("plain data")))?;
     write(dir, "training_args.json", &pretty(&training_args(settings, files, finished)))?;
     write(dir, "README.md", card.as_bytes())
+}
+
+/// What tells the base of an adapter from another one; nothing for a judge that is whole.
+fn base_fingerprint(trainer: &Trainer, files: &JudgeFiles) -> Result<Option<String>, TrainError> {
+    let found = trainer.settings().lora.as_ref().map(|_| adapter::fingerprint(files.base_path));
+    found.transpose().map_err(TrainError::io(files.base_path))
 }
 
 /// The settings, without the attributes, which stand beside them.

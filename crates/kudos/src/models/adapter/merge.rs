@@ -51,7 +51,7 @@ fn write_rest(adapter: &Path, base: &Path, mut json: Map<String, Value>, output:
     };
     let pretty = |value: &Value| format!("{value:#}\n").into_bytes();
     let reward = match RewardConfig::read(adapter)? {
-        Some(own) => Some(own),
+        Some(own) => Some(RewardConfig { base_fingerprint: None, ..own }),
         None => reward_of_base(base)?,
     };
     let limit = reward.as_ref().map(|reward| reward.encode.max_length);

@@ -29,7 +29,7 @@ pub use attach::{LoraSettings, attach};
 use config::AdapterConfig;
 pub use merge::{Merged, merge};
 pub(super) use source::open;
-pub use source::{find_base, reward_config, tokenizer_dir};
+pub use source::{find_base, fingerprint, reward_config, tokenizer_dir};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 pub use write::{adapter_config, read_tensors, write_tensors};
@@ -164,6 +164,13 @@ impl Adapter {
     /// The shape of a tensor that it replaces, or adds to a base without it.
     fn brings(&self, name: &str) -> Option<&[usize]> {
         Some(&self.file.tensors[self.replaced.get(name)?].shape)
+    }
+
+    /// Whether it changes or replaces a tensor of the base.
+    fn changes(&self, name: &str) -> bool {
+        let module = |end: &str| name.strip_suffix(end).and_then(|module| self.modules.get(module));
+        let bias = module(".bias").is_some_and(|module| module.bias.is_some());
+        self.replaced.contains_key(name) || module(".weight").is_some() || bias
     }
 
     /// All of these, with their shapes.

@@ -10,7 +10,9 @@ use crate::models::reward_model::JudgeError;
 use crate::models::source::{Stored, TensorSource, is_gguf};
 use crate::nn::Form;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// The base of an adapter directory: what its config names, beside it or from the working directory on.
@@ -72,6 +74,7 @@ fn over(adapter: Adapter, base: &Path) -> Result<Stored, LoadError> {
         return Err(fault("this is an adapter too; merge it first, and name what comes of it").into());
     }
     let Stored { path, json, tensors } = Stored::open(base)?;
+    check_fingerprint(&adapter.dir, base)?;
     let own = adapter.dir.join("config.json");
     let (path, json) = match own.is_file() {
         true => (own.clone(), read_object(&own)?),
@@ -94,6 +97,54 @@ fn over(adapter: Adapter, base: &Path) -> Result<Stored, LoadError> {
     }
     let adapter = adapter.over(&of_base)?;
     Ok(Stored { path, json, tensors: Box::new(Adapted { base: tensors, adapter, names }) })
+}
+
+/// What tells a model from another one: names and sizes of its weight files, and of each up to a megabyte of its bytes,
+/// evenly from all of it. Training moves every weight, and reading them all would take as long as loading the model.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn fingerprint(model: &Path) -> std::io::Result<String> {
+    let mut files = vec![model.to_path_buf()];
+    if model.is_dir() {
+        let entries = std::fs::read_dir(model)?.map(|entry| entry.map(|entry| entry.path()));
+        files = entries.collect::<std::io::Result<_>>()?;
+        files.retain(|path| path.extension().is_some_and(|end| end == "safetensors") && path.is_file());
+        files.sort();
+    }
+    let mut hash = Sha256::new();
+    for path in &files {
+        let mut file = std::fs::File::open(path)?;
+        let (length, name) = (file.metadata()?.len(), path.file_name().unwrap_or_default());
+        hash.update(format!("{} {length}\n", name.to_string_lossy()));
+        let blocks = BLOCKS.min(length / BLOCK as u64 + 1);
+        for block in 0..blocks {
+            let mut bytes = Vec::with_capacity(BLOCK);
+            file.seek(SeekFrom::Start(length.saturating_sub(BLOCK as u64) / blocks.max(2).saturating_sub(1) * block))?;
+            file.by_ref().take(BLOCK as u64).read_to_end(&mut bytes)?;
+            hash.update(&bytes);
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Bytes that are read at a time, and how often at most.
+const BLOCK: usize = 4096;
+const BLOCKS: u64 = 256;
+
+/// Refuses a base that is not the one of training: the adapter would change a model that it never saw.
+fn check_fingerprint(adapter: &Path, base: &Path) -> Result<(), LoadError> {
+    let reward = RewardConfig::read(adapter).ok().flatten();
+    let Some(expected) = reward.and_then(|reward| reward.base_fingerprint) else { return Ok(()) };
+    let fault = |reason: String| AdapterError::Base { path: base.into(), reason };
+    match fingerprint(base).map_err(|error| fault(error.to_string()))? == expected {
+        true => Ok(()),
+        false => {
+            let adapter = adapter.display();
+            let reason = "its weights are not those that it was trained over; name the base of training";
+            Err(fault(format!("{adapter} is no adapter of this base: {reason}")).into())
+        }
+    }
 }
 
 /// The tensors of a base with an adapter.
@@ -131,8 +182,11 @@ impl TensorSource for Adapted {
         Ok(self.adapter.apply(own, &self.shape(name), values)?)
     }
 
-    fn dtype(&self, _: &str) -> String {
-        "F32".into()
+    fn dtype(&self, name: &str) -> String {
+        match self.adapter.changes(self.own_name(name)) {
+            true => "F32".into(),
+            false => self.base.dtype(name),
+        }
     }
 
     fn is_int8(&self, _: &str) -> bool {
