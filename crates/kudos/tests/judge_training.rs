@@ -242,7 +242,7 @@ fn a_beginning_that_is_computed_once_has_the_gradients_of_its_copies() {
         texts.iter().for_each(|text| push(model, text, batch).unwrap());
         (0..texts.len()).collect()
     };
-    for (precision, bound) in [(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)] {
+    for (precision, bound) in [(Precision::F32, 1e-5), (Precision::Bf16, 4e-2)] {
         for name in FAMILIES {
             let mut model = base(name);
             if model.precision(precision) != precision {
