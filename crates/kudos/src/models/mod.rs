@@ -55,5 +55,6 @@ pub use scoring::{
     SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, computed_tokens, features_each, pack, push, push_all,
     score_encoded,
 };
+pub use sharing::saved_tokens;
 pub use source::{TokenizerDir, is_gguf};
 pub use token_head::{ConvertError, TokenHead, head_from_tokens};
