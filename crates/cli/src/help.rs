@@ -101,7 +101,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
             "weight-decay",
         ],
     ),
-    (LAYERS, &["head-first", "keep-layers", "layer-decay", "new-head", "renew-layers"]),
+    (LAYERS, &["head-first", "head-from", "keep-layers", "layer-decay", "new-head", "renew-layers"]),
     (IN, &["add", "database"]),
     (ASKED, &["flags", "name", "next", "overlap", "people", "repeats"]),
     (PAGE, &["host", "no-open", "port", "terminal", "token"]),

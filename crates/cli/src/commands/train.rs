@@ -3,10 +3,12 @@
 //! | file | subject |
 //! |---|---|
 //! | `train.rs` | the flags, and a run from end to end |
+//! | `train/base.rs` | what it starts from |
 //! | `train/data.rs` | the groups to learn from and to be measured with |
 //! | `train/progress.rs` | what is said while it runs |
 //! | `train/outcome.rs` | what is said at its end, and the report |
 
+mod base;
 mod data;
 mod outcome;
 mod progress;
@@ -14,9 +16,11 @@ mod progress;
 pub use data::report_problems;
 pub(super) use progress::Smooth;
 
+use super::convert_judge::{Answers, two_answers};
 use super::data::DataArgs;
-use super::{Global, attributes, choice, encode_settings, folds, resolve};
+use super::{Global, attributes, choice, encode_settings, folds};
 use anyhow::{Context, bail};
+use base::Base;
 use data::{Data, fingerprint, trained_on};
 use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, load};
 use kudos::nn::Precision;
@@ -147,6 +151,10 @@ pub struct Args {
     /// Make a new head even if the base has one
     #[arg(long)]
     new_head: bool,
+    /// Ask the base, a language model, whether a response is good, and start from the log odds of these two
+    /// answers, the bad one first: No,Yes
+    #[arg(long, value_name = "NO,YES", value_parser = two_answers, conflicts_with_all = ["new_head", "attributes"])]
+    head_from: Option<Answers>,
     #[command(flatten)]
     input: DataArgs,
     /// Stop at the first row that cannot be used
@@ -224,14 +232,14 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let asked = args.asked();
     asked.check()?;
     let mut data = Data::load(args, &asked, global)?;
-    let base = resolve(&args.base)?;
-    keep_base(args, &base)?;
+    let base = Base::of(args, global)?;
+    let base = base.path();
     let seed = asked.seed.unwrap_or(42);
     let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
-    let (mut model, head) = load_base(args, &base, rated.as_ref(), seed, global)?;
-    let encode = encode_settings(&base, &model.config, args.max_length, args.truncation)?;
+    let (mut model, head) = load_base(args, base, rated.as_ref(), seed, global)?;
+    let encode = encode_settings(base, &model.config, args.max_length, args.truncation)?;
     let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
-    let encoder = Encoder::load_for_training(&base, encode, day(args))?;
+    let encoder = Encoder::load_for_training(base, encode, day(args))?;
     model.read_with(&encoder, head)?;
     data.leave_out_refused(&encoder, args.strict, global)?;
     encoder.notes().iter().for_each(|line| note(global, line));
@@ -258,7 +266,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     if args.overwrite {
         clear_judge(&args.output)?; // Not before all that was asked for is known to make sense.
     }
-    let folds = train_folds(args, (&asked, start, settings.max_steps), (&data, &encoder), &mut features, global)?;
+    let folds = train_folds(args, (base, &asked, start, settings.max_steps), (&data, &encoder), &mut features, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     trainer.lend_features(features);
     check_precision(&asked, &trainer)?;
@@ -343,7 +351,7 @@ fn check_precision(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
 /// The folds, if they are asked for and were not finished before the run that is continued.
 fn train_folds(
     args: &Args,
-    (asked, start, judge_steps): (&Asked, Start, u64),
+    (base, asked, start, judge_steps): (&Path, &Asked, Start, u64),
     (data, encoder): (&Data, &Encoder),
     features: &mut Features,
     global: &Global,
@@ -353,9 +361,8 @@ fn train_folds(
         note(global, "the folds are finished and are not trained again");
         return Ok(None);
     }
-    let base = resolve(&args.base)?;
     let eval = (!args.eval.is_empty()).then_some(data.eval.as_slice());
-    let (base, dir) = (base.as_path(), args.output.as_path());
+    let dir = args.output.as_path();
     let options = FoldOptions { labelled, eval, encoder, asked, base, start, folds: count.into(), dir };
     folds::run(options, judge_steps, features, global).map(Some)
 }
