@@ -26,6 +26,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
     (
         IN,
         &[
+            "adapter",
             "base",
             "columns",
             "dir",
@@ -101,7 +102,23 @@ const GROUPS: [(&str, &[&str]); 11] = [
             "weight-decay",
         ],
     ),
-    (LAYERS, &["head-first", "head-from", "keep-layers", "layer-decay", "new-head", "renew-layers"]),
+    (
+        LAYERS,
+        &[
+            "freeze",
+            "head-first",
+            "head-from",
+            "keep-layers",
+            "layer-decay",
+            "lora",
+            "lora-alpha",
+            "lora-dropout",
+            "lora-targets",
+            "new-head",
+            "renew-layers",
+            "rslora",
+        ],
+    ),
     (IN, &["add", "database"]),
     (ASKED, &["flags", "name", "next", "overlap", "people", "repeats"]),
     (PAGE, &["host", "no-open", "port", "terminal", "token"]),

@@ -18,11 +18,12 @@ pub(super) use progress::Smooth;
 
 use super::convert_judge::{Answers, two_answers};
 use super::data::DataArgs;
-use super::{Global, attributes, choice, encode_settings, folds};
+use super::{Global, attributes, choice, encode_settings, folds, resolve};
 use anyhow::{Context, bail};
 use base::Base;
 use data::{Data, fingerprint, trained_on};
-use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, load};
+use kudos::models::adapter::{Adapter, attach};
+use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, TokenizerDir, load, load_frozen};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::{Day, EncodeSettings, Encoder};
@@ -87,6 +88,9 @@ pub struct Args {
     /// Last layers of the base to start anew instead of as pretrained [default: 0]
     #[arg(long, value_name = "N")]
     renew_layers: Option<usize>,
+    /// Train the top N layers and the head alone [default: all of the model]
+    #[arg(long, value_name = "N")]
+    freeze: Option<usize>,
     /// Course of the learning rate: linear, cosine or constant [default: linear]
     #[arg(long, value_parser = choice::<kudos::train::LearningRateSchedule>, value_name = "NAME")]
     schedule: Option<kudos::train::LearningRateSchedule>,
@@ -155,6 +159,21 @@ pub struct Args {
     /// answers, the bad one first: No,Yes
     #[arg(long, value_name = "NO,YES", value_parser = two_answers, conflicts_with_all = ["new_head", "attributes"])]
     head_from: Option<Answers>,
+    /// Train low-rank adapters of this rank and the head; the base stays as it is [default rank: 16]
+    #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "16", conflicts_with_all = ["folds", "ensemble"])]
+    lora: Option<usize>,
+    /// Alpha of the adapters: they are multiplied by alpha / rank [default: twice the rank]
+    #[arg(long, value_name = "X", requires = "lora")]
+    lora_alpha: Option<f64>,
+    /// What is adapted: names of linear layers, or their ends [default: all-linear]
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', requires = "lora")]
+    lora_targets: Vec<String>,
+    /// Share of an adapter's inputs that are dropped in training [default: 0]
+    #[arg(long, value_name = "X", requires = "lora")]
+    lora_dropout: Option<f32>,
+    /// Multiply adapters by alpha / √rank (rank-stabilised LoRA)
+    #[arg(long, requires = "lora")]
+    rslora: bool,
     #[command(flatten)]
     input: DataArgs,
     /// Stop at the first row that cannot be used
@@ -206,6 +225,7 @@ impl Args {
             layer_decay: self.layer_decay,
             keep_layers: self.keep_layers,
             renew_layers: self.renew_layers,
+            freeze: self.freeze,
             schedule: self.schedule,
             warmup_steps: self.warmup_steps,
             weight_decay: self.weight_decay,
@@ -221,6 +241,11 @@ impl Args {
             early_stop: self.early_stop,
             save_every: self.save_every,
             head_first: self.head_first,
+            lora: self.lora,
+            lora_alpha: self.lora_alpha,
+            lora_dropout: self.lora_dropout,
+            lora_targets: self.lora_targets.clone(),
+            rslora: self.rslora,
         }
     }
 }
@@ -234,12 +259,12 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut data = Data::load(args, &asked, global)?;
     let base = Base::of(args, global)?;
     let base = base.path();
-    let seed = asked.seed.unwrap_or(42);
+    let files = TokenizerDir::of(base)?;
     let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
-    let (mut model, head) = load_base(args, base, rated.as_ref(), seed, global)?;
-    let encode = encode_settings(base, &model.config, args.max_length, args.truncation)?;
+    let (mut model, head) = load_base(args, base, rated.as_ref(), &asked, global)?;
+    let encode = encode_settings(files.path(), &model.config, args.max_length, args.truncation)?;
     let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
-    let encoder = Encoder::load_for_training(base, encode, day(args))?;
+    let encoder = Encoder::load_for_training(files.path(), encode, day(args))?;
     model.read_with(&encoder, head)?;
     data.leave_out_refused(&encoder, args.strict, global)?;
     encoder.notes().iter().for_each(|line| note(global, line));
@@ -297,8 +322,10 @@ fn write_all(
     (trainer, finished, folds): (&Trainer, &Finished, Option<&FoldResult>),
     global: &Global,
 ) -> anyhow::Result<()> {
-    let files =
-        JudgeFiles { encoder, base: &args.base, new_head, data: data.files.iter().map(trained_on).collect(), folds };
+    let base_path = resolve(&args.base)?;
+    let base_path = &base_path.canonicalize().unwrap_or(base_path);
+    let data_files = data.files.iter().map(trained_on).collect();
+    let files = JudgeFiles { encoder, base: &args.base, base_path, new_head, data: data_files, folds };
     write_judge(&args.output, trainer, finished, &files)?;
     write_report(args, data, (trainer, finished), folds)?;
     conclude(args, trainer, finished, global);
@@ -313,13 +340,27 @@ fn load_base(
     args: &Args,
     base: &Path,
     rated: Option<&AttributeHead>,
-    seed: u64,
+    asked: &Asked,
     global: &Global,
 ) -> anyhow::Result<(Model, ClassifierSource)> {
-    let loaded = match rated {
-        None => load(base, LoadOptions::Base { seed, new_head: args.new_head }),
-        Some(rated) => attributes::load_base(base, rated, seed, args.new_head),
+    let seed = asked.seed.unwrap_or(42);
+    let options = LoadOptions::Base { seed, new_head: args.new_head };
+    let lora = asked.lora_settings();
+    if lora.is_some() && Adapter::is_in(base) {
+        bail!("--base {}: it is an adapter; `kudos merge` makes it a base for the next one", args.base);
+    }
+    let precision = asked.precision.unwrap_or_else(Precision::best);
+    let mut loaded = match (rated, &lora) {
+        (None, None) => load(base, options),
+        (None, Some(_)) => load_frozen(base, options, precision),
+        (Some(rated), _) => attributes::load_base(base, rated, seed, args.new_head),
     };
+    if let (Ok((model, _)), Some(lora)) = (&mut loaded, &lora) {
+        if rated.is_some() {
+            model.pack_for_training(model.precision(precision));
+        }
+        attach(model, lora, seed)?;
+    }
     if base.join(INT8_FILE).exists() {
         note(global, "the base is stored in 8 bits; training starts from its weights as they are rounded");
     }

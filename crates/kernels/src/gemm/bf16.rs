@@ -46,6 +46,11 @@ impl PackedWeight {
         }
     }
 
+    /// Whether it was packed for `dx = dy·w` too.
+    pub fn has_backward(&self) -> bool {
+        !self.backward.as_words().is_empty()
+    }
+
     /// Columns of x.
     pub fn inputs(&self) -> usize {
         self.inputs

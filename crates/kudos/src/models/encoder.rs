@@ -4,7 +4,7 @@
 //! its [`TensorNames`] in its own file.
 
 use super::config::{EncoderConfig, EncoderFamily};
-use super::layer::{Layer, Norms};
+use super::layer::{Adapters, Layer, Norms};
 use super::network::{Declared, Dense, Head, Names, Network};
 use crate::nn::weights::WeightError;
 use crate::nn::{
@@ -97,7 +97,8 @@ impl Declare<'_> {
         let norms = Norms::Post([attention_norm, self.norm(&name(names.out_norm))?]);
         let (gated, activation) = (false, self.config.activation);
         let attention = AttentionSpec::bidirectional(heads, hidden / heads);
-        Ok(Layer { attention, turns: None, qkv, attention_out, up, down, gated, activation, norms })
+        let adapters = Adapters::default();
+        Ok(Layer { attention, turns: None, qkv, attention_out, up, down, gated, activation, norms, adapters })
     }
 
     fn wiring(&mut self, names: &TensorNames) -> Result<(Network, Head), WeightError> {
@@ -116,7 +117,7 @@ impl Declare<'_> {
         let embedding = EmbedSpec { words, scale: 1.0, types, positions, padding: None };
         let embedding_norm = Some(self.norm(&table("LayerNorm"))?);
         let layers = (0..layers).map(|index| self.layer(index, names)).collect::<Result<_, _>>()?;
-        let network = Network { hidden, embedding, embedding_norm, layers, final_norm: None };
+        let network = Network { hidden, embedding, embedding_norm, layers, final_norm: None, frozen_below: None };
         let dense = Dense {
             linear: self.head(Role::Head, names.head_dense, [hidden, hidden])?,
             activation: names.head_activation,

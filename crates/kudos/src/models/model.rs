@@ -78,6 +78,13 @@ impl Model {
         Ok(())
     }
 
+    /// Takes all but the top `layers` layers and the head from training, and their way back with them.
+    pub fn freeze_below_top(&mut self, layers: usize) {
+        let first = self.config.layers().saturating_sub(layers);
+        self.parameters.freeze(|spec| spec.role < Role::Layer(first));
+        self.network.frozen_below = Some(first);
+    }
+
     /// Pushes the whole model on the tape: packed batch → outputs, `[sequences, labels]`.
     ///
     /// The head reads one token of each text, so the last layer computes keys and values for all tokens and everything else
@@ -207,6 +214,16 @@ impl Model {
     /// The parameters of the last layer.
     pub fn last_layer(&self) -> &Layer {
         self.network.layers.last().expect("a config has at least one layer")
+    }
+
+    /// All layers.
+    pub(super) fn layers(&self) -> &[Layer] {
+        &self.network.layers
+    }
+
+    /// All layers, to give them adapters.
+    pub(super) fn layers_mut(&mut self) -> &mut [Layer] {
+        &mut self.network.layers
     }
 
     /// How far from the ids a tensor works: 0 for the embeddings, then the layers from 1, then the head.

@@ -41,6 +41,7 @@ pub use visits::{Visit, epoch};
 
 use crate::data::Location;
 use crate::eval::EvalError;
+use crate::models::adapter;
 use crate::models::{JudgeError, Model, ScoreError, Workspace, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
@@ -106,6 +107,23 @@ pub enum TrainError {
         /// Layers to keep.
         asked: usize,
         /// The most that can be kept.
+        most: usize,
+    },
+    /// Ratings of a head that cannot be shifted.
+    #[error(
+        "--attributes: the head of a {family} has no biases, so its outputs cannot stand at ratings; expected BERT, DistilBERT or \
+         RoBERTa as the base"
+    )]
+    NoBiases {
+        /// Family of the base.
+        family: String,
+    },
+    /// More layers to train than there are.
+    #[error("--freeze {asked}: the model has {most} layers, expected at most so many to stay trained")]
+    TooManyTrained {
+        /// Layers to train.
+        asked: usize,
+        /// Layers there are.
         most: usize,
     },
     /// Layers to keep of a base that keeps all.
@@ -291,13 +309,19 @@ impl Trainer {
         for directory in [&dir, &run] {
             crate::files::remove_leftovers(directory).map_err(TrainError::io(directory))?;
         }
-        settings.precision = model.precision(settings.precision);
+        let adapted = settings.lora.is_some();
+        settings.precision = if adapted { model.packed.precision() } else { model.precision(settings.precision) };
         let opened = settings.open_head(&mut model);
         renew_top_layers(&mut model, settings.renew_layers, settings.seed); // After it: who asks for a new last layer gets one.
+        if let Some(layers) = settings.freeze {
+            model.freeze_below_top(layers);
+        }
         let head = model.head_out().weight;
         let prior =
             if settings.new_head { vec![0.0; head.len] } else { model.parameters.values[head.range()].to_vec() };
-        model.pack_for_training(settings.precision);
+        if !adapted {
+            model.pack_for_training(settings.precision);
+        }
         let gradients = Gradients::new(&model.parameters);
         let top = model.config.layers() + 1;
         let rate = |role| settings.layer_decay.powi((top - model.depth(role)) as i32) as f32;
@@ -506,9 +530,17 @@ impl Trainer {
         if let Some(head) = &self.settings.attributes {
             head.to_ratings(&mut self.model);
         }
-        let written = weights::write(&self.dir.join("model.safetensors"), &self.model.parameters);
+        let written = match self.settings.lora {
+            None => weights::write(&self.weights_path(), &self.model.parameters),
+            Some(_) => adapter::write_tensors(&self.weights_path(), &self.model.parameters),
+        };
         self.model.set_output_layer(&training);
         Ok(written?)
+    }
+
+    /// Where the weights of the judge are kept: all, or those of the adapters and the head.
+    fn weights_path(&self) -> PathBuf {
+        self.dir.join(if self.settings.lora.is_some() { adapter::TENSORS_FILE } else { "model.safetensors" })
     }
 
     fn checkpoint_path(&self) -> PathBuf {
@@ -535,7 +567,11 @@ impl Trainer {
         if best.is_none() {
             self.write_judge_weights()?;
         }
-        run_state::read_weights(&self.dir.join("model.safetensors"), &mut self.model.parameters)?;
+        let path = self.weights_path();
+        match self.settings.lora {
+            None => run_state::read_weights(&path, &mut self.model.parameters)?,
+            Some(_) => adapter::read_tensors(&path, &mut self.model.parameters)?,
+        }
         self.pack();
         self.frozen = best.is_some_and(|best| best.step == 0);
         let refits = self.settings.refit_head && self.frozen;

@@ -6,6 +6,7 @@ use super::loss::{Judged, group_loss};
 use super::{TrainError, Trainer, Visit, clip_scale};
 use crate::models::{Model, Workspace, computed_tokens, push_all};
 use crate::nn::Mode;
+use crate::random::Stream;
 use crate::text::Encoded;
 
 /// Tokens packed into one forward and backward. A step of more tokens runs as several, whose gradients
@@ -21,6 +22,8 @@ struct Sums {
     pairs: usize,
     rewards: Vec<f32>,
     tokens: usize,
+    /// Packed batches.
+    batches: u64,
 }
 
 impl Trainer {
