@@ -98,6 +98,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
             "recipe",
             "schedule",
             "seed",
+            "teacher",
             "warmup-steps",
             "weight-decay",
         ],

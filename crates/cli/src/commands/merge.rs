@@ -64,7 +64,7 @@ fn base_of(args: &Args) -> anyhow::Result<PathBuf> {
         return resolve(base);
     }
     let adapter = Adapter::open(&args.adapter)?;
-    find_base(&adapter).or_else(|missing| match adapter.base() {
+    find_base(&args.adapter).or_else(|missing| match adapter.base() {
         "" => Err(missing.into()),
         named => resolve(named).map_err(|_| missing.into()),
     })

@@ -185,6 +185,9 @@ pub struct Args {
     /// Read control tokens inside texts (`<|im_end|>`, `[SEP]`, …) as plain text [default: the base's]
     #[arg(long)]
     literal: bool,
+    /// Learn from this judge's margins instead of from labels: any prompts with two responses or more
+    #[arg(long, value_name = "JUDGE", conflicts_with_all = ["folds", "attributes"])]
+    teacher: Option<String>,
     /// Learn these ratings of the responses, one output each, instead of one score from the order
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "loss")]
     attributes: Vec<String>,
@@ -256,6 +259,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     check_output(args)?;
     let asked = args.asked();
     asked.check()?;
+    check_teacher(args)?;
     let mut data = Data::load(args, &asked, global)?;
     let base = Base::of(args, global)?;
     let base = base.path();
@@ -412,6 +416,22 @@ pub(super) fn note(global: &Global, line: &str) {
     if !global.quiet {
         eprintln!("{line}");
     }
+}
+
+/// Refuses what a teacher's soft targets cannot be used for.
+fn check_teacher(args: &Args) -> anyhow::Result<()> {
+    if args.teacher.is_none() {
+        return Ok(());
+    }
+    if args.recipe == Some(Recipe::Trl) {
+        bail!("--teacher with --recipe trl: TRL's trainer knows no soft targets; leave one of them out");
+    }
+    if args.loss == Some(kudos::train::Loss::PlackettLuce) {
+        bail!(
+            "--teacher with --loss plackett-luce: a teacher gives probabilities of pairs, no ranks; leave --loss out"
+        );
+    }
+    Ok(())
 }
 
 /// Refuses to write over a judge, unless told so.

@@ -21,6 +21,7 @@ mod settings;
 mod solve;
 mod start;
 mod step;
+mod teacher;
 mod visits;
 
 pub use attributes::{AttributeError, AttributeWeights, attribute_head, attribute_loss};
@@ -37,6 +38,7 @@ pub use plan::{Given, Plan, plan};
 pub use run_state::{Best, State, resumed_day, resumed_settings};
 pub use settings::{Asked, Extent, HeldOutData, Recipe, Settings, SettingsError, Start};
 pub use start::{Opened, Starts, compare_starts, open_anew, open_head, renew_top_layers};
+pub use teacher::{Taught, teach};
 pub use visits::{Visit, epoch};
 
 use crate::data::Location;

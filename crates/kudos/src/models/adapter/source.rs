@@ -132,7 +132,7 @@ impl TensorSource for Adapted {
     }
 
     fn dtype(&self, _: &str) -> String {
-        "F32".into() // What an adapter changes has no type in the base.
+        "F32".into()
     }
 
     fn is_int8(&self, _: &str) -> bool {
