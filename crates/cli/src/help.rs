@@ -109,6 +109,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
         &[
             "freeze",
             "head-first",
+            "head-from",
             "keep-layers",
             "layer-decay",
             "lora",

@@ -3,10 +3,12 @@
 //! | file | subject |
 //! |---|---|
 //! | `train.rs` | the flags, and a run from end to end |
+//! | `train/base.rs` | what it starts from |
 //! | `train/data.rs` | the groups to learn from and to be measured with |
 //! | `train/progress.rs` | what is said while it runs |
 //! | `train/outcome.rs` | what is said at its end, and the report |
 
+mod base;
 mod data;
 mod outcome;
 mod progress;
@@ -14,9 +16,11 @@ mod progress;
 pub use data::report_problems;
 pub(super) use progress::Smooth;
 
+use super::convert_judge::{Answers, two_answers};
 use super::data::DataArgs;
 use super::{Global, attributes, choice, encode_settings, folds, resolve};
 use anyhow::{Context, bail};
+use base::Base;
 use data::{Data, fingerprint, trained_on};
 use kudos::models::adapter::{Adapter, attach, tokenizer_dir};
 use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, TokenizerDir, is_gguf, load, load_frozen};
@@ -154,6 +158,10 @@ pub struct Args {
     /// Make a new head even if the base has one
     #[arg(long)]
     new_head: bool,
+    /// Ask the base, a language model, whether a response is good, and start from the log odds of these two
+    /// answers, the bad one first: No,Yes
+    #[arg(long, value_name = "NO,YES", value_parser = two_answers, conflicts_with_all = ["new_head", "attributes"])]
+    head_from: Option<Answers>,
     /// Train low-rank adapters of this rank and the head; the base stays as it is [default rank: 16]
     #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "16", conflicts_with_all = ["folds", "ensemble"])]
     lora: Option<usize>,
@@ -275,12 +283,12 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     asked.check()?;
     check_teacher(args)?;
     let mut data = Data::load(args, &asked, global)?;
-    let base = resolve(&args.base)?;
-    keep_base(args, &base)?;
-    let files = TokenizerDir::of(&tokenizer_dir(&base)?)?;
+    let base = Base::of(args, global)?;
+    let base = base.path();
+    let files = TokenizerDir::of(&tokenizer_dir(base)?)?;
     let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
-    let (mut model, head) = load_base(args, &base, rated.as_ref(), &asked, global)?;
-    let settings = if is_gguf(&base) { files.path() } else { base.as_path() };
+    let (mut model, head) = load_base(args, base, rated.as_ref(), &asked, global)?;
+    let settings = if is_gguf(base) { files.path() } else { base };
     let encode = encode_settings(settings, &model.config, args.max_length, args.truncation)?;
     let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
     let encoder = Encoder::load_for_training(files.path(), encode, day(args))?;
@@ -310,7 +318,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     if args.overwrite {
         clear_judge(&args.output)?; // Not before all that was asked for is known to make sense.
     }
-    let folds = train_folds(args, (&asked, start, settings.max_steps), (&data, &encoder), &mut features, global)?;
+    let folds = train_folds(args, (base, &asked, start, settings.max_steps), (&data, &encoder), &mut features, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     trainer.lend_features(features);
     check_precision(&asked, &trainer)?;
@@ -411,7 +419,7 @@ fn check_precision(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
 /// The folds, if they are asked for and were not finished before the run that is continued.
 fn train_folds(
     args: &Args,
-    (asked, start, judge_steps): (&Asked, Start, u64),
+    (base, asked, start, judge_steps): (&Path, &Asked, Start, u64),
     (data, encoder): (&Data, &Encoder),
     features: &mut Features,
     global: &Global,
@@ -421,9 +429,8 @@ fn train_folds(
         note(global, "the folds are finished and are not trained again");
         return Ok(None);
     }
-    let base = resolve(&args.base)?;
     let eval = (!args.eval.is_empty()).then_some(data.eval.as_slice());
-    let (base, dir) = (base.as_path(), args.output.as_path());
+    let dir = args.output.as_path();
     let options = FoldOptions { labelled, eval, encoder, asked, base, start, folds: count.into(), dir };
     folds::run(options, judge_steps, features, global).map(Some)
 }

@@ -4,7 +4,7 @@ use super::super::data::{announce, load_groups};
 use super::super::refused::{Taken, without_refused};
 use super::super::report;
 use super::super::resolve;
-use super::{Args, Global, note};
+use super::{Answers, Args, Global, note};
 use anyhow::{Context, bail};
 use kudos::data::{Comparison, FileInfo, Group, Kind, Loaded, Location, check, split_by_prompt};
 use kudos::models::{RewardModel, TrainedOn};
@@ -215,5 +215,6 @@ pub(super) fn fingerprint(data: &Data, args: &Args, encoder: &Encoder) -> String
     let hashes: Vec<_> = data.files.iter().chain(&data.eval_files).map(|f| f.sha256.as_str()).collect();
     let encode = serde_json::to_string(encoder.settings()).expect("plain data");
     let teacher = args.teacher.as_ref().map_or(String::new(), |teacher| format!(" teacher={teacher}"));
-    format!("{} {encode} {} new_head={}{teacher}", args.base, hashes.join(" "), args.new_head)
+    let from = args.head_from.as_ref().map_or(String::new(), |Answers(answers)| format!(" head_from={answers:?}"));
+    format!("{} {encode} {} new_head={}{teacher}{from}", args.base, hashes.join(" "), args.new_head)
 }
