@@ -354,6 +354,7 @@ fn layers_that_are_computed_again_have_the_same_gradients() {
             let found = gradients.values().to_vec();
             assert_eq!(&found, expected.get_or_insert_with(|| found.clone()), "{name}: {recomputed} layers");
         }
-        assert!(needed[layers] < needed[0], "{name}: {needed:?} words");
+        // Of two layers, the last computes one token of each text: there is nothing to gain.
+        assert!(needed[layers] < needed[0] || layers < 3, "{name}: {needed:?} words");
     }
 }
