@@ -105,6 +105,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
     (
         LAYERS,
         &[
+            "freeze",
             "head-first",
             "keep-layers",
             "layer-decay",

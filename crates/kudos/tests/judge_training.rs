@@ -210,3 +210,32 @@ fn what_is_written_is_what_was_read() {
         }
     }
 }
+
+/// What is frozen has no gradient and no way back; what is not has the gradients that it had, to the bit.
+#[test]
+fn the_top_layers_learn_the_same_with_the_others_frozen() {
+    for name in FAMILIES {
+        let texts = Golden::of(name).texts();
+        let gradients = |model: &Model| {
+            let mut workspace = Workspace::default();
+            texts[2..5].iter().for_each(|text| push(model, text, &mut workspace.batch).unwrap());
+            let scores = workspace.forward(model, Mode::Train);
+            let mut gradients = Gradients::new(&model.parameters);
+            gradients.start();
+            workspace.tape.backward(scores, &[1.0, -0.5, 0.25], model.weights(), &mut gradients, &workspace.batch);
+            gradients.finish();
+            (gradients, workspace.tape.arena_len())
+        };
+        let (whole, mut frozen) = (base(name), base(name));
+        frozen.freeze_below_top(1);
+        let ((all, memory), (top, less)) = (gradients(&whole), gradients(&frozen));
+        assert!(less < memory && top.values().len() < all.values().len(), "{name}");
+        let places = frozen.parameters.trained();
+        for spec in frozen.parameters.specs() {
+            let Some(place) = places.place(spec.span).filter(|_| spec.trained) else { continue };
+            assert_eq!(top.values()[place.range()], all.values()[spec.span.range()], "{name} {}", spec.name);
+        }
+        let lowest = frozen.parameters.specs().iter().find(|spec| spec.trained).unwrap();
+        assert_eq!(lowest.role, kudos::nn::Role::Layer(whole.config.layers() - 1), "{name}");
+    }
+}

@@ -18,8 +18,8 @@ use super::data::DataArgs;
 use super::{Global, attributes, choice, encode_settings, folds, resolve};
 use anyhow::{Context, bail};
 use data::{Data, fingerprint, trained_on};
-use kudos::models::adapter::{Adapter, attach, tokenizer_dir};
-use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, load, load_frozen};
+use kudos::models::adapter::{Adapter, attach};
+use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, TokenizerDir, load, load_frozen};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::{Day, EncodeSettings, Encoder};
@@ -84,6 +84,9 @@ pub struct Args {
     /// Last layers of the base to start anew instead of as pretrained [default: 0]
     #[arg(long, value_name = "N")]
     renew_layers: Option<usize>,
+    /// Train the top N layers and the head alone [default: all of the model]
+    #[arg(long, value_name = "N")]
+    freeze: Option<usize>,
     /// Course of the learning rate: linear, cosine or constant [default: linear]
     #[arg(long, value_parser = choice::<kudos::train::LearningRateSchedule>, value_name = "NAME")]
     schedule: Option<kudos::train::LearningRateSchedule>,
@@ -214,6 +217,7 @@ impl Args {
             layer_decay: self.layer_decay,
             keep_layers: self.keep_layers,
             renew_layers: self.renew_layers,
+            freeze: self.freeze,
             schedule: self.schedule,
             warmup_steps: self.warmup_steps,
             weight_decay: self.weight_decay,
@@ -247,11 +251,12 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut data = Data::load(args, &asked, global)?;
     let base = resolve(&args.base)?;
     keep_base(args, &base)?;
+    let files = TokenizerDir::of(&base)?;
     let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
     let (mut model, head) = load_base(args, &base, rated.as_ref(), &asked, global)?;
-    let encode = encode_settings(&base, &model.config, args.max_length, args.truncation)?;
+    let encode = encode_settings(files.path(), &model.config, args.max_length, args.truncation)?;
     let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
-    let encoder = Encoder::load_for_training(&tokenizer_dir(&base)?, encode, day(args))?;
+    let encoder = Encoder::load_for_training(files.path(), encode, day(args))?;
     model.read_with(&encoder, head)?;
     data.leave_out_refused(&encoder, args.strict, global)?;
     encoder.notes().iter().for_each(|line| note(global, line));

@@ -186,7 +186,7 @@ impl Declare<'_> {
             padding: config.padding(),
         };
         let (hidden, final_norm) = (config.hidden, Some(final_norm));
-        Ok((Network { hidden, embedding, embedding_norm: None, layers, final_norm }, head))
+        Ok((Network { hidden, embedding, embedding_norm: None, layers, final_norm, frozen_below: None }, head))
     }
 }
 

@@ -117,7 +117,7 @@ impl Declare<'_> {
         let embedding = EmbedSpec { words, scale: 1.0, types, positions, padding: None };
         let embedding_norm = Some(self.norm(&table("LayerNorm"))?);
         let layers = (0..layers).map(|index| self.layer(index, names)).collect::<Result<_, _>>()?;
-        let network = Network { hidden, embedding, embedding_norm, layers, final_norm: None };
+        let network = Network { hidden, embedding, embedding_norm, layers, final_norm: None, frozen_below: None };
         let dense = Dense {
             linear: self.head(Role::Head, names.head_dense, [hidden, hidden])?,
             activation: names.head_activation,

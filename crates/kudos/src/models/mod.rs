@@ -55,5 +55,5 @@ pub use scoring::{
     SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, computed_tokens, features_each, pack, push, push_all,
     score_encoded,
 };
-pub use source::is_gguf;
+pub use source::{TokenizerDir, is_gguf};
 pub use token_head::{ConvertError, TokenHead, head_from_tokens};

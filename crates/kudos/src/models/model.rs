@@ -78,6 +78,13 @@ impl Model {
         Ok(())
     }
 
+    /// Takes all but the top `layers` layers and the head from training, and their way back with them.
+    pub fn freeze_below_top(&mut self, layers: usize) {
+        let first = self.config.layers().saturating_sub(layers);
+        self.parameters.freeze(|spec| spec.role < Role::Layer(first));
+        self.network.frozen_below = Some(first);
+    }
+
     /// Pushes the whole model on the tape: packed batch → outputs, `[sequences, labels]`.
     ///
     /// The head reads one token of each text, so the last layer computes keys and values for all tokens and everything else

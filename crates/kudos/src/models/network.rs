@@ -21,6 +21,8 @@ pub(super) struct Network {
     pub(super) layers: Vec<Layer>,
     /// The norm after the last layer.
     pub(super) final_norm: Option<NormSpec>,
+    /// Where training begins: nothing is trained of the tables and the layers before this one. `None` trains the tables.
+    pub(super) frozen_below: Option<usize>,
 }
 
 impl Network {
@@ -33,15 +35,24 @@ impl Network {
         turns: &[Arc<RotaryTable>],
         reach: impl Fn(usize) -> Reach,
     ) -> State {
+        if self.frozen_below.is_some() {
+            tape.begin_detached();
+        }
         let full = tape.embed_by(batch, self.hidden, self.embedding);
         let mut x = Stream::new(match self.embedding_norm {
             None => State { full, operand: full },
             Some(norm) => tape.post_norm(full, None, norm),
         });
         for (index, layer) in self.layers.iter().enumerate() {
+            if self.frozen_below == Some(index) {
+                tape.detach();
+            }
             let rotary = layer.turns.map(|table| Arc::clone(&turns[table]));
             let attention = AttentionSpec { rotary, ..layer.attention.clone() };
             x = layer.push(tape, batch, &attention, x, reach(index));
+        }
+        if self.frozen_below == Some(self.layers.len()) {
+            tape.detach();
         }
         match self.final_norm {
             None => x.state(),

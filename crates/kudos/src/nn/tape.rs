@@ -165,6 +165,10 @@ pub struct Tape {
     /// What dropout draws from; none of it, no dropout.
     noise: Option<Stream>,
     shapes: Vec<Shape>,
+    /// Ops up to the last [`Tape::detach`]: they have no way back.
+    detached: usize,
+    /// Whether a [`Tape::detach`] will follow.
+    detaching: bool,
     lives: Vec<Option<Life>>,
     written: Vec<bool>,
     arena: Arena,
@@ -187,6 +191,18 @@ impl Tape {
         (self.mode, self.storage) = (mode, storage);
         self.ops.clear();
         self.shapes.clear();
+        (self.detached, self.detaching) = (0, false);
+    }
+
+    /// What is pushed from here to [`Self::detach`] is computed as in scoring: nothing of it is trained.
+    pub fn begin_detached(&mut self) {
+        self.detaching = true;
+    }
+
+    /// Ends what has no way back: [`Self::backward`] stops here.
+    pub fn detach(&mut self) {
+        self.detaching = false;
+        self.detached = self.ops.len();
     }
 
     /// Dropout draws from `noise` from now on, each op from its own part of it. Without it, and when scoring, nothing is
@@ -202,7 +218,7 @@ impl Tape {
     }
 
     pub(super) fn mode(&self) -> Mode {
-        self.mode
+        if self.detaching { Mode::Score } else { self.mode }
     }
 
     /// A new f32 value.
@@ -295,7 +311,7 @@ impl Tape {
         let [gradient] = self.arena.buffers([Buffer::Gradient(result)]);
         gradient.copy_from_slice(seed);
         self.written[result.0] = true;
-        for op in self.ops.iter().rev() {
+        for op in self.ops[self.detached..].iter().rev() {
             op.uses(&mut Uses(&mut |how, output| {
                 if how == Use::Takes && !self.written[output.0] {
                     // Nobody reads this value, so no op wrote its gradient, which is zero.
@@ -324,7 +340,8 @@ impl Tape {
             self.extend(&mut lives, Buffer::Gradient(result), self.ops.len());
         }
         for (tick, op) in self.ops.iter().enumerate() {
-            op.uses(&mut Uses(&mut |how, var| match (how, self.mode) {
+            let mode = if tick < self.detached { Mode::Score } else { self.mode };
+            op.uses(&mut Uses(&mut |how, var| match (how, mode) {
                 (Use::Reads | Use::Writes, _) => self.extend(&mut lives, Buffer::Value(var), tick),
                 (Use::Saves, Mode::Train) => self.extend(&mut lives, Buffer::Value(var), last - 1 - tick),
                 (Use::Takes | Use::Gives, Mode::Train) => {
@@ -394,6 +411,37 @@ mod tests {
         let x = states(&mut tape, &batch);
         let y = tape.linear(x, spec, None);
         tape.forward(y, Weights { values: &values, packed: &packed }, &batch);
+    }
+
+    /// What lies before stays as it is and costs no memory; what lies behind has the gradients that it had.
+    #[test]
+    fn what_is_detached_has_no_way_back() {
+        let (batch, values) = (check::batch(), check::weights(36 + 12 + 20));
+        let run = |detach: bool| {
+            let mut tape = Tape::default();
+            tape.start(Mode::Train, Storage::F32);
+            if detach {
+                tape.begin_detached();
+            }
+            let x = states(&mut tape, &batch);
+            let x = tape.linear(x, linear(36, 3), Some(kernels::activation::Activation::Gelu));
+            if detach {
+                tape.detach();
+            }
+            let y = tape.linear(x, linear(48, 5), None);
+            let weights = Weights { values: &values, packed: &Packed::default() };
+            tape.forward(y, weights, &batch);
+            let value = tape.value(y).to_vec();
+            let mut gradients = check::flat(values.len());
+            gradients.start();
+            tape.backward(y, &vec![0.5; value.len()], weights, &mut gradients, &batch);
+            (value, gradients.values().to_vec(), tape.arena_len())
+        };
+        let ((value, whole, memory), (same, detached, less)) = (run(false), run(true));
+        assert_eq!(value, same);
+        assert_eq!(detached[48..], whole[48..]);
+        assert!(detached[..48].iter().all(|d| *d == 0.0) && whole[..48].iter().any(|d| *d != 0.0));
+        assert!(less < memory, "{less} words, {memory} with a way back");
     }
 
     #[test]

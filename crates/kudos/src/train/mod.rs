@@ -109,6 +109,23 @@ pub enum TrainError {
         /// The most that can be kept.
         most: usize,
     },
+    /// Ratings of a head that cannot be shifted.
+    #[error(
+        "--attributes: the head of a {family} has no biases, so its outputs cannot stand at ratings; expected BERT, DistilBERT or \
+         RoBERTa as the base"
+    )]
+    NoBiases {
+        /// Family of the base.
+        family: String,
+    },
+    /// More layers to train than there are.
+    #[error("--freeze {asked}: the model has {most} layers, expected at most so many to stay trained")]
+    TooManyTrained {
+        /// Layers to train.
+        asked: usize,
+        /// Layers there are.
+        most: usize,
+    },
     /// Layers to keep of a base that keeps all.
     #[error(
         "--keep-layers {asked}: expected a BERT under a new head (--new-head for one that has its own); this base keeps all \
@@ -296,6 +313,9 @@ impl Trainer {
         settings.precision = if adapted { model.packed.precision() } else { model.precision(settings.precision) };
         let opened = settings.open_head(&mut model);
         renew_top_layers(&mut model, settings.renew_layers, settings.seed); // After it: who asks for a new last layer gets one.
+        if let Some(layers) = settings.freeze {
+            model.freeze_below_top(layers);
+        }
         let head = model.head_out().weight;
         let prior =
             if settings.new_head { vec![0.0; head.len] } else { model.parameters.values[head.range()].to_vec() };

@@ -38,6 +38,7 @@ pub struct Asked {
     pub layer_decay: Option<f64>,
     pub keep_layers: Option<usize>,
     pub renew_layers: Option<usize>,
+    pub freeze: Option<usize>,
     pub schedule: Option<LearningRateSchedule>,
     pub warmup_steps: Option<u64>,
     pub weight_decay: Option<f32>,
@@ -85,6 +86,9 @@ pub struct Settings {
     pub keep_layers: Option<usize>,
     /// Last layers of the base that start anew.
     pub renew_layers: usize,
+    /// Top layers that are trained, with the head; all of the model if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<usize>,
     /// Its course.
     pub schedule: LearningRateSchedule,
     /// Steps to reach it.
@@ -279,6 +283,7 @@ impl Asked {
             layer_decay: self.layer_decay.unwrap_or(1.0),
             keep_layers: self.keep_layers,
             renew_layers: self.renew_layers.unwrap_or(0),
+            freeze: self.freeze,
             schedule: self.schedule.unwrap_or(LearningRateSchedule::Linear),
             warmup_steps: self.warmup_steps.unwrap_or(if trl { 0 } else { max_steps / 10 }),
             weight_decay: self.weight_decay.unwrap_or(0.0),
@@ -340,8 +345,12 @@ impl Asked {
         if let Some(dropout) = self.lora_dropout.filter(|dropout| !(0.0..0.95).contains(dropout)) {
             return bad("lora-dropout", dropout.to_string(), "from 0 to below 0.95");
         }
-        for (flag, layers) in [("keep-layers", self.keep_layers), ("renew-layers", self.renew_layers)] {
-            if let Some(layers) = layers.filter(|layers| flag == "keep-layers" || *layers > 0) {
+        for (flag, layers) in [
+            ("keep-layers", self.keep_layers),
+            ("renew-layers", self.renew_layers.filter(|layers| *layers > 0)),
+            ("freeze", self.freeze),
+        ] {
+            if let Some(layers) = layers {
                 return bad(flag, layers.to_string(), "no such change of the base beside --lora");
             }
         }

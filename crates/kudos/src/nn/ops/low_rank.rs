@@ -508,7 +508,7 @@ mod tests {
         fn run(&self, packed: &Packed) -> [Vec<f32>; 2] {
             let (mut tape, batch) = (Tape::default(), check::batch());
             tape.start(Mode::Train, packed.storage());
-            let words = EmbedSpec { words: self.words, scale: 1.0, types: None, positions: None };
+            let words = EmbedSpec { words: self.words, scale: 1.0, types: None, positions: None, padding: None };
             let words = tape.embed_by(&batch, WIDTH, words);
             let x = tape.state(words);
             let x = tape.rows(State { full: x.full, operand: x.full }, (0..batch.tokens()).collect());

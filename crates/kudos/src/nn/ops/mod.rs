@@ -143,7 +143,7 @@ pub(super) mod check {
     }
 
     /// Gradients of so many parameters without names.
-    fn flat(parameters: usize) -> Gradients {
+    pub(in crate::nn) fn flat(parameters: usize) -> Gradients {
         let mut all = Parameters::default();
         all.declare("all", &[parameters], Initial::Zero).expect("a small tensor");
         Gradients::new(&all)
