@@ -43,7 +43,7 @@ fn base(adapter: &Path) -> tempfile::TempDir {
     std::fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
     // What the rendering of pairs needs to be told where there is no template.
     let positions = &json_of(&dir.path().join("config.json"))["max_position_embeddings"];
-    let length = positions.as_u64().unwrap_or(128).min(128);
+    let length = positions.as_u64().unwrap_or(80).min(80);
     let encode = json!({"format": 1, "render": "pair", "max_length": length, "truncation": "longest_first"});
     std::fs::write(dir.path().join("reward.json"), encode.to_string()).unwrap();
     dir
