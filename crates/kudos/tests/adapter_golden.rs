@@ -217,6 +217,9 @@ fn what_is_no_adapter_is_said() {
     assert!(error.contains("--base DIR"), "{error}");
     let error = merge(found.path(), Some(&golden("refused/sound")), output).unwrap_err().to_string();
     assert!(error.contains("an adapter too"), "{error}");
+    let both = changed("model.safetensors", Some(b""));
+    let error = merge(both.path(), Some(&golden("../judges/refused/sound")), output).unwrap_err().to_string();
+    assert!(error.contains("are both here"), "{error}");
 }
 
 /// Damaged files are errors or adapters, and never a panic. As the fuzz target `adapter`, with bytes that are the same in
