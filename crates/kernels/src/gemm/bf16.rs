@@ -10,6 +10,7 @@ use crate::activation::{Activation, apply};
 use crate::bf16::{Bf16, Element};
 use crate::parallel::{Shared, area, for_each, threads};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Bytes of A that one task keeps in its second-level cache while the panels of B pass by.
 const BLOCK_BYTES: usize = 1 << 18;
@@ -283,8 +284,10 @@ thread_local! {
 pub struct WeightGradient<'a> {
     /// `[outputs, inputs]`.
     pub dw: &'a mut [f32],
-    /// `[outputs]`.
+    /// `[outputs]`; empty for a layer without a bias.
     pub db: &'a mut [f32],
+    /// Columns of dy.
+    pub outputs: usize,
     /// Whether both are replaced or added to.
     pub store: Store,
     /// `[rows, outputs]`.
@@ -304,9 +307,10 @@ impl WeightGradient<'_> {
     /// Computes both gradients.
     pub fn run(self, scratch: &mut Scratch) {
         let products = Bf16Products::required();
-        let (outputs, inputs) = (self.db.len(), self.dw.len() / self.db.len());
-        let rows = self.dy.len() / outputs;
-        assert_eq!(self.dw.len(), inputs * outputs, "dw has a row for each of db");
+        let outputs = self.outputs;
+        let (inputs, rows) = (self.dw.len() / outputs, self.dy.len() / outputs);
+        assert_eq!(self.dw.len(), inputs * outputs, "dw has a row for each column of dy");
+        assert!(self.db.is_empty() || self.db.len() == outputs, "db has a value for each column of dy, or none");
         assert!(self.dy.len() == rows * outputs && self.x.len() == area(rows, inputs));
         if rows == 0 {
             if self.store == Store::Replace {
@@ -320,17 +324,19 @@ impl WeightGradient<'_> {
         if self.store == Store::Replace {
             self.db.fill(0.0);
         }
-        let store = self.store;
+        let (store, biased) = (self.store, !self.db.is_empty());
         let (dw, db, right) = (Shared::new(self.dw), Shared::new(self.db), scratch.0.as_words());
         let dy = View::new(self.dy, rows, outputs);
         for_each(outputs.div_ceil(GRADIENT_ROWS), |task| {
             let first = task * GRADIENT_ROWS;
             let count = GRADIENT_ROWS.min(outputs - first);
-            // SAFETY: a task owns its rows of dw and db.
-            let (dw, db) = unsafe { (dw.slice(first * inputs, count * inputs), db.slice(first, count)) };
+            // SAFETY: a task owns its rows of dw, and of db where there is one.
+            let dw = unsafe { dw.slice(first * inputs, count * inputs) };
+            // SAFETY: as above; without a bias there is nothing to own.
+            let db = unsafe { if biased { db.slice(first, count) } else { db.slice(0, 0) } };
             LEFT.with_borrow_mut(|left| {
                 let left = &mut left.words(GRADIENT_ROWS * steps)[..GRADIENT_ROWS * steps];
-                pack_gradient(left, db, dy, first);
+                pack_gradient(left, db, dy, first..first + count);
                 gradient_rows(products, dw, store, inputs, [left, right]);
             });
         });
@@ -338,11 +344,11 @@ impl WeightGradient<'_> {
 }
 
 dispatch! {
-    /// Packs the columns `first..` of dy as left panels, and adds their sums to `db`.
-    fn pack_gradient(left: &mut [u32], db: &mut [f32], dy: View<'_, Bf16>, first: usize) {
+    /// Packs these columns of dy as left panels, and adds their sums to `db`, unless it is empty.
+    fn pack_gradient(left: &mut [u32], db: &mut [f32], dy: View<'_, Bf16>, columns: Range<usize>) {
         let steps = dy.rows.div_ceil(2);
-        let block = View { data: &dy.data[first..], stride: dy.stride, rows: dy.rows, columns: db.len() };
-        for (panel, words) in left.chunks_exact_mut(ROWS * steps).enumerate().take(db.len().div_ceil(ROWS)) {
+        let block = View { data: &dy.data[columns.start..], stride: dy.stride, rows: dy.rows, columns: columns.len() };
+        for (panel, words) in left.chunks_exact_mut(ROWS * steps).enumerate().take(columns.len().div_ceil(ROWS)) {
             pack_left(words, block, panel * ROWS);
         }
         let mut sums = [0.0f32; GRADIENT_ROWS];
@@ -440,7 +446,10 @@ mod tests {
                 prop_assert!(close(&dx, &expected, 1e-4));
 
                 let (mut dw, mut db) = (vec![0.5; outputs * inputs], vec![0.5; outputs]);
-                WeightGradient { dw: &mut dw, db: &mut db, store: Store::Add, dy, x }.run(&mut Scratch::default());
+                WeightGradient { dw: &mut dw, db: &mut db, outputs, store: Store::Add, dy, x }.run(&mut Scratch::default());
+                let mut alone = vec![0.5; dw.len()];
+                WeightGradient { dw: &mut alone, db: &mut [], outputs, store: Store::Add, dy, x }.run(&mut Scratch::default());
+                prop_assert!(alone == dw, "a layer without a bias has the same gradient");
                 let mut expected = vec![0.0; outputs * inputs];
                 linear_reference(&mut expected, &transpose(&wide(dy), rows, outputs), &transpose(&wide(x), rows, inputs), outputs, rows, inputs);
                 expected.iter_mut().for_each(|e| *e += 0.5);
