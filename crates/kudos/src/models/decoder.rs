@@ -135,6 +135,7 @@ impl Declare<'_> {
                 soft_cap: config.soft_cap,
                 norms: head_norms.map(|[q, k]| HeadNormSpec { q, k, epsilon: config.epsilon }),
                 rotary: None,
+                bias: None,
             },
             qkv: self.linear(&names_of(names.qkv), hidden, &qkv, biases.qkv)?,
             attention_out: self.linear(&[name(attention_out)], q, &[hidden], biases.out)?,

@@ -2,6 +2,7 @@
 
 mod add;
 mod attention;
+mod distances;
 mod embed;
 mod gate;
 mod heads;
@@ -11,6 +12,7 @@ mod pool;
 
 use super::tape::{Backward, Forward, Var};
 pub use attention::{Asker, AttentionSpec, HeadNormSpec, Mask};
+pub use distances::DistancesSpec;
 pub use embed::EmbedSpec;
 pub use linear::LinearSpec;
 pub use norm::{NormKind, NormSpec};
@@ -22,6 +24,7 @@ pub(super) enum Op {
     Norm(norm::Norm),
     PrepareHeads(heads::PrepareHeads),
     Attention(attention::Attention),
+    Distances(distances::Distances),
     Gate(gate::Gate),
     Add(add::Add),
     Rows(pool::Rows),
@@ -37,6 +40,7 @@ macro_rules! each_op {
             Op::Norm(op) => op.$method($pass),
             Op::PrepareHeads(op) => op.$method($pass),
             Op::Attention(op) => op.$method($pass),
+            Op::Distances(op) => op.$method($pass),
             Op::Gate(op) => op.$method($pass),
             Op::Add(op) => op.$method($pass),
             Op::Rows(op) => op.$method($pass),
