@@ -3,7 +3,7 @@
 
 use super::decoder_config::{DecoderConfig, LayerKind, NormKind};
 use super::layer::{Layer, Norms};
-use super::network::{Declared, Head, Names, Network};
+use super::network::{Declared, Head, Names, Network, Pool};
 use crate::nn;
 use crate::nn::weights::WeightError;
 use crate::nn::{
@@ -186,7 +186,7 @@ impl Declare<'_> {
             padding: config.padding(),
         };
         let (hidden, final_norm) = (config.hidden, Some(final_norm));
-        Ok((Network { hidden, embedding, embedding_norm: None, layers, final_norm }, head))
+        Ok((Network { hidden, embedding, embedding_norm: None, distances: None, layers, final_norm }, head))
     }
 }
 
@@ -198,7 +198,11 @@ impl Declare<'_> {
 pub(super) fn declare_judge(config: &DecoderConfig, layers: Place) -> Result<Declared, WeightError> {
     let mut declare = Declare { config, parameters: Parameters::default(), places: [layers, Place::Flat], tied: false };
     let (network, out) = declare.wiring(DecoderHead::Score)?;
-    Ok(Declared { parameters: declare.parameters, network, head: Head { asker: Asker::Last, dense: None, out } })
+    Ok(Declared {
+        parameters: declare.parameters,
+        network,
+        head: Head { pool: Pool::One(Asker::Last), dense: None, out },
+    })
 }
 
 /// The parameters and the wiring of a decoder with this head: the network, and the head's product. All matrices are at `place`.

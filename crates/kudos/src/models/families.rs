@@ -1,7 +1,8 @@
 //! The table of families. A family is one file, which reads its `config.json`, and one entry here.
 
-use super::config::{Config, ConfigError, EncoderConfig, Fields};
+use super::config::{Config, ConfigError, Fields};
 use super::decoder_config::DecoderConfig;
+use super::encoder_config::EncoderConfig;
 use super::{bert, distilbert, gemma, gpt2, llama, mistral, phi, qwen, roberta};
 use serde_json::{Map, Value};
 
