@@ -26,6 +26,7 @@ mod llama;
 mod load;
 mod mistral;
 mod model;
+mod modernbert;
 mod mpnet;
 mod network;
 mod phi;
