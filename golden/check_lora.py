@@ -72,8 +72,10 @@ def tokenizer_of(adapter):
 
 def to_peft(arguments, adapter):
     """An adapter that Kudos wrote, in PEFT after two seeds."""
+    # Without held-out prompts the last step is kept. With them, it could be the head alone, and the adapter at 0.
     run(arguments.kudos, "train", arguments.data, "--base", arguments.base, "--lora", arguments.rank, "--lora-alpha",
-        2 * arguments.rank, "--max-steps", STEPS, "--quiet", "-o", adapter, *arguments.train_args.split())
+        2 * arguments.rank, "--max-steps", STEPS, "--eval-fraction", 0, "--quiet", "-o", adapter,
+        *arguments.train_args.split())
     good = moved(adapter)
     judge = judge_of(adapter, seed=1)
     rows = check_judges.renderable(judge, arguments.rows)

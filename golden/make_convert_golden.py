@@ -91,16 +91,13 @@ def make_tokenizers(out):
 
 
 def make_model(case):
-    kind, settings, dtype, *_ = CASES[case]
+    settings = CASES[case][1]
     judge = judges.CASES["llama" if case == "gguf" else case][0]
     name = CLASSES.get(case, judge.replace("ForSequenceClassification", "ForCausalLM"))
     size = "n_positions" if case == "gpt2" else "max_position_embeddings"
     settings = settings | {"vocab_size": 366, size: 512}
     settings.pop("num_labels")
-    model = judges.fill(judges.from_settings(getattr(transformers, name), settings), f"convert {case}").eval()
-    if dtype is not None:  # rounded as the file will be, and computed in float32
-        model = model.to(dtype).to(torch.float32)
-    return model
+    return judges.fill(judges.from_settings(getattr(transformers, name), settings), f"convert {case}").eval()
 
 
 def texts(case, tokenizer):
@@ -140,7 +137,8 @@ def make_case(case, out, every):
     else:
         model.to(dtype).save_pretrained(out / case)
         (out / case / "generation_config.json").unlink()
-        model.to(torch.float32)
+        # Read back: `to` has rounded the rotary frequencies, too, which no file holds.
+        model = transformers.AutoModelForCausalLM.from_pretrained(out / case, dtype=torch.float32).eval()
     tokens = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
     assert all(len(ids) == 1 for ids in tokens), (case, answers, tokens)
     if "final_logit_softcapping" in model.config.to_dict():

@@ -22,8 +22,8 @@ mod interrupt;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    Global, best, check, convert, convert_judge, eval, generate, pairs, pull, quantize, quickstart, rank, score, serve,
-    train, verify,
+    Global, best, check, convert, convert_judge, eval, generate, merge, pairs, pull, quantize, quickstart, rank, score,
+    serve, train, verify,
 };
 use std::process::ExitCode;
 
@@ -74,6 +74,7 @@ enum Command {
     Serve(Box<serve::Args>),
     ConvertJudge(convert_judge::Args),
     Quantize(quantize::Args),
+    Merge(merge::Args),
     Verify(WithJson<verify::Args>),
 }
 
@@ -154,6 +155,7 @@ fn run() -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args, &global(false)),
         Command::ConvertJudge(args) => convert_judge::run(args, &global(false)),
         Command::Quantize(args) => quantize::run(args, &global(false)),
+        Command::Merge(args) => merge::run(args, &global(false)),
         Command::Verify(with) => verify::run(&with.args, &global(with.json)),
     })
 }

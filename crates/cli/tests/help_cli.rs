@@ -9,7 +9,7 @@ use binary::{kudos, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "quickstart",
     "pull",
     "generate",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 14] = [
     "best",
     "serve",
     "quantize",
+    "merge",
     "verify",
 ];
 

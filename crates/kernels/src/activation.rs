@@ -68,6 +68,38 @@ pub fn activate(act: Activation, values: &mut [f32], width: usize) {
     for_row_blocks(values, width, |_, rows| apply(act, rows));
 }
 
+/// `y = act(z)`, stored alike.
+///
+/// # Panics
+/// When the slices differ in length.
+pub fn activate_into<T: Element>(act: Activation, y: &mut [T], z: &[T]) {
+    assert_eq!(y.len(), z.len());
+    y.par_chunks_mut(CHUNK).zip(z.par_chunks(CHUNK)).for_each(|(y, z)| {
+        let mut values = [0.0; LINE];
+        for (y, z) in y.chunks_mut(LINE).zip(z.chunks(LINE)) {
+            let values = &mut values[..z.len()];
+            widen(values, z);
+            apply(act, values);
+            narrow(y, values);
+        }
+    });
+}
+
+/// Values that are widened at a time.
+const LINE: usize = 256;
+
+dispatch! {
+    fn widen[T: Element](values: &mut [f32], z: &[T]) {
+        values.iter_mut().zip(z).for_each(|(value, z)| *value = z.widen());
+    }
+}
+
+dispatch! {
+    fn narrow[T: Element](y: &mut [T], values: &[f32]) {
+        y.iter_mut().zip(values).for_each(|(y, value)| *y = T::narrow(*value));
+    }
+}
+
 pub use crate::gated::forward as gated;
 
 /// Plain twin of [`activate`], of one value in f64.
@@ -278,6 +310,22 @@ mod tests {
                 assert!((y - e).abs() < 2e-6, "{act:?}: {y} instead of {e}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_activated_into_another_value_is_what_is_activated_in_place() {
+        fn check<T: Element>() {
+            let z: Vec<T> = (0..3 * LINE + 7).map(|i| T::narrow(i as f32 / 99.0 - 4.0)).collect();
+            for act in ALL {
+                let (mut y, mut expected) = (vec![T::narrow(9.0); z.len()], [0.0; 3 * LINE + 7]);
+                expected.iter_mut().zip(&z).for_each(|(value, z)| *value = z.widen());
+                apply(act, &mut expected);
+                activate_into(act, &mut y, &z);
+                assert_eq!(y, expected.map(T::narrow), "{act:?}");
+            }
+        }
+        check::<f32>();
+        check::<crate::bf16::Bf16>();
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod simd;
 pub mod activation;
 pub mod attention;
 pub mod bf16;
+pub mod columns;
 #[cfg(test)]
 mod dispatch_rule;
 pub mod dots;

@@ -5,8 +5,8 @@ mod judges;
 
 use judges::{ENCODERS, FAMILIES, directory, encoded, golden, json, weights as stored_weights};
 use kudos::data::{Comparison, Location};
-use kudos::models::{LoadOptions, Model, Workspace, load, push};
-use kudos::nn::{Form, Gradients, Mode, ParameterSpec, Precision, weights};
+use kudos::models::{LoadOptions, Model, Workspace, computed_tokens, load, push, push_all};
+use kudos::nn::{Batch, Form, Gradients, Mode, ParameterSpec, Precision, weights};
 use kudos::text::Encoded;
 use kudos::train::{Asked, Example, Extent, HeldOutData, LearningRateSchedule, Recipe, Start, Trainer};
 use safetensors::SafeTensors;
@@ -201,5 +201,154 @@ fn what_is_written_is_what_was_read() {
             let bound = if spec.form == Form::LessOne { 1e-6 } else { 0.0 };
             pairs.for_each(|(f, e)| assert!((f - e).abs() <= bound, "{name} {}: {f} instead of {e}", spec.name));
         }
+    }
+}
+
+/// What is frozen has no gradient and no way back; what is not has the gradients that it had, to the bit.
+#[test]
+fn the_top_layers_learn_the_same_with_the_others_frozen() {
+    for name in all() {
+        let texts = Golden::of(name).texts();
+        let gradients = |model: &Model| {
+            let mut workspace = Workspace::default();
+            texts[2..5].iter().for_each(|text| push(model, text, &mut workspace.batch).unwrap());
+            let scores = workspace.forward(model, Mode::Train);
+            let mut gradients = Gradients::new(&model.parameters);
+            gradients.start();
+            workspace.tape.backward(scores, &[1.0, -0.5, 0.25], model.weights(), &mut gradients, &workspace.batch);
+            gradients.finish();
+            (gradients, workspace.tape.arena_len())
+        };
+        let (whole, mut frozen) = (base(name), base(name));
+        frozen.freeze_below_top(1);
+        let ((all, memory), (top, less)) = (gradients(&whole), gradients(&frozen));
+        assert!(less < memory && top.values().len() < all.values().len(), "{name}");
+        let places = frozen.parameters.trained();
+        for spec in frozen.parameters.specs() {
+            let Some(place) = places.place(spec.span).filter(|_| spec.trained) else { continue };
+            assert_eq!(top.values()[place.range()], all.values()[spec.span.range()], "{name} {}", spec.name);
+        }
+        let lowest = frozen.parameters.specs().iter().find(|spec| spec.trained).unwrap();
+        assert_eq!(lowest.role, kudos::nn::Role::Layer(whole.config.layers() - 1), "{name}");
+    }
+}
+
+/// Scores of texts, and the gradients of their sum with weights `seed`, from a batch that `pack` fills. It says in which
+/// sequence each text ends.
+fn scores_and_gradients(model: &Model, seed: &[f32], pack: impl Fn(&mut Batch) -> Vec<usize>) -> (Vec<f32>, Gradients) {
+    let mut workspace = Workspace::default();
+    let sequences = pack(&mut workspace.batch);
+    let outputs = workspace.forward(model, Mode::Train);
+    let values = workspace.tape.value(outputs).to_vec();
+    let mut d_outputs = vec![0.0; values.len()];
+    sequences.iter().zip(seed).for_each(|(at, seed)| d_outputs[*at] += seed);
+    let mut gradients = Gradients::new(&model.parameters);
+    gradients.start();
+    workspace.tape.backward(outputs, &d_outputs, model.weights(), &mut gradients, &workspace.batch);
+    gradients.finish();
+    (sequences.iter().map(|at| values[*at]).collect(), gradients)
+}
+
+/// Texts that begin alike: responses of several lengths, two that are equal, the beginning itself, and another text.
+fn group() -> Vec<Encoded> {
+    let ids = |seed: u32, len: u32| (0..len).map(|i| 5 + (i * 7 + i * i * seed) % 59).collect::<Vec<u32>>();
+    let prompt = ids(1, 40);
+    let responses = [ids(2, 1), ids(3, 9), ids(4, 25), ids(3, 9), Vec::new()];
+    let texts = responses.map(|response| [prompt.clone(), response].concat());
+    texts.into_iter().chain([ids(5, 30)]).map(encoded).collect()
+}
+
+/// The gradients of a batch that shares are those of one that does not, but for the order of sums.
+#[test]
+fn a_beginning_that_is_computed_once_has_the_gradients_of_its_copies() {
+    let (texts, seed) = (group(), [1.0, -0.5, 0.25, 2.0, -1.5, 0.75]);
+    let each = |model: &Model, batch: &mut Batch| -> Vec<usize> {
+        texts.iter().for_each(|text| push(model, text, batch).unwrap());
+        (0..texts.len()).collect()
+    };
+    for (precision, bound) in [(Precision::F32, 1e-5), (Precision::Bf16, 4e-2)] {
+        for name in FAMILIES {
+            let mut model = base(name);
+            if model.precision(precision) != precision {
+                continue; // Phi, and processors without bf16.
+            }
+            model.pack_for_training(precision);
+            let all = |batch: &mut Batch| push_all(&model, &texts, batch).into_iter().map(Result::unwrap).collect();
+            assert_eq!(computed_tokens(&model, &texts), 40 + 1 + 9 + 25 + 30);
+            let (scores, shared) = scores_and_gradients(&model, &seed, all);
+            let (expected, apart) = scores_and_gradients(&model, &seed, |batch| each(&model, batch));
+            assert_eq!(scores, expected, "{name} {precision}: the same bits");
+            let norm = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            for spec in model.parameters.specs() {
+                let [found, expected] = [&shared, &apart].map(|gradients| &gradients.values()[spec.span.range()]);
+                let differences: Vec<f32> = found.iter().zip(expected).map(|(f, e)| f - e).collect();
+                let bound = bound * (norm(expected) + 1e-3 * norm(apart.values()));
+                let (found, of) = (norm(&differences), norm(expected));
+                assert!(found <= bound, "{name} {precision} {}: {found} of {of}", spec.name);
+            }
+        }
+    }
+}
+
+/// The trainer's own step on a pair that shares its prompt, against loss and gradients of both texts apart.
+#[test]
+fn a_step_on_a_shared_prompt_has_the_loss_and_the_gradients_of_both_texts() {
+    for name in FAMILIES {
+        let (texts, model) = (group(), base(name));
+        let examples = vec![example(&texts, [2, 1], 0)];
+        let pair = [&texts[2], &texts[1]];
+        let apart = |seed: &[f32]| {
+            scores_and_gradients(&model, seed, |batch| {
+                pair.iter().for_each(|text| push(&model, text, batch).unwrap());
+                vec![0, 1]
+            })
+        };
+        let (scores, _) = apart(&[0.0, 0.0]);
+        let margin = f64::from(scores[0]) - f64::from(scores[1]);
+        let slope = (-1.0 / (1.0 + margin.exp())) as f32;
+        let (_, gradients) = apart(&[slope, -slope]);
+        let (settings, dir) = (settings(&examples, model.config.hidden()), tempfile::tempdir().unwrap());
+        let settings = kudos::train::Settings { max_steps: 1, ..settings };
+        let mut trainer =
+            Trainer::new(model.clone(), settings, examples, None, dir.path().into(), String::new()).unwrap();
+        let mut steps = Vec::new();
+        trainer
+            .run(&mut |event| {
+                if let kudos::train::Event::Step(metrics) = event {
+                    steps.push((metrics.loss, metrics.grad_norm, metrics.tokens));
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        let [(loss, norm, tokens)] = steps[..] else { panic!("one step") };
+        assert_eq!(tokens, 65 + 49, "{name}: tokens of the texts, not those that were computed");
+        assert!((loss - (-margin).exp().ln_1p()).abs() < 1e-6, "{name}: loss {loss} of margin {margin}");
+        let expected = gradients.norm();
+        assert!((norm - expected).abs() <= 1e-5 * expected, "{name}: norm {norm} instead of {expected}");
+    }
+}
+
+/// Computed again on the way back, from any layer up: the same gradients to the bit, in less memory.
+#[test]
+fn layers_that_are_computed_again_have_the_same_gradients() {
+    for name in all() {
+        let (mut model, texts) = (base(name), Golden::of(name).texts());
+        let layers = model.config.layers();
+        let mut needed = Vec::new();
+        let mut expected = None;
+        for recomputed in 0..=layers {
+            model.recompute(recomputed);
+            let mut workspace = Workspace::default();
+            texts[2..5].iter().for_each(|text| push(&model, text, &mut workspace.batch).unwrap());
+            let scores = workspace.forward(&model, Mode::Train);
+            needed.push(workspace.tape.needed(scores));
+            let mut gradients = Gradients::new(&model.parameters);
+            gradients.start();
+            workspace.tape.backward(scores, &[1.0, -0.5, 0.25], model.weights(), &mut gradients, &workspace.batch);
+            gradients.finish();
+            let found = gradients.values().to_vec();
+            assert_eq!(&found, expected.get_or_insert_with(|| found.clone()), "{name}: {recomputed} layers");
+        }
+        assert!(needed[layers] < needed[0], "{name}: {needed:?} words");
     }
 }

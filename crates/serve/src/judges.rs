@@ -3,6 +3,7 @@
 use crate::ask::{FaultKind, Item, ItemFault, JudgeFacts, Scorer, Tokeniser};
 use crate::service::Judge;
 use kudos::data::Content;
+use kudos::models::adapter::{Adapter, TENSORS_FILE, find_base};
 use kudos::models::{JudgeError, Rated, RewardModel, ScoreError, Workspace};
 use kudos::nn::Precision;
 use kudos::nn::weights::{INT8_FILE, shard_names};
@@ -106,6 +107,10 @@ fn facts(source: &JudgeSource, model: &RewardModel, sha256: String) -> JudgeFact
 
 /// The files that the loader reads the weights from.
 fn weight_files(dir: &Path) -> Vec<PathBuf> {
+    if Adapter::is_in(dir) {
+        let of_base = find_base(dir).map(|base| if base.is_file() { vec![base] } else { weight_files(&base) });
+        return of_base.unwrap_or_default().into_iter().chain([dir.join(TENSORS_FILE)]).collect();
+    }
     let index = dir.join("model.safetensors.index.json");
     if index.exists() {
         // What is wrong with the index is said by the loader.
@@ -177,6 +182,10 @@ impl Scorer for ModelScorer {
     fn run(&mut self, texts: &[&Encoded]) -> Vec<Result<Rated, ItemFault>> {
         let results = self.judge.run(texts, &mut self.workspace);
         results.into_iter().map(|result| result.map_err(fault)).collect()
+    }
+
+    fn shares(&self) -> bool {
+        self.judge.model.shares_beginnings()
     }
 
     fn renew(&mut self) {

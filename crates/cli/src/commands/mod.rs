@@ -10,6 +10,7 @@ pub mod data;
 pub mod eval;
 pub mod folds;
 pub mod generate;
+pub mod merge;
 pub mod pairs;
 pub mod pull;
 pub mod quantize;
@@ -24,7 +25,8 @@ pub mod verify;
 
 use crate::boxed;
 use anyhow::{Context, bail};
-use kudos::models::{Config, RewardConfig, RewardModel, Scorer, check_length, default_reward};
+use kudos::models::adapter::{reward_config, tokenizer_dir};
+use kudos::models::{Config, RewardModel, Scorer, check_length, default_reward};
 use kudos::nn::Precision;
 use kudos::text::{EncodeSettings, Encoder, Truncation};
 use serde::de::DeserializeOwned;
@@ -76,7 +78,7 @@ fn load_judge_for(name: &str, precision: Option<Precision>, literal: bool) -> an
     }
     if literal && !judge.reward.encode.literal {
         judge.reward.encode.literal = true;
-        judge.encoder = Arc::new(Encoder::load(&dir, judge.reward.encode.clone())?);
+        judge.encoder = Arc::new(Encoder::load(&tokenizer_dir(&dir)?, judge.reward.encode.clone())?);
     }
     judge.encoder.date_note().into_iter().chain(judge.pad_note()).for_each(|note| eprintln!("{note}"));
     Ok(Arc::new(judge).into())
@@ -115,10 +117,10 @@ fn encode_settings(
     max_length: Option<usize>,
     truncation: Option<Truncation>,
 ) -> anyhow::Result<EncodeSettings> {
-    let inherited = match RewardConfig::read(base)? {
+    let inherited = match reward_config(base)? {
         Some(reward) => reward.encode,
         None => {
-            let own = default_reward(base, config)?.encode;
+            let own = default_reward(&tokenizer_dir(base)?, config)?.encode;
             let most = if config.decoder().is_some() { DECODER_TOKENS } else { own.max_length };
             EncodeSettings { max_length: own.max_length.min(most), ..own }
         }

@@ -2,6 +2,7 @@
 
 use super::{Global, resolve};
 use anyhow::{Context, anyhow, bail};
+use kudos::models::adapter::Adapter;
 use kudos::models::{RewardConfig, quantize};
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::{TOKENIZER_CONFIG, with_max_length};
@@ -33,6 +34,9 @@ pub struct Args {
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let judge = resolve(&args.judge)?;
     let output = &args.output;
+    if Adapter::is_in(&judge) {
+        bail!("{}: it is an adapter over a base; `kudos merge` makes one judge of both", args.judge);
+    }
     if ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| output.join(name).exists()) {
         bail!("{}: it holds a full judge; choose another -o", output.display());
     }

@@ -3,10 +3,12 @@
 //! | file | subject |
 //! |---|---|
 //! | `train.rs` | the flags, and a run from end to end |
+//! | `train/base.rs` | what it starts from |
 //! | `train/data.rs` | the groups to learn from and to be measured with |
 //! | `train/progress.rs` | what is said while it runs |
 //! | `train/outcome.rs` | what is said at its end, and the report |
 
+mod base;
 mod data;
 mod outcome;
 mod progress;
@@ -14,11 +16,14 @@ mod progress;
 pub use data::report_problems;
 pub(super) use progress::Smooth;
 
+use super::convert_judge::{Answers, two_answers};
 use super::data::DataArgs;
 use super::{Global, attributes, choice, encode_settings, folds, resolve};
 use anyhow::{Context, bail};
+use base::Base;
 use data::{Data, fingerprint, trained_on};
-use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, load};
+use kudos::models::adapter::{Adapter, attach, tokenizer_dir};
+use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, TokenizerDir, is_gguf, load, load_frozen};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::{Day, EncodeSettings, Encoder};
@@ -83,6 +88,12 @@ pub struct Args {
     /// Last layers of the base to start anew instead of as pretrained [default: 0]
     #[arg(long, value_name = "N")]
     renew_layers: Option<usize>,
+    /// Train the top N layers and the head alone [default: all of the model]
+    #[arg(long, value_name = "N")]
+    freeze: Option<usize>,
+    /// Memory that the run may take, as 6GB: layers are computed twice as far as that asks [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    memory: Option<u64>,
     /// Course of the learning rate: linear, cosine or constant [default: linear]
     #[arg(long, value_parser = choice::<kudos::train::LearningRateSchedule>, value_name = "NAME")]
     schedule: Option<kudos::train::LearningRateSchedule>,
@@ -147,6 +158,25 @@ pub struct Args {
     /// Make a new head even if the base has one
     #[arg(long)]
     new_head: bool,
+    /// Ask the base, a language model, whether a response is good, and start from the log odds of these two
+    /// answers, the bad one first: No,Yes
+    #[arg(long, value_name = "NO,YES", value_parser = two_answers, conflicts_with_all = ["new_head", "attributes"])]
+    head_from: Option<Answers>,
+    /// Train low-rank adapters of this rank and the head; the base stays as it is [default rank: 16]
+    #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "16", conflicts_with_all = ["folds", "ensemble"])]
+    lora: Option<usize>,
+    /// Alpha of the adapters: they are multiplied by alpha / rank [default: twice the rank]
+    #[arg(long, value_name = "X", requires = "lora")]
+    lora_alpha: Option<f64>,
+    /// What is adapted: names of linear layers, or their ends [default: all-linear]
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', requires = "lora")]
+    lora_targets: Vec<String>,
+    /// Share of an adapter's inputs that are dropped in training [default: 0]
+    #[arg(long, value_name = "X", requires = "lora")]
+    lora_dropout: Option<f32>,
+    /// Multiply adapters by alpha / √rank (rank-stabilised LoRA)
+    #[arg(long, requires = "lora")]
+    rslora: bool,
     #[command(flatten)]
     input: DataArgs,
     /// Stop at the first row that cannot be used
@@ -158,6 +188,9 @@ pub struct Args {
     /// Read control tokens inside texts (`<|im_end|>`, `[SEP]`, …) as plain text [default: the base's]
     #[arg(long)]
     literal: bool,
+    /// Learn from this judge's margins instead of from labels: any prompts with two responses or more
+    #[arg(long, value_name = "JUDGE", conflicts_with_all = ["folds", "attributes"])]
+    teacher: Option<String>,
     /// Learn these ratings of the responses, one output each, instead of one score from the order
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "loss")]
     attributes: Vec<String>,
@@ -169,6 +202,24 @@ pub struct Args {
 
 fn truncation(name: &str) -> Result<kudos::text::Truncation, String> {
     choice(&name.replace('-', "_"))
+}
+
+/// A number of bytes: 800MB, 6GB, 6GiB.
+fn bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "mb" | "m" => 1e6,
+        "gb" | "g" => 1e9,
+        "mib" => 1024f64.powi(2),
+        "gib" => 1024f64.powi(3),
+        _ => return Err("expected a size as 800MB, 6GB or 6GiB".into()),
+    };
+    match digits.trim().parse::<f64>() {
+        Ok(number) if number > 0.0 && number * unit < 1e15 => Ok((number * unit) as u64),
+        _ => Err("expected a size above 0, as 800MB, 6GB or 6GiB".into()),
+    }
 }
 
 impl Args {
@@ -198,6 +249,8 @@ impl Args {
             layer_decay: self.layer_decay,
             keep_layers: self.keep_layers,
             renew_layers: self.renew_layers,
+            freeze: self.freeze,
+            memory: self.memory,
             schedule: self.schedule,
             warmup_steps: self.warmup_steps,
             weight_decay: self.weight_decay,
@@ -213,6 +266,11 @@ impl Args {
             early_stop: self.early_stop,
             save_every: self.save_every,
             head_first: self.head_first,
+            lora: self.lora,
+            lora_alpha: self.lora_alpha,
+            lora_dropout: self.lora_dropout,
+            lora_targets: self.lora_targets.clone(),
+            rslora: self.rslora,
         }
     }
 }
@@ -223,15 +281,17 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     check_output(args)?;
     let asked = args.asked();
     asked.check()?;
+    check_teacher(args)?;
     let mut data = Data::load(args, &asked, global)?;
-    let base = resolve(&args.base)?;
-    keep_base(args, &base)?;
-    let seed = asked.seed.unwrap_or(42);
+    let base = Base::of(args, global)?;
+    let base = base.path();
+    let files = TokenizerDir::of(&tokenizer_dir(base)?)?;
     let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
-    let (mut model, head) = load_base(args, &base, rated.as_ref(), seed, global)?;
-    let encode = encode_settings(&base, &model.config, args.max_length, args.truncation)?;
+    let (mut model, head) = load_base(args, base, rated.as_ref(), &asked, global)?;
+    let settings = if is_gguf(base) { files.path() } else { base };
+    let encode = encode_settings(settings, &model.config, args.max_length, args.truncation)?;
     let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
-    let encoder = Encoder::load_for_training(&base, encode, day(args))?;
+    let encoder = Encoder::load_for_training(files.path(), encode, day(args))?;
     model.read_with(&encoder, head)?;
     data.leave_out_refused(&encoder, args.strict, global)?;
     encoder.notes().iter().for_each(|line| note(global, line));
@@ -258,7 +318,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     if args.overwrite {
         clear_judge(&args.output)?; // Not before all that was asked for is known to make sense.
     }
-    let folds = train_folds(args, (&asked, start, settings.max_steps), (&data, &encoder), &mut features, global)?;
+    let folds = train_folds(args, (base, &asked, start, settings.max_steps), (&data, &encoder), &mut features, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     trainer.lend_features(features);
     check_precision(&asked, &trainer)?;
@@ -289,8 +349,10 @@ fn write_all(
     (trainer, finished, folds): (&Trainer, &Finished, Option<&FoldResult>),
     global: &Global,
 ) -> anyhow::Result<()> {
-    let files =
-        JudgeFiles { encoder, base: &args.base, new_head, data: data.files.iter().map(trained_on).collect(), folds };
+    let base_path = resolve(&args.base)?;
+    let base_path = &base_path.canonicalize().unwrap_or(base_path);
+    let data_files = data.files.iter().map(trained_on).collect();
+    let files = JudgeFiles { encoder, base: &args.base, base_path, new_head, data: data_files, folds };
     write_judge(&args.output, trainer, finished, &files)?;
     write_report(args, data, (trainer, finished), folds)?;
     conclude(args, trainer, finished, global);
@@ -305,13 +367,27 @@ fn load_base(
     args: &Args,
     base: &Path,
     rated: Option<&AttributeHead>,
-    seed: u64,
+    asked: &Asked,
     global: &Global,
 ) -> anyhow::Result<(Model, ClassifierSource)> {
-    let loaded = match rated {
-        None => load(base, LoadOptions::Base { seed, new_head: args.new_head }),
-        Some(rated) => attributes::load_base(base, rated, seed, args.new_head),
+    let seed = asked.seed.unwrap_or(42);
+    let options = LoadOptions::Base { seed, new_head: args.new_head };
+    let lora = asked.lora_settings();
+    if lora.is_some() && Adapter::is_in(base) {
+        bail!("--base {}: it is an adapter; `kudos merge` makes it a base for the next one", args.base);
+    }
+    let precision = asked.precision.unwrap_or_else(Precision::best);
+    let mut loaded = match (rated, &lora) {
+        (None, None) => load(base, options),
+        (None, Some(_)) => load_frozen(base, options, precision),
+        (Some(rated), _) => attributes::load_base(base, rated, seed, args.new_head),
     };
+    if let (Ok((model, _)), Some(lora)) = (&mut loaded, &lora) {
+        if rated.is_some() {
+            model.pack_for_training(model.precision(precision));
+        }
+        attach(model, lora, seed)?;
+    }
     if base.join(INT8_FILE).exists() {
         note(global, "the base is stored in 8 bits; training starts from its weights as they are rounded");
     }
@@ -343,7 +419,7 @@ fn check_precision(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
 /// The folds, if they are asked for and were not finished before the run that is continued.
 fn train_folds(
     args: &Args,
-    (asked, start, judge_steps): (&Asked, Start, u64),
+    (base, asked, start, judge_steps): (&Path, &Asked, Start, u64),
     (data, encoder): (&Data, &Encoder),
     features: &mut Features,
     global: &Global,
@@ -353,9 +429,8 @@ fn train_folds(
         note(global, "the folds are finished and are not trained again");
         return Ok(None);
     }
-    let base = resolve(&args.base)?;
     let eval = (!args.eval.is_empty()).then_some(data.eval.as_slice());
-    let (base, dir) = (base.as_path(), args.output.as_path());
+    let dir = args.output.as_path();
     let options = FoldOptions { labelled, eval, encoder, asked, base, start, folds: count.into(), dir };
     folds::run(options, judge_steps, features, global).map(Some)
 }
@@ -364,6 +439,22 @@ pub(super) fn note(global: &Global, line: &str) {
     if !global.quiet {
         eprintln!("{line}");
     }
+}
+
+/// Refuses what a teacher's soft targets cannot be used for.
+fn check_teacher(args: &Args) -> anyhow::Result<()> {
+    if args.teacher.is_none() {
+        return Ok(());
+    }
+    if args.recipe == Some(Recipe::Trl) {
+        bail!("--teacher with --recipe trl: TRL's trainer knows no soft targets; leave one of them out");
+    }
+    if args.loss == Some(kudos::train::Loss::PlackettLuce) {
+        bail!(
+            "--teacher with --loss plackett-luce: a teacher gives probabilities of pairs, no ranks; leave --loss out"
+        );
+    }
+    Ok(())
 }
 
 /// Refuses to write over a judge, unless told so.

@@ -47,6 +47,11 @@ impl PackedWeight {
         }
     }
 
+    /// Whether it was packed for `dx = dy·w` too.
+    pub fn has_backward(&self) -> bool {
+        !self.backward.as_words().is_empty()
+    }
+
     /// Columns of x.
     pub fn inputs(&self) -> usize {
         self.inputs
@@ -284,7 +289,7 @@ thread_local! {
 pub struct WeightGradient<'a> {
     /// `[outputs, inputs]`.
     pub dw: &'a mut [f32],
-    /// `[outputs]`; empty for a layer without a bias.
+    /// `[outputs]`, or empty for a layer without a bias.
     pub db: &'a mut [f32],
     /// Columns of dy.
     pub outputs: usize,
@@ -309,8 +314,8 @@ impl WeightGradient<'_> {
         let products = Bf16Products::required();
         let outputs = self.outputs;
         let (inputs, rows) = (self.dw.len() / outputs, self.dy.len() / outputs);
-        assert_eq!(self.dw.len(), inputs * outputs, "dw has a row for each column of dy");
-        assert!(self.db.is_empty() || self.db.len() == outputs, "db has a value for each column of dy, or none");
+        assert_eq!(self.dw.len(), inputs * outputs, "dw has a row for each output");
+        assert!([0, outputs].contains(&self.db.len()), "db has a value for each output, or none");
         assert!(self.dy.len() == rows * outputs && self.x.len() == area(rows, inputs));
         if rows == 0 {
             if self.store == Store::Replace {
@@ -324,16 +329,16 @@ impl WeightGradient<'_> {
         if self.store == Store::Replace {
             self.db.fill(0.0);
         }
-        let (store, biased) = (self.store, !self.db.is_empty());
+        let (store, has_bias) = (self.store, !self.db.is_empty());
         let (dw, db, right) = (Shared::new(self.dw), Shared::new(self.db), scratch.0.as_words());
         let dy = View::new(self.dy, rows, outputs);
         for_each(outputs.div_ceil(GRADIENT_ROWS), |task| {
             let first = task * GRADIENT_ROWS;
             let count = GRADIENT_ROWS.min(outputs - first);
-            // SAFETY: a task owns its rows of dw, and of db where there is one.
+            // SAFETY: a task owns its rows of dw and db.
             let dw = unsafe { dw.slice(first * inputs, count * inputs) };
-            // SAFETY: as above; without a bias there is nothing to own.
-            let db = unsafe { if biased { db.slice(first, count) } else { db.slice(0, 0) } };
+            // SAFETY: as above.
+            let db = if has_bias { unsafe { db.slice(first, count) } } else { &mut [] };
             LEFT.with_borrow_mut(|left| {
                 let left = &mut left.words(GRADIENT_ROWS * steps)[..GRADIENT_ROWS * steps];
                 pack_gradient(left, db, dy, first..first + count);
@@ -344,7 +349,7 @@ impl WeightGradient<'_> {
 }
 
 dispatch! {
-    /// Packs these columns of dy as left panels, and adds their sums to `db`, unless it is empty.
+    /// Packs some columns of dy as left panels, and adds their sums to `db`, unless that is empty.
     fn pack_gradient(left: &mut [u32], db: &mut [f32], dy: View<'_, Bf16>, columns: Range<usize>) {
         let steps = dy.rows.div_ceil(2);
         let block = View { data: &dy.data[columns.start..], stride: dy.stride, rows: dy.rows, columns: columns.len() };
@@ -446,10 +451,10 @@ mod tests {
                 prop_assert!(close(&dx, &expected, 1e-4));
 
                 let (mut dw, mut db) = (vec![0.5; outputs * inputs], vec![0.5; outputs]);
-                WeightGradient { dw: &mut dw, db: &mut db, outputs, store: Store::Add, dy, x }.run(&mut Scratch::default());
-                let mut alone = vec![0.5; dw.len()];
-                WeightGradient { dw: &mut alone, db: &mut [], outputs, store: Store::Add, dy, x }.run(&mut Scratch::default());
-                prop_assert!(alone == dw, "a layer without a bias has the same gradient");
+                let (mut scratch, mut alone) = (Scratch::default(), vec![0.5; outputs * inputs]);
+                WeightGradient { dw: &mut dw, db: &mut db, outputs, store: Store::Add, dy, x }.run(&mut scratch);
+                WeightGradient { dw: &mut alone, db: &mut [], outputs, store: Store::Add, dy, x }.run(&mut scratch);
+                prop_assert!(alone == dw, "a layer without a bias");
                 let mut expected = vec![0.0; outputs * inputs];
                 linear_reference(&mut expected, &transpose(&wide(dy), rows, outputs), &transpose(&wide(x), rows, inputs), outputs, rows, inputs);
                 expected.iter_mut().for_each(|e| *e += 0.5);

@@ -64,6 +64,11 @@ impl NarrowWeight {
         self.inputs
     }
 
+    /// How its values are kept.
+    pub fn width(&self) -> Width {
+        self.width
+    }
+
     /// Columns of y.
     pub fn outputs(&self) -> usize {
         self.outputs

@@ -64,7 +64,7 @@ const LITTLE: f64 = 0.1;
 /// A token that Llama 3's tokenizer keeps for padding.
 const SPARE_PAD: &str = "<|finetune_right_pad_id|>";
 
-/// Tokens that a tokenizer of a base without a chat template would answer with, too.
+/// The answers unless others are asked for: at the start of a line or a turn, and within a line.
 const ANSWERS: [[&str; 2]; 2] = [["No", "Yes"], [" No", " Yes"]];
 
 const SAMPLES: [[&str; 2]; 2] = [
@@ -149,7 +149,11 @@ fn answers(prompter: &Prompter, asked: Option<[&str; 2]>) -> Result<([String; 2]
     };
     match asked {
         Some(asked) => tokens(asked),
-        None => tokens(ANSWERS[0]).or_else(|error| tokens(ANSWERS[1]).map_err(|_| error)),
+        None => {
+            let [first, second] = ANSWERS;
+            let [usual, other] = if prompter.begins_anew(&text)? { [first, second] } else { [second, first] };
+            tokens(usual).or_else(|error| tokens(other).map_err(|_| error))
+        }
     }
 }
 

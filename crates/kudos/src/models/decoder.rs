@@ -2,7 +2,7 @@
 //! sizes, norms and in how a layer adds up, not in calculus; each states its [`DecoderConfig`] in its own file.
 
 use super::decoder_config::{DecoderConfig, LayerKind, NormKind};
-use super::layer::{Layer, Norms};
+use super::layer::{Adapters, Layer, Norms};
 use super::network::{Declared, Head, Names, Network, Pool};
 use crate::nn;
 use crate::nn::weights::WeightError;
@@ -144,6 +144,7 @@ impl Declare<'_> {
             gated: names.up.len() > 1,
             activation: config.activation,
             norms,
+            adapters: Adapters::default(),
         })
     }
 
@@ -186,7 +187,11 @@ impl Declare<'_> {
             padding: config.padding(),
         };
         let (hidden, final_norm) = (config.hidden, Some(final_norm));
-        Ok((Network { hidden, embedding, embedding_norm: None, distances: None, layers, final_norm }, head))
+        let (embedding_norm, distances) = (None, None);
+        let (frozen_below, recomputed) = (None, 0);
+        let network =
+            Network { hidden, embedding, embedding_norm, distances, layers, final_norm, frozen_below, recomputed };
+        Ok((network, head))
     }
 }
 

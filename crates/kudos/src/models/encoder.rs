@@ -2,7 +2,7 @@
 //! tables, and where a layer norms, not in calculus; each states its [`EncoderConfig`] in its own file.
 
 use super::encoder_config::{EncoderConfig, EncoderLayer, EncoderNames};
-use super::layer::{Layer, Norms};
+use super::layer::{Adapters, Layer, Norms};
 use super::network::{Declared, Dense, Head, Names, Network};
 use crate::nn::weights::WeightError;
 use crate::nn::{
@@ -88,7 +88,8 @@ impl Declare<'_> {
             mask: reach.map_or(Mask::Bidirectional, |reach| Mask::Window { before: reach, after: reach }),
             ..AttentionSpec::bidirectional(self.config.heads, hidden / self.config.heads)
         };
-        Ok(Layer { attention, turns, qkv, attention_out, up, down, gated, activation, norms })
+        let adapters = Adapters::default();
+        Ok(Layer { attention, turns, qkv, attention_out, up, down, gated, activation, norms, adapters })
     }
 
     fn embedding(&mut self) -> Result<EmbedSpec, WeightError> {
@@ -127,7 +128,8 @@ impl Declare<'_> {
             None => None,
             Some(norm) => Some(self.norm(&name(norm))?),
         };
-        Ok(Network { hidden, embedding, embedding_norm, distances, layers, final_norm })
+        let (frozen_below, recomputed) = (None, 0);
+        Ok(Network { hidden, embedding, embedding_norm, distances, layers, final_norm, frozen_below, recomputed })
     }
 
     fn head(&mut self) -> Result<Head, WeightError> {

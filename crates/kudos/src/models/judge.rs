@@ -1,5 +1,6 @@
 //! What a decoder's `config.json` must say for its score to be transformers', and how a judge directory is loaded.
 
+use super::adapter;
 use super::config::{Config, ConfigError, Fields};
 use super::load::{load_for_scoring, open_judge};
 use super::model::Model;
@@ -13,9 +14,9 @@ use std::path::Path;
 /// Loads the model of a judge directory, and says how its texts are encoded and in which precision it scores.
 pub(super) fn load(dir: &Path, asked: Option<Precision>) -> Result<(Model, RewardConfig, Precision), JudgeError> {
     let (config, tensors) = open_judge(dir)?;
-    let reward = match RewardConfig::read(dir)? {
+    let reward = match adapter::reward_config(dir)? {
         Some(reward) => reward,
-        None => default_reward(dir, &config)?,
+        None => default_reward(&adapter::tokenizer_dir(dir)?, &config)?,
     };
     check_outputs(dir, &reward, config.labels())?;
     check_positions(&dir.join("reward.json"), &reward.encode, config.max_tokens())?;

@@ -1,7 +1,8 @@
 //! One layer of a transformer, whatever its family: attention and a feed-forward part, with the norms where the family has
 //! them, over the packed batch or over a cache.
 
-use crate::nn::{Activation, Asker, AttentionSpec, Batch, LinearSpec, NormSpec, State, Tape, Var};
+use crate::nn::{Activation, Asker, AttentionSpec, Batch, LinearSpec, LowRank, NormSpec, State, Tape, Var};
+use std::ops::Range;
 
 /// Where a layer norms. Of two norms the first is that of attention, the second that of the feed-forward part.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,21 @@ pub struct Layer {
     pub activation: Activation,
     /// The norms.
     pub norms: Norms,
+    /// What is added to the products.
+    pub adapters: Adapters,
+}
+
+/// The low-rank adapters of a layer's products: none, unless it is trained or loaded with such.
+#[derive(Clone, Debug, Default)]
+pub struct Adapters {
+    /// Of queries, keys and values.
+    pub qkv: LowRank,
+    /// Of the product after attention.
+    pub attention_out: LowRank,
+    /// Of the way up.
+    pub up: LowRank,
+    /// Of the way down.
+    pub down: LowRank,
 }
 
 /// Which tokens a layer computes, and what they see.
@@ -127,7 +143,7 @@ impl Layer {
     ) -> Stream {
         let (x, read) = self.norms.before(tape, 0, x);
         let (mixed, x, read) = self.attend(tape, batch, attention, (x, read), reach);
-        let out = tape.linear(mixed, self.attention_out, None);
+        let out = tape.adapted_linear(mixed, self.attention_out, &self.adapters.attention_out, None);
         if let Norms::Parallel(_) = self.norms {
             let down = self.feed_forward(tape, read);
             let both = tape.add(out, down);
@@ -149,7 +165,7 @@ impl Layer {
         reach: Reach,
     ) -> (Var, Stream, State) {
         let Reach::One(asker) = reach else {
-            let qkv = tape.linear(read.operand, self.qkv, None); // [tokens, queries, keys and values]
+            let qkv = tape.adapted_linear(read.operand, self.qkv, &self.adapters.qkv, None); // [tokens, queries, keys and values]
             let mixed = match reach {
                 Reach::Cache(layer) => tape.attention_cached(qkv, attention, layer),
                 _ => tape.attention(qkv, attention, batch),
@@ -158,35 +174,38 @@ impl Layer {
         };
         let one = tape.rows(read, asker.rows(batch)); // [sequences, hidden]
         let own = if x.state == read { one } else { tape.rows(x.state, asker.rows(batch)) };
-        let kv = tape.linear(read.operand, self.key_value(), None); // [tokens, keys and values]
-        let q = tape.linear(one.operand, self.query(), None);
+        let [q, kv] = [self.queries(), self.keys_and_values()];
+        let [of_q, of_kv] = [&q, &kv].map(|rows| self.adapters.qkv.rows(rows.clone()));
+        let kv = tape.adapted_linear(read.operand, self.qkv.rows(kv), &of_kv, None); // [tokens, keys and values]
+        let q = tape.adapted_linear(one.operand, self.qkv.rows(q), &of_q, None);
         (tape.attention_of_one(q, kv, attention, asker, batch), Stream::new(own), one)
     }
 
     fn feed_forward(&self, tape: &mut Tape, read: State) -> Var {
+        let Adapters { up, down, .. } = &self.adapters;
         let hidden = if self.gated {
-            let gate_up = tape.linear(read.operand, self.up, None); // [rows, 2·intermediate]
+            let gate_up = tape.adapted_linear(read.operand, self.up, up, None); // [rows, 2·intermediate]
             tape.gate(gate_up, self.activation)
         } else {
-            tape.linear(read.operand, self.up, Some(self.activation)) // [rows, intermediate]
+            tape.adapted_linear(read.operand, self.up, up, Some(self.activation)) // [rows, intermediate]
         };
-        tape.linear(hidden, self.down, None)
+        tape.adapted_linear(hidden, self.down, down, None)
     }
 
     /// The rows of the queries.
-    fn query(&self) -> LinearSpec {
-        self.qkv.rows(0..self.attention.heads * self.attention.head_dim)
+    fn queries(&self) -> Range<usize> {
+        0..self.attention.heads * self.attention.head_dim
     }
 
     /// The rows of keys and values.
-    fn key_value(&self) -> LinearSpec {
-        self.qkv.rows(self.attention.heads * self.attention.head_dim..self.qkv.outputs)
+    fn keys_and_values(&self) -> Range<usize> {
+        self.queries().end..self.qkv.outputs
     }
 
     /// The products of the layer, as it is pushed for all tokens or for one of each sequence.
     pub(super) fn products(&self, reach: Reach) -> Vec<LinearSpec> {
         let first = match reach {
-            Reach::One(_) => vec![self.query(), self.key_value()],
+            Reach::One(_) => [self.queries(), self.keys_and_values()].map(|rows| self.qkv.rows(rows)).to_vec(),
             Reach::Batch | Reach::Cache(_) => vec![self.qkv],
         };
         first.into_iter().chain([self.attention_out, self.up, self.down]).collect()

@@ -1,6 +1,7 @@
 //! One loader for every model: what a checkpoint holds, matched strictly with what the model declares, becomes values in
 //! the flat buffer, or matrices that are packed as they are read. The one licensed gap is that a base has no head.
 
+use super::adapter::AdapterError;
 use super::config::{Config, ConfigError, Fields};
 use super::families::Family;
 use super::gguf::GgufModelError;
@@ -26,6 +27,9 @@ pub enum LoadError {
     /// The GGUF file.
     #[error(transparent)]
     Gguf(#[from] GgufModelError),
+    /// A LoRA adapter.
+    #[error(transparent)]
+    Adapter(Box<AdapterError>),
     /// A base where a judge is needed.
     #[error("{path}: no classification head (`{tensor}` is missing): this is a base, not a judge; train one with `kudos train DATA --base {}`", path.parent().unwrap_or(Path::new(".")).display())]
     NoHead {
@@ -54,6 +58,12 @@ pub enum LoadError {
         /// Outputs wanted.
         wanted: usize,
     },
+}
+
+impl From<AdapterError> for LoadError {
+    fn from(error: AdapterError) -> Self {
+        LoadError::Adapter(Box::new(error))
+    }
 }
 
 /// Where the classification head of a loaded model came from.
@@ -128,9 +138,58 @@ pub fn load_for_attributes(
 /// # Errors
 /// [`LoadError`] for a config or tensors that do not describe exactly this model.
 pub fn load(model: &Path, options: LoadOptions) -> Result<(Model, ClassifierSource), LoadError> {
+    load_stored(model, Stored::open(model)?, options)
+}
+
+/// As [`load`], of a model that was opened.
+pub(super) fn load_stored(
+    model: &Path,
+    Stored { path, json, tensors }: Stored,
+    options: LoadOptions,
+) -> Result<(Model, ClassifierSource), LoadError> {
+    let (config, head) = with_head(model, judge_config(&path, json, options)?, tensors.as_ref(), options)?;
+    let mut model = Model::declare(config)?;
+    let reader = Reader::match_tensors(&model.parameters, model.names(), tensors.as_ref(), head)?;
+    model.parameters.allocate();
+    reader.fill(&mut model.parameters, options.base().map(|head| head.seed))?;
+    Ok((model, head))
+}
+
+/// Loads a base whose matrices will not be trained. They are packed as they are read, for products there and back, and
+/// have no place in the flat buffer: in bf16 or 8 bits. In f32 this is [`load`].
+///
+/// # Errors
+/// As [`load`].
+pub fn load_frozen(
+    model: &Path,
+    options: LoadOptions,
+    precision: Precision,
+) -> Result<(Model, ClassifierSource), LoadError> {
     let Stored { path, json, tensors } = Stored::open(model)?;
-    let mut config = judge_config(&path, json, options)?;
-    let head = head_source(&config, tensors.as_ref(), options)?;
+    let (config, head) = with_head(model, judge_config(&path, json, options)?, tensors.as_ref(), options)?;
+    let mut frozen = Model::declare(config.clone())?;
+    let reader = Reader::match_tensors(&frozen.parameters, frozen.names(), tensors.as_ref(), head)?;
+    let precision = if precision == Precision::Int8 { precision } else { frozen.precision(precision) };
+    if precision != Precision::F32 {
+        frozen = Model::declare_with(config, Place::Packed)?;
+    }
+    frozen.parameters.allocate();
+    if precision != Precision::F32 {
+        let pack = |weight: &[f32], spec: &LinearSpec| PackedLayer::frozen(weight, spec, precision);
+        frozen.packed = reader.pack(&frozen.parameters, &frozen.packed_layers(), false, pack)?;
+    }
+    reader.fill(&mut frozen.parameters, options.base().map(|head| head.seed))?;
+    Ok((frozen, head))
+}
+
+/// A config with as many outputs as are asked for, and where its head comes from.
+fn with_head(
+    model: &Path,
+    mut config: Config,
+    tensors: &dyn TensorSource,
+    options: LoadOptions,
+) -> Result<(Config, ClassifierSource), LoadError> {
+    let head = head_source(&config, tensors, options)?;
     if let Some(NewHead { labels, .. }) = options.base() {
         if head == ClassifierSource::New {
             set_labels(&mut config, labels);
@@ -139,11 +198,7 @@ pub fn load(model: &Path, options: LoadOptions) -> Result<(Model, ClassifierSour
             return Err(LoadError::Labels { path: model.into(), found: config.labels(), wanted: labels });
         }
     }
-    let mut model = Model::declare(config)?;
-    let reader = Reader::match_tensors(&model.parameters, model.names(), tensors.as_ref(), head)?;
-    model.parameters.allocate();
-    reader.fill(&mut model.parameters, options.base().map(|head| head.seed))?;
-    Ok((model, head))
+    Ok((config, head))
 }
 
 /// Opens a judge: its config, checked, and its tensors, not read yet.

@@ -6,6 +6,7 @@
 //! train; [`Decoder`] generates. This module must not know training or metrics: what a new head asks of a base stands in
 //! `train/start.rs`.
 
+pub mod adapter;
 mod attributes;
 mod bert;
 mod config;
@@ -48,8 +49,8 @@ pub use decoder_config::DecoderConfig;
 pub use encoder_config::EncoderConfig;
 pub use generator::{Decoder, LogitRows};
 pub use judge::default_reward;
-pub use layer::{Layer, Norms};
-pub use load::{ClassifierSource, LoadError, LoadOptions, load, load_for_attributes};
+pub use layer::{Adapters, Layer, Norms};
+pub use load::{ClassifierSource, LoadError, LoadOptions, load, load_for_attributes, load_frozen};
 pub use model::Model;
 pub use quantize::quantize;
 pub use reward_config::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
@@ -58,5 +59,6 @@ pub use scoring::{
     SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, computed_tokens, features_each, pack, push, push_all,
     score_encoded,
 };
-pub use source::is_gguf;
+pub use sharing::saved_tokens;
+pub use source::{TokenizerDir, is_gguf};
 pub use token_head::{ConvertError, TokenHead, head_from_tokens};

@@ -77,6 +77,24 @@ impl Model {
         Ok(())
     }
 
+    /// Takes all but the top `layers` layers and the head from training, and their way back with them.
+    pub fn freeze_below_top(&mut self, layers: usize) {
+        let first = self.config.layers().saturating_sub(layers);
+        self.parameters.freeze(|spec| spec.role < Role::Layer(first));
+        self.network.frozen_below = Some(first);
+    }
+
+    /// Layers that have a way back.
+    pub fn trained_layers(&self) -> usize {
+        self.network.layers.len() - self.network.frozen_below.unwrap_or(0)
+    }
+
+    /// Computes so many of these again on the way back, from the lowest on, instead of keeping what is in them: the same
+    /// gradients with less memory, for as many more ways forward.
+    pub fn recompute(&mut self, layers: usize) {
+        self.network.recomputed = layers.min(self.trained_layers());
+    }
+
     /// Pushes the whole model on the tape: packed batch → outputs, `[sequences, labels]`.
     ///
     /// Where the head reads one token of each text, the last layer computes keys and values for all tokens and everything
@@ -206,6 +224,16 @@ impl Model {
     /// The parameters of the last layer.
     pub fn last_layer(&self) -> &Layer {
         self.network.layers.last().expect("a config has at least one layer")
+    }
+
+    /// All layers.
+    pub(super) fn layers(&self) -> &[Layer] {
+        &self.network.layers
+    }
+
+    /// All layers, to give them adapters.
+    pub(super) fn layers_mut(&mut self) -> &mut [Layer] {
+        &mut self.network.layers
     }
 
     /// How far from the ids a tensor works: 0 for the embeddings, then the layers from 1, then the head.

@@ -24,6 +24,10 @@ pub(super) struct Network {
     pub(super) layers: Vec<Layer>,
     /// The norm after the last layer.
     pub(super) final_norm: Option<NormSpec>,
+    /// Where training begins: nothing is trained of the tables and the layers before this one. `None` trains the tables.
+    pub(super) frozen_below: Option<usize>,
+    /// So many of the lowest layers that have a way back are computed again there instead of being kept.
+    pub(super) recomputed: usize,
 }
 
 impl Network {
@@ -36,6 +40,9 @@ impl Network {
         turns: &[Arc<RotaryTable>],
         reach: impl Fn(usize) -> Reach,
     ) -> State {
+        if self.frozen_below.is_some() {
+            tape.begin_detached();
+        }
         let full = tape.embed_by(batch, self.hidden, self.embedding);
         let mut x = Stream::new(match self.embedding_norm {
             None => State { full, operand: full },
@@ -43,9 +50,23 @@ impl Network {
         });
         let bias = self.distances.map(|distances| tape.distances(distances, batch));
         for (index, layer) in self.layers.iter().enumerate() {
+            if self.frozen_below == Some(index) {
+                tape.detach();
+            }
+            let first = self.frozen_below.unwrap_or(0);
+            let again = (first..first + self.recomputed).contains(&index);
+            if again {
+                tape.begin_recomputed();
+            }
             let rotary = layer.turns.map(|table| Arc::clone(&turns[table]));
             let attention = AttentionSpec { rotary, bias, ..layer.attention.clone() };
             x = layer.push(tape, batch, &attention, x, reach(index));
+            if again {
+                tape.end_recomputed();
+            }
+        }
+        if self.frozen_below == Some(self.layers.len()) {
+            tape.detach();
         }
         match self.final_norm {
             None => x.state(),

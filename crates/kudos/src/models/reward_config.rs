@@ -60,6 +60,9 @@ pub struct RewardConfig {
     /// What training started from.
     #[serde(default)]
     pub base: String,
+    /// Of an adapter, what tells its base from another one ([`fingerprint`](super::adapter::fingerprint)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_fingerprint: Option<String>,
     /// What it was trained on.
     #[serde(default)]
     pub data: Vec<TrainedOn>,
@@ -85,7 +88,7 @@ impl RewardConfig {
     /// Of a judge that nothing is known of but how it encodes.
     pub fn new(encode: EncodeSettings) -> Self {
         let (base, data, recipe) = (String::new(), Vec::new(), Map::new());
-        Self { format: 1, encode, base, data, recipe, calibration: None, attributes: None }
+        Self { format: 1, encode, base, base_fingerprint: None, data, recipe, calibration: None, attributes: None }
     }
 
     /// What divides a margin before it is read as a probability: 1 until a temperature is fitted.

@@ -113,7 +113,7 @@ impl RewardModel {
     /// [`JudgeError`] for anything that would make its scores differ from what it was trained for.
     pub fn load(dir: &Path, precision: Option<Precision>) -> Result<Self, JudgeError> {
         let (model, reward, precision) = judge::load(dir, precision)?;
-        let encoder = Arc::new(Encoder::load(dir, reward.encode.clone())?);
+        let encoder = Arc::new(Encoder::load(&super::adapter::tokenizer_dir(dir)?, reward.encode.clone())?);
         Ok(Self { model, encoder, reward, precision })
     }
 

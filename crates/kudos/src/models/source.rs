@@ -1,10 +1,13 @@
 //! Where the tensors of a model come from: safetensors or GGUF, each asked by Hugging Face's names.
 
+use super::adapter::{self, Adapter};
 use super::config::read_object;
 use super::gguf::{self, GgufModelError};
 use super::load::LoadError;
+use super::reward_model::JudgeError;
 use crate::nn::gguf::Gguf;
 use crate::nn::weights::Checkpoint;
+use crate::text::{TextError, write_tokenizer};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -101,7 +104,8 @@ impl TensorSource for Gguf {
     }
 }
 
-/// A model as it lies on disk: a directory with `config.json` and safetensors, or a `.gguf` file.
+/// A model as it lies on disk: a directory with `config.json` and safetensors, a `.gguf` file, or an adapter over one of
+/// these.
 pub(super) struct Stored {
     /// What errors about the config name.
     pub(super) path: PathBuf,
@@ -119,6 +123,9 @@ impl Stored {
             let json = gguf::config(&file)?;
             return Ok(Self { path: model.into(), json, tensors: Box::new(file) });
         }
+        if Adapter::is_in(model) {
+            return adapter::open(model, None);
+        }
         let path = model.join("config.json");
         let json = read_object(&path)?;
         Ok(Self { path, json, tensors: Box::new(Checkpoint::open(model)?) })
@@ -128,4 +135,37 @@ impl Stored {
 /// Whether a model is one GGUF file.
 pub fn is_gguf(model: &Path) -> bool {
     model.is_file()
+}
+
+/// The directory of a model's tokenizer files: the model's own, or, of a `.gguf` file, one that is made of what it says and
+/// lives as long as this.
+pub struct TokenizerDir {
+    path: PathBuf,
+    _made: Option<tempfile::TempDir>,
+}
+
+impl TokenizerDir {
+    /// Finds or makes it.
+    ///
+    /// # Errors
+    /// A GGUF file whose tokenizer is not known; a directory that cannot be written.
+    pub fn of(model: &Path) -> Result<Self, JudgeError> {
+        if !is_gguf(model) {
+            return Ok(Self { path: model.into(), _made: None });
+        }
+        let file = Gguf::open(model).map_err(|error| LoadError::from(GgufModelError::from(error)))?;
+        let vocabulary = gguf::vocabulary(&file).map_err(LoadError::from)?;
+        let unwritable = |path: &Path, source| TextError::Unwritable { path: path.into(), source };
+        let made = tempfile::tempdir().map_err(|source| unwritable(&std::env::temp_dir(), source))?;
+        write_tokenizer(&vocabulary, made.path())?;
+        let config = Value::Object(gguf::config(&file).map_err(LoadError::from)?).to_string();
+        let path = made.path().join("config.json");
+        crate::files::write(&path, config.as_bytes()).map_err(|source| unwritable(&path, source))?;
+        Ok(Self { path: made.path().into(), _made: Some(made) })
+    }
+
+    /// Where the files are.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }

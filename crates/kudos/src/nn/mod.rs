@@ -20,7 +20,10 @@ pub use batch::{Batch, BatchError, Sequence};
 pub use cache::KvCache;
 pub use gradients::Gradients;
 pub use kernels::activation::Activation;
-pub use ops::{Asker, AttentionSpec, DistancesSpec, EmbedSpec, HeadNormSpec, LinearSpec, Mask, NormKind, NormSpec};
+pub use ops::{
+    Asker, AttentionSpec, DistancesSpec, EmbedSpec, HeadNormSpec, LinearSpec, LowRank, LowRankPart, Mask, NormKind,
+    NormSpec,
+};
 pub use packed::{Packed, PackedLayer, Precision};
 pub use parameters::{Form, Initial, ParameterSpec, Parameters, Place, Role, Span};
 pub use tape::{Mode, State, Storage, Tape, Var, Weights};

@@ -86,6 +86,20 @@ impl PackedLayer {
         PackedLayer::Narrow(NarrowWeight::pack(weight, inputs, outputs, width))
     }
 
+    /// A weight that is not trained, while what is before it is: kept in bf16 for bf16 products, or in 8 bits for those of
+    /// f32, and in both directions.
+    pub fn frozen(weight: &[f32], spec: &LinearSpec, precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => unreachable!("f32 weights are read in place"),
+            Precision::Bf16 => {
+                let mut packed = PackedWeight::default();
+                packed.pack(weight, spec.inputs, spec.outputs, true);
+                PackedLayer::Bf16(packed)
+            }
+            Precision::Int8 => Self::for_decoding(weight, spec.inputs, spec.outputs, precision),
+        }
+    }
+
     /// Packs `weight: [outputs, inputs]` for scoring in `precision`, which is not f32.
     pub fn for_scoring(weight: &[f32], spec: &LinearSpec, precision: Precision) -> Self {
         match precision {
@@ -152,9 +166,41 @@ impl Packed {
         }
     }
 
+    /// Bytes of all packed weights, but for scales.
+    pub fn bytes(&self) -> usize {
+        let each = |(spec, layer): &(LinearSpec, PackedLayer)| {
+            let width = match layer {
+                PackedLayer::Bf16(weight) if weight.has_backward() => 4, // In both orientations.
+                PackedLayer::Bf16(_) => 2,
+                PackedLayer::Int8(_) => 1,
+                PackedLayer::Narrow(weight) => match weight.width() {
+                    Width::F32 => 4,
+                    Width::Bf16 => 2,
+                    Width::Int8 => 1,
+                },
+            };
+            width * spec.inputs * spec.outputs
+        };
+        self.layers.iter().map(each).sum()
+    }
+
     /// True when all weights are read in place.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()
+    }
+
+    /// In how many bits the weights are kept.
+    pub fn precision(&self) -> Precision {
+        match self.layers.first() {
+            None => Precision::F32,
+            Some((_, PackedLayer::Bf16(_))) => Precision::Bf16,
+            Some((_, PackedLayer::Int8(_))) => Precision::Int8,
+            Some((_, PackedLayer::Narrow(weight))) => match weight.width() {
+                Width::F32 => Precision::F32,
+                Width::Bf16 => Precision::Bf16,
+                Width::Int8 => Precision::Int8,
+            },
+        }
     }
 
     /// How values flow between the layers.
@@ -164,7 +210,11 @@ impl Packed {
 
     /// Whether a backward pass can run on these layers.
     pub(super) fn is_trainable(&self) -> bool {
-        self.layers.iter().all(|(_, layer)| matches!(layer, PackedLayer::Bf16(_)))
+        self.layers.iter().all(|(_, layer)| match layer {
+            PackedLayer::Bf16(weight) => weight.has_backward(),
+            PackedLayer::Narrow(_) => true,
+            PackedLayer::Int8(_) => false,
+        })
     }
 
     /// The layer whose weight this is, if it is packed.

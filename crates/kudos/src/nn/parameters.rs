@@ -55,6 +55,8 @@ pub enum Place {
 pub enum Initial {
     /// Normal with this standard deviation (`initializer_range`): weights.
     Normal(f32),
+    /// Uniform between this and its negative: weights that are new to a trained model.
+    Uniform(f32),
     /// Zero: biases.
     Zero,
     /// One: scales of norms.
@@ -175,7 +177,7 @@ impl Parameters {
         self.role = role;
     }
 
-    /// Declares the next tensor. Weight decay applies to [`Initial::Normal`] ones.
+    /// Declares the next tensor. Weight decay applies to all but [`Initial::Zero`] and [`Initial::One`] ones.
     ///
     /// # Errors
     /// [`WeightError::TooLarge`] when the element count overflows.
@@ -206,7 +208,7 @@ impl Parameters {
         };
         *end += len;
         let span = Span { start, len };
-        let decay = matches!(initial, Initial::Normal(_));
+        let decay = matches!(initial, Initial::Normal(_) | Initial::Uniform(_));
         let (shape, role, trained) = (shape.to_vec(), self.role, place == Place::Flat);
         let form = Form::Plain;
         self.specs.push(ParameterSpec { name, shape, form, role, span, initial, decay, trained, sparse: false });
@@ -273,6 +275,11 @@ impl Parameters {
         self.values = vec![0.0; self.len];
     }
 
+    /// Allocates the values of what was declared since, all zero; those that are there stay.
+    pub fn allocate_rest(&mut self) {
+        self.values.resize(self.len, 0.0);
+    }
+
     /// Fills one tensor as an untrained model has it. The values depend on `seed` and the name alone.
     pub fn initialise(&mut self, index: usize, seed: u64) {
         let spec = &self.specs[index];
@@ -280,6 +287,10 @@ impl Parameters {
         match spec.initial {
             Initial::Zero => values.fill(0.0),
             Initial::One => values.fill(1.0),
+            Initial::Uniform(bound) => {
+                let mut random = crate::random::Stream::named(seed, &spec.name);
+                values.iter_mut().for_each(|v| *v = bound * (2.0 * random.uniform() - 1.0) as f32);
+            }
             Initial::Normal(deviation) => {
                 let mut random = crate::random::Stream::named(seed, &spec.name);
                 values.iter_mut().for_each(|v| *v = deviation * random.normal() as f32);

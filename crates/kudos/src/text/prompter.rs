@@ -122,6 +122,16 @@ impl Prompter {
         Ok((same == before && !answer.trim().is_empty() && says()?).then_some(*id))
     }
 
+    /// Whether what follows a text begins a line or a turn, so that a word there has no space before it.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn begins_anew(&self, text: &str) -> Result<bool, TextError> {
+        let last = self.encode(text, false)?.last().and_then(|id| self.token(*id));
+        let is_special = last.is_none_or(|token| self.tokenizer.get_added_vocabulary().is_special_token(&token));
+        Ok(is_special || text.ends_with(char::is_whitespace))
+    }
+
     /// The special token that the tokenizer puts before a text, if any.
     pub fn opening_token(&self) -> Option<String> {
         let ids = self.encode("", true).ok()?;
@@ -277,11 +287,11 @@ mod tests {
 
     #[test]
     fn an_answer_is_one_token_after_the_text() {
-        let tokens = ["<e>", "Y", "e", "s", "Ye", "Yes", "Ġ", "ĠYes", ":", "ĠY", "N", "o", ":N"];
-        let merges = ["Y e", "Ye s", "Ġ Y", "Ġ Yes", ": N"];
+        let tokens = ["<e>", "Y", "e", "s", "Ye", "Yes", "Ġ", "ĠYes", ":", "ĠY", "N", "o", "Ċ"];
+        let merges = ["Y e", "Ye s", "Ġ Y", "Ġ Yes"];
         let vocabulary = GgufVocabulary {
             tokens: tokens.map(str::to_owned).to_vec(),
-            token_types: Vec::new(),
+            token_types: (0..13).map(|id| if id == 0 { 3 } else { 1 }).collect(),
             merges: merges.map(str::to_owned).to_vec(),
             eos: Some(0),
             end_of_turn: None,
@@ -297,6 +307,8 @@ mod tests {
         let offered = refused("s:", "yes");
         assert!(offered.contains("\" Yes\", \"Yes\""), "{offered}");
         assert!(refused("s:", "").contains("\"\"") && refused("s:", " ").contains("\" \""));
+        let anew = ["s:", "s: ", "s\n", "", "s<e>"].map(|text| prompter.begins_anew(text).unwrap());
+        assert_eq!(anew, [false, true, true, true, true]);
         // The space that ends the text joins the answer.
         assert!(refused("s: ", "Yes").contains("\"ĠYes\""));
     }

@@ -1,6 +1,7 @@
 //! The judge directory: what `AutoModelForSequenceClassification.from_pretrained` loads, and `reward.json`.
 
 use super::{FOLD_FILES, Finished, FoldResult, Measured, TrainError, Trainer, card, run_state};
+use crate::models::adapter;
 use crate::models::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
 use crate::nn::weights::{INT8_FILE, shard_names};
 use crate::text::{EncodeSettings, Encoder, TOKENIZER_FILES};
@@ -13,6 +14,8 @@ pub struct JudgeFiles<'a> {
     pub encoder: &'a Encoder,
     /// The base, as the user named it.
     pub base: &'a str,
+    /// Where it lies.
+    pub base_path: &'a Path,
     /// Whether the base brought its own classification head.
     pub new_head: bool,
     /// The data files.
@@ -21,12 +24,13 @@ pub struct JudgeFiles<'a> {
     pub folds: Option<&'a FoldResult>,
 }
 
-/// Where the weights stand, whole, in shards or in 8 bits. Any of them makes a directory one that holds a judge.
-const WEIGHTS: [&str; 3] = ["model.safetensors", INDEX, INT8_FILE];
+/// Where the weights stand, whole, in shards, in 8 bits or as those of an adapter. Any of them makes a directory one that holds a judge.
+const WEIGHTS: [&str; 4] = ["model.safetensors", INDEX, INT8_FILE, adapter::TENSORS_FILE];
 /// Which shard holds which tensor.
 const INDEX: &str = "model.safetensors.index.json";
 /// The other files of a judge, beside its tokenizer.
-const OTHERS: [&str; 6] = ["config.json", "reward.json", LENGTH_FILE, "training_args.json", "README.md", "report.html"];
+const OTHERS: [&str; 7] =
+    ["config.json", "reward.json", LENGTH_FILE, "training_args.json", "README.md", "report.html", adapter::CONFIG_FILE];
 /// The token limit for text-embeddings-inference, which reads it nowhere else.
 const LENGTH_FILE: &str = "sentence_bert_config.json";
 /// What a run leaves in `run/`, beside what folds found.
@@ -73,6 +77,7 @@ pub fn write_judge(dir: &Path, trainer: &Trainer, finished: &Finished, files: &J
         format: 1,
         encode: encode.clone(),
         base: files.base.into(),
+        base_fingerprint: base_fingerprint(trainer, files)?,
         data: files.data.clone(),
         recipe: recipe(&settings),
         calibration: calibration(finished),
@@ -86,9 +91,19 @@ pub fn write_judge(dir: &Path, trainer: &Trainer, finished: &Finished, files: &J
     write(dir, LENGTH_FILE, &pretty(&json!({"max_seq_length": encode.max_length, "do_lower_case": false})))?;
     let names = reward.attributes.as_ref().map_or(&[][..], |head| &head.names);
     write(dir, "config.json", &pretty(&Value::Object(config_of_new_judge(&trainer.model.config, names))))?;
+    if let Some(lora) = &trainer.settings().lora {
+        let config = adapter::adapter_config(&trainer.model, lora, files.base_path);
+        write(dir, adapter::CONFIG_FILE, &pretty(&Value::Object(config)))?;
+    }
     write(dir, "reward.json", &pretty(&serde_json::to_value(&reward).expect("plain data")))?;
     write(dir, "training_args.json", &pretty(&training_args(settings, files, finished)))?;
     write(dir, "README.md", card.as_bytes())
+}
+
+/// What tells the base of an adapter from another one; nothing for a judge that is whole.
+fn base_fingerprint(trainer: &Trainer, files: &JudgeFiles) -> Result<Option<String>, TrainError> {
+    let found = trainer.settings().lora.as_ref().map(|_| adapter::fingerprint(files.base_path));
+    found.transpose().map_err(TrainError::io(files.base_path))
 }
 
 /// The settings, without the attributes, which stand beside them.

@@ -14,6 +14,7 @@ mod head;
 mod judge;
 mod log;
 mod loss;
+mod memory;
 mod optimizer;
 mod plan;
 mod run_state;
@@ -21,6 +22,7 @@ mod settings;
 mod solve;
 mod start;
 mod step;
+mod teacher;
 mod visits;
 
 pub use attributes::{AttributeError, AttributeWeights, attribute_head, attribute_loss};
@@ -32,19 +34,23 @@ pub use head::{Head, fit_head};
 pub use judge::{JudgeFiles, clear_judge, holds_judge, write_judge};
 pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
+pub use memory::MemoryPlan;
 pub use optimizer::{LearningRateSchedule, Optimizer, clip_scale};
 pub use plan::{Given, Plan, plan};
 pub use run_state::{Best, State, resumed_day, resumed_settings};
 pub use settings::{Asked, Extent, HeldOutData, Recipe, Settings, SettingsError, Start};
 pub use start::{Opened, Starts, compare_starts, open_anew, open_head, renew_top_layers};
+pub use teacher::{Taught, teach};
 pub use visits::{Visit, epoch};
 
 use crate::data::Location;
 use crate::eval::EvalError;
+use crate::models::adapter;
 use crate::models::{JudgeError, Model, ScoreError, Workspace, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
 use crate::text::Encoded;
+use memory::fit_memory;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -106,6 +112,36 @@ pub enum TrainError {
         /// Layers to keep.
         asked: usize,
         /// The most that can be kept.
+        most: usize,
+    },
+    /// Ratings of a head that cannot be shifted.
+    #[error(
+        "--attributes: the head of a {family} has no biases, so its outputs cannot stand at ratings; expected BERT, DistilBERT or \
+         RoBERTa as the base"
+    )]
+    NoBiases {
+        /// Family of the base.
+        family: String,
+    },
+    /// More memory than was allowed.
+    #[error(
+        "--memory {limit:.2} GB: the run needs {needed:.2} GB at least ({plan}); train less with --lora or --freeze, or lower \
+         --max-length or --group-size"
+    )]
+    Memory {
+        /// Allowed, in GB.
+        limit: f64,
+        /// Needed, in GB.
+        needed: f64,
+        /// Where it goes.
+        plan: MemoryPlan,
+    },
+    /// More layers to train than there are.
+    #[error("--freeze {asked}: the model has {most} layers, expected at most so many to stay trained")]
+    TooManyTrained {
+        /// Layers to train.
+        asked: usize,
+        /// Layers there are.
         most: usize,
     },
     /// Layers to keep of a base that keeps all.
@@ -251,6 +287,8 @@ pub struct Trainer {
     pub model: Model,
     /// What of it starts anew under a new head.
     pub opened: Opened,
+    /// Where its memory goes, if it was limited.
+    pub memory: Option<MemoryPlan>,
     settings: Settings,
     examples: Vec<Example>,
     held_out: Option<HeldOut>,
@@ -291,13 +329,20 @@ impl Trainer {
         for directory in [&dir, &run] {
             crate::files::remove_leftovers(directory).map_err(TrainError::io(directory))?;
         }
-        settings.precision = model.precision(settings.precision);
+        let adapted = settings.lora.is_some();
+        settings.precision = if adapted { model.packed.precision() } else { model.precision(settings.precision) };
         let opened = settings.open_head(&mut model);
         renew_top_layers(&mut model, settings.renew_layers, settings.seed); // After it: who asks for a new last layer gets one.
+        if let Some(layers) = settings.freeze {
+            model.freeze_below_top(layers);
+        }
         let head = model.head_out().weight;
         let prior =
             if settings.new_head { vec![0.0; head.len] } else { model.parameters.values[head.range()].to_vec() };
-        model.pack_for_training(settings.precision);
+        if !adapted {
+            model.pack_for_training(settings.precision);
+        }
+        let memory = settings.memory.map(|limit| fit_memory(&mut model, &examples, limit)).transpose()?;
         let gradients = Gradients::new(&model.parameters);
         let top = model.config.layers() + 1;
         let rate = |role| settings.layer_decay.powi((top - model.depth(role)) as i32) as f32;
@@ -306,6 +351,7 @@ impl Trainer {
         Ok(Self {
             model,
             opened,
+            memory,
             settings,
             examples,
             held_out,
@@ -506,9 +552,17 @@ impl Trainer {
         if let Some(head) = &self.settings.attributes {
             head.to_ratings(&mut self.model);
         }
-        let written = weights::write(&self.dir.join("model.safetensors"), &self.model.parameters);
+        let written = match self.settings.lora {
+            None => weights::write(&self.weights_path(), &self.model.parameters),
+            Some(_) => adapter::write_tensors(&self.weights_path(), &self.model.parameters),
+        };
         self.model.set_output_layer(&training);
         Ok(written?)
+    }
+
+    /// Where the weights of the judge are kept: all, or those of the adapters and the head.
+    fn weights_path(&self) -> PathBuf {
+        self.dir.join(if self.settings.lora.is_some() { adapter::TENSORS_FILE } else { "model.safetensors" })
     }
 
     fn checkpoint_path(&self) -> PathBuf {
@@ -518,6 +572,9 @@ impl Trainer {
     /// What a checkpoint must agree with to be resumed.
     fn identity(&self) -> String {
         let mut identity = serde_json::to_value(&self.settings).expect("settings are plain data");
+        if let Some(settings) = identity.as_object_mut() {
+            settings.remove("memory"); // It changes no number.
+        }
         identity["data"] = self.fingerprint.as_str().into();
         identity.to_string()
     }
@@ -535,7 +592,11 @@ impl Trainer {
         if best.is_none() {
             self.write_judge_weights()?;
         }
-        run_state::read_weights(&self.dir.join("model.safetensors"), &mut self.model.parameters)?;
+        let path = self.weights_path();
+        match self.settings.lora {
+            None => run_state::read_weights(&path, &mut self.model.parameters)?,
+            Some(_) => adapter::read_tensors(&path, &mut self.model.parameters)?,
+        }
         self.pack();
         self.frozen = best.is_some_and(|best| best.step == 0);
         let refits = self.settings.refit_head && self.frozen;

@@ -41,6 +41,9 @@ pub struct Plan {
 /// # Errors
 /// A setting that makes no sense for these data or this base; features or losses that are not finite.
 pub fn plan(given: &Given, model: &mut Model) -> Result<Plan, TrainError> {
+    if given.attributes.is_some() && model.head_out().bias.len == 0 {
+        return Err(TrainError::NoBiases { family: model.config.family().into() });
+    }
     let mut features = Features::default();
     let own = Start { new_head: given.head == ClassifierSource::New, reopened: false, width: model.config.hidden() };
     let extent = Extent::of(given.examples, given.asked.group_size_or_default(), given.held_out, own);
@@ -53,6 +56,7 @@ pub fn plan(given: &Given, model: &mut Model) -> Result<Plan, TrainError> {
         ..decided
     };
     check_layers(&settings, model)?;
+    check_frozen(&settings, model)?;
     Ok(Plan { settings, start, compared, features })
 }
 
@@ -65,7 +69,7 @@ fn choose_start(
     features: &mut Features,
 ) -> Result<(Start, Option<Starts>), TrainError> {
     let own = extent.start;
-    if given.attributes.is_some() {
+    if given.attributes.is_some() || given.asked.lora.is_some() {
         return Ok((own, None));
     }
     let settings = given.asked.decide(extent)?;
@@ -78,6 +82,17 @@ fn choose_start(
     let compared = compare_starts(model, &settings, given.examples, features)?;
     let reopens = compared.is_some_and(|starts| starts.reopens());
     Ok((Start { new_head: reopens, reopened: reopens, ..own }, compared))
+}
+
+/// Refuses to train more layers than there are once the head stands.
+fn check_frozen(settings: &Settings, model: &Model) -> Result<(), TrainError> {
+    let Some(asked) = settings.freeze else { return Ok(()) };
+    let mut opened = model.clone();
+    settings.open_head(&mut opened);
+    match opened.config.layers() {
+        most if asked > most => Err(TrainError::TooManyTrained { asked, most }),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a number of layers that could not be kept, before anything is trained.

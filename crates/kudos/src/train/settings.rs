@@ -5,6 +5,7 @@ use super::loss::Loss;
 use super::optimizer::LearningRateSchedule;
 use super::start::{Opened, open_anew, open_head};
 use super::visits::epoch;
+use crate::models::adapter::LoraSettings;
 use crate::models::{AttributeHead, Model};
 use crate::nn::Precision;
 use crate::text::Truncation;
@@ -37,6 +38,8 @@ pub struct Asked {
     pub layer_decay: Option<f64>,
     pub keep_layers: Option<usize>,
     pub renew_layers: Option<usize>,
+    pub freeze: Option<usize>,
+    pub memory: Option<u64>,
     pub schedule: Option<LearningRateSchedule>,
     pub warmup_steps: Option<u64>,
     pub weight_decay: Option<f32>,
@@ -52,6 +55,12 @@ pub struct Asked {
     pub early_stop: Option<u64>,
     pub save_every: Option<u64>,
     pub head_first: Option<bool>,
+    /// The rank.
+    pub lora: Option<usize>,
+    pub lora_alpha: Option<f64>,
+    pub lora_dropout: Option<f32>,
+    pub lora_targets: Vec<String>,
+    pub rslora: bool,
 }
 
 /// What will be done. Written to `training_args.json`.
@@ -78,6 +87,12 @@ pub struct Settings {
     pub keep_layers: Option<usize>,
     /// Last layers of the base that start anew.
     pub renew_layers: usize,
+    /// Top layers that are trained, with the head; all of the model if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<usize>,
+    /// Bytes that the run may take; layers are computed again on the way back as far as that asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// Its course.
     pub schedule: LearningRateSchedule,
     /// Steps to reach it.
@@ -117,13 +132,17 @@ pub struct Settings {
     /// The attributes that are learnt, one output each; without them, one score from the order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attributes: Option<AttributeHead>,
+    /// The adapters that are trained instead of the base's own weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSettings>,
 }
 
 impl Settings {
     /// Opens a new head as the default recipe does ([`open_head`]; where the pooler was trained only if that was chosen or
     /// asked for). Half of the layers is what a frozen head was best on; a run that only fine-tunes has all of them.
     pub fn open_head(&self, model: &mut Model) -> Opened {
-        if !self.new_head || self.recipe != Recipe::Default {
+        // An adapter is one of the base as it is.
+        if !self.new_head || self.recipe != Recipe::Default || self.lora.is_some() {
             return Opened::Nothing;
         }
         let keep = self.keep_layers.or((!self.head_first).then_some(usize::MAX));
@@ -207,6 +226,12 @@ pub struct SettingsError {
 const FEWEST_STEPS: u64 = 200;
 /// Peak learning rate: of TRL's recipe, of a judge that is trained on, and of a new head from DistilBERT's width on.
 const LEARNING_RATE: f64 = 5e-5;
+/// Of adapters, whose B starts at 0.
+const LORA_LEARNING_RATE: f64 = 2e-4;
+/// The largest rank of an adapter.
+const MOST_RANK: usize = 4096;
+/// All linear layers, as PEFT says it.
+const ALL_LINEAR: &str = "all-linear";
 /// The width for which [`LEARNING_RATE`] is meant. A new head on a narrower base takes more: at its half, twice as much.
 const WIDTH: f64 = 768.0;
 const EPOCHS: f64 = 3.0;
@@ -258,10 +283,12 @@ impl Asked {
             batch_size,
             accumulate,
             group_size: self.group_size_or_default(),
-            learning_rate: self.learning_rate.unwrap_or_else(|| extent.learning_rate(trl)),
+            learning_rate: self.learning_rate.unwrap_or_else(|| self.usual_rate(&extent, trl)),
             layer_decay: self.layer_decay.unwrap_or(1.0),
             keep_layers: self.keep_layers,
             renew_layers: self.renew_layers.unwrap_or(0),
+            freeze: self.freeze,
+            memory: self.memory,
             schedule: self.schedule.unwrap_or(LearningRateSchedule::Linear),
             warmup_steps: self.warmup_steps.unwrap_or(if trl { 0 } else { max_steps / 10 }),
             weight_decay: self.weight_decay.unwrap_or(0.0),
@@ -280,7 +307,55 @@ impl Asked {
             new_head: extent.start.new_head,
             reopened: extent.start.reopened,
             attributes: None,
+            lora: self.lora_settings(),
         })
+    }
+
+    fn usual_rate(&self, extent: &Extent, trl: bool) -> f64 {
+        if self.lora.is_some() { LORA_LEARNING_RATE } else { extent.learning_rate(trl) }
+    }
+
+    /// The adapters that are asked for.
+    pub fn lora_settings(&self) -> Option<LoraSettings> {
+        let all = |targets: &[String]| targets.iter().any(|target| target == ALL_LINEAR);
+        self.lora.map(|rank| LoraSettings {
+            rank,
+            alpha: self.lora_alpha.unwrap_or(2.0 * rank as f64),
+            dropout: self.lora_dropout.unwrap_or(0.0),
+            rslora: self.rslora,
+            targets: if all(&self.lora_targets) { Vec::new() } else { self.lora_targets.clone() },
+        })
+    }
+
+    fn check_lora(&self) -> Result<(), SettingsError> {
+        let bad = |flag, found: String, expected| Err(SettingsError { flag, found, expected });
+        let alone = [
+            ("lora-alpha", self.lora_alpha.map(|alpha| alpha.to_string())),
+            ("lora-dropout", self.lora_dropout.map(|dropout| dropout.to_string())),
+            ("lora-targets", (!self.lora_targets.is_empty()).then(|| self.lora_targets.join(","))),
+            ("rslora", self.rslora.then(|| "set".into())),
+        ];
+        let Some(rank) = self.lora else {
+            return match alone.into_iter().find_map(|(flag, found)| found.map(|found| (flag, found))) {
+                Some((flag, found)) => bad(flag, found, "--lora beside it"),
+                None => Ok(()),
+            };
+        };
+        if !(1..=MOST_RANK).contains(&rank) {
+            return bad("lora", rank.to_string(), "a rank from 1 to 4096");
+        }
+        if let Some(alpha) = self.lora_alpha.filter(|alpha| !(*alpha > 0.0 && *alpha < 1e6)) {
+            return bad("lora-alpha", alpha.to_string(), "a positive number");
+        }
+        if let Some(dropout) = self.lora_dropout.filter(|dropout| !(0.0..0.95).contains(dropout)) {
+            return bad("lora-dropout", dropout.to_string(), "from 0 to below 0.95");
+        }
+        for (flag, layers) in [("keep-layers", self.keep_layers), ("renew-layers", self.renew_layers)] {
+            if let Some(layers) = layers.filter(|layers| flag == "keep-layers" || *layers > 0) {
+                return bad(flag, layers.to_string(), "no such change of the base beside --lora");
+            }
+        }
+        Ok(())
     }
 
     /// The held-out loss decides when to stop early, so there must be one.
@@ -337,9 +412,14 @@ impl Asked {
                 return bad(flag, value.to_string(), "0 or a positive number");
             }
         }
-        if self.precision == Some(Precision::Int8) {
-            return bad("precision", "int8".into(), "bf16 or f32; int8 is for scoring (`kudos quantize`)");
+        if self.precision == Some(Precision::Int8) && self.lora.is_none() {
+            return bad(
+                "precision",
+                "int8".into(),
+                "bf16 or f32; int8 is for scoring (`kudos quantize`) and for --lora",
+            );
         }
+        self.check_lora()?;
         if let Some(decay) = self.layer_decay.filter(|d| !(*d > 0.0 && *d <= 1.0)) {
             return bad("layer-decay", decay.to_string(), "above 0 and at most 1");
         }

@@ -6,11 +6,12 @@ use super::loss::{Judged, group_loss};
 use super::{TrainError, Trainer, Visit, clip_scale};
 use crate::models::{Model, Workspace, computed_tokens, push_all};
 use crate::nn::Mode;
+use crate::random::Stream;
 use crate::text::Encoded;
 
 /// Tokens packed into one forward and backward. A step of more tokens runs as several, whose gradients
 /// add up to the same sum: memory is bounded by this, not by the batch.
-const PACKED_TOKENS: usize = 4096;
+pub(super) const PACKED_TOKENS: usize = 4096;
 
 /// What a step adds up over its visits.
 #[derive(Default)]
@@ -21,6 +22,8 @@ struct Sums {
     pairs: usize,
     rewards: Vec<f32>,
     tokens: usize,
+    /// Packed batches.
+    batches: u64,
 }
 
 impl Trainer {
@@ -86,6 +89,8 @@ impl Trainer {
     /// Forward and backward of some visits; each weighs 1 / `total` in the step's loss.
     fn accumulate(&mut self, visits: &[Visit], total: usize, sums: &mut Sums) -> Result<(), TrainError> {
         let packed = self.pack_visits(visits)?;
+        self.draw_dropout(sums.batches);
+        sums.batches += 1;
         let logits = self.workspace.forward(&self.model, Mode::Train);
         let outputs = self.workspace.tape.value(logits).to_vec(); // [sequences, labels]
         let mut seed = vec![0.0; outputs.len()];
@@ -109,6 +114,14 @@ impl Trainer {
         let Workspace { tape, batch } = &mut self.workspace;
         tape.backward(logits, &seed, self.model.weights(), &mut self.gradients, batch);
         Ok(())
+    }
+
+    /// Gives the next program what its dropout draws from: seed, step and place of the batch in the step.
+    fn draw_dropout(&mut self, batch: u64) {
+        if self.settings.lora.as_ref().is_some_and(|lora| lora.dropout > 0.0) {
+            let noise = Stream::named(self.settings.seed, "dropout of adapters").fork(self.state.step).fork(batch);
+            self.workspace.tape.draw_from(noise);
+        }
     }
 
     /// The texts of a visit.

@@ -2,7 +2,7 @@
 
 use super::operand::{KEPT, Packed, Products, TextHead, values};
 use super::score::{Place, Scoring, softmax_strip};
-use super::sequences::{Family, Text};
+use super::sequences::{Portion, Text};
 use super::{ColumnsMut, Work};
 use crate::bf16::Element;
 use crate::gemm::Store;
@@ -35,19 +35,22 @@ pub(super) fn all<T: Element>(work: &Work<T>, out: Shared<T>, log_sums: Shared<f
     let (heads, dim) = (work.spec.heads, work.spec.head_dim);
     let out = ColumnsMut { data: out, stride: heads * dim, first: 0, dim };
     let forward = Forward { work, products: Products::of::<T>(), out, log_sums };
-    for_each(work.sequences.families().len() * heads, |task| {
-        let (family, head) = work.task(task, heads);
-        MEMORY.with_borrow_mut(|memory| forward.head(family, head, memory));
+    let portions = work.sequences.portions();
+    for_each(portions.len() * heads, |task| {
+        MEMORY.with_borrow_mut(|memory| forward.head(&portions[task / heads], task % heads, memory));
     });
 }
 
 impl<T: Element> Forward<'_, T> {
-    fn head(&self, family: Family, head: usize, memory: &mut Memory) {
-        let (longest, dim) = (panels(self.work.sequences.longest_of(family)), self.work.spec.head_dim);
+    fn head(&self, portion: &Portion, head: usize, memory: &mut Memory) {
+        let (longest, dim) = (panels(self.work.sequences.longest_of(portion.family)), self.work.spec.head_dim);
         memory.keys.reserve(longest, dim / values::<T>());
         memory.values.reserve(panels(dim), longest * COLUMNS / values::<T>());
-        for text in self.work.sequences.texts(family).filter(|text| text.len > 0) {
-            self.pack(text, head / self.work.spec.shared(), memory);
+        let texts = self.work.sequences.texts_of(portion);
+        for (i, text) in texts.filter(|text| text.len > 0).enumerate() {
+            // What the last text left there stays: the panels before the fork.
+            let from = if i == 0 { 0 } else { text.prefix / COLUMNS * COLUMNS };
+            self.pack(text, head / self.work.spec.shared(), from, memory);
             for first in (0..text.len).step_by(ROWS) {
                 self.strip(text, head, first, memory);
             }
@@ -57,9 +60,8 @@ impl<T: Element> Forward<'_, T> {
         }
     }
 
-    /// Packs what the parent did not leave there: its panels before the fork stay.
-    fn pack(&self, text: Text, head: usize, memory: &mut Memory) {
-        let from = text.prefix / COLUMNS * COLUMNS;
+    /// Packs a text's keys and values from a position on, which is a multiple of 32.
+    fn pack(&self, text: Text, head: usize, from: usize, memory: &mut Memory) {
         memory.keys.by_column(TextHead { columns: self.work.k, head, text }, from);
         let values = TextHead { columns: self.work.v, head, text };
         memory.values.by_row(values, from..text.end(), from / self::values::<T>());

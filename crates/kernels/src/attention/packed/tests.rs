@@ -353,11 +353,19 @@ proptest! {
     }
 }
 
-/// A causal text of 300 tokens, whole or cut after `fork`, among others.
+/// Place of the text that [`forked`] cuts.
+const FORKED: usize = 4;
+
+/// A causal text of 300 tokens, whole or cut after `fork`, as sequence [`FORKED`] among others: siblings that are large
+/// enough to be another task's.
 fn forked(fork: Option<usize>, queries: Asked) -> Case {
+    let lengths = |fork| [5, fork, 9, 310, 300 - fork, 310];
     let (offsets, parents) = match fork {
         None => (vec![0, 300], vec![None]),
-        Some(fork) => (vec![0, 5, 5 + fork, 5 + fork + 9, 5 + 300 + 9], vec![None, None, Some(1), Some(1)]),
+        Some(fork) => (
+            (0..=6).map(|i| lengths(fork)[..i].iter().sum()).collect(),
+            vec![None, None, Some(1), Some(1), Some(1), Some(1)],
+        ),
     };
     let (mask, soft_cap, bias) = (Mask::Causal, None, None);
     Case { heads: 4, key_heads: 2, head_dim: 32, mask, soft_cap, bias, queries, offsets, parents, seed: 3 }
@@ -367,7 +375,8 @@ fn forked(fork: Option<usize>, queries: Asked) -> Case {
 fn rows_of_fork<T: Element>(base: &Case, fork: Option<usize>, threads: usize) -> (Vec<f32>, Vec<f32>) {
     let case = Case { mask: base.mask, soft_cap: base.soft_cap, bias: base.bias.clone(), ..forked(fork, base.queries) };
     let whole = forked(None, base.queries);
-    let text = case.text(case.count() - 1);
+    let own = fork.map_or(0, |_| FORKED);
+    let text = case.text(own);
     let spread = |from: Vec<f32>, width: usize, rows: usize, at: &[usize]| {
         let mut all = values(rows * width, 77);
         for (row, from) in at.iter().zip(from.chunks_exact(width)) {
@@ -375,7 +384,7 @@ fn rows_of_fork<T: Element>(base: &Case, fork: Option<usize>, threads: usize) ->
         }
         all
     };
-    let query_rows = if base.queries == Asked::All { text.clone() } else { vec![case.count() - 1] };
+    let query_rows = if base.queries == Asked::All { text.clone() } else { vec![own] };
     let q = spread(whole.q(), case.width(), case.rows(), &query_rows);
     let kv = spread(whole.kv(), 2 * case.key_width(), case.tokens(), &text);
     let found = with_threads(threads, || case.run_on::<T>(&q, &kv, &case.d_out()));
@@ -386,7 +395,7 @@ fn rows_of_fork<T: Element>(base: &Case, fork: Option<usize>, threads: usize) ->
 }
 
 fn same_bits_at_forks<T: Element>() {
-    let distances = values(4 * 619, 8);
+    let distances = values(4 * 1239, 8);
     for queries in [Asked::All, Asked::Last] {
         let windows = [31, 63, 64, 100].map(|before| Mask::Window { before, after: 0 });
         for (mask, soft_cap, bias) in std::iter::once((Mask::Causal, None, None))
@@ -413,9 +422,23 @@ fn a_text_has_the_same_bits_whether_its_parent_is_shared_or_not_in_bf16() {
     on_both(same_bits_at_forks::<Bf16>);
 }
 
-/// Four families whose rows are the same in every batch that holds them.
+/// Families whose rows are the same in every batch that holds them; the last is large enough for several tasks.
 fn family_alone_and_in_a_batch<T: Element>(queries: Asked) {
-    let lengths = [(130, false), (7, true), (70, true), (1, false), (0, false), (65, true), (3, true)];
+    let lengths = [
+        (130, false),
+        (7, true),
+        (70, true),
+        (1, false),
+        (0, false),
+        (65, true),
+        (3, true),
+        (90, false),
+        (200, true),
+        (80, true),
+        (0, true),
+        (300, true),
+        (9, true),
+    ];
     let of = |range: Range<usize>| {
         let (mut offsets, mut parents, mut parent) = (vec![0], Vec::new(), 0);
         for (i, (len, child)) in lengths[range].iter().enumerate() {
@@ -428,7 +451,7 @@ fn family_alone_and_in_a_batch<T: Element>(queries: Asked) {
     let all = of(0..lengths.len());
     let (q, kv, d_out) = (all.q(), all.kv(), all.d_out());
     let together = with_threads(2, || all.run_on::<T>(&q, &kv, &d_out));
-    for (range, threads) in [(0..3, 1), (3..4, 2), (4..7, 3)] {
+    for (range, threads) in [(0..3, 1), (3..4, 2), (4..7, 3), (7..13, 1)] {
         let own = of(range.clone());
         let tokens = all.offsets[range.start]..all.offsets[range.end];
         let rows = if queries == Asked::All { tokens.clone() } else { range };
@@ -455,7 +478,7 @@ fn a_family_has_the_same_bits_alone_and_in_a_batch_with_any_threads() {
 /// Queries, keys and values in one buffer give what they give apart.
 #[test]
 fn inputs_together_are_inputs_apart() {
-    let case = Case { bias: Some(values(4 * 599, 8)), ..forked(Some(70), Asked::All) };
+    let case = Case { bias: Some(values(4 * 799, 8)), ..forked(Some(70), Asked::All) };
     let (q, kv, d_out, apart) = (case.q(), case.kv(), case.d_out(), case.run::<f32>());
     let (width, keys) = (case.width(), 2 * case.key_width());
     let rows = q.chunks(width).zip(kv.chunks(keys));

@@ -83,7 +83,8 @@ impl Linear {
         let [x, product] = pass.arena.buffers([self.x, self.z.unwrap_or(self.y)].map(Buffer::Value));
         let bias = &pass.weights.values[bias.range()];
         if let Some(packed) = pass.weights.packed.find(weight) {
-            return self.forward_packed(packed, [product, x], bias, pass.quantized);
+            self.forward_packed(packed, [product, x], bias, pass.quantized);
+            return self.activate_kept(pass);
         }
         gemm::linear(product, x, &pass.weights.values[weight.range()], self.rows, inputs, outputs);
         match self.z {
@@ -109,13 +110,20 @@ impl Linear {
         }
     }
 
-    /// On f32 values, when scoring.
+    /// y of the z that was kept for the way back.
+    fn activate_kept(&self, pass: &mut Forward) {
+        let (Some(z), Some(act)) = (self.z, self.act) else { return };
+        let [z, y] = pass.arena.buffers([z, self.y].map(Buffer::Value));
+        activation::activate_into(act, y, z);
+    }
+
+    /// On f32 values: the product, activated where z is not kept.
     fn forward_packed(&self, weight: &PackedLayer, [y, x]: [&mut [f32]; 2], bias: &[f32], rows: &mut QuantizedRows) {
         match weight {
             PackedLayer::Int8(weight) => gemm::Linear { y, z: None, x, bias, act: self.act }.run_int8(weight, rows),
             PackedLayer::Narrow(weight) => {
                 weight.run(y, x, bias);
-                if let Some(act) = self.act {
+                if let Some(act) = self.act.filter(|_| self.z.is_none()) {
                     activation::activate(act, y, self.spec.outputs);
                 }
             }
@@ -166,7 +174,13 @@ impl Linear {
                 activation::bias_backward(db, dw_store, dz);
             }
         }
-        linear_input_gradient(dx, store, dz, &pass.weights.values[weight.range()], self.rows, inputs, outputs);
+        match pass.weights.packed.narrow(weight) {
+            Some(weight) => weight.input_gradient(dx, store, dz, pass.scratch),
+            None => {
+                let weight = &pass.weights.values[weight.range()];
+                linear_input_gradient(dx, store, dz, weight, self.rows, inputs, outputs);
+            }
+        }
     }
 
     fn backward_bf16(&self, pass: &mut Backward, store: Store) {

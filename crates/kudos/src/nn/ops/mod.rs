@@ -1,5 +1,6 @@
 //! The fused ops, each with its forward and its backward side by side in one file.
 
+mod activate;
 mod add;
 mod attention;
 mod distances;
@@ -7,6 +8,7 @@ mod embed;
 mod gate;
 mod heads;
 mod linear;
+mod low_rank;
 mod norm;
 mod pool;
 
@@ -15,12 +17,16 @@ pub use attention::{Asker, AttentionSpec, HeadNormSpec, Mask};
 pub use distances::DistancesSpec;
 pub use embed::EmbedSpec;
 pub use linear::LinearSpec;
+pub use low_rank::{LowRank, LowRankPart};
 pub use norm::{NormKind, NormSpec};
 
 /// The closed set of ops.
 pub(super) enum Op {
     Embed(embed::Embed),
     Linear(linear::Linear),
+    Down(low_rank::Down),
+    Up(low_rank::Up),
+    Activate(activate::Activate),
     Norm(norm::Norm),
     PrepareHeads(heads::PrepareHeads),
     Attention(attention::Attention),
@@ -37,6 +43,9 @@ macro_rules! each_op {
         match $op {
             Op::Embed(op) => op.$method($pass),
             Op::Linear(op) => op.$method($pass),
+            Op::Down(op) => op.$method($pass),
+            Op::Up(op) => op.$method($pass),
+            Op::Activate(op) => op.$method($pass),
             Op::Norm(op) => op.$method($pass),
             Op::PrepareHeads(op) => op.$method($pass),
             Op::Attention(op) => op.$method($pass),
@@ -138,7 +147,7 @@ pub(super) mod check {
     }
 
     /// Gradients of so many parameters without names.
-    fn flat(parameters: usize) -> Gradients {
+    pub(in crate::nn) fn flat(parameters: usize) -> Gradients {
         let mut all = Parameters::default();
         all.declare("all", &[parameters], Initial::Zero).expect("a small tensor");
         Gradients::new(&all)

@@ -1,0 +1,185 @@
+//! A decoder as a base, by the real binary: from a checkpoint and from a GGUF file to a judge that every command takes.
+
+mod binary;
+
+use binary::{error, run};
+use kudos::nn::weights::Checkpoint;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+fn golden(name: &str) -> String {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden").join(name);
+    path.canonicalize().unwrap().display().to_string()
+}
+
+/// Forty pairs whose better response is a sentence.
+fn pairs(dir: &Path) {
+    let good = ["A good day.", "Yes, it is the river.", "The answer is four.", "It is in the north."];
+    let bad = ["no", "it depends", "I do not know", "what"];
+    let row = |i: usize| json!({"prompt": format!("Question {i}: what is it?"), "chosen": good[i % 4], "rejected": bad[i / 4 % 4]});
+    let text: String = (0..40).map(|i| format!("{}\n", row(i))).collect();
+    std::fs::write(dir.join("pairs.jsonl"), text).unwrap();
+}
+
+fn ok(dir: &Path, args: &[&str]) -> String {
+    let output = run(dir, args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {said}");
+    String::from_utf8(output.stdout).unwrap() + &said
+}
+
+/// Trains from a toy so narrow that its scores in fewer bits may differ by more than the self-test allows.
+fn train_toy(dir: &Path, args: &[&str]) {
+    let said = String::from_utf8(run(dir, args).stderr).unwrap();
+    assert!(said.contains("self-test: ") || said.contains("the judge is written"), "{said}");
+    let failed = said.lines().filter(|line| line.starts_with("FAIL") && !line.contains("precision"));
+    assert_eq!(failed.count(), 0, "{said}");
+}
+
+fn scores(dir: &Path, judge: &str, precision: &str) -> Vec<f64> {
+    let printed = run(dir, &["score", "pairs.jsonl", "--judge", judge, "--precision", precision, "--quiet"]);
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let rows = String::from_utf8(printed.stdout).unwrap();
+    let row = |line: &str| -> [f64; 2] {
+        let row: Value = serde_json::from_str(line).unwrap();
+        ["score_chosen", "score_rejected"].map(|key| row[key].as_f64().unwrap_or_else(|| panic!("{key} of {row}")))
+    };
+    rows.lines().flat_map(row).collect()
+}
+
+#[test]
+fn a_decoder_is_trained_resumed_quantized_and_scores_everywhere() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    pairs(dir);
+    let base = golden("judges/chat");
+    let train = |more: &[&str]| {
+        let plain = [
+            "train",
+            "pairs.jsonl",
+            "--base",
+            &base,
+            "--new-head",
+            "--max-steps",
+            "60",
+            "--save-every",
+            "20",
+            "--learning-rate",
+            "1e-3",
+            "--head-first",
+            "false",
+        ];
+        ok(dir, &[&plain[..], more].concat())
+    };
+    let said = train(&["-o", "judge"]);
+    assert!(said.contains("self-test"), "{said}");
+    let scored = scores(dir, "judge", "f32");
+    let right = scored.chunks(2).filter(|pair| pair[0] > pair[1]).count();
+    assert!(right >= 32, "{right} of 40 pairs");
+    train(&["-o", "again"]);
+    let weights = |judge: &str| std::fs::read(dir.join(judge).join("model.safetensors")).unwrap();
+    assert!(weights("judge") == weights("again"), "one seed, one judge");
+    // A finished run that is continued ends as it did.
+    train(&["-o", "again", "--resume"]);
+    assert!(weights("judge") == weights("again"), "resumed from its last checkpoint");
+
+    ok(dir, &["quantize", "--judge", "judge", "-o", "small"]);
+    let small = scores(dir, "small", "int8");
+    let apart = scored.iter().zip(&small).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let spread = scored.iter().fold(0.0f64, |most, score| most.max(score.abs()));
+    assert!(apart < 0.05 * (1.0 + spread), "8 bits move a score by {apart}");
+    let eval = ok(dir, &["eval", "pairs.jsonl", "--judge", "judge"]);
+    assert!(eval.contains("accuracy"), "{eval}");
+    ok(dir, &["verify", "--judge", "small"]);
+    // Its own judge is a base too.
+    ok(dir, &["train", "pairs.jsonl", "--base", "judge", "-o", "more", "--max-steps", "5"]);
+}
+
+#[test]
+fn a_gguf_file_is_a_base() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    pairs(dir);
+    let base = golden("convert/gguf/model.gguf");
+    train_toy(dir, &["train", "pairs.jsonl", "--base", &base, "-o", "judge", "--max-steps", "10"]);
+    let config: Value = serde_json::from_slice(&std::fs::read(dir.join("judge/config.json")).unwrap()).unwrap();
+    let class = config["architectures"][0].as_str().unwrap();
+    assert!(class.ends_with("ForSequenceClassification"), "{class}");
+    assert!(dir.join("judge/tokenizer.json").exists() && dir.join("judge/tokenizer_config.json").exists());
+    assert_eq!(scores(dir, "judge", "f32").len(), 80);
+    train_toy(dir, &["train", "pairs.jsonl", "--base", &base, "-o", "folded", "--max-steps", "4", "--folds", "2"]);
+    assert!(dir.join("folded/model.safetensors").exists());
+}
+
+#[test]
+fn the_top_layers_alone_are_trained() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    pairs(dir);
+    let base = golden("judges/chat");
+    let train = ["train", "pairs.jsonl", "--base", &base, "--head-first", "false", "--max-steps", "6"];
+    ok(dir, &[&train[..], &["--freeze", "1", "-o", "judge"]].concat());
+    let open = |dir: &Path| Checkpoint::open(dir).unwrap();
+    let read = |file: &Checkpoint, name: &str| -> Vec<f32> {
+        let mut values = vec![0.0; file.tensors[name].shape.iter().product()];
+        file.read(name, &mut values).unwrap();
+        values
+    };
+    let (trained, before) = (open(&dir.join("judge")), open(Path::new(&base)));
+    let is_other = |name: &&String| read(&trained, name) != read(&before, name);
+    let moved: Vec<&String> = trained.tensors.keys().filter(is_other).collect();
+    let layers: Vec<&&String> = moved.iter().filter(|name| name.contains(".layers.")).collect();
+    assert!(!layers.is_empty(), "the top layer learns");
+    let top = layers.iter().map(|name| name.split('.').nth(2).unwrap()).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(top.len(), 1, "one layer moved: {moved:?}");
+    assert!(moved.iter().all(|name| !name.contains("embed")), "{moved:?}");
+    let message = error(dir, &[&train[..], &["--freeze", "99", "-o", "other"]].concat());
+    assert!(message.contains("--freeze 99"), "{message}");
+}
+
+#[test]
+fn what_a_decoder_cannot_learn_is_said() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let rows: String = (0..20)
+        .map(|i| {
+            format!(
+                "{}\n",
+                json!({"prompt": "What?", "response": format!("answer {i}"), "attributes": {"helpfulness": i % 5}})
+            )
+        })
+        .collect();
+    std::fs::write(dir.join("rated.jsonl"), rows).unwrap();
+    let base = golden("judges/chat");
+    let message = error(dir, &["train", "rated.jsonl", "--attributes", "helpfulness", "--base", &base, "-o", "judge"]);
+    assert!(message.contains("no biases"), "{message}");
+}
+
+/// Without a label: the student ranks as its teacher does.
+#[test]
+fn a_judge_teaches_another() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let words = ["Yes.", "no", "A good day.", "It depends.", "The river is in the north.", "four", "what", "I see."];
+    let row = |i: usize| json!({"prompt": format!("Question {}?", i / 2), "response": words[(i * 5 + i / 8) % 8]});
+    let rows: String = (0..80).map(|i| format!("{}\n", row(i))).collect();
+    std::fs::write(dir.join("rows.jsonl"), rows).unwrap();
+    let teacher = golden("judges/chat");
+    let train = ["train", "rows.jsonl", "--base", &teacher, "--new-head", "--max-steps", "40", "-o", "judge"];
+    let message = error(dir, &train);
+    assert!(message.contains("no response is ranked"), "{message}");
+    let said = ok(dir, &[&train[..], &["--teacher", &teacher]].concat());
+    assert!(said.contains("the teacher labels 32 pairs of 32 prompts"), "{said}");
+    let scores = |judge: &str| -> Vec<f64> {
+        let printed = run(dir, &["score", "rows.jsonl", "--judge", judge, "--quiet"]);
+        let rows = String::from_utf8(printed.stdout).unwrap();
+        rows.lines().map(|row| serde_json::from_str::<Value>(row).unwrap()["score"].as_f64().unwrap()).collect()
+    };
+    let (taught, own) = (scores("judge"), scores(&teacher));
+    let alike = taught.chunks(2).zip(own.chunks(2)).filter(|(a, b)| (a[0] > a[1]) == (b[0] > b[1])).count();
+    assert!(alike >= 32, "{alike} of 40 pairs in the teacher's order");
+    for refused in [["--recipe", "trl"], ["--loss", "plackett-luce"]] {
+        let message = error(dir, &[&train[..], &["--teacher", &teacher], &refused].concat());
+        assert!(message.contains("--teacher with"), "{message}");
+    }
+}

@@ -1,0 +1,338 @@
+//! LoRA in training, against PEFT (`golden/lora/train_*`, made by `golden/make_lora_golden.py`): gradients of everything
+//! that is trained, ten AdamW steps by the trainer, and the adapter that it writes.
+
+use kudos::data::{Comparison, Location};
+use kudos::models::adapter::{
+    CONFIG_FILE, LoraSettings, TENSORS_FILE, adapter_config, attach, read_tensors, write_tensors,
+};
+use kudos::models::{LoadOptions, Model, Workspace, load, load_frozen, push, score_encoded};
+use kudos::nn::{Gradients, Mode, ParameterSpec, Precision};
+use kudos::text::Encoded;
+use kudos::train::{Asked, Event, Example, Extent, HeldOutData, LearningRateSchedule, Recipe, Start, Trainer};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+const CASES: [&str; 2] = ["train_qwen3", "train_llama"];
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/lora").join(name)
+}
+
+struct Golden {
+    dir: PathBuf,
+    json: Value,
+    bytes: Vec<u8>,
+}
+
+impl Golden {
+    fn of(name: &str) -> Self {
+        let dir = golden(name);
+        let read = |file: &str| std::fs::read(dir.join(file)).expect("a golden");
+        let json = serde_json::from_slice(&read("expected.json")).expect("JSON");
+        Self { json, bytes: read("expected.safetensors"), dir }
+    }
+
+    fn tensor(&self, name: &str) -> Option<Vec<f32>> {
+        let file = SafeTensors::deserialize(&self.bytes).expect("safetensors");
+        let bytes = file.tensor(name).ok()?.data().to_vec();
+        Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+    }
+
+    fn base(&self) -> PathBuf {
+        self.dir.join(self.json["base"].as_str().unwrap())
+    }
+
+    fn texts(&self) -> Vec<Encoded> {
+        let lists: Vec<Vec<u32>> = serde_json::from_value(self.json["texts"].clone()).unwrap();
+        let text = |ids: Vec<u32>| Encoded {
+            type_ids: vec![0; ids.len()],
+            tokens_before_truncation: ids.len(),
+            truncated: false,
+            ids,
+        };
+        lists.into_iter().map(text).collect()
+    }
+
+    fn pairs(&self) -> Vec<[usize; 2]> {
+        let pairs: [Vec<[usize; 2]>; 2] = serde_json::from_value(self.json["pairs"].clone()).unwrap();
+        pairs.concat()
+    }
+
+    fn numbers(&self, key: &str) -> Vec<f64> {
+        serde_json::from_value(self.json["adamw"][key].clone()).unwrap()
+    }
+
+    /// Whether the gradient of this element is rounding alone.
+    fn is_noise(&self, name: &str, at: usize) -> bool {
+        match &self.json["noise"][name] {
+            Value::String(_) => true,
+            Value::Array(places) => places.iter().any(|place| place.as_u64() == Some(at as u64)),
+            _ => false,
+        }
+    }
+
+    /// The base with the golden's adapters, as they are before the first step.
+    fn model(&self) -> Model {
+        let (mut model, _) = load(&self.base(), LoadOptions::Judge).unwrap();
+        model.prepare_turns(128);
+        attach(&mut model, &lora(), 42).unwrap();
+        read_tensors(&self.dir.join(TENSORS_FILE), &mut model.parameters).unwrap();
+        model
+    }
+}
+
+fn lora() -> LoraSettings {
+    LoraSettings { rank: 4, alpha: 8.0, dropout: 0.0, rslora: false, targets: Vec::new() }
+}
+
+/// The name that an adapter's file has for a trained tensor.
+fn stored_name(spec: &ParameterSpec) -> String {
+    if spec.name.starts_with("base_model.") { spec.name.clone() } else { format!("base_model.model.{}", spec.name) }
+}
+
+fn trained(model: &Model) -> impl Iterator<Item = &ParameterSpec> {
+    model.parameters.specs().iter().filter(|spec| spec.trained)
+}
+
+fn norm(values: &[f32]) -> f64 {
+    values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()
+}
+
+/// Scores, and the gradients of the mean over two pairs of −ln σ(chosen − rejected).
+fn gradients(model: &Model, texts: &[Encoded], pairs: &[[usize; 2]]) -> (Vec<f32>, Gradients) {
+    let mut workspace = Workspace::default();
+    for text in pairs.iter().flatten() {
+        push(model, &texts[*text], &mut workspace.batch).unwrap();
+    }
+    let scores = workspace.forward(model, Mode::Train);
+    let found = workspace.tape.value(scores).to_vec();
+    let slope = |pair: &[f32]| -0.5 / (1.0 + (pair[0] - pair[1]).exp());
+    let d_scores: Vec<f32> = found.chunks(2).flat_map(|pair| [slope(pair), -slope(pair)]).collect();
+    let mut gradients = Gradients::new(&model.parameters);
+    gradients.start();
+    workspace.tape.backward(scores, &d_scores, model.weights(), &mut gradients, &workspace.batch);
+    gradients.finish();
+    (found, gradients)
+}
+
+#[test]
+fn gradients_are_pefts() {
+    for name in CASES {
+        let golden = Golden::of(name);
+        let model = golden.model();
+        let (_, found) = gradients(&model, &golden.texts(), &golden.pairs()[..2]);
+        let places = model.parameters.trained();
+        assert!(trained(&model).count() > 30, "{name}");
+        for spec in trained(&model) {
+            let stored = stored_name(spec);
+            let found = &found.values()[places.place(spec.span).unwrap().range()];
+            let expected = golden.tensor(&format!("grad.{stored}")).expect("a gradient of everything that is trained");
+            let apart: Vec<f32> = found.iter().zip(&expected).map(|(f, e)| f - e).collect();
+            let bound = 1e-4 * norm(&expected) + if golden.is_noise(&stored, usize::MAX) { 1e-6 } else { 0.0 };
+            assert!(norm(&apart) <= bound, "{name} {stored}: {} of {}", norm(&apart), norm(&expected));
+        }
+    }
+}
+
+fn example(texts: &[Encoded], [chosen, rejected]: [usize; 2], line: u64) -> Example {
+    let comparison = Comparison { first: 0, second: 1, target: 1.0, margin: 0.0, weight: 1.0 };
+    Example {
+        sequences: vec![texts[chosen].clone(), texts[rejected].clone()],
+        comparisons: vec![comparison],
+        ranks: vec![None; 2],
+        ratings: Vec::new(),
+        prompt: line.to_string(),
+        location: Location { file: "golden".into(), line },
+    }
+}
+
+fn examples(golden: &Golden) -> Vec<Example> {
+    let (texts, pairs) = (golden.texts(), golden.pairs());
+    (0..).zip(&pairs).map(|(line, pair)| example(&texts, *pair, line)).collect()
+}
+
+fn trainer(model: Model, examples: Vec<Example>, dir: &Path, changed: Asked) -> Trainer {
+    let asked = Asked {
+        recipe: Some(Recipe::Trl),
+        batch_size: Some(2),
+        learning_rate: Some(1e-3),
+        schedule: Some(LearningRateSchedule::Linear),
+        no_shuffle: Some(true),
+        precision: Some(Precision::F32),
+        lora: Some(4),
+        lora_alpha: Some(8.0),
+        ..changed
+    };
+    let start = Start { new_head: false, reopened: false, width: model.config.hidden() };
+    let settings = asked.decide(Extent::of(&examples, 2, HeldOutData::None, start)).unwrap();
+    Trainer::new(model, settings, examples, None, dir.into(), String::new()).unwrap()
+}
+
+fn run(trainer: &mut Trainer) -> Vec<(f64, f64)> {
+    let mut steps = Vec::new();
+    trainer
+        .run(&mut |event| {
+            if let Event::Step(metrics) = event {
+                steps.push((metrics.loss, metrics.grad_norm));
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    steps
+}
+
+#[test]
+fn ten_steps_are_pefts_and_the_adapter_comes_back() {
+    for name in CASES {
+        let golden = Golden::of(name);
+        let dir = tempfile::tempdir().unwrap();
+        let asked = Asked { max_steps: Some(10), ..Asked::default() };
+        let mut trainer = trainer(golden.model(), examples(&golden), dir.path(), asked);
+        let steps = run(&mut trainer);
+        let expected = golden.numbers("losses").into_iter().zip(golden.numbers("grad_norms"));
+        assert_eq!(steps.len(), 10);
+        for (step, ((loss, norm), (e_loss, e_norm))) in steps.iter().zip(expected).enumerate() {
+            assert!((loss - e_loss).abs() < 1e-4, "{name} step {step}: loss {loss} instead of {e_loss}");
+            assert!((norm - e_norm).abs() < 1e-4 * e_norm, "{name} step {step}: norm {norm} instead of {e_norm}");
+        }
+        assert_weights(&golden, &trainer.model, name);
+        let scores = trainer.score(&golden.texts()).unwrap();
+        let beyond = scores[1..].iter().map(|score| f64::from(score - scores[0]));
+        for (found, expected) in beyond.zip(golden.numbers("scores_beyond_first")) {
+            assert!((found - expected).abs() < 1e-4, "{name}: {found} instead of {expected}");
+        }
+        let base = golden.base().canonicalize().unwrap();
+        let config = Value::Object(adapter_config(&trainer.model, &lora(), &base));
+        std::fs::write(dir.path().join(CONFIG_FILE), config.to_string()).unwrap();
+        let (mut merged, _) = load(dir.path(), LoadOptions::Judge).unwrap();
+        merged.prepare_turns(128);
+        let again = score_encoded(&merged, &golden.texts(), &mut Workspace::default()).unwrap();
+        for (found, expected) in again.iter().zip(&scores) {
+            assert!((found - expected).abs() < 1e-5, "{name}: merged {found}, beside the base {expected}");
+        }
+    }
+}
+
+fn assert_weights(golden: &Golden, model: &Model, name: &str) {
+    let mut compared = 0;
+    for spec in trained(model) {
+        let stored = stored_name(spec);
+        let Some(expected) = golden.tensor(&format!("adamw.final.{stored}")) else { continue };
+        let found = &model.parameters.values[spec.span.range()];
+        for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let close = (found - expected).abs() < 1e-4 || golden.is_noise(&stored, at);
+            assert!(close, "{name} {stored}[{at}]: {found} instead of {expected}");
+        }
+        compared += 1;
+    }
+    assert!(compared > 30, "{name}: {compared}");
+}
+
+/// A run that was stopped and continued ends with the same bytes, dropout included.
+#[test]
+fn a_run_that_is_continued_ends_the_same() {
+    let golden = Golden::of("train_qwen3");
+    let asked = |save_every| Asked {
+        max_steps: Some(6),
+        lora_dropout: Some(0.3),
+        save_every: Some(save_every),
+        ..Asked::default()
+    };
+    let [whole, parts] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    run(&mut trainer(golden.model(), examples(&golden), whole.path(), asked(100)));
+    let mut first = trainer(golden.model(), examples(&golden), parts.path(), asked(100));
+    let mut steps = 0;
+    let stopped = first.run(&mut |event| {
+        steps += u32::from(matches!(event, Event::Step(_)));
+        if steps == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(stopped.is_err());
+    let mut second = trainer(golden.model(), examples(&golden), parts.path(), asked(100));
+    assert_eq!(second.resume().unwrap(), 3);
+    run(&mut second);
+    let read = |dir: &tempfile::TempDir| std::fs::read(dir.path().join(TENSORS_FILE)).unwrap();
+    assert!(read(&whole) == read(&parts), "the bytes of a run that was not stopped");
+    let without = tempfile::tempdir().unwrap();
+    run(&mut trainer(
+        golden.model(),
+        examples(&golden),
+        without.path(),
+        Asked { max_steps: Some(6), ..Asked::default() },
+    ));
+    assert!(read(&whole) != read(&without), "dropout changes what is learnt");
+}
+
+/// B starts at 0: new adapters change no score, and only they and the head are trained.
+#[test]
+fn new_adapters_change_nothing() {
+    let golden = Golden::of("train_llama");
+    let (mut model, _) = load(&golden.base(), LoadOptions::Judge).unwrap();
+    model.prepare_turns(128);
+    let score = |model: &Model| score_encoded(model, &golden.texts(), &mut Workspace::default()).unwrap();
+    let before = score(&model);
+    let settings = LoraSettings { targets: vec!["q_proj".into(), "mlp.down_proj".into()], ..lora() };
+    attach(&mut model, &settings, 1).unwrap();
+    assert_eq!(score(&model), before);
+    let mut names: Vec<String> = trained(&model).map(stored_name).collect();
+    names.sort();
+    assert_eq!(names.len(), 2 * 2 * model.config.layers() + 1, "{names:?}");
+    let config = adapter_config(&model, &settings, Path::new("base"));
+    assert_eq!(config["target_modules"], serde_json::json!(["down_proj", "q_proj"]));
+    assert_eq!(config["modules_to_save"], serde_json::json!(["score"]));
+    let a = trained(&model).find(|spec| spec.name.ends_with("q_proj.lora_A.weight")).unwrap();
+    let (values, bound) = (&model.parameters.values[a.span.range()], 1.0 / (a.shape[1] as f32).sqrt());
+    assert!(values.iter().all(|v| v.abs() <= bound) && values.iter().any(|v| v.abs() > 0.8 * bound));
+    let error = attach(&mut model, &LoraSettings { targets: vec!["proj".into()], ..lora() }, 1).unwrap_err();
+    assert!(error.to_string().contains("expected some of q_proj, k_proj, v_proj"), "{error}");
+}
+
+/// A base that is kept in 8 bits or bf16 gives nearly the gradients of f32.
+#[test]
+fn a_frozen_base_of_fewer_bits_teaches_nearly_the_same() {
+    let golden = Golden::of("train_qwen3");
+    let (texts, pairs) = (golden.texts(), golden.pairs());
+    let exact = golden.model();
+    let (scores, expected) = gradients(&exact, &texts, &pairs[..2]);
+    let (mut model, _) = load_frozen(&golden.base(), LoadOptions::Judge, Precision::Int8).unwrap();
+    model.prepare_turns(128);
+    attach(&mut model, &lora(), 42).unwrap();
+    read_tensors(&golden.dir.join(TENSORS_FILE), &mut model.parameters).unwrap();
+    assert_eq!(model.packed.precision(), Precision::Int8);
+    let (found, gradients) = gradients(&model, &texts, &pairs[..2]);
+    for (found, exact) in found.iter().zip(&scores) {
+        assert!((found - exact).abs() < 0.1 * (1.0 + exact.abs()), "{found} instead of {exact}");
+    }
+    let apart: Vec<f32> = gradients.values().iter().zip(expected.values()).map(|(f, e)| f - e).collect();
+    let relative = norm(&apart) / norm(expected.values());
+    assert!(relative > 1e-6 && relative < 0.1, "{relative}");
+    assert!(model.parameters.values.len() < exact.parameters.values.len(), "its matrices take no f32");
+}
+
+/// BERT: "dense" is the name of adapted layers and of the pooler, which belongs to the head.
+#[test]
+fn an_adapter_of_bert_names_what_it_adapts_and_its_whole_head() {
+    let base = golden("../models/bert").canonicalize().unwrap();
+    let (mut model, _) = load(&base, LoadOptions::Judge).unwrap();
+    attach(&mut model, &lora(), 42).unwrap();
+    let config = adapter_config(&model, &lora(), &base);
+    let targets = ["intermediate.dense", "key", "output.dense", "query", "value"];
+    assert_eq!(config["target_modules"], serde_json::json!(targets));
+    assert_eq!(config["modules_to_save"], serde_json::json!(["classifier", "pooler"]));
+    let dir = tempfile::tempdir().unwrap();
+    for index in 0..model.parameters.specs().len() {
+        let span = model.parameters.specs()[index].span;
+        if model.parameters.specs()[index].trained {
+            model.parameters.values[span.range()].iter_mut().enumerate().for_each(|(i, v)| *v += 0.01 * (i % 7) as f32);
+        }
+    }
+    write_tensors(&dir.path().join(TENSORS_FILE), &model.parameters).unwrap();
+    std::fs::write(dir.path().join(CONFIG_FILE), Value::Object(config).to_string()).unwrap();
+    let texts = Golden::of("train_qwen3").texts();
+    let (merged, _) = load(dir.path(), LoadOptions::Judge).unwrap();
+    let score = |model: &Model| score_encoded(model, &texts, &mut Workspace::default()).unwrap();
+    for (found, expected) in score(&merged).iter().zip(score(&model)) {
+        assert!((found - expected).abs() < 1e-4, "merged {found}, beside the base {expected}");
+    }
+}
