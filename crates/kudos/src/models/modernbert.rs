@@ -74,6 +74,9 @@ fn check(fields: &Fields, head_dim: usize) -> Result<(), ConfigError> {
     fields.only("position_embedding_type", &[json!("absolute")])?;
     fields.only("classifier_activation", &[json!("gelu")])?;
     fields.only("head_dim", &[json!(head_dim)])?;
+    if !head_dim.is_multiple_of(2) {
+        return Err(fields.error("num_attention_heads", "heads of an even width, which turns"));
+    }
     for (field, expected) in [
         ("rope_theta", "none: there are `global_rope_theta` and `local_rope_theta`"),
         ("sliding_window", "none: `local_attention` is twice as much"),
