@@ -233,6 +233,25 @@ fn the_top_layers_learn_the_same_with_the_others_frozen() {
     }
 }
 
+/// What all layers share (scores by distance, turns) is kept where layers are computed again.
+#[test]
+fn layers_of_encoders_that_are_computed_again_have_the_same_gradients() {
+    for name in ENCODERS {
+        let (mut model, texts) = (base(name), Golden::of(name).texts());
+        let mut run = |recomputed| {
+            model.recompute(recomputed);
+            let pack = |batch: &mut Batch| {
+                texts[2..5].iter().for_each(|text| push(&model, text, batch).unwrap());
+                vec![0, 1, 2]
+            };
+            scores_and_gradients(&model, &[1.0, -0.5, 0.25], pack).1.values().to_vec()
+        };
+        let expected = run(0);
+        assert_eq!(run(1), expected, "{name}");
+        assert_eq!(run(2), expected, "{name}");
+    }
+}
+
 /// Scores of texts, and the gradients of their sum with weights `seed`, from a batch that `pack` fills. It says in which
 /// sequence each text ends.
 fn scores_and_gradients(model: &Model, seed: &[f32], pack: impl Fn(&mut Batch) -> Vec<usize>) -> (Vec<f32>, Gradients) {
@@ -331,7 +350,7 @@ fn a_step_on_a_shared_prompt_has_the_loss_and_the_gradients_of_both_texts() {
 /// Computed again on the way back, from any layer up: the same gradients to the bit, in less memory.
 #[test]
 fn layers_that_are_computed_again_have_the_same_gradients() {
-    for name in all() {
+    for name in FAMILIES {
         let (mut model, texts) = (base(name), Golden::of(name).texts());
         let layers = model.config.layers();
         let mut needed = Vec::new();
