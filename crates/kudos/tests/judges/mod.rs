@@ -1,4 +1,5 @@
 //! The golden judges as directories that can be loaded.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use kudos::models::{JudgeError, Scorer};
 use kudos::nn::Precision;
