@@ -32,7 +32,7 @@ fn main() {
 
 /// What is timed.
 enum Work {
-    Scoring(Scorer),
+    Scoring(Box<Scorer>),
     Training(Box<(Model, Workspace, Gradients)>),
 }
 
@@ -40,7 +40,7 @@ impl Work {
     fn scoring(dir: &str, precision: Precision) -> Self {
         let judge = Scorer::load(dir.as_ref(), Some(precision)).expect("a judge");
         assert_eq!(judge.precision(), precision, "this processor has another precision");
-        Work::Scoring(judge)
+        Work::Scoring(Box::new(judge))
     }
 
     fn training(dir: &str, precision: Precision) -> Self {

@@ -480,7 +480,7 @@ mod tests {
     fn c10_weights_that_were_packed_for_scoring_are_refused_in_training() {
         let (batch, values) = (check::batch(), vec![0.5; 48]);
         let spec = linear(36, 3);
-        let weight = kernels::gemm::Int8Weight::new(&[1; 9], vec![1.0; 3], 3);
+        let weight = kernels::gemm::Int8Weight::new(&[1; 64 * 16], vec![1.0; 16], 64);
         let layer = PackedLayer::Int8(weight);
         let packed = Packed::new(vec![(spec, layer)]);
         let mut tape = Tape::default();
