@@ -248,16 +248,17 @@ fn training_starts_from_the_answers() {
 /// Pairs whose better response is the one that the model says yes to, or the other one.
 fn labelled(dir: &Path, agree: bool) {
     let texts: Vec<String> = (0..30).flat_map(|i| [format!("{i} is a river"), format!("the sea of {i}")]).collect();
-    let rows: String = texts.iter().map(|text| format!("{}\n", json!({"prompt": "a", "response": text}))).collect();
+    let row = |(i, text): (usize, &String)| format!("{}\n", json!({"prompt": format!("p{}", i / 2), "response": text}));
+    let rows: String = texts.iter().enumerate().map(row).collect();
     std::fs::write(dir.join("rows.jsonl"), rows).unwrap();
     let score: Vec<f64> = scores(dir, &[]).iter().map(|row| row["score"].as_f64().unwrap()).collect();
     let pair = |i: usize| {
         let first = (score[2 * i] > score[2 * i + 1]) == agree;
         let (chosen, rejected) = if first { (2 * i, 2 * i + 1) } else { (2 * i + 1, 2 * i) };
-        format!("{}\n", json!({"prompt": "a", "chosen": texts[chosen], "rejected": texts[rejected]}))
+        format!("{}\n", json!({"prompt": format!("p{i}"), "chosen": texts[chosen], "rejected": texts[rejected]}))
     };
     std::fs::write(dir.join("pairs.jsonl"), (0..30).map(pair).collect::<String>()).unwrap();
-    std::fs::write(dir.join("other.jsonl"), pair(0).replace("\"a\"", "\"b\"")).unwrap();
+    std::fs::write(dir.join("other.jsonl"), pair(0).replace("p0", "other")).unwrap();
 }
 
 /// The answers are where a head starts only if they predict the data better than nothing does.
