@@ -222,7 +222,7 @@ fn models_that_answer_nothing_are_refused() {
 /// With steps too small to move anything, the trained judge is the converted one.
 #[test]
 fn training_starts_from_the_answers() {
-    let (dir, args) = folder("qwen2");
+    let (dir, args) = folder("qwen3");
     ok(dir.path(), &typed(&args));
     let converted = scores(dir.path(), &["--precision", "f32"]);
     let pairs: String =
@@ -243,4 +243,36 @@ fn training_starts_from_the_answers() {
     let several =
         error(dir.path(), &["train", "pairs.jsonl", "--base", "model", "-o", "other", "--head-from", "No,Absolutely"]);
     assert!(several.contains("not one token") && !dir.path().join("other/.base").exists(), "{several}");
+}
+
+/// Pairs whose better response is the one that the model says yes to, or the other one.
+fn labelled(dir: &Path, agree: bool) {
+    let texts: Vec<String> = (0..30).flat_map(|i| [format!("{i} is a river"), format!("the sea of {i}")]).collect();
+    let row = |(i, text): (usize, &String)| format!("{}\n", json!({"prompt": format!("p{}", i / 2), "response": text}));
+    let rows: String = texts.iter().enumerate().map(row).collect();
+    std::fs::write(dir.join("rows.jsonl"), rows).unwrap();
+    let score: Vec<f64> = scores(dir, &[]).iter().map(|row| row["score"].as_f64().unwrap()).collect();
+    let pair = |i: usize| {
+        let first = (score[2 * i] > score[2 * i + 1]) == agree;
+        let (chosen, rejected) = if first { (2 * i, 2 * i + 1) } else { (2 * i + 1, 2 * i) };
+        format!("{}\n", json!({"prompt": format!("p{i}"), "chosen": texts[chosen], "rejected": texts[rejected]}))
+    };
+    std::fs::write(dir.join("pairs.jsonl"), (0..30).map(pair).collect::<String>()).unwrap();
+    std::fs::write(dir.join("other.jsonl"), pair(0).replace("p0", "other")).unwrap();
+}
+
+/// The answers are where a head starts only if they predict the data better than nothing does.
+#[test]
+fn answers_that_mislead_are_left() {
+    let (dir, args) = folder("qwen3");
+    ok(dir.path(), &typed(&args));
+    for (agree, chosen) in [(true, "its own"), (false, "the new one")] {
+        labelled(dir.path(), agree);
+        let train =
+            ["train", "pairs.jsonl", "--eval", "other.jsonl", "--base", "model", "-o", "trained", "--overwrite"];
+        let more = ["--head-from", "No,Yes", "--max-steps", "1", "--precision", "f32"];
+        let output = run(dir.path(), &[&train[..], &more].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && said.contains(&format!("starting from {chosen}")), "{agree}: {said}");
+    }
 }

@@ -398,10 +398,11 @@ fn load_base(
 fn announce_start(starts: &Starts, global: &Global) {
     let Starts { own, reopened, kept } = starts;
     let chosen = if starts.reopens() { "the new one" } else { "its own" };
+    let over = kept.map_or(String::new(), |kept| format!(" over its lower {kept} layers"));
     note(
         global,
         &format!(
-            "the base's own head: cross-validated loss {own:.4}; a new head over its lower {kept} layers: {reopened:.4}; starting from {chosen}"
+            "the base's own head: cross-validated loss {own:.4}; a new head{over}: {reopened:.4}; starting from {chosen}"
         ),
     );
 }

@@ -34,10 +34,10 @@ pub enum Opened {
 pub struct Starts {
     /// Loss in cross-validation of the base's own head, fitted to the examples.
     pub own: f64,
-    /// Of a new head over its lower layers.
+    /// Of a new head over its lower layers, or over all layers of a decoder.
     pub reopened: f64,
-    /// How many these are.
-    pub kept: usize,
+    /// How many lower layers these are; none are dropped of a decoder.
+    pub kept: Option<usize>,
 }
 
 impl Starts {
@@ -47,7 +47,8 @@ impl Starts {
     }
 }
 
-/// Fits both heads to the examples; `None` for a base that has no lower layers to read the mean of. Only the settings'
+/// Fits both heads to the examples; `None` for a base that has no lower layers to read the mean of. A new head of a decoder
+/// reads what its own reads, and differs in what it is drawn to: zero, and not what the base says. Only the settings'
 /// precision and number of layers matter. `features` are those of the better start afterwards, and the model is packed for
 /// that precision.
 ///
@@ -59,14 +60,20 @@ pub fn compare_starts(
     examples: &[Example],
     features: &mut Features,
 ) -> Result<Option<Starts>, TrainError> {
-    let mut opened = model.clone();
-    let Opened::HeadAndLastLayer { kept } = open_anew(&mut opened, settings.keep_layers) else { return Ok(None) };
     let layer = model.head_out().weight;
     let prior = model.parameters.values[layer.range()].to_vec();
+    let zero = vec![0.0; layer.len];
+    if model.config.decoder().is_some() {
+        let own = cross_validated(model, settings, examples, &prior, features)?;
+        let reopened = cross_validated(model, settings, examples, &zero, features)?;
+        return Ok(Some(Starts { own, reopened, kept: None }));
+    }
+    let mut opened = model.clone();
+    let Opened::HeadAndLastLayer { kept } = open_anew(&mut opened, settings.keep_layers) else { return Ok(None) };
     let mut lower = Features::default();
     let own = cross_validated(model, settings, examples, &prior, features)?;
-    let reopened = cross_validated(&mut opened, settings, examples, &vec![0.0; layer.len], &mut lower)?;
-    let starts = Starts { own, reopened, kept };
+    let reopened = cross_validated(&mut opened, settings, examples, &zero, &mut lower)?;
+    let starts = Starts { own, reopened, kept: Some(kept) };
     if starts.reopens() {
         *features = lower;
     }
