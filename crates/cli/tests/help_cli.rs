@@ -9,7 +9,7 @@ use binary::{kudos, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "quickstart",
     "pull",
     "generate",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 15] = [
     "score",
     "best",
     "serve",
+    "convert-judge",
     "quantize",
     "merge",
     "verify",
