@@ -41,6 +41,8 @@ def settings():
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--precision", choices=["bf16", "f32"], default="bf16")
     parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--lora", type=int, help="train a PEFT adapter of this rank on all linear layers, and the head")
+    parser.add_argument("--chat", action="store_true", help="encode by the chat template, for decoders")
     parser.add_argument("--no-shuffle", action="store_true", help="pairs in file order")
     parser.add_argument("--seed", type=int, default=42, help="order of the pairs, and a head that the base lacks")
     parser.add_argument("--threads", type=int, default=2)
@@ -64,12 +66,17 @@ def split_by_prompt(pairs, fraction, seed):
             [pair for pair in pairs if pair["prompt"] in held_out])
 
 
-def encode(tokenizer, pairs, max_length):
+def encode(tokenizer, pairs, max_length, chat=False):
     """Rows of chosen_ids, rejected_ids and, if the first pair has one, margin."""
+    def ids(pair, side):
+        if not chat:
+            return tokenizer(pair["prompt"], pair[side], truncation=True, max_length=max_length)["input_ids"]
+        turns = [{"role": "user", "content": pair["prompt"]}, {"role": "assistant", "content": pair[side]}]
+        return tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True)["input_ids"][:max_length]
+
     rows = []
     for pair in pairs:
-        row = {f"{side}_ids": tokenizer(pair["prompt"], pair[side], truncation=True,
-                                        max_length=max_length)["input_ids"] for side in ("chosen", "rejected")}
+        row = {f"{side}_ids": ids(pair, side) for side in ("chosen", "rejected")}
         if "margin" in pairs[0]:
             row["margin"] = pair["margin"]
         rows.append(row)
@@ -101,9 +108,14 @@ def train(options, tokenizer, rows):
     from datasets import Dataset
     from trl import RewardConfig
 
+    adapter = {}
+    if options.lora:
+        from peft import LoraConfig, TaskType
+        adapter["peft_config"] = LoraConfig(task_type=TaskType.SEQ_CLS, r=options.lora, lora_alpha=2 * options.lora,
+                                            target_modules="all-linear", modules_to_save=["score"])
     with tempfile.TemporaryDirectory() as output:
         trainer = trainer_class()(
-            model=options.base, processing_class=tokenizer, train_dataset=Dataset.from_list(rows),
+            model=options.base, processing_class=tokenizer, train_dataset=Dataset.from_list(rows), **adapter,
             args=RewardConfig(
                 output_dir=output, use_cpu=True, bf16=options.precision == "bf16", optim="adamw_torch_fused",
                 gradient_checkpointing=options.gradient_checkpointing, max_length=None,
@@ -139,7 +151,7 @@ def score(model, sequences, pad, precision, batch_size=32):
 
 def accuracy(model, tokenizer, pairs, options):
     """Accuracy on `pairs`, over all pairs and as the mean over prompts."""
-    rows = encode(tokenizer, pairs, options.max_length)
+    rows = encode(tokenizer, pairs, options.max_length, options.chat)
     chosen, rejected = (score(model, [row[f"{side}_ids"] for row in rows], tokenizer.pad_token_id, options.precision)
                         for side in ("chosen", "rejected"))
     right = [(c > r) + 0.5 * (c == r) for c, r in zip(chosen, rejected)]
@@ -171,7 +183,7 @@ def main():
     elif options.eval_fraction:
         pairs, held_out = split_by_prompt(pairs, options.eval_fraction, options.seed)
     tokenizer = AutoTokenizer.from_pretrained(options.base)
-    trainer, seconds = train(options, tokenizer, encode(tokenizer, pairs, options.max_length))
+    trainer, seconds = train(options, tokenizer, encode(tokenizer, pairs, options.max_length, options.chat))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # before the evaluation adds to it
 
     tokens = [int(count) for count in trainer.tokens]

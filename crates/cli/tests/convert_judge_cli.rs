@@ -218,3 +218,29 @@ fn models_that_answer_nothing_are_refused() {
     let short = error(dir.path(), &[&typed(&args)[..], &["--overwrite", "--max-length", "20"]].concat());
     assert!(short.contains("20"), "{short}");
 }
+
+/// With steps too small to move anything, the trained judge is the converted one.
+#[test]
+fn training_starts_from_the_answers() {
+    let (dir, args) = folder("qwen2");
+    ok(dir.path(), &typed(&args));
+    let converted = scores(dir.path(), &["--precision", "f32"]);
+    let pairs: String =
+        (0..6).map(|i| format!("{}\n", json!({"prompt": format!("p{i}"), "chosen": "a", "rejected": "b"}))).collect();
+    std::fs::write(dir.path().join("pairs.jsonl"), pairs).unwrap();
+    let still = ["--head-first", "false", "--max-steps", "1", "--learning-rate", "1e-12", "--precision", "f32"];
+    let start = ["train", "pairs.jsonl", "--base", "model", "-o", "judge", "--overwrite", "--head-from", "No,Yes"];
+    let output = run(dir.path(), &[&start[..], &still].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("log odds of \"Yes\" over \"No\""), "{said}");
+    for (trained, converted) in scores(dir.path(), &["--precision", "f32"]).iter().zip(&converted) {
+        let [trained, converted] = [trained, converted].map(|row| row["score"].as_f64().unwrap());
+        assert!((trained - converted).abs() < 1e-4, "{said}: {trained} instead of {converted}");
+    }
+    assert!(!dir.path().join("judge/.base").exists(), "what the run started from is removed");
+    let both = usage(dir.path(), &[&start[..], &["--new-head"]].concat());
+    assert!(both.contains("--new-head"), "{both}");
+    let several =
+        error(dir.path(), &["train", "pairs.jsonl", "--base", "model", "-o", "other", "--head-from", "No,Absolutely"]);
+    assert!(several.contains("not one token") && !dir.path().join("other/.base").exists(), "{several}");
+}

@@ -109,7 +109,7 @@ fn products_low_precision(c: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("bf16 weight gradient", &shape), |b| {
             let store = Store::Replace;
-            b.iter(|| WeightGradient { dw: &mut dw, db: &mut db, store, dy, x }.run(&mut scratch));
+            b.iter(|| WeightGradient { dw: &mut dw, db: &mut db, outputs, store, dy, x }.run(&mut scratch));
         });
         group.bench_function(BenchmarkId::new("int8 linear", &shape), |b| {
             b.iter(|| Linear { y: &mut y, z: None, x, bias: &bias, act: None }.run_int8(&int8, &mut quantized));

@@ -334,6 +334,11 @@ pub trait Scorer: Send + 'static {
     /// One result for each text, in their order. It may panic: the batch is then bisected.
     fn run(&mut self, texts: &[&Encoded]) -> Vec<Result<Rated, ItemFault>>;
 
+    /// Whether texts that begin alike cost less in one batch: then [`kudos::models::saved_tokens`] says how much.
+    fn shares(&self) -> bool {
+        false
+    }
+
     /// Forgets all that an interrupted run may have left behind.
     fn renew(&mut self) {}
 }

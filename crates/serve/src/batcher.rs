@@ -51,7 +51,7 @@ impl Lane {
             metrics,
             pace: Pace::new(facts.max_length),
             facts: Arc::new(facts),
-            queue: Mutex::new(Queue::new(limits.room)),
+            queue: Mutex::new(Queue::new(limits.room, scorer.shares())),
             work: Condvar::new(),
             budget: limits.budget,
         });

@@ -184,6 +184,10 @@ impl Scorer for ModelScorer {
         results.into_iter().map(|result| result.map_err(fault)).collect()
     }
 
+    fn shares(&self) -> bool {
+        self.judge.model.shares_beginnings()
+    }
+
     fn renew(&mut self) {
         self.workspace = Workspace::default();
     }

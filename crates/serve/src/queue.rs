@@ -11,6 +11,7 @@
 //! This module knows neither threads nor clocks.
 
 use crate::gather::Gathering;
+use kudos::models::saved_tokens;
 use kudos::text::Encoded;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -91,6 +92,7 @@ impl Entry {
 /// Texts of all requests to one judge.
 pub(crate) struct Queue {
     room: Load,
+    shares: bool,
     requests: HashMap<RequestId, Entry>,
     /// Who has their turn yet in this round, in this order.
     round: VecDeque<RequestId>,
@@ -111,9 +113,11 @@ const SHARE: usize = 4;
 const TURNS: usize = 4;
 
 impl Queue {
-    pub(crate) fn new(room: Load) -> Self {
+    /// An empty queue with so much room. `shares` says whether a text costs less behind one that begins alike.
+    pub(crate) fn new(room: Load, shares: bool) -> Self {
         Queue {
             room,
+            shares,
             requests: HashMap::new(),
             round: VecDeque::new(),
             next: Vec::new(),
@@ -197,11 +201,11 @@ impl Queue {
         self.change(id, |entry| *entry = Entry::default());
     }
 
-    /// The next batch: of at most `budget` tokens, unless its only text has more.
+    /// The next batch: of at most `budget` computed tokens, unless its only text has more.
     pub(crate) fn cut(&mut self, budget: usize) -> Vec<Waiting> {
-        let (mut batch, mut tokens) = (Vec::new(), 0);
+        let mut batch = Batch { texts: Vec::new(), tokens: 0, budget, shares: self.shares };
         while let Some(id) = self.first() {
-            let turn = self.change(id, |entry| entry.take(budget, &mut tokens, &mut batch));
+            let turn = self.change(id, |entry| entry.take(&mut batch));
             match turn {
                 Some(Turn::BatchFull) => break,
                 Some(Turn::Over { has_more: true }) => self.next.push(id),
@@ -209,7 +213,7 @@ impl Queue {
             }
             self.round.pop_front();
         }
-        batch
+        batch.texts
     }
 
     /// Whose turn it is.
@@ -257,21 +261,39 @@ enum Turn {
     Over { has_more: bool },
 }
 
+/// A batch that is being cut.
+struct Batch {
+    texts: Vec<Waiting>,
+    /// Tokens that it computes.
+    tokens: usize,
+    budget: usize,
+    shares: bool,
+}
+
+impl Batch {
+    /// Tokens that are computed if this text comes next.
+    fn cost(&self, next: &Waiting) -> usize {
+        let before = self.texts.last().filter(|_| self.shares);
+        let saved = before.map_or(0, |before| saved_tokens(&before.encoded.ids, &next.encoded.ids));
+        (next.tokens() - saved).max(1)
+    }
+}
+
 impl Entry {
-    fn take(&mut self, budget: usize, tokens: &mut usize, batch: &mut Vec<Waiting>) -> Turn {
+    fn take(&mut self, batch: &mut Batch) -> Turn {
         while let Some(next) = self.waiting.front() {
-            let len = next.tokens();
-            if self.given > 0 && self.given + len > budget / TURNS {
+            let cost = batch.cost(next);
+            if self.given > 0 && self.given + cost > batch.budget / TURNS {
                 self.given = 0;
                 return Turn::Over { has_more: true };
             }
-            if !batch.is_empty() && *tokens + len > budget {
+            if !batch.texts.is_empty() && batch.tokens + cost > batch.budget {
                 return Turn::BatchFull;
             }
-            batch.extend(self.waiting.pop_front());
-            *tokens += len;
-            self.tokens -= len;
-            self.given += len;
+            self.tokens -= next.tokens();
+            batch.texts.extend(self.waiting.pop_front());
+            batch.tokens += cost;
+            self.given += cost;
         }
         (self.given, self.in_line) = (0, false);
         Turn::Over { has_more: false }
@@ -310,9 +332,30 @@ mod tests {
         owners
     }
 
+    /// Responses to one prompt stand side by side, so a batch holds as many as it has time to compute.
+    #[test]
+    fn what_texts_share_counts_once() {
+        let with = |index: usize| {
+            let ids = [vec![1; 60], vec![2 + index as u32; 10]].concat();
+            let encoded = Encoded { type_ids: vec![0; 70], ids, truncated: false, tokens_before_truncation: 70 };
+            Waiting { encoded, ..text(0, index, 1) }
+        };
+        for (shares, batches) in [(false, [1, 1, 1]), (true, [5, 5, 5])] {
+            let mut queue = Queue::new(load(10_000, 100), shares);
+            queue.admit(0, load(15 * 70, 15)).unwrap();
+            queue.add(0, load(15 * 70, 15), (0..15).map(with).collect());
+            let cut: Vec<usize> = (0..3).map(|_| queue.cut(110).len()).collect();
+            assert_eq!(cut, batches, "60 + 5 × 10 tokens are computed, or 70 of one text");
+        }
+        let mut queue = Queue::new(load(10_000, 100), true);
+        queue.admit(0, load(700, 10)).unwrap();
+        queue.add(0, load(700, 10), (0..10).map(|index| text(0, index, 70)).collect());
+        assert_eq!((queue.cut(110).len(), queue.load()), (10, load(0, 0)), "equal texts are computed once");
+    }
+
     #[test]
     fn room_is_given_as_a_whole_and_comes_back_as_a_whole() {
-        let mut queue = Queue::new(ROOM);
+        let mut queue = Queue::new(ROOM, false);
         (0..4).for_each(|id| queue.admit(id, load(200, 10)).unwrap());
         assert_eq!(queue.admit(9, load(201, 1)), Err(NoRoom::Full { tokens: 1 }));
         assert_eq!(queue.admit(9, load(250, 1)), Err(NoRoom::Full { tokens: 50 }));
@@ -324,14 +367,14 @@ mod tests {
 
     #[test]
     fn too_many_items_are_refused_by_the_tokens_that_have_to_leave() {
-        let mut queue = Queue::new(load(100_000, 100));
+        let mut queue = Queue::new(load(100_000, 100), false);
         (0..4).for_each(|id| queue.admit(id, load(250, 25)).unwrap());
         assert_eq!(queue.admit(9, load(50, 5)), Err(NoRoom::Full { tokens: 50 }));
     }
 
     #[test]
     fn a_request_larger_than_the_room_is_taken_and_leaves_room_for_others() {
-        let mut queue = Queue::new(ROOM);
+        let mut queue = Queue::new(ROOM, false);
         queue.admit(0, load(50_000, 5_000)).unwrap();
         assert_eq!(queue.counted, load(250, 25));
         queue.admit(1, load(100, 1)).unwrap();
@@ -343,14 +386,14 @@ mod tests {
 
     #[test]
     fn the_first_request_is_taken_whatever_the_room_is() {
-        let mut queue = Queue::new(load(1, 1));
+        let mut queue = Queue::new(load(1, 1), false);
         queue.admit(0, load(512, 3)).unwrap();
         assert!(queue.admit(1, load(1, 1)).is_err());
     }
 
     #[test]
     fn estimates_give_way_to_what_was_found() {
-        let mut queue = Queue::new(ROOM);
+        let mut queue = Queue::new(ROOM, false);
         queue.admit(0, load(100, 4)).unwrap();
         // Two texts are there, one could not be tokenised, one is still to come.
         queue.add(0, load(75, 3), vec![text(0, 0, 7), text(0, 1, 8)]);
@@ -363,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_longer_text_than_the_budget_is_a_batch_of_its_own() {
-        let mut queue = Queue::new(ROOM);
+        let mut queue = Queue::new(ROOM, false);
         put(&mut queue, 1, &[30, 300, 30]);
         let sizes = |queue: &mut Queue| queue.cut(100).iter().map(Waiting::tokens).collect::<Vec<_>>();
         assert_eq!([sizes(&mut queue), sizes(&mut queue), sizes(&mut queue)], [vec![30], vec![300], vec![30]]);
@@ -372,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_huge_request_takes_turns_with_small_ones() {
-        let mut queue = Queue::new(load(1_000_000, 100_000));
+        let mut queue = Queue::new(load(1_000_000, 100_000), false);
         put(&mut queue, 1, &[10; 1000]);
         assert_eq!(owners(&queue.cut(400)), BTreeMap::from([(1, 40)]), "alone, it has all of a batch");
         put(&mut queue, 2, &[10; 3]);
@@ -384,7 +427,7 @@ mod tests {
 
     #[test]
     fn shorter_requests_go_first_among_those_that_wait() {
-        let mut queue = Queue::new(load(1_000_000, 100_000));
+        let mut queue = Queue::new(load(1_000_000, 100_000), false);
         (1..=5).for_each(|id| put(&mut queue, id, &vec![10; 6 - id as usize]));
         let batch: Vec<u32> = queue.cut(1000).iter().map(|waiting| waiting.encoded.ids[0]).collect();
         let mut order = batch.clone();
@@ -471,7 +514,7 @@ mod tests {
     fn nothing_is_lost_or_doubled_and_nobody_waits_for_long() {
         for seed in 0..200 {
             let mut random = Random::new(seed);
-            let (mut queue, mut model) = (Queue::new(load(20_000, 2_000)), Model::default());
+            let (mut queue, mut model) = (Queue::new(load(20_000, 2_000), false), Model::default());
             let budget = 50 + random.below(300);
             for id in 0..400 {
                 match random.below(10) {
@@ -497,7 +540,7 @@ mod tests {
 
     #[test]
     fn a_stream_of_small_requests_does_not_keep_a_large_one_from_its_turns() {
-        let mut queue = Queue::new(load(1_000_000, 100_000));
+        let mut queue = Queue::new(load(1_000_000, 100_000), false);
         put(&mut queue, 1, &[50; 100]);
         let (mut next, mut batches) = (2, 0);
         while queue.requests.contains_key(&1) {

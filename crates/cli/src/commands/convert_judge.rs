@@ -60,9 +60,10 @@ fn limit() -> String {
 
 /// What `--tokens` says: no and yes.
 #[derive(Clone, Debug)]
-struct Answers([String; 2]);
+pub struct Answers(pub [String; 2]);
 
-fn two_answers(typed: &str) -> Result<Answers, String> {
+/// Two answers with a comma between them.
+pub fn two_answers(typed: &str) -> Result<Answers, String> {
     let answers: Vec<&str> = typed.split(',').collect();
     match answers[..] {
         [no, yes] if !no.is_empty() && !yes.is_empty() && no != yes => Ok(Answers([no.to_owned(), yes.to_owned()])),

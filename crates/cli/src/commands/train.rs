@@ -3,10 +3,12 @@
 //! | file | subject |
 //! |---|---|
 //! | `train.rs` | the flags, and a run from end to end |
+//! | `train/base.rs` | what it starts from |
 //! | `train/data.rs` | the groups to learn from and to be measured with |
 //! | `train/progress.rs` | what is said while it runs |
 //! | `train/outcome.rs` | what is said at its end, and the report |
 
+mod base;
 mod data;
 mod outcome;
 mod progress;
@@ -14,12 +16,14 @@ mod progress;
 pub use data::report_problems;
 pub(super) use progress::Smooth;
 
+use super::convert_judge::{Answers, two_answers};
 use super::data::DataArgs;
 use super::{Global, attributes, choice, encode_settings, folds, resolve};
 use anyhow::{Context, bail};
+use base::Base;
 use data::{Data, fingerprint, trained_on};
 use kudos::models::adapter::{Adapter, attach};
-use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, TokenizerDir, load, load_frozen};
+use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, TokenizerDir, is_gguf, load, load_frozen};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
 use kudos::text::{Day, EncodeSettings, Encoder};
@@ -87,6 +91,9 @@ pub struct Args {
     /// Train the top N layers and the head alone [default: all of the model]
     #[arg(long, value_name = "N")]
     freeze: Option<usize>,
+    /// Memory that the run may take, as 6GB: layers are computed twice as far as that asks [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    memory: Option<u64>,
     /// Course of the learning rate: linear, cosine or constant [default: linear]
     #[arg(long, value_parser = choice::<kudos::train::LearningRateSchedule>, value_name = "NAME")]
     schedule: Option<kudos::train::LearningRateSchedule>,
@@ -151,6 +158,10 @@ pub struct Args {
     /// Make a new head even if the base has one
     #[arg(long)]
     new_head: bool,
+    /// Ask the base, a language model, whether a response is good, and start from the log odds of these two
+    /// answers, the bad one first: No,Yes
+    #[arg(long, value_name = "NO,YES", value_parser = two_answers, conflicts_with_all = ["new_head", "attributes"])]
+    head_from: Option<Answers>,
     /// Train low-rank adapters of this rank and the head; the base stays as it is [default rank: 16]
     #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "16", conflicts_with_all = ["folds", "ensemble"])]
     lora: Option<usize>,
@@ -177,6 +188,9 @@ pub struct Args {
     /// Read control tokens inside texts (`<|im_end|>`, `[SEP]`, …) as plain text [default: the base's]
     #[arg(long)]
     literal: bool,
+    /// Learn from this judge's margins instead of from labels: any prompts with two responses or more
+    #[arg(long, value_name = "JUDGE", conflicts_with_all = ["folds", "attributes"])]
+    teacher: Option<String>,
     /// Learn these ratings of the responses, one output each, instead of one score from the order
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', conflicts_with = "loss")]
     attributes: Vec<String>,
@@ -188,6 +202,24 @@ pub struct Args {
 
 fn truncation(name: &str) -> Result<kudos::text::Truncation, String> {
     choice(&name.replace('-', "_"))
+}
+
+/// A number of bytes: 800MB, 6GB, 6GiB.
+fn bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "mb" | "m" => 1e6,
+        "gb" | "g" => 1e9,
+        "mib" => 1024f64.powi(2),
+        "gib" => 1024f64.powi(3),
+        _ => return Err("expected a size as 800MB, 6GB or 6GiB".into()),
+    };
+    match digits.trim().parse::<f64>() {
+        Ok(number) if number > 0.0 && number * unit < 1e15 => Ok((number * unit) as u64),
+        _ => Err("expected a size above 0, as 800MB, 6GB or 6GiB".into()),
+    }
 }
 
 impl Args {
@@ -218,6 +250,7 @@ impl Args {
             keep_layers: self.keep_layers,
             renew_layers: self.renew_layers,
             freeze: self.freeze,
+            memory: self.memory,
             schedule: self.schedule,
             warmup_steps: self.warmup_steps,
             weight_decay: self.weight_decay,
@@ -248,13 +281,15 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     check_output(args)?;
     let asked = args.asked();
     asked.check()?;
+    check_teacher(args)?;
     let mut data = Data::load(args, &asked, global)?;
-    let base = resolve(&args.base)?;
-    keep_base(args, &base)?;
-    let files = TokenizerDir::of(&base)?;
+    let base = Base::of(args, global)?;
+    let base = base.path();
+    let files = TokenizerDir::of(base)?;
     let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
-    let (mut model, head) = load_base(args, &base, rated.as_ref(), &asked, global)?;
-    let encode = encode_settings(files.path(), &model.config, args.max_length, args.truncation)?;
+    let (mut model, head) = load_base(args, base, rated.as_ref(), &asked, global)?;
+    let settings = if is_gguf(base) { files.path() } else { base };
+    let encode = encode_settings(settings, &model.config, args.max_length, args.truncation)?;
     let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
     let encoder = Encoder::load_for_training(files.path(), encode, day(args))?;
     model.read_with(&encoder, head)?;
@@ -283,7 +318,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     if args.overwrite {
         clear_judge(&args.output)?; // Not before all that was asked for is known to make sense.
     }
-    let folds = train_folds(args, (&asked, start, settings.max_steps), (&data, &encoder), &mut features, global)?;
+    let folds = train_folds(args, (base, &asked, start, settings.max_steps), (&data, &encoder), &mut features, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     trainer.lend_features(features);
     check_precision(&asked, &trainer)?;
@@ -384,7 +419,7 @@ fn check_precision(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
 /// The folds, if they are asked for and were not finished before the run that is continued.
 fn train_folds(
     args: &Args,
-    (asked, start, judge_steps): (&Asked, Start, u64),
+    (base, asked, start, judge_steps): (&Path, &Asked, Start, u64),
     (data, encoder): (&Data, &Encoder),
     features: &mut Features,
     global: &Global,
@@ -394,9 +429,8 @@ fn train_folds(
         note(global, "the folds are finished and are not trained again");
         return Ok(None);
     }
-    let base = resolve(&args.base)?;
     let eval = (!args.eval.is_empty()).then_some(data.eval.as_slice());
-    let (base, dir) = (base.as_path(), args.output.as_path());
+    let dir = args.output.as_path();
     let options = FoldOptions { labelled, eval, encoder, asked, base, start, folds: count.into(), dir };
     folds::run(options, judge_steps, features, global).map(Some)
 }
@@ -405,6 +439,22 @@ pub(super) fn note(global: &Global, line: &str) {
     if !global.quiet {
         eprintln!("{line}");
     }
+}
+
+/// Refuses what a teacher's soft targets cannot be used for.
+fn check_teacher(args: &Args) -> anyhow::Result<()> {
+    if args.teacher.is_none() {
+        return Ok(());
+    }
+    if args.recipe == Some(Recipe::Trl) {
+        bail!("--teacher with --recipe trl: TRL's trainer knows no soft targets; leave one of them out");
+    }
+    if args.loss == Some(kudos::train::Loss::PlackettLuce) {
+        bail!(
+            "--teacher with --loss plackett-luce: a teacher gives probabilities of pairs, no ranks; leave --loss out"
+        );
+    }
+    Ok(())
 }
 
 /// Refuses to write over a judge, unless told so.

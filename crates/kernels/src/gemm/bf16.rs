@@ -10,6 +10,7 @@ use crate::activation::{Activation, apply};
 use crate::bf16::{Bf16, Element};
 use crate::parallel::{Shared, area, for_each, threads};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Bytes of A that one task keeps in its second-level cache while the panels of B pass by.
 const BLOCK_BYTES: usize = 1 << 18;
@@ -288,8 +289,10 @@ thread_local! {
 pub struct WeightGradient<'a> {
     /// `[outputs, inputs]`.
     pub dw: &'a mut [f32],
-    /// `[outputs]`.
+    /// `[outputs]`, or empty for a layer without a bias.
     pub db: &'a mut [f32],
+    /// Columns of dy.
+    pub outputs: usize,
     /// Whether both are replaced or added to.
     pub store: Store,
     /// `[rows, outputs]`.
@@ -309,9 +312,10 @@ impl WeightGradient<'_> {
     /// Computes both gradients.
     pub fn run(self, scratch: &mut Scratch) {
         let products = Bf16Products::required();
-        let (outputs, inputs) = (self.db.len(), self.dw.len() / self.db.len());
-        let rows = self.dy.len() / outputs;
-        assert_eq!(self.dw.len(), inputs * outputs, "dw has a row for each of db");
+        let outputs = self.outputs;
+        let (inputs, rows) = (self.dw.len() / outputs, self.dy.len() / outputs);
+        assert_eq!(self.dw.len(), inputs * outputs, "dw has a row for each output");
+        assert!([0, outputs].contains(&self.db.len()), "db has a value for each output, or none");
         assert!(self.dy.len() == rows * outputs && self.x.len() == area(rows, inputs));
         if rows == 0 {
             if self.store == Store::Replace {
@@ -325,17 +329,19 @@ impl WeightGradient<'_> {
         if self.store == Store::Replace {
             self.db.fill(0.0);
         }
-        let store = self.store;
+        let (store, has_bias) = (self.store, !self.db.is_empty());
         let (dw, db, right) = (Shared::new(self.dw), Shared::new(self.db), scratch.0.as_words());
         let dy = View::new(self.dy, rows, outputs);
         for_each(outputs.div_ceil(GRADIENT_ROWS), |task| {
             let first = task * GRADIENT_ROWS;
             let count = GRADIENT_ROWS.min(outputs - first);
             // SAFETY: a task owns its rows of dw and db.
-            let (dw, db) = unsafe { (dw.slice(first * inputs, count * inputs), db.slice(first, count)) };
+            let dw = unsafe { dw.slice(first * inputs, count * inputs) };
+            // SAFETY: as above.
+            let db = if has_bias { unsafe { db.slice(first, count) } } else { &mut [] };
             LEFT.with_borrow_mut(|left| {
                 let left = &mut left.words(GRADIENT_ROWS * steps)[..GRADIENT_ROWS * steps];
-                pack_gradient(left, db, dy, first);
+                pack_gradient(left, db, dy, first..first + count);
                 gradient_rows(products, dw, store, inputs, [left, right]);
             });
         });
@@ -343,11 +349,11 @@ impl WeightGradient<'_> {
 }
 
 dispatch! {
-    /// Packs the columns `first..` of dy as left panels, and adds their sums to `db`.
-    fn pack_gradient(left: &mut [u32], db: &mut [f32], dy: View<'_, Bf16>, first: usize) {
+    /// Packs some columns of dy as left panels, and adds their sums to `db`, unless that is empty.
+    fn pack_gradient(left: &mut [u32], db: &mut [f32], dy: View<'_, Bf16>, columns: Range<usize>) {
         let steps = dy.rows.div_ceil(2);
-        let block = View { data: &dy.data[first..], stride: dy.stride, rows: dy.rows, columns: db.len() };
-        for (panel, words) in left.chunks_exact_mut(ROWS * steps).enumerate().take(db.len().div_ceil(ROWS)) {
+        let block = View { data: &dy.data[columns.start..], stride: dy.stride, rows: dy.rows, columns: columns.len() };
+        for (panel, words) in left.chunks_exact_mut(ROWS * steps).enumerate().take(columns.len().div_ceil(ROWS)) {
             pack_left(words, block, panel * ROWS);
         }
         let mut sums = [0.0f32; GRADIENT_ROWS];
@@ -445,7 +451,10 @@ mod tests {
                 prop_assert!(close(&dx, &expected, 1e-4));
 
                 let (mut dw, mut db) = (vec![0.5; outputs * inputs], vec![0.5; outputs]);
-                WeightGradient { dw: &mut dw, db: &mut db, store: Store::Add, dy, x }.run(&mut Scratch::default());
+                let (mut scratch, mut alone) = (Scratch::default(), vec![0.5; outputs * inputs]);
+                WeightGradient { dw: &mut dw, db: &mut db, outputs, store: Store::Add, dy, x }.run(&mut scratch);
+                WeightGradient { dw: &mut alone, db: &mut [], outputs, store: Store::Add, dy, x }.run(&mut scratch);
+                prop_assert!(alone == dw, "a layer without a bias");
                 let mut expected = vec![0.0; outputs * inputs];
                 linear_reference(&mut expected, &transpose(&wide(dy), rows, outputs), &transpose(&wide(x), rows, inputs), outputs, rows, inputs);
                 expected.iter_mut().for_each(|e| *e += 0.5);

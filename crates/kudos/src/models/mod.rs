@@ -15,6 +15,7 @@ mod decoder;
 mod decoder_config;
 mod distilbert;
 mod encoder;
+mod encoder_config;
 mod families;
 mod gemma;
 mod generator;
@@ -26,6 +27,8 @@ mod llama;
 mod load;
 mod mistral;
 mod model;
+mod modernbert;
+mod mpnet;
 mod network;
 mod phi;
 mod quantize;
@@ -39,10 +42,11 @@ mod source;
 mod token_head;
 
 pub use attributes::{AttributeHead, Weighting};
-pub use config::{Config, ConfigError, EncoderConfig, EncoderFamily};
+pub use config::{Config, ConfigError};
 pub use convert_judge::{ConvertSettings, Converted, DEFAULT_LENGTH, convert_judge};
 pub use decoder::DecoderHead;
 pub use decoder_config::DecoderConfig;
+pub use encoder_config::EncoderConfig;
 pub use generator::{Decoder, LogitRows};
 pub use judge::default_reward;
 pub use layer::{Adapters, Layer, Norms};
@@ -55,5 +59,6 @@ pub use scoring::{
     SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, computed_tokens, features_each, pack, push, push_all,
     score_encoded,
 };
+pub use sharing::saved_tokens;
 pub use source::{TokenizerDir, is_gguf};
 pub use token_head::{ConvertError, TokenHead, head_from_tokens};

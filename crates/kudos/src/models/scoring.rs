@@ -353,6 +353,11 @@ impl Scores for Model {
 }
 
 impl Model {
+    /// Whether texts that begin alike share their beginning in a batch: no token sees those after it.
+    pub fn shares_beginnings(&self) -> bool {
+        self.config.decoder().is_some()
+    }
+
     /// Refuses a text with what the model has no vectors for.
     fn check(&self, encoded: &Encoded) -> Result<(), ScoreError> {
         let (vocabulary, segments) = (self.config.vocabulary(), self.config.segments());

@@ -50,6 +50,12 @@ impl Family {
     }
 }
 
+/// How many tokens of a text need not be computed in a batch that also holds the text `before`.
+pub fn saved_tokens(before: &[u32], ids: &[u32]) -> usize {
+    let same = same_beginning(before, ids);
+    if same < LEAST { 0 } else { same }
+}
+
 /// Texts that are equal.
 struct Distinct<'a> {
     ids: &'a [u32],

@@ -166,6 +166,24 @@ impl Packed {
         }
     }
 
+    /// Bytes of all packed weights, but for scales.
+    pub fn bytes(&self) -> usize {
+        let each = |(spec, layer): &(LinearSpec, PackedLayer)| {
+            let width = match layer {
+                PackedLayer::Bf16(weight) if weight.has_backward() => 4, // In both orientations.
+                PackedLayer::Bf16(_) => 2,
+                PackedLayer::Int8(_) => 1,
+                PackedLayer::Narrow(weight) => match weight.width() {
+                    Width::F32 => 4,
+                    Width::Bf16 => 2,
+                    Width::Int8 => 1,
+                },
+            };
+            width * spec.inputs * spec.outputs
+        };
+        self.layers.iter().map(each).sum()
+    }
+
     /// True when all weights are read in place.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()

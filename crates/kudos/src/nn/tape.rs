@@ -14,6 +14,7 @@ use super::plan::{Life, Planner};
 use crate::random::Stream;
 use kernels::bf16::Bf16;
 use kernels::gemm::{QuantizedRows, Scratch};
+use std::ops::Range;
 
 /// A value on the tape: a row-major matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +170,10 @@ pub struct Tape {
     detached: usize,
     /// Whether a [`Tape::detach`] will follow.
     detaching: bool,
+    /// Runs of ops that are computed again on the way back instead of being kept.
+    recomputed: Vec<Range<usize>>,
+    /// The segment that each value was made in.
+    segments: Vec<Option<usize>>,
     lives: Vec<Option<Life>>,
     written: Vec<bool>,
     arena: Arena,
@@ -192,6 +197,27 @@ impl Tape {
         self.ops.clear();
         self.shapes.clear();
         (self.detached, self.detaching) = (0, false);
+        self.recomputed.clear();
+    }
+
+    /// What is pushed from here to [`Self::end_recomputed`] is not kept for the way back but computed again there, from
+    /// what stands before it: the same numbers, for one more way forward.
+    pub fn begin_recomputed(&mut self) {
+        let start = self.ops.len();
+        self.recomputed.push(start..start);
+    }
+
+    /// Ends such a part.
+    ///
+    /// # Panics
+    /// When none has begun.
+    pub fn end_recomputed(&mut self) {
+        self.recomputed.last_mut().expect("a part has begun").end = self.ops.len();
+    }
+
+    /// Words of 32 bits that the values and gradients of the program would take; nothing is run.
+    pub fn needed(&mut self, result: Var) -> usize {
+        self.plan(result)
     }
 
     /// What is pushed from here to [`Self::detach`] is computed as in scoring: nothing of it is trained.
@@ -281,7 +307,8 @@ impl Tape {
     fn run(&mut self, result: Var, weights: Weights, batch: &Batch, cache: Option<&mut KvCache>) {
         let trainable = self.mode == Mode::Score || weights.packed.is_trainable();
         assert!(trainable, "these weights are packed for scoring: train on what `Packed::for_training` gives");
-        self.plan(result);
+        let total = self.plan(result);
+        self.arena.reserve(total);
         let (arena, quantized) = (&mut self.arena, &mut self.quantized);
         let mut pass = Forward { arena, weights, batch, quantized, cache };
         for op in &self.ops {
@@ -311,7 +338,13 @@ impl Tape {
         let [gradient] = self.arena.buffers([Buffer::Gradient(result)]);
         gradient.copy_from_slice(seed);
         self.written[result.0] = true;
-        for op in self.ops[self.detached..].iter().rev() {
+        for (tick, op) in self.ops.iter().enumerate().skip(self.detached).rev() {
+            if let Some(segment) = self.recomputed.iter().find(|segment| segment.end == tick + 1 && !segment.is_empty())
+            {
+                let (arena, quantized) = (&mut self.arena, &mut self.quantized);
+                let mut pass = Forward { arena, weights, batch, quantized, cache: None };
+                self.ops[segment.clone()].iter().for_each(|op| op.forward(&mut pass));
+            }
             op.uses(&mut Uses(&mut |how, output| {
                 if how == Use::Takes && !self.written[output.0] {
                     // Nobody reads this value, so no op wrote its gradient, which is zero.
@@ -330,10 +363,12 @@ impl Tape {
         }
     }
 
-    fn plan(&mut self, result: Var) {
+    /// Places all buffers; gives the words that they take.
+    fn plan(&mut self, result: Var) -> usize {
         let mut lives = std::mem::take(&mut self.lives);
         lives.clear();
         lives.resize(2 * self.shapes.len(), None);
+        self.find_segments();
         let last = 2 * self.ops.len();
         self.extend(&mut lives, Buffer::Value(result), last);
         if self.mode == Mode::Train {
@@ -341,9 +376,19 @@ impl Tape {
         }
         for (tick, op) in self.ops.iter().enumerate() {
             let mode = if tick < self.detached { Mode::Score } else { self.mode };
+            let segment = self.segment_of(tick).filter(|_| mode == Mode::Train);
             op.uses(&mut Uses(&mut |how, var| match (how, mode) {
-                (Use::Reads | Use::Writes, _) => self.extend(&mut lives, Buffer::Value(var), tick),
-                (Use::Saves, Mode::Train) => self.extend(&mut lives, Buffer::Value(var), last - 1 - tick),
+                (Use::Reads | Use::Writes, _) => {
+                    self.extend(&mut lives, Buffer::Value(var), tick);
+                    if let Some(segment) = segment {
+                        // Where the segment begins to be computed again.
+                        self.hold(&mut lives, var, segment, last - self.recomputed[segment].end);
+                    }
+                }
+                (Use::Saves, Mode::Train) => match segment {
+                    Some(segment) => self.hold(&mut lives, var, segment, last - 1 - tick),
+                    None => self.extend(&mut lives, Buffer::Value(var), last - 1 - tick),
+                },
                 (Use::Takes | Use::Gives, Mode::Train) => {
                     self.extend(&mut lives, Buffer::Gradient(var), last - 1 - tick);
                 }
@@ -352,7 +397,41 @@ impl Tape {
         }
         let total = self.arena.planner.place(&lives);
         self.lives = lives;
-        self.arena.reserve(total);
+        total
+    }
+
+    /// Finds out in which segment each value is made.
+    fn find_segments(&mut self) {
+        let mut segments = std::mem::take(&mut self.segments);
+        segments.clear();
+        segments.resize(self.shapes.len(), None);
+        if !self.recomputed.is_empty() {
+            for (tick, op) in self.ops.iter().enumerate() {
+                let segment = self.segment_of(tick);
+                op.uses(&mut Uses(&mut |how, var| {
+                    if how == Use::Writes {
+                        segments[var.0] = segment;
+                    }
+                }));
+            }
+        }
+        self.segments = segments;
+    }
+
+    /// The recomputed segment that an op is in.
+    fn segment_of(&self, tick: usize) -> Option<usize> {
+        self.recomputed.iter().position(|segment| segment.contains(&tick))
+    }
+
+    /// Holds a value at a tick of the way back for a segment that is computed again: a value of its own has a second life,
+    /// any other is kept.
+    fn hold(&self, lives: &mut [Option<Life>], var: Var, segment: usize, tick: usize) {
+        if self.segments[var.0] == Some(segment) {
+            let index = Buffer::Value(var).index();
+            lives[index].as_mut().expect("a value is made before it is held").extend_again(tick);
+        } else {
+            self.extend(lives, Buffer::Value(var), tick);
+        }
     }
 
     /// Stretches a buffer's life to hold at `tick`.
@@ -363,9 +442,7 @@ impl Tape {
             Storage::F32 => shape.rows * shape.columns,
             Storage::Bf16 => shape.rows * shape.columns / 2,
         };
-        let life = lives[buffer.index()].get_or_insert(Life { len, birth: tick, death: tick });
-        life.birth = life.birth.min(tick);
-        life.death = life.death.max(tick);
+        lives[buffer.index()].get_or_insert(Life::at(len, tick)).extend(tick);
     }
 }
 
@@ -442,6 +519,46 @@ mod tests {
         assert_eq!(detached[48..], whole[48..]);
         assert!(detached[..48].iter().all(|d| *d == 0.0) && whole[..48].iter().any(|d| *d != 0.0));
         assert!(less < memory, "{less} words, {memory} with a way back");
+    }
+
+    /// The same numbers with less memory.
+    #[test]
+    fn what_is_computed_again_has_the_same_gradients() {
+        let (batch, values) = (check::batch(), check::weights(36 + 5 * 12));
+        let run = |recomputed: &[usize]| {
+            let mut tape = Tape::default();
+            tape.start(Mode::Train, Storage::F32);
+            let mut x = states(&mut tape, &batch);
+            for layer in 0..5 {
+                if recomputed.contains(&layer) {
+                    tape.begin_recomputed();
+                }
+                for _ in 0..3 {
+                    x = tape.linear(x, linear(36 + 12 * layer, 3), Some(kernels::activation::Activation::Gelu));
+                }
+                if recomputed.contains(&layer) {
+                    tape.end_recomputed();
+                }
+            }
+            let weights = Weights { values: &values, packed: &Packed::default() };
+            let needed = tape.needed(x);
+            tape.forward(x, weights, &batch);
+            let value = tape.value(x).to_vec();
+            let mut gradients = check::flat(values.len());
+            gradients.start();
+            tape.backward(x, &vec![0.5; value.len()], weights, &mut gradients, &batch);
+            assert_eq!(tape.value(x), value, "the result stays readable");
+            (value, gradients.values().to_vec(), needed)
+        };
+        let (value, gradients, most) = run(&[]);
+        for recomputed in [&[0][..], &[4], &[1, 3], &[0, 1, 2, 3, 4]] {
+            let (same, again, needed) = run(recomputed);
+            assert_eq!((&same, &again), (&value, &gradients), "{recomputed:?}");
+            assert!(
+                needed < most || recomputed.len() == 1 && needed <= most,
+                "{recomputed:?}: {needed} of {most} words"
+            );
+        }
     }
 
     #[test]

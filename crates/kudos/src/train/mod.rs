@@ -14,6 +14,7 @@ mod head;
 mod judge;
 mod log;
 mod loss;
+mod memory;
 mod optimizer;
 mod plan;
 mod run_state;
@@ -21,6 +22,7 @@ mod settings;
 mod solve;
 mod start;
 mod step;
+mod teacher;
 mod visits;
 
 pub use attributes::{AttributeError, AttributeWeights, attribute_head, attribute_loss};
@@ -32,11 +34,13 @@ pub use head::{Head, fit_head};
 pub use judge::{JudgeFiles, clear_judge, holds_judge, write_judge};
 pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
+pub use memory::MemoryPlan;
 pub use optimizer::{LearningRateSchedule, Optimizer, clip_scale};
 pub use plan::{Given, Plan, plan};
 pub use run_state::{Best, State, resumed_day, resumed_settings};
 pub use settings::{Asked, Extent, HeldOutData, Recipe, Settings, SettingsError, Start};
 pub use start::{Opened, Starts, compare_starts, open_anew, open_head, renew_top_layers};
+pub use teacher::{Taught, teach};
 pub use visits::{Visit, epoch};
 
 use crate::data::Location;
@@ -46,6 +50,7 @@ use crate::models::{JudgeError, Model, ScoreError, Workspace, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights::{self, WeightError};
 use crate::text::Encoded;
+use memory::fit_memory;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -117,6 +122,19 @@ pub enum TrainError {
     NoBiases {
         /// Family of the base.
         family: String,
+    },
+    /// More memory than was allowed.
+    #[error(
+        "--memory {limit:.2} GB: the run needs {needed:.2} GB at least ({plan}); train less with --lora or --freeze, or lower \
+         --max-length or --group-size"
+    )]
+    Memory {
+        /// Allowed, in GB.
+        limit: f64,
+        /// Needed, in GB.
+        needed: f64,
+        /// Where it goes.
+        plan: MemoryPlan,
     },
     /// More layers to train than there are.
     #[error("--freeze {asked}: the model has {most} layers, expected at most so many to stay trained")]
@@ -269,6 +287,8 @@ pub struct Trainer {
     pub model: Model,
     /// What of it starts anew under a new head.
     pub opened: Opened,
+    /// Where its memory goes, if it was limited.
+    pub memory: Option<MemoryPlan>,
     settings: Settings,
     examples: Vec<Example>,
     held_out: Option<HeldOut>,
@@ -322,6 +342,7 @@ impl Trainer {
         if !adapted {
             model.pack_for_training(settings.precision);
         }
+        let memory = settings.memory.map(|limit| fit_memory(&mut model, &examples, limit)).transpose()?;
         let gradients = Gradients::new(&model.parameters);
         let top = model.config.layers() + 1;
         let rate = |role| settings.layer_decay.powi((top - model.depth(role)) as i32) as f32;
@@ -330,6 +351,7 @@ impl Trainer {
         Ok(Self {
             model,
             opened,
+            memory,
             settings,
             examples,
             held_out,
@@ -550,6 +572,9 @@ impl Trainer {
     /// What a checkpoint must agree with to be resumed.
     fn identity(&self) -> String {
         let mut identity = serde_json::to_value(&self.settings).expect("settings are plain data");
+        if let Some(settings) = identity.as_object_mut() {
+            settings.remove("memory"); // It changes no number.
+        }
         identity["data"] = self.fingerprint.as_str().into();
         identity.to_string()
     }

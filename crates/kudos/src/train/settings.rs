@@ -39,6 +39,7 @@ pub struct Asked {
     pub keep_layers: Option<usize>,
     pub renew_layers: Option<usize>,
     pub freeze: Option<usize>,
+    pub memory: Option<u64>,
     pub schedule: Option<LearningRateSchedule>,
     pub warmup_steps: Option<u64>,
     pub weight_decay: Option<f32>,
@@ -89,6 +90,9 @@ pub struct Settings {
     /// Top layers that are trained, with the head; all of the model if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freeze: Option<usize>,
+    /// Bytes that the run may take; layers are computed again on the way back as far as that asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// Its course.
     pub schedule: LearningRateSchedule,
     /// Steps to reach it.
@@ -284,6 +288,7 @@ impl Asked {
             keep_layers: self.keep_layers,
             renew_layers: self.renew_layers.unwrap_or(0),
             freeze: self.freeze,
+            memory: self.memory,
             schedule: self.schedule.unwrap_or(LearningRateSchedule::Linear),
             warmup_steps: self.warmup_steps.unwrap_or(if trl { 0 } else { max_steps / 10 }),
             weight_decay: self.weight_decay.unwrap_or(0.0),

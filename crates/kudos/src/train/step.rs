@@ -11,7 +11,7 @@ use crate::text::Encoded;
 
 /// Tokens packed into one forward and backward. A step of more tokens runs as several, whose gradients
 /// add up to the same sum: memory is bounded by this, not by the batch.
-const PACKED_TOKENS: usize = 4096;
+pub(super) const PACKED_TOKENS: usize = 4096;
 
 /// What a step adds up over its visits.
 #[derive(Default)]

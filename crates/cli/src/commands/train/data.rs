@@ -3,12 +3,15 @@
 use super::super::data::{announce, load_groups};
 use super::super::refused::{Taken, without_refused};
 use super::super::report;
-use super::{Args, Global, note};
-use anyhow::bail;
+use super::super::resolve;
+use super::{Answers, Args, Global, note};
+use anyhow::{Context, bail};
 use kudos::data::{Comparison, FileInfo, Group, Kind, Loaded, Location, check, split_by_prompt};
-use kudos::models::TrainedOn;
+use kudos::models::{RewardModel, TrainedOn};
 use kudos::text::Encoder;
-use kudos::train::{Asked, HeldOut, HeldOutData, Labelled, Recipe, TrainError, each_pair_alone, is_rated};
+use kudos::train::{
+    Asked, HeldOut, HeldOutData, Labelled, Recipe, Taught, TrainError, each_pair_alone, is_rated, teach,
+};
 use std::collections::HashSet;
 
 /// The groups to learn from and to be measured with.
@@ -48,7 +51,11 @@ impl Data {
             let (files, eval_files) = (loaded.files.clone(), eval.files.clone());
             let (eval_groups, eval_from) = (eval.groups.clone(), Some(files.len()));
             checked = check::run(&report::merged(vec![loaded, eval]), &check::CheckOptions { eval_from, encode: None });
-            let (train, eval) = (groups, eval_groups);
+            let train = match load_teacher(args)? {
+                None => groups,
+                Some(teacher) => taught(&groups, &teacher, global),
+            };
+            let eval = eval_groups;
             return Ok(Self { train, eval, eval_name, files, eval_files, attributes, labelled, checked });
         }
         // With any rating at all, so that the split does not depend on which of them are learnt.
@@ -56,12 +63,20 @@ impl Data {
             true => g.counted().next().is_some(),
             false => g.responses.iter().any(|r| !r.attributes.is_empty()),
         };
-        let compared: Vec<Group> = groups.into_iter().filter(teaches).collect();
+        let teacher = load_teacher(args)?;
+        let usable = |g: &Group| teaches(g) || teacher.is_some() && g.responses.len() > 1;
+        let compared: Vec<Group> = groups.into_iter().filter(usable).collect();
         let fraction = asked.eval_fraction_or_default();
-        let (train, eval) = match fraction > 0.0 {
+        let (mut train, mut eval) = match fraction > 0.0 {
             true => split_by_prompt(compared, fraction, asked.seed.unwrap_or(42)),
             false => (compared, Vec::new()),
         };
+        if let Some(teacher) = &teacher {
+            train = taught(&train, teacher, global);
+            // People's word, where there is one, is what the judge is measured with.
+            let (labelled, others): (Vec<Group>, Vec<Group>) = eval.into_iter().partition(teaches);
+            eval = if labelled.is_empty() { teach(&others, teacher).groups } else { labelled };
+        }
         let eval_name = format!("{:.0} % of the prompts, held out", 100.0 * fraction);
         let (files, eval_files) = (loaded.files, Vec::new());
         Ok(Self { train, eval, eval_name, files, eval_files, attributes, labelled, checked })
@@ -116,6 +131,23 @@ impl Data {
             Some(_) => HeldOutData::Given,
         }
     }
+}
+
+/// The judge that labels, if there is one.
+fn load_teacher(args: &Args) -> anyhow::Result<Option<RewardModel>> {
+    let load = |name: &String| -> anyhow::Result<RewardModel> {
+        RewardModel::load(&resolve(name)?, None).with_context(|| format!("--teacher {name}"))
+    };
+    args.teacher.as_ref().map(load).transpose()
+}
+
+/// What the teacher says of the groups, stated.
+fn taught(groups: &[Group], teacher: &RewardModel, global: &Global) -> Vec<Group> {
+    let Taught { groups, comparisons, unscored } = teach(groups, teacher);
+    let left =
+        if unscored > 0 { format!("; {unscored} responses it cannot score are left out") } else { String::new() };
+    note(global, &format!("the teacher labels {comparisons} pairs of {} prompts{left}", groups.len()));
+    groups
 }
 
 /// The rows of the comparisons between responses that are taken.
@@ -182,5 +214,7 @@ pub(super) fn trained_on(file: &FileInfo) -> TrainedOn {
 pub(super) fn fingerprint(data: &Data, args: &Args, encoder: &Encoder) -> String {
     let hashes: Vec<_> = data.files.iter().chain(&data.eval_files).map(|f| f.sha256.as_str()).collect();
     let encode = serde_json::to_string(encoder.settings()).expect("plain data");
-    format!("{} {encode} {} new_head={}", args.base, hashes.join(" "), args.new_head)
+    let teacher = args.teacher.as_ref().map_or(String::new(), |teacher| format!(" teacher={teacher}"));
+    let from = args.head_from.as_ref().map_or(String::new(), |Answers(answers)| format!(" head_from={answers:?}"));
+    format!("{} {encode} {} new_head={}{teacher}{from}", args.base, hashes.join(" "), args.new_head)
 }

@@ -40,6 +40,7 @@ pub(super) fn announce(trainer: &Trainer, data: &Data, global: &Global) {
             kernels::parallel::threads(),
         ),
     );
+    trainer.memory.iter().for_each(|plan| note(global, &format!("memory: {plan}")));
     let cut = truncated_share(examples);
     if cut > 0.0 {
         note(global, &format!("{:.1} % of the responses are cut to the token limit", 100.0 * cut));

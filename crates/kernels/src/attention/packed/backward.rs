@@ -2,18 +2,19 @@
 //! stay in the cache for the five products that make or read them.
 //!
 //! Gradients of keys and values are summed in tiles of 12 positions over all queries of a family, in order: the parent's
-//! own, then each child's. The parent's rows of these tiles stay while its children pass.
+//! own, then each child's. The parent's rows of these tiles stay while its children pass. Several tasks may have portions
+//! of a large family. Then the parent's rows are summed over each portion, and these sums in order.
 
-use super::forward::floats;
+use super::forward::{floats, scaled_row};
 use super::operand::{KEPT, Packed, Products, TextHead, pair_across, pair_along, values};
 use super::score::{Place, RowSums, Scoring, softmax_gradient};
-use super::sequences::{Family, Text};
+use super::sequences::{Family, Portion, Text};
 use super::{Columns, ColumnsMut, Saved, Targets, Work};
 use crate::bf16::Element;
 use crate::gemm::Store;
 use crate::gemm::panels::{COLUMNS, Lines, ROWS, panels};
 use crate::gemm::tile::{Left, Out, Tile};
-use crate::parallel::{Shared, for_each};
+use crate::parallel::{Shared, area, for_each};
 use crate::reduce::sum_by;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -78,10 +79,56 @@ pub(super) fn all<T: Element>(
     let (products, log_sums) = (Products::of::<T>(), saved.log_sums);
     let backward = Backward { work, into, products, d_out: of(d_out), out: of(saved.out), log_sums, d_bias };
     let key_heads = work.spec.key_heads;
-    for_each(work.sequences.families().len() * key_heads, |task| {
-        let (family, key_head) = (task / key_heads, task % key_heads);
-        MEMORY.with_borrow_mut(|memory| backward.key_head(family, key_head, memory));
+    // A family's sums of the bias's gradient have one owner, whether they are wanted or not: one sum, one value.
+    let portions = if work.spec.bias.is_some() { work.sequences.wholes() } else { work.sequences.portions() };
+    let partial = Partial::new(&portions, work);
+    let mut sums = vec![0.0; partial.starts[portions.len()]];
+    let shared = Shared::new(&mut sums);
+    for_each(portions.len() * key_heads, |task| {
+        let (portion, key_head) = (task / key_heads, task % key_heads);
+        // SAFETY: a task owns the sums of its portion and head.
+        let sums = unsafe { partial.of(&shared, portion, key_head) };
+        MEMORY.with_borrow_mut(|memory| backward.key_head(portion, key_head, sums, memory, &portions[portion]));
     });
+    backward.add_up(&partial, &shared);
+}
+
+/// Where the sums of portions lie, for gradients of parents whose family is cut.
+struct Partial {
+    /// Of each portion, and the end: `[key_heads][keys, values][rows of the parent][columns]`; nothing for a whole family.
+    starts: Vec<usize>,
+    key_heads: usize,
+    /// Families that are cut, as runs of portions.
+    cut: Vec<(Family, Range<usize>)>,
+}
+
+impl Partial {
+    fn new<T: Element>(portions: &[Portion], work: &Work<T>) -> Self {
+        let (key_heads, dim) = (work.spec.key_heads, work.spec.head_dim);
+        let mut starts = vec![0];
+        let mut cut: Vec<(Family, Range<usize>)> = Vec::new();
+        for (i, portion) in portions.iter().enumerate() {
+            let rows = if portion.is_whole() { 0 } else { work.sequences.parent(portion.family).len };
+            starts.push(starts[i] + area(2 * key_heads, area(rows, dim)));
+            match cut.last_mut() {
+                Some((family, run)) if *family == portion.family => run.end = i + 1,
+                _ if !portion.is_whole() => cut.push((portion.family, i..i + 1)),
+                _ => {}
+            }
+        }
+        Self { starts, key_heads, cut }
+    }
+
+    /// The sums of one head of keys of a portion.
+    ///
+    /// # Safety
+    /// As [`Shared::slice`].
+    #[allow(clippy::mut_from_ref)] // Disjointness is the caller's promise.
+    unsafe fn of<'a>(&self, sums: &'a Shared<f32>, portion: usize, key_head: usize) -> &'a mut [f32] {
+        let len = (self.starts[portion + 1] - self.starts[portion]) / self.key_heads;
+        // SAFETY: the caller's promise.
+        unsafe { sums.slice(self.starts[portion] + key_head * len, len) }
+    }
 }
 
 /// A query head of a text.
@@ -100,14 +147,16 @@ struct Part {
 }
 
 impl<T: Element> Backward<'_, T> {
-    /// One head of keys and values of a family.
-    fn key_head(&self, number: usize, key_head: usize, memory: &mut Memory) {
-        let family = self.work.sequences.families()[number];
-        self.reserve(family, memory);
-        for text in self.work.sequences.texts(family) {
-            self.pack(text, key_head, memory);
+    /// One head of keys and values of a portion of a family. `sums` receives the gradients of the parent's rows if the family
+    /// has other portions. `number` is the family's where there is a bias, whose families are whole.
+    fn key_head(&self, number: usize, key_head: usize, sums: &mut [f32], memory: &mut Memory, portion: &Portion) {
+        self.reserve(portion.family, memory);
+        for (i, text) in self.work.sequences.texts_of(portion).enumerate() {
+            // From text to text, the panels before the fork and the parent's rows of the tiles stay.
+            let (packed, cleared) = if i == 0 { (0, 0) } else { (text.prefix / COLUMNS * COLUMNS, text.prefix) };
+            self.pack(text, key_head, packed, memory);
             for rows in [&mut memory.d_keys, &mut memory.d_values] {
-                clear(rows, text.prefix..text.end(), panels(self.work.spec.head_dim));
+                clear(rows, cleared..text.end(), panels(self.work.spec.head_dim));
             }
             for shared in 0..self.work.spec.shared() {
                 let head = key_head * self.work.spec.shared() + shared;
@@ -119,15 +168,42 @@ impl<T: Element> Backward<'_, T> {
                     self.block(own, first..text.end().min(first + QUERIES), d_bias, memory);
                 }
             }
-            if text.sequence != family.first {
+            if text.sequence != portion.family.first {
                 self.write_keys(text, key_head, memory);
             }
         }
-        let parent = self.work.sequences.texts(family).next().expect("a family has a first sequence");
-        self.write_keys(parent, key_head, memory);
+        if portion.is_whole() {
+            self.write_keys(self.work.sequences.parent(portion.family), key_head, memory);
+        } else {
+            let (d_keys, d_values) = sums.split_at_mut(sums.len() / 2);
+            copy_rows(d_keys, &memory.d_keys, self.work.spec.head_dim);
+            copy_rows(d_values, &memory.d_values, self.work.spec.head_dim);
+        }
         if memory.keys_by_column.bytes() + memory.keys_by_row.bytes() + memory.values.bytes() > KEPT {
             *memory = Memory::default();
         }
+    }
+
+    /// Writes the gradients of the parents whose family was cut: the sums of its portions, in order.
+    fn add_up(&self, partial: &Partial, sums: &Shared<f32>) {
+        let (key_heads, dim) = (partial.key_heads, self.work.spec.head_dim);
+        for_each(partial.cut.len() * key_heads, |task| {
+            let ((family, run), key_head) = (&partial.cut[task / key_heads], task % key_heads);
+            // SAFETY: a task owns the sums of its family and head.
+            let mut portions = run.clone().map(|portion| unsafe { partial.of(sums, portion, key_head) });
+            let all = portions.next().expect("a family has portions");
+            for own in portions {
+                all.iter_mut().zip(own).for_each(|(all, own)| *all += *own);
+            }
+            let parent = self.work.sequences.parent(*family);
+            let (d_keys, d_values) = all.split_at(all.len() / 2);
+            for (into, rows) in [(self.into.k, d_keys), (self.into.v, d_values)] {
+                for (position, row) in rows.chunks_exact(dim).enumerate() {
+                    // SAFETY: a task owns its heads' columns of its family's rows.
+                    scaled_row(unsafe { into.head(parent.row(position), key_head) }, row, 1.0);
+                }
+            }
+        });
     }
 
     fn reserve(&self, family: Family, memory: &mut Memory) {
@@ -146,9 +222,8 @@ impl<T: Element> Backward<'_, T> {
         memory.corrections.resize(QUERIES, 0.0);
     }
 
-    /// Packs what the parent did not leave there.
-    fn pack(&self, text: Text, head: usize, memory: &mut Memory) {
-        let from = text.prefix / COLUMNS * COLUMNS;
+    /// Packs a text's keys and values from a position on, which is a multiple of 32.
+    fn pack(&self, text: Text, head: usize, from: usize, memory: &mut Memory) {
         let keys = TextHead { columns: self.work.k, head, text };
         memory.keys_by_column.by_column(keys, from);
         memory.keys_by_row.by_row(keys, from..text.end(), from / values::<T>());
@@ -318,6 +393,15 @@ fn clear(tiles: &mut [Tile], positions: Range<usize>, columns: usize) {
     for position in positions {
         let tiles = &mut tiles[position / ROWS * columns..][..columns];
         tiles.iter_mut().for_each(|tile| tile[position % ROWS].fill(0.0));
+    }
+}
+
+/// The rows of the first positions, from tiles.
+fn copy_rows(out: &mut [f32], tiles: &[Tile], dim: usize) {
+    for (position, row) in out.chunks_exact_mut(dim).enumerate() {
+        for (out, tile) in row.chunks_mut(COLUMNS).zip(&tiles[position / ROWS * panels(dim)..]) {
+            out.copy_from_slice(&tile[position % ROWS][..out.len()]);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::operand::{KEPT, Packed, Products, TextHead, values};
 use super::score::{Place, Scoring, softmax_strip};
-use super::sequences::{Family, Sequences, Text};
+use super::sequences::{Portion, Text};
 use super::{ColumnsMut, Work};
 use crate::bf16::Element;
 use crate::gemm::Store;
@@ -10,17 +10,6 @@ use crate::gemm::panels::{COLUMNS, Lines, ROWS, panels};
 use crate::gemm::tile::{Left, Out, Tile};
 use crate::parallel::{Shared, for_each};
 use std::cell::RefCell;
-use std::ops::Range;
-
-/// Own rows of a task, where a family has as many: few large families must occupy all threads.
-const PART_ROWS: usize = 256;
-
-/// Texts of a family that one task computes.
-struct Part {
-    family: Family,
-    /// Places among the family's texts.
-    texts: Range<usize>,
-}
 
 /// Memory of one task.
 #[derive(Default)]
@@ -46,39 +35,18 @@ pub(super) fn all<T: Element>(work: &Work<T>, out: Shared<T>, log_sums: Shared<f
     let (heads, dim) = (work.spec.heads, work.spec.head_dim);
     let out = ColumnsMut { data: out, stride: heads * dim, first: 0, dim };
     let forward = Forward { work, products: Products::of::<T>(), out, log_sums };
-    let parts = parts(work.sequences);
-    for_each(parts.len() * heads, |task| {
-        MEMORY.with_borrow_mut(|memory| forward.head(&parts[task / heads], task % heads, memory));
+    let portions = work.sequences.portions();
+    for_each(portions.len() * heads, |task| {
+        MEMORY.with_borrow_mut(|memory| forward.head(&portions[task / heads], task % heads, memory));
     });
 }
 
-/// The families, large ones cut. Each part packs its parent's rows anew, so it has at least as many of its own.
-fn parts(sequences: &Sequences) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
-    for family in sequences.families() {
-        let (mut start, mut rows) = (0, 0);
-        for (i, text) in sequences.texts(*family).enumerate() {
-            rows += text.len;
-            if rows >= PART_ROWS.max(text.prefix) {
-                parts.push(Part { family: *family, texts: start..i + 1 });
-                (start, rows) = (i + 1, 0);
-            }
-        }
-        match parts.last_mut().filter(|_| 0 < start && start < family.count) {
-            Some(last) => last.texts.end = family.count,
-            None if start == 0 => parts.push(Part { family: *family, texts: 0..family.count }),
-            None => {}
-        }
-    }
-    parts
-}
-
 impl<T: Element> Forward<'_, T> {
-    fn head(&self, part: &Part, head: usize, memory: &mut Memory) {
-        let (longest, dim) = (panels(self.work.sequences.longest_of(part.family)), self.work.spec.head_dim);
+    fn head(&self, portion: &Portion, head: usize, memory: &mut Memory) {
+        let (longest, dim) = (panels(self.work.sequences.longest_of(portion.family)), self.work.spec.head_dim);
         memory.keys.reserve(longest, dim / values::<T>());
         memory.values.reserve(panels(dim), longest * COLUMNS / values::<T>());
-        let texts = self.work.sequences.texts(part.family).take(part.texts.end).skip(part.texts.start);
+        let texts = self.work.sequences.texts_of(portion);
         for (i, text) in texts.filter(|text| text.len > 0).enumerate() {
             // What the last text left there stays: the panels before the fork.
             let from = if i == 0 { 0 } else { text.prefix / COLUMNS * COLUMNS };
@@ -92,7 +60,7 @@ impl<T: Element> Forward<'_, T> {
         }
     }
 
-    /// Packs a text's keys and values from a position on.
+    /// Packs a text's keys and values from a position on, which is a multiple of 32.
     fn pack(&self, text: Text, head: usize, from: usize, memory: &mut Memory) {
         memory.keys.by_column(TextHead { columns: self.work.k, head, text }, from);
         let values = TextHead { columns: self.work.v, head, text };
@@ -165,30 +133,5 @@ dispatch! {
         for (out, value) in out.iter_mut().zip(values) {
             *out = T::narrow(value * scale);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn texts_of_parts(offsets: &[usize], parents: &[Option<usize>]) -> Vec<Range<usize>> {
-        let parts = parts(&Sequences::with_parents(offsets, parents));
-        parts.into_iter().map(|part| part.family.first + part.texts.start..part.family.first + part.texts.end).collect()
-    }
-
-    /// A text in no part would be left as it was; one in two would be written by two tasks.
-    #[test]
-    fn large_families_are_cut_into_parts_that_hold_each_text_once() {
-        let of = |lengths: &[usize], parents: &[Option<usize>]| {
-            let offsets: Vec<usize> = (0..=lengths.len()).map(|i| lengths[..i].iter().sum()).collect();
-            texts_of_parts(&offsets, parents)
-        };
-        assert_eq!(of(&[900, 5], &[None, None]), [0..1, 1..2], "texts alone are not cut");
-        assert_eq!(of(&[100, 60, 60, 9], &[None, Some(0), Some(0), Some(0)]), [0..4], "a small family");
-        let family = [None, Some(0), Some(0), Some(0), Some(0), Some(0), None];
-        assert_eq!(of(&[400, 200, 200, 300, 100, 90, 7], &family), [0..1, 1..3, 3..6, 6..7], "as large as the parent");
-        assert_eq!(of(&[0, 0, 256, 0], &[None, Some(0), Some(0), Some(0)]), [0..4], "a remainder joins the last part");
-        assert_eq!(of(&[], &[]), []);
     }
 }

@@ -1,5 +1,10 @@
 //! Where the sequences of a batch lie, and which of them continue another.
 
+use std::ops::Range;
+
+/// Own rows of a task, where a family has as many: few large families must occupy all threads.
+const PART_ROWS: usize = 256;
+
 /// A run of sequences that share their beginning: the first one, and its children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Family {
@@ -7,6 +12,26 @@ pub(super) struct Family {
     pub(super) first: usize,
     /// Sequences, the first included.
     pub(super) count: usize,
+}
+
+/// Texts of a family that one task computes.
+#[derive(Clone, Debug)]
+pub(super) struct Portion {
+    pub(super) family: Family,
+    /// Places among the family's texts.
+    pub(super) texts: Range<usize>,
+}
+
+impl Portion {
+    /// All of a family.
+    fn whole(family: Family) -> Self {
+        Self { family, texts: 0..family.count }
+    }
+
+    /// Whether its family has no other portion.
+    pub(super) fn is_whole(&self) -> bool {
+        self.texts.len() == self.family.count
+    }
 }
 
 /// Sequences that lie end to end in a batch. A child's text is its parent's rows and then its own.
@@ -76,6 +101,43 @@ impl<'a> Sequences<'a> {
     /// The texts of a family: its first sequence, then its children in order.
     pub(super) fn texts(&self, family: Family) -> impl Iterator<Item = Text> {
         (family.first..family.first + family.count).map(move |sequence| self.text(family, sequence))
+    }
+
+    /// The first sequence of a family.
+    pub(super) fn parent(&self, family: Family) -> Text {
+        self.text(family, family.first)
+    }
+
+    /// The texts of a portion, in order.
+    pub(super) fn texts_of(&self, portion: &Portion) -> impl Iterator<Item = Text> + use<'_, 'a> {
+        let Portion { family, texts } = portion.clone();
+        self.texts(family).take(texts.end).skip(texts.start)
+    }
+
+    /// Each family in one.
+    pub(super) fn wholes(&self) -> Vec<Portion> {
+        self.families.iter().copied().map(Portion::whole).collect()
+    }
+
+    /// The families, large ones cut. Each portion packs its parent's rows anew, so it has at least as many of its own.
+    pub(super) fn portions(&self) -> Vec<Portion> {
+        let mut portions: Vec<Portion> = Vec::new();
+        for family in &self.families {
+            let (mut start, mut rows) = (0, 0);
+            for (i, text) in self.texts(*family).enumerate() {
+                rows += text.len;
+                if rows >= PART_ROWS.max(text.prefix) {
+                    portions.push(Portion { family: *family, texts: start..i + 1 });
+                    (start, rows) = (i + 1, 0);
+                }
+            }
+            match portions.last_mut().filter(|_| 0 < start && start < family.count) {
+                Some(last) => last.texts.end = family.count,
+                None if start == 0 => portions.push(Portion::whole(*family)),
+                None => {}
+            }
+        }
+        portions
     }
 
     pub(super) fn longest_of(&self, family: Family) -> usize {
@@ -157,5 +219,28 @@ mod tests {
             let found = refusal(|| _ = Sequences::with_parents(&[0, 1, 2, 3], parents));
             assert!(found.contains(said), "{parents:?}: {found}");
         }
+    }
+
+    /// A text in no portion would be left as it was; one in two would be written by two tasks.
+    #[test]
+    fn large_families_are_cut_into_portions_that_hold_each_text_once() {
+        let of = |lengths: &[usize], parents: &[Option<usize>]| -> Vec<Range<usize>> {
+            let offsets: Vec<usize> = (0..=lengths.len()).map(|i| lengths[..i].iter().sum()).collect();
+            let portions = Sequences::with_parents(&offsets, parents).portions();
+            let places = portions
+                .into_iter()
+                .map(|Portion { family, texts }| family.first + texts.start..family.first + texts.end);
+            places.collect()
+        };
+        assert_eq!(of(&[900, 5], &[None, None]), [0..1, 1..2], "texts alone are not cut");
+        assert_eq!(of(&[100, 60, 60, 9], &[None, Some(0), Some(0), Some(0)]), [0..4], "a small family");
+        let family = [None, Some(0), Some(0), Some(0), Some(0), Some(0), None];
+        assert_eq!(of(&[400, 200, 200, 300, 100, 90, 7], &family), [0..1, 1..3, 3..6, 6..7], "as large as the parent");
+        assert_eq!(
+            of(&[0, 0, 256, 0], &[None, Some(0), Some(0), Some(0)]),
+            [0..4],
+            "a remainder joins the last portion"
+        );
+        assert_eq!(of(&[], &[]), []);
     }
 }

@@ -422,9 +422,23 @@ fn a_text_has_the_same_bits_whether_its_parent_is_shared_or_not_in_bf16() {
     on_both(same_bits_at_forks::<Bf16>);
 }
 
-/// Four families whose rows are the same in every batch that holds them.
+/// Families whose rows are the same in every batch that holds them; the last is large enough for several tasks.
 fn family_alone_and_in_a_batch<T: Element>(queries: Asked) {
-    let lengths = [(130, false), (7, true), (70, true), (1, false), (0, false), (65, true), (3, true)];
+    let lengths = [
+        (130, false),
+        (7, true),
+        (70, true),
+        (1, false),
+        (0, false),
+        (65, true),
+        (3, true),
+        (90, false),
+        (200, true),
+        (80, true),
+        (0, true),
+        (300, true),
+        (9, true),
+    ];
     let of = |range: Range<usize>| {
         let (mut offsets, mut parents, mut parent) = (vec![0], Vec::new(), 0);
         for (i, (len, child)) in lengths[range].iter().enumerate() {
@@ -437,7 +451,7 @@ fn family_alone_and_in_a_batch<T: Element>(queries: Asked) {
     let all = of(0..lengths.len());
     let (q, kv, d_out) = (all.q(), all.kv(), all.d_out());
     let together = with_threads(2, || all.run_on::<T>(&q, &kv, &d_out));
-    for (range, threads) in [(0..3, 1), (3..4, 2), (4..7, 3)] {
+    for (range, threads) in [(0..3, 1), (3..4, 2), (4..7, 3), (7..13, 1)] {
         let own = of(range.clone());
         let tokens = all.offsets[range.start]..all.offsets[range.end];
         let rows = if queries == Asked::All { tokens.clone() } else { range };

@@ -190,7 +190,7 @@ impl Linear {
         }
         let [dz, x] = pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Value(self.x)]).map(half);
         if let Some(([dw, db], store)) = pass.gradients.spans([self.spec.weight, self.spec.bias]) {
-            WeightGradient { dw, db, store, dy: dz, x }.run(pass.scratch);
+            WeightGradient { dw, db, outputs: self.spec.outputs, store, dy: dz, x }.run(pass.scratch);
         }
         let [dz, dx] = pass.arena.buffers([Buffer::Gradient(self.y), Buffer::Gradient(self.dx)]);
         let into = match (self.dx_storage, store) {
