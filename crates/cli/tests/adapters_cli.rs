@@ -34,7 +34,7 @@ fn train(dir: &Path, base: &Path, more: &[&str]) {
 
 fn scores(dir: &Path, judge: &str) -> Vec<f64> {
     let data = golden().join("pairs.jsonl").display().to_string();
-    let rows = ok(dir, &["score", &data, "--judge", judge, "--precision", "f32", "--format", "jsonl"]);
+    let rows = ok(dir, &["score", &data, "--judge", judge, "--precision", "f32"]);
     let rows = rows.lines().map(|row| serde_json::from_str::<Value>(row).unwrap());
     let found: Vec<f64> = rows.flat_map(|row| numbers(&row)).collect();
     assert!(found.len() > 4, "{found:?}");
@@ -124,5 +124,5 @@ fn what_makes_no_sense_is_said_before_anything_is_trained() {
     assert!(usage(&["--lora", "--keep-layers", "1"]).contains("keep-layers"));
     let output = run(dir.path(), &["train", &data, "--base", &base, "--lora", "--lora-targets", "attention"]);
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && message.contains("query, key, value, dense"), "{message}");
+    assert!(!output.status.success() && message.contains("q_lin, k_lin, v_lin, out_lin"), "{message}");
 }
