@@ -124,5 +124,5 @@ fn what_makes_no_sense_is_said_before_anything_is_trained() {
     assert!(usage(&["--lora", "--keep-layers", "1"]).contains("keep-layers"));
     let output = run(dir.path(), &["train", &data, "--base", &base, "--lora", "--lora-targets", "attention"]);
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && message.contains("q_lin, k_lin, v_lin"), "{message}");
+    assert!(!output.status.success() && message.contains("q_lin, k_lin, v_lin, out_lin"), "{message}");
 }
