@@ -43,7 +43,7 @@ fn base(adapter: &Path) -> tempfile::TempDir {
     std::fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
     // What the rendering of pairs needs to be told where there is no template.
     let positions = &json_of(&dir.path().join("config.json"))["max_position_embeddings"];
-    let length = positions.as_u64().unwrap_or(128).min(128);
+    let length = positions.as_u64().unwrap_or(80).min(80);
     let encode = json!({"format": 1, "render": "pair", "max_length": length, "truncation": "longest_first"});
     std::fs::write(dir.path().join("reward.json"), encode.to_string()).unwrap();
     dir
@@ -217,6 +217,9 @@ fn what_is_no_adapter_is_said() {
     assert!(error.contains("--base DIR"), "{error}");
     let error = merge(found.path(), Some(&golden("refused/sound")), output).unwrap_err().to_string();
     assert!(error.contains("an adapter too"), "{error}");
+    let both = changed("model.safetensors", Some(b""));
+    let error = merge(both.path(), Some(&golden("../judges/refused/sound")), output).unwrap_err().to_string();
+    assert!(error.contains("are both here"), "{error}");
 }
 
 /// Damaged files are errors or adapters, and never a panic. As the fuzz target `adapter`, with bytes that are the same in

@@ -75,9 +75,13 @@ impl Golden {
 
     /// The base with the golden's adapters, as they are before the first step.
     fn model(&self) -> Model {
+        self.model_with(&lora())
+    }
+
+    fn model_with(&self, settings: &LoraSettings) -> Model {
         let (mut model, _) = load(&self.base(), LoadOptions::Judge).unwrap();
         model.prepare_turns(128);
-        attach(&mut model, &lora(), 42).unwrap();
+        attach(&mut model, settings, 42).unwrap();
         read_tensors(&self.dir.join(TENSORS_FILE), &mut model.parameters).unwrap();
         model
     }
@@ -234,22 +238,18 @@ fn assert_weights(golden: &Golden, model: &Model, name: &str) {
 #[test]
 fn a_run_that_is_continued_ends_the_same() {
     let golden = Golden::of("train_qwen3");
-    let asked = |save_every| Asked {
-        max_steps: Some(6),
-        lora_dropout: Some(0.3),
-        save_every: Some(save_every),
-        ..Asked::default()
-    };
+    let model = || golden.model_with(&LoraSettings { dropout: 0.3, ..lora() });
+    let asked = || Asked { max_steps: Some(6), lora_dropout: Some(0.3), ..Asked::default() };
     let [whole, parts] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    run(&mut trainer(golden.model(), examples(&golden), whole.path(), asked(100)));
-    let mut first = trainer(golden.model(), examples(&golden), parts.path(), asked(100));
+    run(&mut trainer(model(), examples(&golden), whole.path(), asked()));
+    let mut first = trainer(model(), examples(&golden), parts.path(), asked());
     let mut steps = 0;
     let stopped = first.run(&mut |event| {
         steps += u32::from(matches!(event, Event::Step(_)));
         if steps == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert!(stopped.is_err());
-    let mut second = trainer(golden.model(), examples(&golden), parts.path(), asked(100));
+    let mut second = trainer(model(), examples(&golden), parts.path(), asked());
     assert_eq!(second.resume().unwrap(), 3);
     run(&mut second);
     let read = |dir: &tempfile::TempDir| std::fs::read(dir.path().join(TENSORS_FILE)).unwrap();
@@ -329,7 +329,8 @@ fn an_adapter_of_bert_names_what_it_adapts_and_its_whole_head() {
     }
     write_tensors(&dir.path().join(TENSORS_FILE), &model.parameters).unwrap();
     std::fs::write(dir.path().join(CONFIG_FILE), Value::Object(config).to_string()).unwrap();
-    let texts = Golden::of("train_qwen3").texts();
+    let texts: Vec<Encoded> =
+        Golden::of("train_qwen3").texts().into_iter().filter(|text| text.ids.len() < 64).collect();
     let (merged, _) = load(dir.path(), LoadOptions::Judge).unwrap();
     let score = |model: &Model| score_encoded(model, &texts, &mut Workspace::default()).unwrap();
     for (found, expected) in score(&merged).iter().zip(score(&model)) {

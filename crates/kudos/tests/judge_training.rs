@@ -1,24 +1,20 @@
-//! Decoder judges in training, against transformers (`golden/judges/*/expected.*`, made by
+//! Judges of decoders, MPNet and ModernBERT in training, against transformers (`golden/judges/*/expected.*`, made by
 //! `golden/make_judges_golden.py`): gradients, ten AdamW steps by the trainer, and the judge that it writes.
 
+mod judges;
+
+use judges::{ENCODERS, FAMILIES, directory, encoded, golden, json, weights as stored_weights};
 use kudos::data::{Comparison, Location};
-use kudos::models::{LoadOptions, Model, Workspace, computed_tokens, load, push, push_all, score_encoded};
+use kudos::models::{LoadOptions, Model, Workspace, computed_tokens, load, push, push_all};
 use kudos::nn::{Batch, Form, Gradients, Mode, ParameterSpec, Precision, weights};
 use kudos::text::Encoded;
 use kudos::train::{Asked, Example, Extent, HeldOutData, LearningRateSchedule, Recipe, Start, Trainer};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 
-const FAMILIES: [&str; 8] = ["qwen3", "llama", "qwen2", "gemma2", "gemma3_text", "phi", "gpt2", "mistral"];
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/judges").join(name)
-}
-
-fn encoded(ids: Vec<u32>) -> Encoded {
-    Encoded { type_ids: vec![0; ids.len()], tokens_before_truncation: ids.len(), truncated: false, ids }
+fn all() -> impl Iterator<Item = &'static str> {
+    FAMILIES.into_iter().chain(ENCODERS)
 }
 
 struct Golden {
@@ -65,7 +61,8 @@ impl Golden {
 }
 
 fn base(name: &str) -> Model {
-    let (mut model, _) = load(&golden(name), LoadOptions::Judge).expect(name);
+    let dir = directory(name, &json(&golden(name).join("config.json")));
+    let (mut model, _) = load(dir.path(), LoadOptions::Judge).expect(name);
     model.prepare_turns(128);
     model
 }
@@ -92,7 +89,7 @@ fn in_order(spec: &ParameterSpec, values: &[f32]) -> Vec<f32> {
 
 #[test]
 fn gradients_are_transformers() {
-    for name in FAMILIES {
+    for name in all() {
         let (golden, model) = (Golden::of(name), base(name));
         let texts = golden.texts();
         let pairs = golden.pairs();
@@ -137,12 +134,13 @@ fn settings(examples: &[Example], width: usize) -> kudos::train::Settings {
 
 #[test]
 fn ten_steps_of_the_trainer_are_transformers_and_the_judge_comes_back() {
-    for name in FAMILIES {
+    for name in all() {
         let (golden_values, model) = (Golden::of(name), base(name));
         let texts = golden_values.texts();
         let pairs = golden_values.pairs();
         let examples: Vec<Example> = (0..).zip(&pairs).map(|(line, pair)| example(&texts, *pair, line)).collect();
-        let (settings, dir) = (settings(&examples, model.config.hidden()), tempfile::tempdir().unwrap());
+        let settings = settings(&examples, model.config.hidden());
+        let dir = directory(name, &json(&golden(name).join("config.json")));
         let mut trainer = Trainer::new(model, settings, examples, None, dir.path().into(), String::new()).unwrap();
         let mut steps = Vec::new();
         trainer
@@ -165,10 +163,7 @@ fn ten_steps_of_the_trainer_are_transformers_and_the_judge_comes_back() {
         for (found, expected) in beyond.iter().zip(golden_values.numbers("scores_beyond_first")) {
             assert!((found - expected).abs() < 2e-4, "{name}: {found} instead of {expected}");
         }
-        std::fs::copy(golden(name).join("config.json"), dir.path().join("config.json")).unwrap();
-        let (mut again, _) = load(dir.path(), LoadOptions::Judge).unwrap();
-        again.prepare_turns(128);
-        let read = score_encoded(&again, &texts, &mut Workspace::default()).unwrap();
+        let read = judges::load(dir.path(), Precision::F32).unwrap().score_encoded(&texts).unwrap();
         assert_eq!(read, scores, "{name}: what is written is what was trained");
     }
 }
@@ -190,11 +185,11 @@ fn assert_weights(golden: &Golden, model: &Model, name: &str) {
 /// Every tensor, under its name and in its form, to the bit where a form allows it.
 #[test]
 fn what_is_written_is_what_was_read() {
-    for name in FAMILIES {
+    for name in all() {
         let (model, dir) = (base(name), tempfile::tempdir().unwrap());
         let path = dir.path().join("model.safetensors");
         weights::write(&path, &model.parameters).unwrap();
-        let [written, stored] = [path, golden(name).join("model.safetensors")].map(|path| std::fs::read(path).unwrap());
+        let [written, stored] = [path, stored_weights(name)].map(|path| std::fs::read(path).unwrap());
         let [written, stored] = [&written, &stored].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
         for spec in model.parameters.specs() {
             let [found, expected] = [&written, &stored].map(|file| file.tensor(&spec.name).expect(name));
@@ -212,7 +207,7 @@ fn what_is_written_is_what_was_read() {
 /// What is frozen has no gradient and no way back; what is not has the gradients that it had, to the bit.
 #[test]
 fn the_top_layers_learn_the_same_with_the_others_frozen() {
-    for name in FAMILIES {
+    for name in all() {
         let texts = Golden::of(name).texts();
         let gradients = |model: &Model| {
             let mut workspace = Workspace::default();
@@ -235,6 +230,25 @@ fn the_top_layers_learn_the_same_with_the_others_frozen() {
         }
         let lowest = frozen.parameters.specs().iter().find(|spec| spec.trained).unwrap();
         assert_eq!(lowest.role, kudos::nn::Role::Layer(whole.config.layers() - 1), "{name}");
+    }
+}
+
+/// What all layers share (scores by distance, turns) is kept where layers are computed again.
+#[test]
+fn layers_of_encoders_that_are_computed_again_have_the_same_gradients() {
+    for name in ENCODERS {
+        let (mut model, texts) = (base(name), Golden::of(name).texts());
+        let mut run = |recomputed| {
+            model.recompute(recomputed);
+            let pack = |batch: &mut Batch| {
+                texts[2..5].iter().for_each(|text| push(&model, text, batch).unwrap());
+                vec![0, 1, 2]
+            };
+            scores_and_gradients(&model, &[1.0, -0.5, 0.25], pack).1.values().to_vec()
+        };
+        let expected = run(0);
+        assert_eq!(run(1), expected, "{name}");
+        assert_eq!(run(2), expected, "{name}");
     }
 }
 
@@ -354,6 +368,7 @@ fn layers_that_are_computed_again_have_the_same_gradients() {
             let found = gradients.values().to_vec();
             assert_eq!(&found, expected.get_or_insert_with(|| found.clone()), "{name}: {recomputed} layers");
         }
-        assert!(needed[layers] < needed[0], "{name}: {needed:?} words");
+        // Of two layers, the last computes one token of each text: there is nothing to gain.
+        assert!(needed[layers] < needed[0] || layers < 3, "{name}: {needed:?} words");
     }
 }

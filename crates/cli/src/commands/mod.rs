@@ -25,8 +25,8 @@ pub mod verify;
 
 use crate::boxed;
 use anyhow::{Context, bail};
-use kudos::models::adapter::{reward_config, tokenizer_dir};
-use kudos::models::{Config, RewardModel, Scorer, check_length, default_reward};
+use kudos::models::adapter::tokenizer_dir;
+use kudos::models::{Config, RewardConfig, RewardModel, Scorer, check_length, default_reward};
 use kudos::nn::Precision;
 use kudos::text::{EncodeSettings, Encoder, Truncation};
 use serde::de::DeserializeOwned;
@@ -117,10 +117,10 @@ fn encode_settings(
     max_length: Option<usize>,
     truncation: Option<Truncation>,
 ) -> anyhow::Result<EncodeSettings> {
-    let inherited = match reward_config(base)? {
+    let inherited = match RewardConfig::read(base)? {
         Some(reward) => reward.encode,
         None => {
-            let own = default_reward(&tokenizer_dir(base)?, config)?.encode;
+            let own = default_reward(base, config)?.encode;
             let most = if config.decoder().is_some() { DECODER_TOKENS } else { own.max_length };
             EncodeSettings { max_length: own.max_length.min(most), ..own }
         }

@@ -22,7 +22,7 @@ use super::{Global, attributes, choice, encode_settings, folds, resolve};
 use anyhow::{Context, bail};
 use base::Base;
 use data::{Data, fingerprint, trained_on};
-use kudos::models::adapter::{Adapter, attach, tokenizer_dir};
+use kudos::models::adapter::{Adapter, attach};
 use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, TokenizerDir, is_gguf, load, load_frozen};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
@@ -285,7 +285,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut data = Data::load(args, &asked, global)?;
     let base = Base::of(args, global)?;
     let base = base.path();
-    let files = TokenizerDir::of(&tokenizer_dir(base)?)?;
+    let files = TokenizerDir::of(base)?;
     let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
     let (mut model, head) = load_base(args, base, rated.as_ref(), &asked, global)?;
     let settings = if is_gguf(base) { files.path() } else { base };

@@ -63,7 +63,7 @@ impl PackedWeight {
     }
 }
 
-fn pack_all(lines: &mut Lines, panels: usize, steps: usize, pack: impl Fn(&mut [u32], usize) + Sync + Send) {
+pub(super) fn pack_all(lines: &mut Lines, panels: usize, steps: usize, pack: impl Fn(&mut [u32], usize) + Sync + Send) {
     let words = Shared::new(lines.words(panels * steps * COLUMNS));
     for_each(panels, |panel| {
         // SAFETY: each task owns its own panel.
@@ -72,13 +72,13 @@ fn pack_all(lines: &mut Lines, panels: usize, steps: usize, pack: impl Fn(&mut [
 }
 
 dispatch! {
-    fn transposed_panel[T: Element](words: &mut [u32], view: View<'_, T>, panel: usize) {
+    pub(super) fn transposed_panel[T: Element](words: &mut [u32], view: View<'_, T>, panel: usize) {
         pack_transposed(words, view, panel);
     }
 }
 
 dispatch! {
-    fn straight_panel[T: Element](words: &mut [u32], view: View<'_, T>, panel: usize) {
+    pub(super) fn straight_panel[T: Element](words: &mut [u32], view: View<'_, T>, panel: usize) {
         pack_straight(words, view, panel);
     }
 }

@@ -8,6 +8,7 @@
 mod bf16;
 pub(crate) mod floats;
 mod int8;
+pub mod low_rank;
 mod narrow;
 mod narrow_gradient;
 pub(crate) mod panels;

@@ -1,25 +1,28 @@
 //! BERT (Devlin et al. 2018, arXiv:1810.04805): segments, a pooler with tanh, a classifier.
 
-use super::config::{ConfigError, EncoderConfig, EncoderFamily, Fields, limit};
-use super::encoder::TensorNames;
+use super::config::{ConfigError, Fields, limit};
+use super::encoder_config::{EncoderConfig, EncoderNames, EncoderShape};
 use crate::nn::Activation;
 use serde_json::{Map, json};
 
-pub(super) static NAMES: TensorNames = ENCODER_NAMES;
-
-/// BERT's names, most of which RoBERTa shares.
-pub(super) const ENCODER_NAMES: TensorNames = TensorNames {
+/// BERT's names, most of which RoBERTa and MPNet share.
+pub(super) const NAMES: EncoderNames = EncoderNames {
     prefix: "bert.",
+    words: "embeddings.word_embeddings",
+    positions: Some("embeddings.position_embeddings"),
+    embedding_norm: "embeddings.LayerNorm",
     layers: "encoder.layer",
-    query: "attention.self.query",
-    key: "attention.self.key",
-    value: "attention.self.value",
+    qkv: &["attention.self.query", "attention.self.key", "attention.self.value"],
     attention_out: "attention.output.dense",
     attention_norm: "attention.output.LayerNorm",
     up: "intermediate.dense",
+    gated: false,
     down: "output.dense",
-    out_norm: "output.LayerNorm",
+    mlp_norm: "output.LayerNorm",
+    final_norm: None,
+    distances: None,
     head_dense: "bert.pooler.dense",
+    head_norm: None,
     head_out: "classifier",
     head_activation: Activation::Tanh,
     // The masked-LM and next-sentence heads; and a buffer that old versions stored.
@@ -27,13 +30,13 @@ pub(super) const ENCODER_NAMES: TensorNames = TensorNames {
 };
 
 pub(super) fn config(fields: &Fields) -> Result<EncoderConfig, ConfigError> {
-    encoder_config(fields, EncoderFamily::Bert, None)
+    encoder_config(fields, &NAMES, None)
 }
 
-/// The keys that BERT and RoBERTa share.
+/// The keys that BERT shares with RoBERTa and MPNet.
 pub(super) fn encoder_config(
     fields: &Fields,
-    family: EncoderFamily,
+    names: &'static EncoderNames,
     padding: Option<u32>,
 ) -> Result<EncoderConfig, ConfigError> {
     fields.only("position_embedding_type", &[json!("absolute")])?;
@@ -41,7 +44,8 @@ pub(super) fn encoder_config(
     fields.only("add_cross_attention", &[json!(false)])?;
     Ok(EncoderConfig {
         json: Map::new(),
-        family,
+        names,
+        shape: EncoderShape::default(),
         hidden: fields.size("hidden_size", limit::WIDTH)?,
         layers: fields.size("num_hidden_layers", limit::LAYERS)?,
         heads: fields.size("num_attention_heads", limit::WIDTH)?,

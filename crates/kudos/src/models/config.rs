@@ -1,22 +1,11 @@
 //! `config.json`: which family, and how large; everything checked before anything is allocated.
 
-use super::decoder_config::DecoderConfig;
+use super::decoder_config::{DecoderConfig, Rotary};
+use super::encoder_config::EncoderConfig;
 use super::families::Family;
 use kernels::activation::Activation;
-use kernels::attention::first::MAX_HEAD;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
-
-/// The families of encoders.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EncoderFamily {
-    /// DistilBERT (Sanh et al. 2019).
-    DistilBert,
-    /// BERT (Devlin et al. 2018).
-    Bert,
-    /// RoBERTa (Liu et al. 2019) and XLM-RoBERTa (Conneau et al. 2019), which has the same wiring.
-    Roberta,
-}
 
 /// One way for a config to be unusable each.
 #[derive(Debug, thiserror::Error)]
@@ -58,39 +47,6 @@ pub enum Config {
     Encoder(EncoderConfig),
     /// Of a decoder.
     Decoder(DecoderConfig),
-}
-
-/// A checked `config.json` of an encoder.
-#[derive(Clone, Debug)]
-pub struct EncoderConfig {
-    /// The whole file, kept so that a trained judge can state it again.
-    pub json: Map<String, Value>,
-    /// Family.
-    pub family: EncoderFamily,
-    /// Width of the states.
-    pub hidden: usize,
-    /// Number of layers.
-    pub layers: usize,
-    /// Attention heads.
-    pub heads: usize,
-    /// Width of the feed-forward block.
-    pub intermediate: usize,
-    /// Rows of the word table.
-    pub vocabulary: usize,
-    /// Rows of the position table.
-    pub positions: usize,
-    /// Rows of the segment table; 0 when the family has none.
-    pub types: usize,
-    /// ε of the layer norms.
-    pub epsilon: f32,
-    /// Activation of the feed-forward block.
-    pub activation: Activation,
-    /// Standard deviation of new weights.
-    pub initial_deviation: f32,
-    /// Outputs of the classification head.
-    pub labels: usize,
-    /// Padding token, from which RoBERTa counts its positions.
-    pub padding: Option<u32>,
 }
 
 /// Reads numbers and words out of a config and says what was wrong with them.
@@ -283,6 +239,14 @@ impl Config {
         }
     }
 
+    /// The kinds of turn.
+    pub(super) fn rotaries(&self) -> &[Rotary] {
+        match self {
+            Self::Encoder(config) => &config.shape.rotaries,
+            Self::Decoder(config) => &config.rotaries,
+        }
+    }
+
     /// Number of outputs.
     pub fn labels(&self) -> usize {
         match self {
@@ -311,36 +275,6 @@ impl Config {
     }
 }
 
-impl EncoderConfig {
-    /// What the families have in common.
-    fn check(&self, fields: &Fields) -> Result<(), ConfigError> {
-        if !self.hidden.is_multiple_of(self.heads) {
-            let expected = format!("a divisor of the width {}", self.hidden);
-            return Err(fields.error(self.heads_field(), expected));
-        }
-        let head = self.hidden / self.heads;
-        if head > MAX_HEAD {
-            let least = self.hidden.div_ceil(MAX_HEAD);
-            let expected = format!("at least {least}, so that a head has at most {MAX_HEAD} columns and not {head}");
-            return Err(fields.error(self.heads_field(), expected));
-        }
-        if self.max_tokens() == 0 {
-            let expected = "more positions than pad_token_id + 1, from which the first is counted";
-            return Err(fields.error("max_position_embeddings", expected));
-        }
-        Ok(())
-    }
-
-    fn heads_field(&self) -> &'static str {
-        if self.family == EncoderFamily::DistilBert { "n_heads" } else { "num_attention_heads" }
-    }
-
-    /// The most tokens a text may have.
-    pub fn max_tokens(&self) -> usize {
-        self.padding.map_or(self.positions, |padding| self.positions.saturating_sub(padding as usize + 1))
-    }
-}
-
 /// The number of outputs: `id2label`'s entries, or `num_labels`, or transformers' default of two.
 pub(super) fn labels(fields: &Fields) -> Result<usize, ConfigError> {
     match fields.json.get("id2label") {
@@ -353,6 +287,7 @@ pub(super) fn labels(fields: &Fields) -> Result<usize, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kernels::attention::first::MAX_HEAD;
     use serde_json::json;
 
     fn check(value: Value) -> Result<Config, String> {

@@ -6,20 +6,17 @@
 //! other tensors are the model's, in the types that they have there. So it is scored, evaluated, trained and served as
 //! other judges are, here and in transformers.
 
-use super::gguf::{self, GgufModelError};
-use super::load::LoadError;
 use super::reward_config::{RewardConfig, config_of_new_judge};
 use super::reward_model::RewardModel;
 use super::scoring::{Workspace, features_each};
-use super::source::is_gguf;
+use super::source::TokenizerDir;
 use super::token_head::{ConvertError, Origin, TokenHead};
 use crate::data::{ASSISTANT, Content, Message, USER};
-use crate::nn::gguf::Gguf;
 use crate::nn::weights::{Entered, write_each};
 use crate::nn::{ParameterSpec, Role};
 use crate::text::{
     Asked, Day, EncodeSettings, Encoded, Encoder, Prompter, Rendering, TOKENIZER_CONFIG, TOKENIZER_FILES, TextError,
-    Truncation, judge_template, pad_for_judge, set_template, template_of, with_max_length, write_tokenizer,
+    Truncation, judge_template, pad_for_judge, set_template, template_of, with_max_length,
 };
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -114,15 +111,11 @@ fn write_json(dir: &Path, name: &str, json: &Map<String, Value>) -> Result<(), C
 
 /// The tokenizer, with the template that asks.
 fn write_text(model: &Path, dir: &Path, asked: Asked, max_length: usize) -> Result<(), ConvertError> {
-    if is_gguf(model) {
-        let file = Gguf::open(model).map_err(GgufModelError::from).map_err(LoadError::from)?;
-        write_tokenizer(&gguf::vocabulary(&file).map_err(LoadError::from)?, dir)?;
-    } else {
-        for name in TOKENIZER_FILES {
-            let (from, to) = (model.join(name), dir.join(name));
-            if from.exists() {
-                std::fs::copy(&from, &to).map_err(|source| ConvertError::Io { path: from, source })?;
-            }
+    let files = TokenizerDir::of(model)?;
+    for name in TOKENIZER_FILES {
+        let (from, to) = (files.path().join(name), dir.join(name));
+        if from.exists() {
+            std::fs::copy(&from, &to).map_err(|source| ConvertError::Io { path: from, source })?;
         }
     }
     let (own, opening) = (template_of(dir)?, Prompter::load(dir)?.opening_token());
@@ -282,9 +275,10 @@ fn notes(origin: &Origin, [no, yes]: &[String; 2], share: f64, likeliest: &(Stri
 fn card(base: &str, [no, yes]: &[String; 2]) -> String {
     format!(
         "# A judge made of {base}\n\n\
-         It was not trained. `chat_template.jinja` asks {base} about a response. The score is the log odds of its answer \
-         {yes:?} over {no:?}: how much it thinks of the response, in logits.\n\n\
-         `kudos eval DATA --judge DIR` says how good it is on your data, and `kudos train DATA --base DIR` trains it \
-         further. `kudos convert-judge` wrote it.\n"
+         It was not trained. `chat_template.jinja` asks the model about a response.\n\
+         The score is the log odds of its answer {yes:?} over {no:?}, in logits.\n\n\
+         `kudos eval DATA --judge DIR` says how good it is on your data.\n\
+         `kudos train DATA --base DIR` trains it further.\n\
+         `kudos convert-judge` wrote it.\n"
     )
 }

@@ -3,7 +3,7 @@
 
 use super::decoder_config::{DecoderConfig, LayerKind, NormKind};
 use super::layer::{Adapters, Layer, Norms};
-use super::network::{Declared, Head, Names, Network};
+use super::network::{Declared, Head, Names, Network, Pool};
 use crate::nn;
 use crate::nn::weights::WeightError;
 use crate::nn::{
@@ -135,6 +135,7 @@ impl Declare<'_> {
                 soft_cap: config.soft_cap,
                 norms: head_norms.map(|[q, k]| HeadNormSpec { q, k, epsilon: config.epsilon }),
                 rotary: None,
+                bias: None,
             },
             qkv: self.linear(&names_of(names.qkv), hidden, &qkv, biases.qkv)?,
             attention_out: self.linear(&[name(attention_out)], q, &[hidden], biases.out)?,
@@ -186,10 +187,11 @@ impl Declare<'_> {
             padding: config.padding(),
         };
         let (hidden, final_norm) = (config.hidden, Some(final_norm));
-        Ok((
-            Network { hidden, embedding, embedding_norm: None, layers, final_norm, frozen_below: None, recomputed: 0 },
-            head,
-        ))
+        let (embedding_norm, distances) = (None, None);
+        let (frozen_below, recomputed) = (None, 0);
+        let network =
+            Network { hidden, embedding, embedding_norm, distances, layers, final_norm, frozen_below, recomputed };
+        Ok((network, head))
     }
 }
 
@@ -201,7 +203,11 @@ impl Declare<'_> {
 pub(super) fn declare_judge(config: &DecoderConfig, layers: Place) -> Result<Declared, WeightError> {
     let mut declare = Declare { config, parameters: Parameters::default(), places: [layers, Place::Flat], tied: false };
     let (network, out) = declare.wiring(DecoderHead::Score)?;
-    Ok(Declared { parameters: declare.parameters, network, head: Head { asker: Asker::Last, dense: None, out } })
+    Ok(Declared {
+        parameters: declare.parameters,
+        network,
+        head: Head { pool: Pool::One(Asker::Last), dense: None, out },
+    })
 }
 
 /// The parameters and the wiring of a decoder with this head: the network, and the head's product. All matrices are at `place`.

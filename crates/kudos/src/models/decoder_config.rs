@@ -42,6 +42,13 @@ pub struct Rotary {
     pub frequencies: Vec<f32>,
 }
 
+impl Rotary {
+    /// The table of its turns, for so many positions.
+    pub(super) fn table(&self, positions: usize) -> Arc<RotaryTable> {
+        Arc::new(RotaryTable::new(&self.frequencies, 1.0, positions))
+    }
+}
+
 /// What differs from layer to layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerKind {
@@ -189,13 +196,7 @@ impl DecoderConfig {
 
     /// The tables of its turns, for so many positions.
     pub(super) fn turns(&self, positions: usize) -> Vec<Arc<RotaryTable>> {
-        let table = |rotary: &Rotary| Arc::new(RotaryTable::new(&rotary.frequencies, 1.0, positions));
-        self.rotaries.iter().map(table).collect()
-    }
-
-    /// Whether heads are turned by their positions.
-    pub(super) fn turns_heads(&self) -> bool {
-        self.rotaries.iter().any(|rotary| !rotary.frequencies.is_empty())
+        self.rotaries.iter().map(|rotary| rotary.table(positions)).collect()
     }
 
     fn check_sizes(&self, fields: &Fields) -> Result<(), ConfigError> {

@@ -1,38 +1,14 @@
-//! The post-norm transformer encoder that BERT, DistilBERT and RoBERTa share, and its head.
-//!
-//! The three families differ in names, sizes and which tables they have, not in calculus; each states
-//! its [`TensorNames`] in its own file.
+//! Which parameters an encoder has, and how they and its head's are put together. The families differ in names, sizes,
+//! tables, and where a layer norms, not in calculus; each states its [`EncoderConfig`] in its own file.
 
-use super::config::{EncoderConfig, EncoderFamily};
+use super::encoder_config::{EncoderConfig, EncoderLayer, EncoderNames};
 use super::layer::{Adapters, Layer, Norms};
 use super::network::{Declared, Dense, Head, Names, Network};
 use crate::nn::weights::WeightError;
 use crate::nn::{
-    Activation, Asker, AttentionSpec, EmbedSpec, Initial, LinearSpec, NormKind, NormSpec, Parameters, Place, Role, Span,
+    AttentionSpec, DistancesSpec, EmbedSpec, Initial, LinearSpec, Mask, NormKind, NormSpec, Parameters, Place, Role,
+    Span,
 };
-
-/// Checkpoint names of one family. A layer's names follow its prefix.
-pub(super) struct TensorNames {
-    /// Prefix of the encoder in a checkpoint with a head (`bert.`).
-    pub prefix: &'static str,
-    /// Prefix of layer `i`, after `prefix`, up to the number.
-    pub layers: &'static str,
-    pub query: &'static str,
-    pub key: &'static str,
-    pub value: &'static str,
-    pub attention_out: &'static str,
-    pub attention_norm: &'static str,
-    pub up: &'static str,
-    pub down: &'static str,
-    pub out_norm: &'static str,
-    /// Head: the hidden layer and the output, by full name.
-    pub head_dense: &'static str,
-    pub head_out: &'static str,
-    /// Activation between the head's two layers.
-    pub head_activation: Activation,
-    /// Tensors of pretraining heads and other parts a reward model has no use for, by prefix.
-    pub unused: &'static [&'static str],
-}
 
 /// Declares parameters in wiring order.
 struct Declare<'a> {
@@ -52,79 +28,122 @@ impl Declare<'_> {
         self.parameters.declare(format!("{name}.bias"), &[len], Initial::Zero)
     }
 
-    fn linear(&mut self, place: Place, name: &str, shape: [usize; 2]) -> Result<LinearSpec, WeightError> {
-        let [outputs, inputs] = shape;
-        let weight = self.weight(place, name, &shape)?;
-        Ok(LinearSpec { weight, bias: self.bias(name, outputs)?, inputs, outputs })
+    fn linear(
+        &mut self,
+        place: Place,
+        name: &str,
+        [outputs, inputs]: [usize; 2],
+        bias: bool,
+    ) -> Result<LinearSpec, WeightError> {
+        let weight = self.weight(place, name, &[outputs, inputs])?;
+        let bias = if bias { self.bias(name, outputs)? } else { Span { start: 0, len: 0 } };
+        Ok(LinearSpec { weight, bias, inputs, outputs })
     }
 
-    /// Three square layers side by side, used as one of three times the width.
-    fn joined(&mut self, names: [String; 3]) -> Result<LinearSpec, WeightError> {
-        let width = self.config.hidden;
-        let mut weights = [Span { start: 0, len: 0 }; 3];
-        let mut biases = weights;
-        for (span, name) in weights.iter_mut().zip(&names) {
-            *span = self.weight(self.layers, name, &[width, width])?;
+    /// Queries, keys and values: square layers side by side, used as one of three times the width, or stored as one.
+    fn joined(&mut self, names: &[String]) -> Result<LinearSpec, WeightError> {
+        let (width, bias) = (self.config.hidden, self.config.shape.biases.attention);
+        let outputs = 3 * width / names.len();
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
+        for name in names {
+            weights.push(self.weight(self.layers, name, &[outputs, width])?);
         }
-        for (span, name) in biases.iter_mut().zip(&names) {
-            *span = self.bias(name, width)?;
+        for name in names.iter().filter(|_| bias) {
+            biases.push(self.bias(name, outputs)?);
         }
-        Ok(LinearSpec { weight: Span::join(&weights), bias: Span::join(&biases), inputs: width, outputs: 3 * width })
+        let bias = if bias { Span::join(&biases) } else { Span { start: 0, len: 0 } };
+        Ok(LinearSpec { weight: Span::join(&weights), bias, inputs: width, outputs: 3 * width })
     }
 
     fn norm(&mut self, name: &str) -> Result<NormSpec, WeightError> {
         let width = self.config.hidden;
         let gamma = self.parameters.declare(format!("{name}.weight"), &[width], Initial::One)?;
-        let (beta, epsilon) = (Some(self.bias(name, width)?), self.config.epsilon);
-        Ok(NormSpec { kind: NormKind::Layer, gamma, beta, epsilon })
+        let beta = if self.config.shape.biases.norms { Some(self.bias(name, width)?) } else { None };
+        Ok(NormSpec { kind: NormKind::Layer, gamma, beta, epsilon: self.config.epsilon })
     }
 
-    fn head(&mut self, role: Role, name: &str, shape: [usize; 2]) -> Result<LinearSpec, WeightError> {
-        self.parameters.begin(role);
-        self.linear(Place::Flat, name, shape)
-    }
-
-    fn layer(&mut self, index: usize, names: &TensorNames) -> Result<Layer, WeightError> {
+    fn layer(&mut self, index: usize) -> Result<Layer, WeightError> {
         self.parameters.begin(Role::Layer(index));
+        let EncoderConfig { names, hidden, intermediate, activation, ref shape, .. } = *self.config;
+        let (biases, place, gated) = (shape.biases, self.layers, names.gated);
+        let EncoderLayer { rotary: turns, reach } = shape.layers.get(index).copied().unwrap_or_default();
         let name = |part: &str| format!("{}{}.{index}.{part}", names.prefix, names.layers);
-        let (hidden, intermediate, place) = (self.config.hidden, self.config.intermediate, self.layers);
-        let heads = self.config.heads;
-        let qkv = self.joined([names.query, names.key, names.value].map(name))?;
-        let attention_out = self.linear(place, &name(names.attention_out), [hidden, hidden])?;
-        let attention_norm = self.norm(&name(names.attention_norm))?;
-        let up = self.linear(place, &name(names.up), [intermediate, hidden])?;
-        let down = self.linear(place, &name(names.down), [hidden, intermediate])?;
-        let norms = Norms::Post([attention_norm, self.norm(&name(names.out_norm))?]);
-        let (gated, activation) = (false, self.config.activation);
-        let attention = AttentionSpec::bidirectional(heads, hidden / heads);
+        let names_of = |parts: &[&str]| parts.iter().map(|part| name(part)).collect::<Vec<_>>();
+        let qkv = self.joined(&names_of(names.qkv))?;
+        let attention_out = self.linear(place, &name(names.attention_out), [hidden, hidden], biases.attention)?;
+        let attention_norm = match (names.final_norm, index) {
+            (Some(_), 0) => None,
+            _ => Some(self.norm(&name(names.attention_norm))?),
+        };
+        let ups = if gated { 2 * intermediate } else { intermediate };
+        let up = self.linear(place, &name(names.up), [ups, hidden], biases.mlp)?;
+        let down = self.linear(place, &name(names.down), [hidden, intermediate], biases.mlp)?;
+        let mlp_norm = self.norm(&name(names.mlp_norm))?;
+        let norms = match (names.final_norm, attention_norm) {
+            (_, None) => Norms::First(mlp_norm),
+            (None, Some(norm)) => Norms::Post([norm, mlp_norm]),
+            (Some(_), Some(norm)) => Norms::Pre([norm, mlp_norm]),
+        };
+        let attention = AttentionSpec {
+            mask: reach.map_or(Mask::Bidirectional, |reach| Mask::Window { before: reach, after: reach }),
+            ..AttentionSpec::bidirectional(self.config.heads, hidden / self.config.heads)
+        };
         let adapters = Adapters::default();
-        Ok(Layer { attention, turns: None, qkv, attention_out, up, down, gated, activation, norms, adapters })
+        Ok(Layer { attention, turns, qkv, attention_out, up, down, gated, activation, norms, adapters })
     }
 
-    fn wiring(&mut self, names: &TensorNames) -> Result<(Network, Head), WeightError> {
-        let EncoderConfig { hidden, vocabulary, positions, types, layers, labels, .. } = *self.config;
-        let table = |part: &str| format!("{}embeddings.{part}", names.prefix);
+    fn embedding(&mut self) -> Result<EmbedSpec, WeightError> {
+        let EncoderConfig { names, hidden, vocabulary, positions, types, .. } = *self.config;
+        let table = |part: &str| format!("{}{part}", names.prefix);
         let words = self.parameters.declare_sparse(
-            format!("{}.weight", table("word_embeddings")),
+            format!("{}.weight", table(names.words)),
             &[vocabulary, hidden],
             Initial::Normal(self.config.initial_deviation),
         )?;
-        let positions = Some(self.weight(Place::Flat, &table("position_embeddings"), &[positions, hidden])?);
+        let positions = match names.positions {
+            None => None,
+            Some(name) => Some(self.weight(Place::Flat, &table(name), &[positions, hidden])?),
+        };
         let types = match types {
             0 => None,
-            types => Some(self.weight(Place::Flat, &table("token_type_embeddings"), &[types, hidden])?),
+            types => Some(self.weight(Place::Flat, &table("embeddings.token_type_embeddings"), &[types, hidden])?),
         };
-        let embedding = EmbedSpec { words, scale: 1.0, types, positions, padding: None };
-        let embedding_norm = Some(self.norm(&table("LayerNorm"))?);
-        let layers = (0..layers).map(|index| self.layer(index, names)).collect::<Result<_, _>>()?;
-        let network =
-            Network { hidden, embedding, embedding_norm, layers, final_norm: None, frozen_below: None, recomputed: 0 };
-        let dense = Dense {
-            linear: self.head(Role::Head, names.head_dense, [hidden, hidden])?,
-            activation: names.head_activation,
+        Ok(EmbedSpec { words, scale: 1.0, types, positions, padding: self.config.shape.untrained })
+    }
+
+    fn network(&mut self) -> Result<Network, WeightError> {
+        let EncoderConfig { names, hidden, layers, heads, .. } = *self.config;
+        let name = |part: &str| format!("{}{part}", names.prefix);
+        let embedding = self.embedding()?;
+        let embedding_norm = Some(self.norm(&name(names.embedding_norm))?);
+        let distances = match names.distances {
+            None => None,
+            Some(table) => {
+                let table = self.weight(Place::Flat, &name(table), &[DistancesSpec::BUCKETS, heads])?;
+                Some(DistancesSpec { table, heads })
+            }
         };
-        let out = self.head(Role::Output, names.head_out, [labels, hidden])?;
-        Ok((network, Head { asker: Asker::First, dense: Some(dense), out }))
+        let layers = (0..layers).map(|index| self.layer(index)).collect::<Result<_, _>>()?;
+        let final_norm = match names.final_norm {
+            None => None,
+            Some(norm) => Some(self.norm(&name(norm))?),
+        };
+        let (frozen_below, recomputed) = (None, 0);
+        Ok(Network { hidden, embedding, embedding_norm, distances, layers, final_norm, frozen_below, recomputed })
+    }
+
+    fn head(&mut self) -> Result<Head, WeightError> {
+        let EncoderConfig { names, hidden, labels, ref shape, .. } = *self.config;
+        self.parameters.begin(Role::Head);
+        let linear = self.linear(Place::Flat, names.head_dense, [hidden, hidden], shape.biases.head)?;
+        let norm = match names.head_norm {
+            None => None,
+            Some(name) => Some(self.norm(name)?),
+        };
+        self.parameters.begin(Role::Output);
+        let out = self.linear(Place::Flat, names.head_out, [labels, hidden], true)?;
+        let dense = Dense { linear, activation: names.head_activation, norm };
+        Ok(Head { pool: shape.pool, dense: Some(dense), out })
     }
 }
 
@@ -133,22 +152,13 @@ impl Declare<'_> {
 /// # Errors
 /// [`WeightError::TooLarge`] for impossible sizes.
 pub(super) fn declare(config: &EncoderConfig, layers: Place) -> Result<Declared, WeightError> {
-    let names = names(config.family);
     let mut declare = Declare { config, parameters: Parameters::default(), layers };
-    let (network, head) = declare.wiring(names)?;
+    let (network, head) = (declare.network()?, declare.head()?);
     Ok(Declared { parameters: declare.parameters, network, head })
 }
 
 /// The names of the tensors that an encoder's checkpoints have.
 pub(super) fn tensor_names(config: &EncoderConfig) -> Names {
-    let TensorNames { prefix, unused, .. } = names(config.family);
+    let EncoderNames { prefix, unused, .. } = *config.names;
     Names { prefix, unused, unused_ends: &[] }
-}
-
-fn names(family: EncoderFamily) -> &'static TensorNames {
-    match family {
-        EncoderFamily::DistilBert => &super::distilbert::NAMES,
-        EncoderFamily::Bert => &super::bert::NAMES,
-        EncoderFamily::Roberta => &super::roberta::NAMES,
-    }
 }

@@ -1,8 +1,9 @@
 //! The table of families. A family is one file, which reads its `config.json`, and one entry here.
 
-use super::config::{Config, ConfigError, EncoderConfig, Fields};
+use super::config::{Config, ConfigError, Fields};
 use super::decoder_config::DecoderConfig;
-use super::{bert, distilbert, gemma, gpt2, llama, mistral, phi, qwen, roberta};
+use super::encoder_config::EncoderConfig;
+use super::{bert, distilbert, gemma, gpt2, llama, mistral, modernbert, mpnet, phi, qwen, roberta};
 use serde_json::{Map, Value};
 
 /// A family of models.
@@ -36,11 +37,13 @@ const fn decoder(
     Family { name, judge, config: Reader::Decoder(config) }
 }
 
-static FAMILIES: [Family; 12] = [
+static FAMILIES: [Family; 14] = [
     encoder("distilbert", "DistilBertForSequenceClassification", distilbert::config),
     encoder("bert", "BertForSequenceClassification", bert::config),
     encoder("roberta", "RobertaForSequenceClassification", roberta::config),
     encoder("xlm-roberta", "XLMRobertaForSequenceClassification", roberta::config),
+    encoder("mpnet", "MPNetForSequenceClassification", mpnet::config),
+    encoder("modernbert", "ModernBertForSequenceClassification", modernbert::config),
     decoder("llama", "LlamaForSequenceClassification", llama::config),
     decoder("mistral", "MistralForSequenceClassification", mistral::config),
     decoder("phi", "PhiForSequenceClassification", phi::config),

@@ -11,6 +11,8 @@ pub enum Norms {
     Post([NormSpec; 2]),
     /// `x += attention(norm(x))`, then the same with the feed-forward part (Llama).
     Pre([NormSpec; 2]),
+    /// As [`Norms::Pre`], but attention reads x as it is: the first layer where the embedding is normed (ModernBERT).
+    First(NormSpec),
     /// `x += attention(norm(x)) + mlp(norm(x))`, with one norm (Phi).
     Parallel(NormSpec),
     /// As [`Norms::Pre`], with another norm over what each part adds (Gemma).
@@ -111,7 +113,8 @@ impl Norms {
         match self {
             Norms::Post(_) => (x, x.state()),
             Norms::Pre(norms) | Norms::Sandwich { before: norms, .. } => x.normed(tape, norms[part]),
-            Norms::Parallel(norm) => x.normed(tape, *norm),
+            Norms::First(_) if part == 0 => (x, x.state()),
+            Norms::First(norm) | Norms::Parallel(norm) => x.normed(tape, *norm),
         }
     }
 
@@ -119,7 +122,7 @@ impl Norms {
     fn after(&self, tape: &mut Tape, part: usize, x: Stream, out: Var) -> Stream {
         match self {
             Norms::Post(norms) => Stream::new(tape.post_norm(out, Some(x.state.full), norms[part])),
-            Norms::Pre(_) | Norms::Parallel(_) => Stream { pending: Some(out), ..x },
+            Norms::Pre(_) | Norms::First(_) | Norms::Parallel(_) => Stream { pending: Some(out), ..x },
             Norms::Sandwich { after, .. } => {
                 let (_, normed) = tape.pre_norm(out, None, after[part]);
                 Stream { pending: Some(normed.full), ..x }

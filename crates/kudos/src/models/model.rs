@@ -54,10 +54,9 @@ impl Model {
 
     /// Prepares the turns of texts of up to so many tokens; a model without rotary positions has none.
     pub fn prepare_turns(&mut self, positions: usize) {
-        let Config::Decoder(config) = &self.config else { return };
         let known = self.turns.first().map_or(0, |table| table.positions());
         if known < positions {
-            self.turns = config.turns(positions);
+            self.turns = self.config.rotaries().iter().map(|rotary| rotary.table(positions)).collect();
         }
     }
 
@@ -98,8 +97,8 @@ impl Model {
 
     /// Pushes the whole model on the tape: packed batch → outputs, `[sequences, labels]`.
     ///
-    /// The head reads one token of each text, so the last layer computes keys and values for all tokens and everything else
-    /// for that one.
+    /// Where the head reads one token of each text, the last layer computes keys and values for all tokens and everything
+    /// else for that one.
     pub fn build(&self, tape: &mut Tape, batch: &Batch) -> Var {
         let features = self.features(tape, batch);
         tape.linear(features, self.head.out, None)
@@ -110,9 +109,9 @@ impl Model {
     /// # Panics
     /// When a text has more tokens than [`Self::prepare_turns`] was told.
     pub fn features(&self, tape: &mut Tape, batch: &Batch) -> Var {
-        let whole = self.network.whole(Some(self.head.asker));
-        let states = self.network.push(tape, batch, &self.turns, whole); // [sequences, hidden]
-        self.head.features(tape, states)
+        let whole = self.network.whole(self.head.pool.asker());
+        let states = self.network.push(tape, batch, &self.turns, whole); // [sequences or tokens, hidden]
+        self.head.features(tape, batch, states)
     }
 
     /// Pushes the network: packed batch → states of all tokens, `[tokens, hidden]`.
@@ -163,7 +162,7 @@ impl Model {
 
     /// The linear layers that run on packed weights when there are such: all but the head's.
     pub(super) fn packed_layers(&self) -> Vec<LinearSpec> {
-        self.network.products(Some(self.head.asker))
+        self.network.products(self.head.pool.asker())
     }
 
     /// The precision this model runs in when `asked` for one: f32 when the processor or the model's sizes have no other.
@@ -206,7 +205,7 @@ impl Model {
     /// The most tokens of a text that it can compute now: as many as it has positions, and turns that are prepared.
     pub fn max_tokens(&self) -> usize {
         let limit = self.config.max_tokens();
-        match self.config.decoder().is_some_and(|config| config.turns_heads()) {
+        match self.config.rotaries().iter().any(|rotary| !rotary.frequencies.is_empty()) {
             true => limit.min(self.turns.first().map_or(0, |table| table.positions())),
             false => limit,
         }
@@ -219,7 +218,7 @@ impl Model {
 
     /// The head's hidden layer, and the activation after it, in families that have one.
     pub fn head_dense(&self) -> Option<(LinearSpec, Activation)> {
-        self.head.dense.map(|Dense { linear, activation }| (linear, activation))
+        self.head.dense.map(|Dense { linear, activation, .. }| (linear, activation))
     }
 
     /// The parameters of the last layer.

@@ -3,7 +3,8 @@
 
 use super::layer::{Layer, Reach, Stream};
 use crate::nn::{
-    Activation, Asker, AttentionSpec, Batch, EmbedSpec, LinearSpec, NormSpec, Parameters, State, Tape, Var,
+    Activation, Asker, AttentionSpec, Batch, DistancesSpec, EmbedSpec, LinearSpec, NormSpec, Parameters, State, Tape,
+    Var,
 };
 use kernels::rotary::RotaryTable;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub(super) struct Network {
     pub(super) embedding: EmbedSpec,
     /// The norm over what the tables give.
     pub(super) embedding_norm: Option<NormSpec>,
+    /// The scores by distance that all layers add to their own.
+    pub(super) distances: Option<DistancesSpec>,
     /// The layers.
     pub(super) layers: Vec<Layer>,
     /// The norm after the last layer.
@@ -45,6 +48,7 @@ impl Network {
             None => State { full, operand: full },
             Some(norm) => tape.post_norm(full, None, norm),
         });
+        let bias = self.distances.map(|distances| tape.distances(distances, batch));
         for (index, layer) in self.layers.iter().enumerate() {
             if self.frozen_below == Some(index) {
                 tape.detach();
@@ -55,7 +59,7 @@ impl Network {
                 tape.begin_recomputed();
             }
             let rotary = layer.turns.map(|table| Arc::clone(&turns[table]));
-            let attention = AttentionSpec { rotary, ..layer.attention.clone() };
+            let attention = AttentionSpec { rotary, bias, ..layer.attention.clone() };
             x = layer.push(tape, batch, &attention, x, reach(index));
             if again {
                 tape.end_recomputed();
@@ -87,11 +91,33 @@ impl Network {
     }
 }
 
-/// What is read off the states: one token of each text, a hidden layer where the family has one, and the output layer.
+/// What of a text's states is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// That of one token.
+    One(Asker),
+    /// The mean over all tokens.
+    Mean,
+}
+
+impl Pool {
+    /// BERT's.
+    pub const FIRST: Self = Self::One(Asker::First);
+
+    /// The token, where it is one.
+    pub(super) fn asker(self) -> Option<Asker> {
+        match self {
+            Self::One(asker) => Some(asker),
+            Self::Mean => None,
+        }
+    }
+}
+
+/// What is read off the states, a hidden layer where the family has one, and the output layer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
-    /// Which token is read.
-    pub(super) asker: Asker,
+    /// What is read.
+    pub(super) pool: Pool,
     /// The hidden layer.
     pub(super) dense: Option<Dense>,
     /// The output layer.
@@ -103,14 +129,23 @@ pub(super) struct Head {
 pub(super) struct Dense {
     pub(super) linear: LinearSpec,
     pub(super) activation: Activation,
+    /// After the activation.
+    pub(super) norm: Option<NormSpec>,
 }
 
 impl Head {
-    /// Pushes all but the output layer: the states that are read → what that layer reads, `[sequences, hidden]`.
-    pub(super) fn features(&self, tape: &mut Tape, states: State) -> Var {
-        match self.dense {
-            None => states.full,
-            Some(dense) => tape.linear(states.full, dense.linear, Some(dense.activation)),
+    /// Pushes all but the output layer: the states of the tokens that are read, or of all → what that layer reads,
+    /// `[sequences, hidden]`.
+    pub(super) fn features(&self, tape: &mut Tape, batch: &Batch, states: State) -> Var {
+        let read = match self.pool {
+            Pool::One(_) => states.full,
+            Pool::Mean => tape.mean(states, batch).full,
+        };
+        let Some(Dense { linear, activation, norm }) = self.dense else { return read };
+        let hidden = tape.linear(read, linear, Some(activation));
+        match norm {
+            None => hidden,
+            Some(norm) => tape.post_norm(hidden, None, norm).full,
         }
     }
 }

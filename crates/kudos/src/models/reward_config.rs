@@ -2,7 +2,8 @@
 //! judge.
 
 use super::attributes::AttributeHead;
-use super::config::{Config, EncoderConfig};
+use super::config::Config;
+use super::encoder_config::EncoderConfig;
 use super::families::Family;
 use super::reward_model::JudgeError;
 use crate::text::{EncodeSettings, Rendering, Truncation};

@@ -2,20 +2,20 @@
 //!
 //! Wired as BERT, with positions counted from the padding token's id and a head of its own.
 
-use super::bert::encoder_config;
-use super::config::{ConfigError, EncoderConfig, EncoderFamily, Fields};
-use super::encoder::TensorNames;
+use super::bert::{self, encoder_config};
+use super::config::{ConfigError, Fields};
+use super::encoder_config::{EncoderConfig, EncoderNames};
 
-pub(super) static NAMES: TensorNames = TensorNames {
+const NAMES: EncoderNames = EncoderNames {
     prefix: "roberta.",
     head_dense: "classifier.dense",
     head_out: "classifier.out_proj",
     // The masked-LM head; the pooler, which sequence classification does not use; stored buffers.
     unused: &["lm_head.", "roberta.pooler.", "roberta.embeddings.position_ids"],
-    ..super::bert::ENCODER_NAMES
+    ..bert::NAMES
 };
 
 pub(super) fn config(fields: &Fields) -> Result<EncoderConfig, ConfigError> {
     let padding = fields.padding(1)?;
-    encoder_config(fields, EncoderFamily::Roberta, Some(padding))
+    encoder_config(fields, &NAMES, Some(padding))
 }

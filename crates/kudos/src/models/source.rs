@@ -137,8 +137,8 @@ pub fn is_gguf(model: &Path) -> bool {
     model.is_file()
 }
 
-/// The directory of a model's tokenizer files: the model's own, or, of a `.gguf` file, one that is made of what it says and
-/// lives as long as this.
+/// The directory of a model's tokenizer files: the model's own; of an adapter without any, its base's; of a `.gguf` file,
+/// one that is made of what it says and lives as long as this.
 pub struct TokenizerDir {
     path: PathBuf,
     _made: Option<tempfile::TempDir>,
@@ -150,6 +150,7 @@ impl TokenizerDir {
     /// # Errors
     /// A GGUF file whose tokenizer is not known; a directory that cannot be written.
     pub fn of(model: &Path) -> Result<Self, JudgeError> {
+        let model = &adapter::tokenizer_dir(model)?;
         if !is_gguf(model) {
             return Ok(Self { path: model.into(), _made: None });
         }

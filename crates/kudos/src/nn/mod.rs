@@ -21,7 +21,8 @@ pub use cache::KvCache;
 pub use gradients::Gradients;
 pub use kernels::activation::Activation;
 pub use ops::{
-    Asker, AttentionSpec, EmbedSpec, HeadNormSpec, LinearSpec, LowRank, LowRankPart, Mask, NormKind, NormSpec,
+    Asker, AttentionSpec, DistancesSpec, EmbedSpec, HeadNormSpec, LinearSpec, LowRank, LowRankPart, Mask, NormKind,
+    NormSpec,
 };
 pub use packed::{Packed, PackedLayer, Precision};
 pub use parameters::{Form, Initial, ParameterSpec, Parameters, Place, Role, Span};

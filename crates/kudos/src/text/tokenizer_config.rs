@@ -41,7 +41,7 @@ pub(super) struct TokenizerConfig {
 }
 
 /// Families without segments, which leave `type_vocab_size` away.
-const WITHOUT_SEGMENTS: [&str; 1] = ["distilbert"];
+const WITHOUT_SEGMENTS: [&str; 3] = ["distilbert", "modernbert", "mpnet"];
 
 impl TokenizerConfig {
     /// Reads what exists in `dir`; a missing file is an empty one.

@@ -8,8 +8,10 @@ use std::fmt::Write;
 
 /// `README.md` of a judge directory.
 pub(super) fn render(trainer: &Trainer, finished: &Finished, files: &JudgeFiles, reward: &RewardConfig) -> String {
-    let mut card = String::from(
-        "---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags:\n- reward-model\n- kudos\n---\n\n# Reward model\n\n",
+    let lora = trainer.settings().lora.as_ref();
+    let mut card = format!(
+        "---\nlibrary_name: {}\npipeline_tag: text-classification\ntags:\n- reward-model\n- kudos\n---\n\n# Reward model\n\n",
+        if lora.is_some() { "peft" } else { "transformers" }
     );
     let head = if files.new_head { "a new classification head" } else { "its own classification head" };
     let _ = writeln!(
@@ -18,10 +20,17 @@ pub(super) fn render(trainer: &Trainer, finished: &Finished, files: &JudgeFiles,
         env!("CARGO_PKG_VERSION"),
         files.base
     );
+    if let Some(lora) = lora {
+        let _ = writeln!(
+            card,
+            "It is a LoRA adapter of rank {} and a head, over the base. `kudos merge` makes one model of both.\n",
+            lora.rank
+        );
+    }
     attributes(&mut card, trainer);
     data(&mut card, (trainer, finished), files);
     held_out(&mut card, finished);
-    usage(&mut card, reward);
+    usage(&mut card, reward, lora.is_some());
     settings(&mut card, trainer, finished);
     several_runs(&mut card, finished, files);
     limits(&mut card, finished);
@@ -116,7 +125,7 @@ fn rows(metrics: &Metrics) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn usage(card: &mut String, reward: &RewardConfig) {
+fn usage(card: &mut String, reward: &RewardConfig, adapter: bool) {
     let cut = match reward.encode.truncation {
         Truncation::LongestFirst => "",
         Truncation::KeepResponse => {
@@ -126,9 +135,10 @@ fn usage(card: &mut String, reward: &RewardConfig) {
     };
     let _ = writeln!(
         card,
-        "## Use\n\n```\nkudos score DATA --judge THIS_DIRECTORY\n```\n\nIn transformers: `AutoModelForSequenceClassification` on \
+        "## Use\n\n```\nkudos score DATA --judge THIS_DIRECTORY\n```\n\nIn transformers: `AutoModelForSequenceClassification`{} on \
          `tokenizer(prompt, response, truncation=True, max_length={})`; the logit is the score.{cut} Scores of different prompts \
          compare only loosely; differences within a prompt are what it was trained for.\n",
+        if adapter { " of the base, with `PeftModel.from_pretrained(base, THIS_DIRECTORY)`," } else { "" },
         reward.encode.max_length
     );
 }

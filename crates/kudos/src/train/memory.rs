@@ -46,19 +46,22 @@ impl std::fmt::Display for MemoryPlan {
 pub(super) fn fit_memory(model: &mut Model, examples: &[Example], limit: u64) -> Result<MemoryPlan, TrainError> {
     let batch = largest_batch(model, examples)?;
     let layers = model.trained_layers();
-    let mut plan = MemoryPlan {
+    let fixed = MemoryPlan {
         weights: 4 * model.parameters.values.len() as u64 + model.packed.bytes() as u64,
         optimizer: 3 * 4 * model.parameters.trained().len() as u64,
         layers,
         ..MemoryPlan::default()
     };
+    let mut least: Option<MemoryPlan> = None;
     for recomputed in 0..=layers {
         model.recompute(recomputed);
-        plan = MemoryPlan { activations: 4 * words(model, &batch) as u64, recomputed, ..plan };
+        let plan = MemoryPlan { activations: 4 * words(model, &batch) as u64, recomputed, ..fixed };
         if plan.total() <= limit {
             return Ok(plan);
         }
+        least = Some(least.filter(|least| least.total() <= plan.total()).unwrap_or(plan));
     }
+    let plan = least.unwrap_or(fixed);
     Err(TrainError::Memory { limit: limit as f64 / 1e9, needed: plan.total() as f64 / 1e9, plan })
 }
 

@@ -350,8 +350,12 @@ impl Asked {
         if let Some(dropout) = self.lora_dropout.filter(|dropout| !(0.0..0.95).contains(dropout)) {
             return bad("lora-dropout", dropout.to_string(), "from 0 to below 0.95");
         }
-        for (flag, layers) in [("keep-layers", self.keep_layers), ("renew-layers", self.renew_layers)] {
-            if let Some(layers) = layers.filter(|layers| flag == "keep-layers" || *layers > 0) {
+        for (flag, layers) in [
+            ("keep-layers", self.keep_layers),
+            ("renew-layers", self.renew_layers.filter(|layers| *layers > 0)),
+            ("freeze", self.freeze),
+        ] {
+            if let Some(layers) = layers {
                 return bad(flag, layers.to_string(), "no such change of the base beside --lora");
             }
         }

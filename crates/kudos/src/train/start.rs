@@ -7,7 +7,7 @@
 
 use super::head::fit_head;
 use super::{Example, Features, Settings, TrainError};
-use crate::models::{Config, EncoderConfig, EncoderFamily, Model, Norms, Workspace};
+use crate::models::{Config, EncoderConfig, Model, Norms, Workspace};
 use crate::nn::{Activation, LinearSpec, NormSpec, Role, Span};
 use std::collections::HashMap;
 
@@ -128,7 +128,7 @@ pub fn open_anew(model: &mut Model, keep: Option<usize>) -> Opened {
     fill_identity(model, weight);
     model.parameters.values[bias.range()].fill(0.0);
     let config = match model.config.encoder() {
-        Some(config) if config.family == EncoderFamily::Bert => config.clone(),
+        Some(config) if model.config.family() == "bert" => config.clone(),
         _ => return Opened::Head,
     };
     let half = config.layers.div_ceil(2).max(FEWEST_LAYERS);

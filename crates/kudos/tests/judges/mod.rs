@@ -1,4 +1,5 @@
 //! The golden judges as directories that can be loaded.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use kudos::models::{JudgeError, Scorer};
 use kudos::nn::Precision;
@@ -8,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 /// The families of decoder judges.
 pub const FAMILIES: [&str; 8] = ["qwen3", "llama", "qwen2", "gemma2", "gemma3_text", "phi", "gpt2", "mistral"];
+
+/// The encoder judges: two of them have the same weights.
+pub const ENCODERS: [&str; 3] = ["mpnet", "modernbert", "modernbert_mean"];
 
 /// Any tokenizer: these texts are ids.
 const TOKENIZER: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
@@ -24,10 +28,15 @@ pub fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).expect("a golden")).expect("JSON")
 }
 
+/// The file with a golden's weights.
+pub fn weights(name: &str) -> PathBuf {
+    golden(name.strip_suffix("_mean").unwrap_or(name)).join("model.safetensors")
+}
+
 /// A directory with the weights of a golden, this config, and a tokenizer.
 pub fn directory(name: &str, config: &Value) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::copy(golden(name).join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
+    std::fs::copy(weights(name), dir.path().join("model.safetensors")).unwrap();
     std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
     std::fs::write(dir.path().join("tokenizer.json"), TOKENIZER).unwrap();
     std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#)

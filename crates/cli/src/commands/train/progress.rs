@@ -24,6 +24,10 @@ pub(super) fn announce(trainer: &Trainer, data: &Data, global: &Global) {
         }
         _ => "a new head".into(),
     };
+    if let Some(lora) = &settings.lora {
+        let (trained, all) = (trainer.model.parameters.trained().len(), trainer.model.parameters.count());
+        note(global, &format!("adapters of rank {} and the head: {trained} of {all} values are trained", lora.rank));
+    }
     note(
         global,
         &format!(

@@ -133,10 +133,9 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// Whether a directory holds an adapter. One that holds a whole model too is taken as that model.
+    /// Whether a directory holds an adapter.
     pub fn is_in(dir: &Path) -> bool {
-        let whole = ["model.safetensors", "model.safetensors.index.json", crate::nn::weights::INT8_FILE];
-        dir.join(CONFIG_FILE).is_file() && !whole.iter().any(|name| dir.join(name).exists())
+        dir.join(CONFIG_FILE).is_file()
     }
 
     /// Reads an adapter directory.
@@ -145,6 +144,12 @@ impl Adapter {
     /// [`AdapterError`] for anything that is not exactly an adapter that can be merged.
     pub fn open(dir: &Path) -> Result<Self, AdapterError> {
         let config = AdapterConfig::read(&dir.join(CONFIG_FILE))?;
+        let whole = ["model.safetensors", "model.safetensors.index.json", crate::nn::weights::INT8_FILE];
+        if let Some(name) = whole.iter().find(|name| dir.join(name).exists()) {
+            let reason =
+                format!("{name} and {CONFIG_FILE} are both here: move one of them, a model or an adapter is meant");
+            return Err(AdapterError::Base { path: dir.into(), reason });
+        }
         let path = dir.join(TENSORS_FILE);
         if !path.is_file() {
             let pickled = dir.join("adapter_model.bin").exists();

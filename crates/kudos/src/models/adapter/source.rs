@@ -70,7 +70,7 @@ pub(in crate::models) fn open(dir: &Path, base: Option<&Path>) -> Result<Stored,
 
 fn over(adapter: Adapter, base: &Path) -> Result<Stored, LoadError> {
     let fault = |reason: &str| AdapterError::Base { path: base.into(), reason: reason.into() };
-    if base.join(CONFIG_FILE).exists() && Adapter::is_in(base) {
+    if Adapter::is_in(base) {
         return Err(fault("this is an adapter too; merge it first, and name what comes of it").into());
     }
     let Stored { path, json, tensors } = Stored::open(base)?;

@@ -11,6 +11,7 @@ use kernels::attention::cached::{CacheShape, Piece, Preparation, Scores, attend,
 use kernels::attention::packed::{self, InputGradients, Inputs, Queries, Sequences};
 use kernels::attention::{Layout, Saved, bf16, bidirectional, bidirectional_backward, first};
 use kernels::bf16::{Bf16, Element};
+use kernels::gemm::Store;
 use kernels::rotary::RotaryTable;
 use std::sync::Arc;
 
@@ -35,21 +36,24 @@ pub struct AttentionSpec {
     pub norms: Option<HeadNormSpec>,
     /// The turn of queries and keys.
     pub rotary: Option<Arc<RotaryTable>>,
+    /// Added to the scores by distance: what [`Tape::distances`] gives.
+    pub bias: Option<Var>,
 }
 
 impl AttentionSpec {
     /// That of an encoder: every token sees all tokens of its sequence.
     pub fn bidirectional(heads: usize, head_dim: usize) -> Self {
         let scale = standard_scale(head_dim);
-        let (norms, rotary, soft_cap) = (None, None, None);
-        Self { heads, key_heads: heads, head_dim, scale, mask: Mask::Bidirectional, soft_cap, norms, rotary }
+        let (norms, rotary, soft_cap, bias) = (None, None, None, None);
+        Self { heads, key_heads: heads, head_dim, scale, mask: Mask::Bidirectional, soft_cap, norms, rotary, bias }
     }
 
-    /// Whether it is that of an encoder.
+    /// Whether it is that of an encoder, without more.
     pub(crate) fn is_bidirectional(&self) -> bool {
         self.mask == Mask::Bidirectional
             && self.key_heads == self.heads
             && self.soft_cap.is_none()
+            && self.bias.is_none()
             && self.scale.to_bits() == standard_scale(self.head_dim).to_bits()
     }
 
@@ -58,9 +62,11 @@ impl AttentionSpec {
         [self.heads * self.head_dim, self.key_heads * self.head_dim]
     }
 
-    fn packed(&self, queries: Queries<'static>) -> packed::Spec<'_> {
+    /// With the scores by distance, which are empty where there are none.
+    fn packed<'a>(&self, queries: Queries<'static>, bias: &'a [f32]) -> packed::Spec<'a> {
         let Self { heads, key_heads, head_dim, scale, mask, soft_cap, .. } = *self;
-        packed::Spec { heads, key_heads, head_dim, scale, mask, soft_cap, bias: None, queries }
+        let bias = self.bias.map(|_| bias);
+        packed::Spec { heads, key_heads, head_dim, scale, mask, soft_cap, bias, queries }
     }
 
     /// Tokens that a query sees over a cache, itself included; all, if `None`.
@@ -189,7 +195,7 @@ impl Tape {
     /// itself: `[tokens, queries, keys and values]` → `[tokens, heads·head_dim]`.
     pub fn attention_cached(&mut self, qkv: Var, spec: &AttentionSpec, layer: usize) -> Var {
         assert!(self.mode() == Mode::Score, "a cache has no way back");
-        assert!(spec.soft_cap.is_none(), "no kernel caps scores over a cache");
+        assert!(spec.soft_cap.is_none() && spec.bias.is_none(), "no kernel caps or shifts scores over a cache");
         let [q, _] = self.check_heads(qkv, spec, 1);
         let [tokens, _] = self.shape(qkv);
         let kept = self.var(tokens, q);
@@ -213,12 +219,12 @@ impl Tape {
 
 impl Attention {
     pub(super) fn uses(&self, uses: &mut Uses) {
-        uses.reads(self.read.vars()).writes([self.y, self.kept]);
-        uses.saves(self.read.vars()).saves([self.kept]);
+        uses.reads(self.read.vars()).reads(self.spec.bias).writes([self.y, self.kept]);
+        uses.saves(self.read.vars()).saves(self.spec.bias).saves([self.kept]);
         if self.kernel != Kernel::First {
             uses.saves([self.y]);
         }
-        uses.takes([self.y]).gives(self.read.vars());
+        uses.takes([self.y]).gives(self.read.vars()).gives(self.spec.bias);
     }
 
     /// The sequences of kernels that know no parents.
@@ -232,8 +238,8 @@ impl Attention {
             return self.forward_cached(layer, pass);
         }
         let [qkv, q, kv] = self.read.buffers(Buffer::Value);
-        let names = [qkv, q, kv, Some(Buffer::Value(self.y)), Some(Buffer::Value(self.kept))];
-        let [qkv, q, kv, y, kept] = pass.arena.optional(names);
+        let names = [qkv, q, kv, Some(Buffer::Value(self.y)), Some(Buffer::Value(self.kept)), self.bias(Buffer::Value)];
+        let [qkv, q, kv, y, kept, bias] = pass.arena.optional(names);
         let layout = || self.layout(pass.batch);
         match (self.kernel, self.storage) {
             (Kernel::Bidirectional, Storage::F32) => bidirectional(y, kept, qkv, layout()),
@@ -242,14 +248,18 @@ impl Attention {
             (Kernel::First, Storage::Bf16) => first::attend(half(y), kept, half(q), half(kv), layout()),
             (Kernel::Packed(queries), Storage::F32) => {
                 let inputs = self.inputs([qkv, q, kv]);
-                packed::forward(y, kept, inputs, &sequences(pass.batch), &self.spec.packed(queries));
+                packed::forward(y, kept, inputs, &sequences(pass.batch), &self.spec.packed(queries, bias));
             }
             (Kernel::Packed(queries), Storage::Bf16) => {
                 let inputs = self.inputs([half(qkv), half(q), half(kv)]);
-                packed::forward(half(y), kept, inputs, &sequences(pass.batch), &self.spec.packed(queries));
+                packed::forward(half(y), kept, inputs, &sequences(pass.batch), &self.spec.packed(queries, bias));
             }
             (Kernel::Cached(_), _) => unreachable!("it has run"),
         }
+    }
+
+    fn bias(&self, of: fn(Var) -> Buffer) -> Option<Buffer> {
+        self.spec.bias.map(of)
     }
 
     fn inputs<'a, T>(&self, [qkv, q, kv]: [&'a mut [T]; 3]) -> Inputs<'a, T> {
@@ -296,14 +306,19 @@ impl Attention {
         let [d_qkv, d_q, d_kv] = self.read.buffers(Buffer::Gradient);
         let y = (self.kernel != Kernel::First).then_some(Buffer::Value(self.y));
         let [kept, dy] = [Buffer::Value(self.kept), Buffer::Gradient(self.y)].map(Some);
-        let buffers = pass.arena.optional([qkv, q, kv, y, kept, dy, d_qkv, d_q, d_kv]);
+        let store = self.spec.bias.map(|bias| if pass.adds(bias) { Store::Add } else { Store::Replace });
+        let [bias, d_bias] = [Buffer::Value, Buffer::Gradient].map(|of| self.bias(of));
+        let buffers = pass.arena.optional([qkv, q, kv, y, kept, dy, d_qkv, d_q, d_kv, bias, d_bias]);
+        let [qkv, q, kv, y, kept, dy, d_qkv, d_q, d_kv, bias, d_bias] = buffers;
+        let buffers = [qkv, q, kv, y, kept, dy, d_qkv, d_q, d_kv];
+        let bias = Bias { values: bias, gradient: store.map(|store| (d_bias, store)) };
         match self.storage {
-            Storage::F32 => self.backward_f32(buffers, pass.batch),
-            Storage::Bf16 => self.backward_bf16(buffers, pass.batch),
+            Storage::F32 => self.backward_f32(buffers, bias, pass.batch),
+            Storage::Bf16 => self.backward_bf16(buffers, bias, pass.batch),
         }
     }
 
-    fn backward_f32(&self, buffers: [&mut [f32]; 9], batch: &Batch) {
+    fn backward_f32(&self, buffers: [&mut [f32]; 9], bias: Bias, batch: &Batch) {
         let [qkv, q, kv, out, kept, dy, d_qkv, d_q, d_kv] = buffers;
         let layout = || self.layout(batch);
         match self.kernel {
@@ -311,13 +326,13 @@ impl Attention {
             Kernel::First => first::attend_backward(d_q, d_kv, dy, first::Saved { q, kv, weights: kept }, layout()),
             Kernel::Packed(queries) => {
                 let saved = packed::Saved { inputs: self.inputs([qkv, q, kv]), out, log_sums: kept };
-                self.backward_packed([d_qkv, d_q, d_kv], dy, saved, queries, batch);
+                self.backward_packed([d_qkv, d_q, d_kv], dy, (saved, bias), queries, batch);
             }
             Kernel::Cached(_) => unreachable!("a cache has no way back"),
         }
     }
 
-    fn backward_bf16(&self, buffers: [&mut [f32]; 9], batch: &Batch) {
+    fn backward_bf16(&self, buffers: [&mut [f32]; 9], bias: Bias, batch: &Batch) {
         let [qkv, q, kv, out, kept, dy, d_qkv, d_q, d_kv] = buffers;
         let ([qkv, q, kv, out, dy], [d_qkv, d_q, d_kv]) =
             ([qkv, q, kv, out, dy].map(half), [d_qkv, d_q, d_kv].map(half));
@@ -329,7 +344,7 @@ impl Attention {
             Kernel::First => first::attend_backward(d_q, d_kv, dy, first::Saved { q, kv, weights: kept }, layout()),
             Kernel::Packed(queries) => {
                 let saved = packed::Saved { inputs: self.inputs([qkv, q, kv]), out, log_sums: kept };
-                self.backward_packed([d_qkv, d_q, d_kv], dy, saved, queries, batch);
+                self.backward_packed([d_qkv, d_q, d_kv], dy, (saved, bias), queries, batch);
             }
             Kernel::Cached(_) => unreachable!("a cache has no way back"),
         }
@@ -339,7 +354,7 @@ impl Attention {
         &self,
         [d_qkv, d_q, d_kv]: [&mut [T]; 3],
         dy: &[T],
-        saved: packed::Saved<T>,
+        (saved, bias): (packed::Saved<T>, Bias),
         queries: Queries<'static>,
         batch: &Batch,
     ) {
@@ -347,9 +362,15 @@ impl Attention {
             Read::Together(_) => InputGradients::Together(d_qkv),
             Read::Apart { .. } => InputGradients::Apart { q: d_q, kv: d_kv },
         };
-        let into = packed::Gradients { inputs, bias: None };
-        packed::backward(into, dy, saved, &sequences(batch), &self.spec.packed(queries));
+        let into = packed::Gradients { inputs, bias: bias.gradient };
+        packed::backward(into, dy, saved, &sequences(batch), &self.spec.packed(queries, bias.values));
     }
+}
+
+/// The scores by distance, and where their gradient goes, if there are such.
+struct Bias<'a> {
+    values: &'a [f32],
+    gradient: Option<(&'a mut [f32], Store)>,
 }
 
 /// The sequences as the packed kernels want them.
@@ -360,7 +381,7 @@ fn sequences(batch: &Batch) -> Sequences<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{LinearSpec, State, ops::check};
+    use crate::nn::{DistancesSpec, LinearSpec, State, ops::check};
 
     fn plain(start: usize, inputs: usize, outputs: usize) -> LinearSpec {
         let weight = Span { start, len: inputs * outputs };
@@ -403,6 +424,23 @@ mod tests {
                 check::gradients_over(&check::shared_batch(), 232, all);
             }
         }
+    }
+
+    /// Two layers add the same scores by distance, whose gradient is the sum of theirs.
+    #[test]
+    fn gradients_of_scores_by_distance_match_finite_differences() {
+        let table = |start, rows: usize, width: usize| Span { start, len: rows * width };
+        let distances = DistancesSpec { table: table(168, DistancesSpec::BUCKETS, 2), heads: 2 };
+        check::gradients(168 + 64 + 40 + 20, |tape, batch| {
+            let bias = Some(tape.distances(distances, batch));
+            let spec = AttentionSpec { bias, ..AttentionSpec::bidirectional(2, 2) };
+            let qkv = tape.embed(batch, 12, table(0, 7, 12), table(84, 7, 12), None);
+            let x = tape.attention(qkv, &spec, batch);
+            let one = tape.rows(State { full: x, operand: x }, Asker::First.rows(batch));
+            let kv = tape.linear(x, plain(232, 4, 8), None);
+            let q = tape.linear(one.operand, plain(272, 4, 4), None);
+            tape.attention_of_one(q, kv, &spec, Asker::First, batch)
+        });
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub struct EmbedSpec {
     pub types: Option<Span>,
     /// `[positions, width]`.
     pub positions: Option<Span>,
-    /// A word whose vector training leaves alone: PyTorch's `padding_idx`.
+    /// A word whose vectors training leaves alone, that of its position too: PyTorch's `padding_idx`.
     pub padding: Option<u32>,
 }
 
@@ -91,6 +91,9 @@ impl Embed {
 
     pub(super) fn backward(&self, pass: &mut Backward) {
         let [dy] = pass.arena.buffers([Buffer::Gradient(self.y)]);
+        let (words, ids) = (self.spec.words, pass.batch.ids());
+        let rows = dy.chunks_exact_mut(self.width).zip(ids);
+        rows.filter(|(_, id)| self.spec.padding == Some(**id)).for_each(|(dy, _)| dy.fill(0.0));
         for (span, rows) in self.others(pass.batch) {
             if let Some(table) = pass.gradients.table(span, rows) {
                 embed_backward(table, rows, dy, self.width);
@@ -99,9 +102,6 @@ impl Embed {
         if self.spec.scale != 1.0 {
             dy.iter_mut().for_each(|dy| *dy *= self.spec.scale); // Nobody reads this gradient after the words.
         }
-        let (words, ids) = (self.spec.words, pass.batch.ids());
-        let rows = dy.chunks_exact_mut(self.width).zip(ids);
-        rows.filter(|(_, id)| self.spec.padding == Some(**id)).for_each(|(dy, _)| dy.fill(0.0));
         if let Some(table) = pass.gradients.table(words, ids) {
             embed_backward(table, ids, dy, self.width);
         }

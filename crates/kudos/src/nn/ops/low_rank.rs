@@ -4,7 +4,8 @@
 //! by side and make one product, [`Down`]. [`Up`] adds what each B makes of its part to y in place. On the tape the
 //! layer's own product stands between the two: on the way back it writes the gradient of x, and [`Down`] adds to it.
 //!
-//! A, B, their gradients and what flows between them are f32, whatever x and y are stored as.
+//! A, B and their gradients are f32, whatever x and y are stored as. Over values of bf16, products round both sides to
+//! bf16 and sum in f32, as those of the layers do. Odd ranks, and inputs of which some are dropped, are widened instead.
 
 use super::linear::LinearSpec;
 use super::{Op, Uses};
@@ -12,8 +13,9 @@ use crate::nn::parameters::Span;
 use crate::nn::tape::{Backward, Buffer, Forward, Storage, Tape, Var, half};
 use crate::random::Stream;
 use kernels::activation::Activation;
-use kernels::bf16::Element;
+use kernels::bf16::{Bf16, Element};
 use kernels::columns::{self, Columns};
+use kernels::gemm::low_rank::{self, Lies, Target};
 use kernels::gemm::{Store, linear, linear_input_gradient, linear_weight_gradient};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -35,6 +37,11 @@ pub struct LowRankPart {
 }
 
 impl LowRankPart {
+    /// `s·B`.
+    fn scaled_b(&self, weights: &[f32]) -> Vec<f32> {
+        weights[self.b.range()].iter().map(|value| self.scale * value).collect()
+    }
+
     /// What of it lies in `range`, counted from its start.
     fn rows(&self, range: &Range<usize>) -> Option<Self> {
         let start = self.outputs.start.max(range.start);
@@ -68,6 +75,13 @@ impl LowRank {
         self.parts.iter().map(|part| part.rank).sum()
     }
 
+    /// Whether all products run on pairs of bf16.
+    fn is_even(&self, inputs: usize) -> bool {
+        let even = |n: usize| n.is_multiple_of(2);
+        let part = |part: &LowRankPart| even(part.rank) && even(part.outputs.start) && even(part.outputs.len());
+        even(inputs) && self.parts.iter().all(part)
+    }
+
     /// All A, `[rank, inputs]`.
     fn a(&self) -> Span {
         Span::join(&self.parts.iter().map(|part| part.a).collect::<Vec<_>>())
@@ -89,15 +103,16 @@ impl Tape {
         }
     }
 
-    /// `drop(x)·Aᵀ`: `[rows, inputs]` → `[rows, rank]`, in f32.
+    /// `drop(x)·Aᵀ`: `[rows, inputs]` → `[rows, rank]`.
     fn down(&mut self, x: Var, adapters: &LowRank) -> Var {
         let ([rows, inputs], storage, dx) = (self.shape(x), self.storage_of(x), self.gradient_of(x));
         let (a, rank) = (adapters.a(), adapters.rank());
         assert_eq!(a.len, rank * inputs, "A of {rank} rows");
-        let z = self.var(rows, rank);
         let drop = self.noise().and_then(|stream| Drop::new(adapters.dropout, stream));
+        let in_pairs = storage == Storage::Bf16 && drop.is_none() && adapters.is_even(inputs);
+        let z = self.stored(rows, rank, if in_pairs { Storage::Bf16 } else { Storage::F32 });
         let dx_storage = self.storage_of(dx);
-        self.push(Op::Down(Down { x, dx, z, a, rank, inputs, drop, storage, dx_storage }));
+        self.push(Op::Down(Down { x, dx, z, a, rank, inputs, drop, storage, dx_storage, in_pairs }));
         z
     }
 
@@ -107,7 +122,8 @@ impl Tape {
         let inside = |part: &LowRankPart| part.outputs.end <= width && part.b.len == part.outputs.len() * part.rank;
         assert!(adapters.parts.iter().all(inside), "B has a row for each output");
         let (parts, rank) = (adapters.parts.clone(), adapters.rank());
-        self.push(Op::Up(Up { z, y, parts, rank, width, storage }));
+        let in_pairs = self.storage_of(z) == Storage::Bf16;
+        self.push(Op::Up(Up { z, y, parts, rank, width, storage, in_pairs }));
     }
 }
 
@@ -159,6 +175,11 @@ impl Drop {
     }
 }
 
+/// All columns of rows of `width` values.
+fn whole(width: usize) -> Columns {
+    Columns { first: 0, count: width, width }
+}
+
 /// `z = drop(x)·Aᵀ`.
 pub(in crate::nn) struct Down {
     x: Var,
@@ -171,6 +192,8 @@ pub(in crate::nn) struct Down {
     drop: Option<Drop>,
     storage: Storage,
     dx_storage: Storage,
+    /// Whether x and z are of bf16 and multiplied so.
+    in_pairs: bool,
 }
 
 impl Down {
@@ -182,6 +205,10 @@ impl Down {
         let a = &pass.weights.values[self.a.range()];
         let [x, z] = pass.arena.buffers([self.x, self.z].map(Buffer::Value));
         match self.storage {
+            _ if self.in_pairs => {
+                let out = Target { data: half(z), columns: whole(self.rank), store: Store::Replace };
+                low_rank::linear(out, low_rank::Part { data: half(x), columns: whole(self.inputs) }, a);
+            }
             Storage::F32 => self.product(z, x, a),
             Storage::Bf16 => self.product(z, half(x), a),
         }
@@ -199,9 +226,8 @@ impl Down {
 
     /// A block of x as A reads it.
     fn read<'a, T: Element>(&self, memory: &'a mut [f32], x: &[T], block: usize) -> &'a [f32] {
-        let whole = Columns { first: 0, count: self.inputs, width: self.inputs };
         let memory = &mut memory[..x.len()];
-        columns::take(memory, x, whole, 1.0);
+        columns::take(memory, x, whole(self.inputs), 1.0);
         if let Some(drop) = &self.drop {
             drop.apply(memory, block * BLOCK * self.inputs);
         }
@@ -213,10 +239,15 @@ impl Down {
         let a = &pass.weights.values[self.a.range()];
         let buffers = [Buffer::Gradient(self.z), Buffer::Value(self.x), Buffer::Gradient(self.dx)];
         let [dz, x, dx] = pass.arena.buffers(buffers);
+        let da = pass.gradients.spans([self.a]).map(|([da], store)| (da, store));
+        if self.in_pairs {
+            let store = if added { Store::Add } else { Store::Replace };
+            return self.backward_in_pairs(da, (dx, store), [half(dz), half(x)], a);
+        }
         if !added {
             dx.fill(0.0);
         }
-        if let Some(([da], store)) = pass.gradients.spans([self.a]) {
+        if let Some((da, store)) = da {
             match self.storage {
                 Storage::F32 => self.weight_gradient(da, store, dz, x),
                 Storage::Bf16 => self.weight_gradient(da, store, dz, half(x)),
@@ -225,6 +256,23 @@ impl Down {
         match self.dx_storage {
             Storage::F32 => self.input_gradient(dx, dz, a),
             Storage::Bf16 => self.input_gradient(half(dx), dz, a),
+        }
+    }
+
+    fn backward_in_pairs(
+        &self,
+        da: Option<(&mut [f32], Store)>,
+        (dx, store): (&mut [f32], Store),
+        [dz, x]: [&[Bf16]; 2],
+        a: &[f32],
+    ) {
+        let (columns, dz) = (whole(self.inputs), low_rank::Part { data: dz, columns: whole(self.rank) });
+        if let Some((da, store)) = da {
+            low_rank::weight_gradient(da, Lies::Thin, store, low_rank::Part { data: x, columns }, dz, 1.0);
+        }
+        match self.dx_storage {
+            Storage::F32 => low_rank::input_gradient(Target { data: dx, columns, store }, dz, a),
+            Storage::Bf16 => low_rank::input_gradient(Target { data: half(dx), columns, store }, dz, a),
         }
     }
 
@@ -241,7 +289,6 @@ impl Down {
     }
 
     fn input_gradient<T: Element>(&self, dx: &mut [T], dz: &[f32], a: &[f32]) {
-        let whole = Columns { first: 0, count: self.inputs, width: self.inputs };
         let blocks = dz.chunks(BLOCK * self.rank).zip(dx.chunks_mut(BLOCK * self.inputs));
         with_memory([BLOCK * self.inputs, 0], |memory, _| {
             for (block, (dz, dx)) in blocks.enumerate() {
@@ -250,7 +297,7 @@ impl Down {
                 if let Some(drop) = &self.drop {
                     drop.apply(own, block * BLOCK * self.inputs);
                 }
-                columns::add(dx, own, whole, 1.0);
+                columns::add(dx, own, whole(self.inputs), 1.0);
             }
         });
     }
@@ -266,6 +313,8 @@ pub(in crate::nn) struct Up {
     /// Columns of y.
     width: usize,
     storage: Storage,
+    /// Whether z and y are of bf16 and multiplied so.
+    in_pairs: bool,
 }
 
 impl Up {
@@ -287,6 +336,12 @@ impl Up {
         let weights = pass.weights.values;
         let [z, y] = pass.arena.buffers([self.z, self.y].map(Buffer::Value));
         match self.storage {
+            _ if self.in_pairs => {
+                for (part, of_z, of_y) in self.each() {
+                    let out = Target { data: half(y), columns: of_y, store: Store::Add };
+                    low_rank::linear(out, low_rank::Part { data: half(z), columns: of_z }, &part.scaled_b(weights));
+                }
+            }
             Storage::F32 => self.add_products(y, z, weights),
             Storage::Bf16 => self.add_products(half(y), z, weights),
         }
@@ -314,6 +369,16 @@ impl Up {
         for (part, of_z, of_y) in self.each() {
             let b = &pass.weights.values[part.b.range()];
             let db = pass.gradients.spans([part.b]).map(|([db], store)| (db, store));
+            if self.in_pairs {
+                let dy = low_rank::Part { data: half(dy), columns: of_y };
+                let out = Target { data: half(dz), columns: of_z, store: Store::Replace };
+                low_rank::input_gradient(out, dy, &part.scaled_b(pass.weights.values));
+                if let Some((db, store)) = db {
+                    let z = low_rank::Part { data: half(z), columns: of_z };
+                    low_rank::weight_gradient(db, Lies::Wide, store, dy, z, part.scale);
+                }
+                continue;
+            }
             let gradients = PartGradients { db, dz: &mut *dz, z, b, scale: part.scale, of_z, of_y };
             match self.storage {
                 Storage::F32 => gradients.run(dy),

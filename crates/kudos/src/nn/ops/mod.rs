@@ -3,6 +3,7 @@
 mod activate;
 mod add;
 mod attention;
+mod distances;
 mod embed;
 mod gate;
 mod heads;
@@ -13,6 +14,7 @@ mod pool;
 
 use super::tape::{Backward, Forward, Var};
 pub use attention::{Asker, AttentionSpec, HeadNormSpec, Mask};
+pub use distances::DistancesSpec;
 pub use embed::EmbedSpec;
 pub use linear::LinearSpec;
 pub use low_rank::{LowRank, LowRankPart};
@@ -28,6 +30,7 @@ pub(super) enum Op {
     Norm(norm::Norm),
     PrepareHeads(heads::PrepareHeads),
     Attention(attention::Attention),
+    Distances(distances::Distances),
     Gate(gate::Gate),
     Add(add::Add),
     Rows(pool::Rows),
@@ -46,6 +49,7 @@ macro_rules! each_op {
             Op::Norm(op) => op.$method($pass),
             Op::PrepareHeads(op) => op.$method($pass),
             Op::Attention(op) => op.$method($pass),
+            Op::Distances(op) => op.$method($pass),
             Op::Gate(op) => op.$method($pass),
             Op::Add(op) => op.$method($pass),
             Op::Rows(op) => op.$method($pass),
