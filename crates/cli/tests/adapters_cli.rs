@@ -74,6 +74,12 @@ fn an_adapter_is_a_judge_and_merging_it_changes_no_score() {
         let held = error(dir, &["merge", "judge", "-o", "whole"]);
         assert!(held.contains("--overwrite"), "{held}");
         ok(dir, &["merge", "judge", "-o", "whole", "--overwrite"]);
+        ok(dir, &["quantize", "--judge", "whole", "-o", "eighth"]);
+        let data = golden().join("pairs.jsonl").display().to_string();
+        let rounded = error(dir, &["train", &data, "--base", "eighth", "-o", "next", "--lora"]);
+        assert!(rounded.contains("stored in 8 bits"), "{rounded}");
+        let twice = error(dir, &["train", &data, "--base", "judge", "-o", "next", "--lora"]);
+        assert!(twice.contains("it is an adapter"), "{twice}");
         let quantized = error(dir, &["quantize", "--judge", "judge", "-o", "small"]);
         assert!(quantized.contains("kudos merge"), "{quantized}");
     }

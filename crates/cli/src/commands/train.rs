@@ -376,6 +376,12 @@ fn load_base(
     if lora.is_some() && Adapter::is_in(base) {
         bail!("--base {}: it is an adapter; `kudos merge` makes it a base for the next one", args.base);
     }
+    if lora.is_some() && base.join(INT8_FILE).exists() {
+        bail!(
+            "--base {}: it is stored in 8 bits, and an adapter needs whole weights; name the judge it came from",
+            args.base
+        );
+    }
     let precision = asked.precision.unwrap_or_else(Precision::best);
     let mut loaded = match (rated, &lora) {
         (None, None) => load(base, options),

@@ -90,7 +90,7 @@ fn product<T: Element>(out: Target<T>, left: Part, pack: impl FnOnce(&mut Lines)
     if rows == 0 {
         return;
     }
-    tiles([rows, count], 2 * left.row_stride, |tile, [row, rows], panel| {
+    tiles([rows, count], 4 * left.row_stride, |tile, [row, rows], panel| {
         let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
         products.tile(tile, left.from(row * left.row_stride), right, rows);
         let own = COLUMNS.min(count - panel * COLUMNS);
