@@ -62,10 +62,13 @@ pub(super) fn read(file: &Checkpoint, config: &AdapterConfig) -> Result<Found, A
     Ok((modules, sorted.replaced))
 }
 
+/// The place of one tensor among those of a module.
+type Part = fn(&mut Parts) -> &mut Option<String>;
+
 impl Sorted {
     /// Places a tensor by what the end of its name says.
     fn place(&mut self, own: &str, stored: &str) -> Result<(), String> {
-        let parts: [(&str, fn(&mut Parts) -> &mut Option<String>); 4] = [
+        let parts: [(&str, Part); 4] = [
             (".lora_A.weight", |parts| &mut parts.a),
             (".lora_B.weight", |parts| &mut parts.b),
             (".lora_B.bias", |parts| &mut parts.bias),
@@ -76,7 +79,7 @@ impl Sorted {
                 return self.part(module, false, part, stored);
             }
         }
-        let embedding: [(&str, fn(&mut Parts) -> &mut Option<String>); 2] =
+        let embedding: [(&str, Part); 2] =
             [(".lora_embedding_A", |parts| &mut parts.a), (".lora_embedding_B", |parts| &mut parts.b)];
         for (end, part) in embedding {
             if let Some(module) = own.strip_suffix(end) {
