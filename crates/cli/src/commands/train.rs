@@ -116,7 +116,7 @@ pub struct Args {
     /// [default: longest_first]
     #[arg(long, value_parser = truncation, value_name = "RULE")]
     truncation: Option<kudos::text::Truncation>,
-    /// Arithmetic: f32 or bf16 [default: the fastest here]
+    /// Arithmetic: f32 or bf16; int8 keeps the base of --lora in 8 bits [default: the fastest here]
     #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]
     precision: Option<Precision>,
     /// Seed of all random choices [default: 42]
