@@ -63,7 +63,9 @@ export class Server {
     this.child.stdout.on("data", (bytes) => { printed += bytes; });
     this.child.stderr.on("data", (bytes) => { errors += bytes; });
     this.ended = new Promise((resolve) => this.child.once("exit", (code, signal) => { running.delete(this.child); resolve(code ?? signal); }));
-    await until(() => printed.includes("\n") || this.child.exitCode !== null, "the address");
+    const named = this.command.indexOf("--people");
+    const lines = named < 0 ? 1 : 1 + this.command[named + 1].split(",").length; // The page, and a link for each person.
+    await until(() => printed.split("\n").length > lines || this.child.exitCode !== null, "the address");
     check(this.child.exitCode === null, errors);
     this.links = printed.trim().split("\n");
     this.page = this.links[0];
