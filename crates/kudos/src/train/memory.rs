@@ -22,6 +22,17 @@ pub struct MemoryPlan {
     pub layers: usize,
 }
 
+/// A number of bytes, for people: in MB below 1 GB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let bytes = self.0 as f64;
+        if bytes < 1e9 { write!(f, "{:.1} MB", bytes / 1e6) } else { write!(f, "{:.2} GB", bytes / 1e9) }
+    }
+}
+
 impl MemoryPlan {
     /// All of it.
     pub fn total(&self) -> u64 {
@@ -32,9 +43,8 @@ impl MemoryPlan {
 impl std::fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let Self { weights, optimizer, activations, recomputed, layers } = self;
-        let giga = |bytes: u64| bytes as f64 / 1e9;
-        let (weights, optimizer, activations) = (giga(*weights), giga(*optimizer), giga(*activations));
-        write!(f, "weights {weights:.2} GB, gradients and moments {optimizer:.2} GB, activations {activations:.2} GB")?;
+        let [weights, optimizer, activations] = [*weights, *optimizer, *activations].map(Bytes);
+        write!(f, "weights {weights}, gradients and moments {optimizer}, activations {activations}")?;
         write!(f, "; {recomputed} of {layers} layers are computed again on the way back")
     }
 }
@@ -62,7 +72,7 @@ pub(super) fn fit_memory(model: &mut Model, examples: &[Example], limit: u64) ->
         least = Some(least.filter(|least| least.total() <= plan.total()).unwrap_or(plan));
     }
     let plan = least.unwrap_or(fixed);
-    Err(TrainError::Memory { limit: limit as f64 / 1e9, needed: plan.total() as f64 / 1e9, plan })
+    Err(TrainError::Memory { limit: Bytes(limit), needed: Bytes(plan.total()), plan })
 }
 
 /// Words that the program of a batch takes.
@@ -90,4 +100,15 @@ fn unreadable(examples: &[Example], text: &Encoded, error: ScoreError) -> TrainE
     let of_text = |example: &&Example| example.sequences.iter().any(|own| std::ptr::eq(own, text));
     let place = examples.iter().find(of_text).map_or_else(String::new, |example| example.location.to_string());
     TrainError::Text { place, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_in_the_unit_that_shows_them() {
+        let said = [400_000, 999_949_999, 1_610_000_000].map(|bytes| Bytes(bytes).to_string());
+        assert_eq!(said, ["0.4 MB", "999.9 MB", "1.61 GB"]);
+    }
 }

@@ -7,6 +7,7 @@
 mod attributes;
 mod card;
 mod ensemble;
+mod error;
 mod examples;
 mod features;
 mod folds;
@@ -27,6 +28,7 @@ mod visits;
 
 pub use attributes::{AttributeError, AttributeWeights, attribute_head, attribute_loss};
 pub use ensemble::{Chosen, Ensemble, Figures, Member, run_ensemble};
+pub use error::TrainError;
 pub use examples::{Example, HeldOut, Measured, each_pair_alone, is_rated, preferred_pairs, truncated_share};
 pub use features::Features;
 pub use folds::{FOLD_FILES, FoldError, FoldOptions, FoldProgress, FoldResult, Folds, Labelled, Suspect};
@@ -34,7 +36,7 @@ pub use head::{Head, fit_head};
 pub use judge::{JudgeFiles, clear_judge, holds_judge, write_judge};
 pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
-pub use memory::MemoryPlan;
+pub use memory::{Bytes, MemoryPlan};
 pub use optimizer::{LearningRateSchedule, Optimizer, clip_scale};
 pub use plan::{Given, Plan, plan};
 pub use run_state::{Best, State, resumed_day, resumed_settings};
@@ -44,164 +46,15 @@ pub use teacher::{Taught, teach};
 pub use visits::{Visit, epoch};
 
 use crate::data::Location;
-use crate::eval::EvalError;
 use crate::models::adapter;
 use crate::models::{JudgeError, Model, ScoreError, Workspace, score_encoded};
 use crate::nn::Gradients;
-use crate::nn::weights::{self, WeightError};
+use crate::nn::weights;
 use crate::text::Encoded;
 use memory::fit_memory;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
-
-/// Why a run stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// Nothing to learn from.
-    #[error("no pairs to train on: {reason}; `kudos check` on the same files says why")]
-    NoPairs {
-        /// What was found instead.
-        reason: String,
-    },
-    /// A score, a loss, a gradient or a weight is not a number.
-    #[error(
-        "step {step}, {place}: the {what} is {value}, expected a finite number; the run diverged. The last checkpoint (step \
-         {saved}) and the best judge so far are intact in {dir}; lower --learning-rate or set --max-grad-norm"
-    )]
-    NotFinite {
-        /// Step that failed.
-        step: u64,
-        /// Row of the group or response, or tensor.
-        place: String,
-        /// `score`, `loss`, …
-        what: &'static str,
-        /// Its value.
-        value: f64,
-        /// Step of the last checkpoint.
-        saved: u64,
-        /// Output directory.
-        dir: PathBuf,
-    },
-    /// The base gives a text no finite features.
-    #[error(
-        "{place}: the base reads {value} in a response of this group, expected finite numbers; its weights are broken, or too \
-         large for --precision: try --precision f32 or another --base"
-    )]
-    Features {
-        /// Row of the group.
-        place: String,
-        /// The feature.
-        value: f32,
-    },
-    /// The head's fit has no finite solution.
-    #[error(
-        "the head fitted to the features of the base has a weight or loss of {value}, expected finite numbers; its own head or \
-         its features are out of all bounds: try --new-head or another --base"
-    )]
-    Head {
-        /// What is not finite.
-        value: f64,
-    },
-    /// A setting that makes no sense.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// More layers to keep than there are below a new last one.
-    #[error("--keep-layers {asked}: the base has {} layers, expected at most {most}", most + 1)]
-    TooManyLayers {
-        /// Layers to keep.
-        asked: usize,
-        /// The most that can be kept.
-        most: usize,
-    },
-    /// Ratings of a head that cannot be shifted.
-    #[error(
-        "--attributes: the head of a {family} has no biases, so its outputs cannot stand at ratings; expected BERT, DistilBERT or \
-         RoBERTa as the base"
-    )]
-    NoBiases {
-        /// Family of the base.
-        family: String,
-    },
-    /// More memory than was allowed.
-    #[error(
-        "--memory {limit:.2} GB: the run needs {needed:.2} GB at least ({plan}); train less with --lora or --freeze, or lower \
-         --max-length or --group-size"
-    )]
-    Memory {
-        /// Allowed, in GB.
-        limit: f64,
-        /// Needed, in GB.
-        needed: f64,
-        /// Where it goes.
-        plan: MemoryPlan,
-    },
-    /// More layers to train than there are.
-    #[error("--freeze {asked}: the model has {most} layers, expected at most so many to stay trained")]
-    TooManyTrained {
-        /// Layers to train.
-        asked: usize,
-        /// Layers there are.
-        most: usize,
-    },
-    /// Layers to keep of a base that keeps all.
-    #[error(
-        "--keep-layers {asked}: expected a BERT under a new head (--new-head for one that has its own); this base keeps all \
-         its layers"
-    )]
-    AllLayers {
-        /// Layers to keep.
-        asked: usize,
-    },
-    /// A text of the data that the model cannot read.
-    #[error("{place}: {error}")]
-    Text {
-        /// Row of the group.
-        place: String,
-        /// Why not.
-        error: ScoreError,
-    },
-    /// Encoding or scoring.
-    #[error(transparent)]
-    Judge(#[from] JudgeError),
-    /// Weights.
-    #[error(transparent)]
-    Weights(#[from] WeightError),
-    /// Held-out scores cannot be evaluated.
-    #[error(transparent)]
-    Eval(#[from] EvalError),
-    /// The output directory.
-    #[error("{path}: {source}; the last checkpoint is intact")]
-    Io {
-        /// File or directory.
-        path: PathBuf,
-        /// Cause.
-        source: std::io::Error,
-    },
-    /// Whoever watched asked to stop.
-    #[error("interrupted; step {step} is saved in {dir}: the same command with --resume continues")]
-    Interrupted {
-        /// Last step done.
-        step: u64,
-        /// Output directory.
-        dir: PathBuf,
-    },
-    /// A checkpoint of another run.
-    #[error("{path}: {reason}; resume with the same data and flags, or choose another -o")]
-    OtherRun {
-        /// File.
-        path: PathBuf,
-        /// What differs.
-        reason: String,
-    },
-}
-
-impl TrainError {
-    fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        |source| TrainError::Io { path, source }
-    }
-}
 
 /// What the loop tells whoever watches.
 #[derive(Debug)]
