@@ -1,10 +1,12 @@
 //! LoRA adapters against PEFT (`golden/lora`, made by `golden/make_lora_golden.py`): the scores of merged judges, and what
 //! must not be merged.
 
+mod judges;
+
+use judges::texts;
 use kudos::models::Scorer;
 use kudos::models::adapter::{Adapter, AdapterError, find_base, merge};
 use kudos::nn::Precision;
-use kudos::text::Encoded;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -47,17 +49,6 @@ fn base(adapter: &Path) -> tempfile::TempDir {
     let encode = json!({"format": 1, "render": "pair", "max_length": length, "truncation": "longest_first"});
     std::fs::write(dir.path().join("reward.json"), encode.to_string()).unwrap();
     dir
-}
-
-fn texts(expected: &Value) -> Vec<Encoded> {
-    let lists: Vec<Vec<u32>> = serde_json::from_value(expected["texts"].clone()).unwrap();
-    let text = |ids: Vec<u32>| Encoded {
-        type_ids: vec![0; ids.len()],
-        tokens_before_truncation: ids.len(),
-        truncated: false,
-        ids,
-    };
-    lists.into_iter().map(text).collect()
 }
 
 fn numbers(value: &Value) -> Vec<f32> {

@@ -1,7 +1,9 @@
 //! LoRA in training, against PEFT (`golden/lora/train_*`, made by `golden/make_lora_golden.py`): gradients of everything
 //! that is trained, ten AdamW steps by the trainer, and the adapter that it writes.
 
-use kudos::data::{Comparison, Location};
+mod judges;
+mod trained;
+
 use kudos::models::adapter::{
     CONFIG_FILE, LoraSettings, TENSORS_FILE, adapter_config, attach, read_tensors, write_tensors,
 };
@@ -9,10 +11,10 @@ use kudos::models::{LoadOptions, Model, Workspace, load, load_frozen, push, scor
 use kudos::nn::{Gradients, Mode, ParameterSpec, Precision};
 use kudos::text::Encoded;
 use kudos::train::{Asked, Event, Example, Extent, HeldOutData, LearningRateSchedule, Recipe, Start, Trainer};
-use safetensors::SafeTensors;
 use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use trained::{Golden, example};
 
 const CASES: [&str; 2] = ["train_qwen3", "train_llama"];
 
@@ -20,57 +22,9 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/lora").join(name)
 }
 
-struct Golden {
-    dir: PathBuf,
-    json: Value,
-    bytes: Vec<u8>,
-}
-
 impl Golden {
-    fn of(name: &str) -> Self {
-        let dir = golden(name);
-        let read = |file: &str| std::fs::read(dir.join(file)).expect("a golden");
-        let json = serde_json::from_slice(&read("expected.json")).expect("JSON");
-        Self { json, bytes: read("expected.safetensors"), dir }
-    }
-
-    fn tensor(&self, name: &str) -> Option<Vec<f32>> {
-        let file = SafeTensors::deserialize(&self.bytes).expect("safetensors");
-        let bytes = file.tensor(name).ok()?.data().to_vec();
-        Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
-    }
-
     fn base(&self) -> PathBuf {
         self.dir.join(self.json["base"].as_str().unwrap())
-    }
-
-    fn texts(&self) -> Vec<Encoded> {
-        let lists: Vec<Vec<u32>> = serde_json::from_value(self.json["texts"].clone()).unwrap();
-        let text = |ids: Vec<u32>| Encoded {
-            type_ids: vec![0; ids.len()],
-            tokens_before_truncation: ids.len(),
-            truncated: false,
-            ids,
-        };
-        lists.into_iter().map(text).collect()
-    }
-
-    fn pairs(&self) -> Vec<[usize; 2]> {
-        let pairs: [Vec<[usize; 2]>; 2] = serde_json::from_value(self.json["pairs"].clone()).unwrap();
-        pairs.concat()
-    }
-
-    fn numbers(&self, key: &str) -> Vec<f64> {
-        serde_json::from_value(self.json["adamw"][key].clone()).unwrap()
-    }
-
-    /// Whether the gradient of this element is rounding alone.
-    fn is_noise(&self, name: &str, at: usize) -> bool {
-        match &self.json["noise"][name] {
-            Value::String(_) => true,
-            Value::Array(places) => places.iter().any(|place| place.as_u64() == Some(at as u64)),
-            _ => false,
-        }
     }
 
     /// The base with the golden's adapters, as they are before the first step.
@@ -124,7 +78,7 @@ fn gradients(model: &Model, texts: &[Encoded], pairs: &[[usize; 2]]) -> (Vec<f32
 #[test]
 fn gradients_are_pefts() {
     for name in CASES {
-        let golden = Golden::of(name);
+        let golden = Golden::of(&golden(name));
         let model = golden.model();
         let (_, found) = gradients(&model, &golden.texts(), &golden.pairs()[..2]);
         let places = model.parameters.trained();
@@ -137,18 +91,6 @@ fn gradients_are_pefts() {
             let bound = 1e-4 * norm(&expected) + if golden.is_noise(&stored, usize::MAX) { 1e-6 } else { 0.0 };
             assert!(norm(&apart) <= bound, "{name} {stored}: {} of {}", norm(&apart), norm(&expected));
         }
-    }
-}
-
-fn example(texts: &[Encoded], [chosen, rejected]: [usize; 2], line: u64) -> Example {
-    let comparison = Comparison { first: 0, second: 1, target: 1.0, margin: 0.0, weight: 1.0 };
-    Example {
-        sequences: vec![texts[chosen].clone(), texts[rejected].clone()],
-        comparisons: vec![comparison],
-        ranks: vec![None; 2],
-        ratings: Vec::new(),
-        prompt: line.to_string(),
-        location: Location { file: "golden".into(), line },
     }
 }
 
@@ -190,7 +132,7 @@ fn run(trainer: &mut Trainer) -> Vec<(f64, f64)> {
 #[test]
 fn ten_steps_are_pefts_and_the_adapter_comes_back() {
     for name in CASES {
-        let golden = Golden::of(name);
+        let golden = Golden::of(&golden(name));
         let dir = tempfile::tempdir().unwrap();
         let asked = Asked { max_steps: Some(10), ..Asked::default() };
         let mut trainer = trainer(golden.model(), examples(&golden), dir.path(), asked);
@@ -237,7 +179,7 @@ fn assert_weights(golden: &Golden, model: &Model, name: &str) {
 /// A run that was stopped and continued ends with the same bytes, dropout included.
 #[test]
 fn a_run_that_is_continued_ends_the_same() {
-    let golden = Golden::of("train_qwen3");
+    let golden = Golden::of(&golden("train_qwen3"));
     let model = || golden.model_with(&LoraSettings { dropout: 0.3, ..lora() });
     let asked = || Asked { max_steps: Some(6), lora_dropout: Some(0.3), ..Asked::default() };
     let [whole, parts] = [(); 2].map(|()| tempfile::tempdir().unwrap());
@@ -267,7 +209,7 @@ fn a_run_that_is_continued_ends_the_same() {
 /// B starts at 0: new adapters change no score, and only they and the head are trained.
 #[test]
 fn new_adapters_change_nothing() {
-    let golden = Golden::of("train_llama");
+    let golden = Golden::of(&golden("train_llama"));
     let (mut model, _) = load(&golden.base(), LoadOptions::Judge).unwrap();
     model.prepare_turns(128);
     let score = |model: &Model| score_encoded(model, &golden.texts(), &mut Workspace::default()).unwrap();
@@ -291,7 +233,7 @@ fn new_adapters_change_nothing() {
 /// A base that is kept in 8 bits or bf16 gives nearly the gradients of f32.
 #[test]
 fn a_frozen_base_of_fewer_bits_teaches_nearly_the_same() {
-    let golden = Golden::of("train_qwen3");
+    let golden = Golden::of(&golden("train_qwen3"));
     let (texts, pairs) = (golden.texts(), golden.pairs());
     let exact = golden.model();
     let (scores, expected) = gradients(&exact, &texts, &pairs[..2]);
@@ -330,7 +272,7 @@ fn an_adapter_of_bert_names_what_it_adapts_and_its_whole_head() {
     write_tensors(&dir.path().join(TENSORS_FILE), &model.parameters).unwrap();
     std::fs::write(dir.path().join(CONFIG_FILE), Value::Object(config).to_string()).unwrap();
     let texts: Vec<Encoded> =
-        Golden::of("train_qwen3").texts().into_iter().filter(|text| text.ids.len() < 64).collect();
+        Golden::of(&golden("train_qwen3")).texts().into_iter().filter(|text| text.ids.len() < 64).collect();
     let (merged, _) = load(dir.path(), LoadOptions::Judge).unwrap();
     let score = |model: &Model| score_encoded(model, &texts, &mut Workspace::default()).unwrap();
     for (found, expected) in score(&merged).iter().zip(score(&model)) {

@@ -4,7 +4,7 @@
 
 mod judges;
 
-use judges::{ENCODERS, FAMILIES, directory, encoded, golden, json, load};
+use judges::{ENCODERS, FAMILIES, directory, golden, json, load, texts};
 use kernels::parallel::with_threads;
 use kudos::data::{Content, Message};
 use kudos::models::{LoadOptions, Model, Scored, Scorer, Workspace, push, quantize};
@@ -13,11 +13,6 @@ use kudos::text::{Encoded, pooled_index};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value};
-
-fn texts(expected: &Value) -> Vec<Encoded> {
-    let lists: Vec<Vec<u32>> = serde_json::from_value(expected["texts"].clone()).unwrap();
-    lists.into_iter().map(encoded).collect()
-}
 
 fn numbers(value: &Value) -> Vec<f32> {
     serde_json::from_value(value.clone()).unwrap()

@@ -2,62 +2,19 @@
 //! `golden/make_judges_golden.py`): gradients, ten AdamW steps by the trainer, and the judge that it writes.
 
 mod judges;
+mod trained;
 
 use judges::{ENCODERS, FAMILIES, directory, encoded, golden, json, weights as stored_weights};
-use kudos::data::{Comparison, Location};
 use kudos::models::{LoadOptions, Model, Workspace, computed_tokens, load, push, push_all};
 use kudos::nn::{Batch, Form, Gradients, Mode, ParameterSpec, Precision, weights};
 use kudos::text::Encoded;
 use kudos::train::{Asked, Example, Extent, HeldOutData, LearningRateSchedule, Recipe, Start, Trainer};
 use safetensors::SafeTensors;
-use serde_json::Value;
 use std::ops::ControlFlow;
+use trained::{Golden, example};
 
 fn all() -> impl Iterator<Item = &'static str> {
     FAMILIES.into_iter().chain(ENCODERS)
-}
-
-struct Golden {
-    json: Value,
-    bytes: Vec<u8>,
-}
-
-impl Golden {
-    fn of(name: &str) -> Self {
-        let read = |file: &str| std::fs::read(golden(name).join(file)).expect("a golden");
-        let json = serde_json::from_slice(&read("expected.json")).expect("JSON");
-        Self { json, bytes: read("expected.safetensors") }
-    }
-
-    fn tensor(&self, name: &str) -> Option<Vec<f32>> {
-        let file = SafeTensors::deserialize(&self.bytes).expect("safetensors");
-        let bytes = file.tensor(name).ok()?.data().to_vec();
-        Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
-    }
-
-    fn texts(&self) -> Vec<Encoded> {
-        let lists: Vec<Vec<u32>> = serde_json::from_value(self.json["texts"].clone()).unwrap();
-        lists.into_iter().map(encoded).collect()
-    }
-
-    /// The pairs of the two steps, one after the other, each the indices of chosen and rejected.
-    fn pairs(&self) -> Vec<[usize; 2]> {
-        let pairs: [Vec<[usize; 2]>; 2] = serde_json::from_value(self.json["pairs"].clone()).unwrap();
-        pairs.concat()
-    }
-
-    fn numbers(&self, key: &str) -> Vec<f64> {
-        serde_json::from_value(self.json["adamw"][key].clone()).unwrap()
-    }
-
-    /// Whether the gradient of this element is rounding alone.
-    fn is_noise(&self, name: &str, at: usize) -> bool {
-        match &self.json["noise"][name] {
-            Value::String(_) => true,
-            Value::Array(places) => places.iter().any(|place| place.as_u64() == Some(at as u64)),
-            _ => false,
-        }
-    }
 }
 
 fn base(name: &str) -> Model {
@@ -65,18 +22,6 @@ fn base(name: &str) -> Model {
     let (mut model, _) = load(dir.path(), LoadOptions::Judge).expect(name);
     model.prepare_turns(128);
     model
-}
-
-fn example(texts: &[Encoded], [chosen, rejected]: [usize; 2], line: u64) -> Example {
-    let comparison = Comparison { first: 0, second: 1, target: 1.0, margin: 0.0, weight: 1.0 };
-    Example {
-        sequences: vec![texts[chosen].clone(), texts[rejected].clone()],
-        comparisons: vec![comparison],
-        ranks: vec![None; 2],
-        ratings: Vec::new(),
-        prompt: line.to_string(),
-        location: Location { file: "golden".into(), line },
-    }
 }
 
 /// Values of the buffer in the checkpoint's order.
@@ -90,7 +35,7 @@ fn in_order(spec: &ParameterSpec, values: &[f32]) -> Vec<f32> {
 #[test]
 fn gradients_are_transformers() {
     for name in all() {
-        let (golden, model) = (Golden::of(name), base(name));
+        let (golden, model) = (Golden::of(&golden(name)), base(name));
         let texts = golden.texts();
         let pairs = golden.pairs();
         let mut workspace = Workspace::default();
@@ -135,7 +80,7 @@ fn settings(examples: &[Example], width: usize) -> kudos::train::Settings {
 #[test]
 fn ten_steps_of_the_trainer_are_transformers_and_the_judge_comes_back() {
     for name in all() {
-        let (golden_values, model) = (Golden::of(name), base(name));
+        let (golden_values, model) = (Golden::of(&golden(name)), base(name));
         let texts = golden_values.texts();
         let pairs = golden_values.pairs();
         let examples: Vec<Example> = (0..).zip(&pairs).map(|(line, pair)| example(&texts, *pair, line)).collect();
@@ -208,7 +153,7 @@ fn what_is_written_is_what_was_read() {
 #[test]
 fn the_top_layers_learn_the_same_with_the_others_frozen() {
     for name in all() {
-        let texts = Golden::of(name).texts();
+        let texts = Golden::of(&golden(name)).texts();
         let gradients = |model: &Model| {
             let mut workspace = Workspace::default();
             texts[2..5].iter().for_each(|text| push(model, text, &mut workspace.batch).unwrap());
@@ -237,7 +182,7 @@ fn the_top_layers_learn_the_same_with_the_others_frozen() {
 #[test]
 fn layers_of_encoders_that_are_computed_again_have_the_same_gradients() {
     for name in ENCODERS {
-        let (mut model, texts) = (base(name), Golden::of(name).texts());
+        let (mut model, texts) = (base(name), Golden::of(&golden(name)).texts());
         let mut run = |recomputed| {
             model.recompute(recomputed);
             let pack = |batch: &mut Batch| {
@@ -351,7 +296,7 @@ fn a_step_on_a_shared_prompt_has_the_loss_and_the_gradients_of_both_texts() {
 #[test]
 fn layers_that_are_computed_again_have_the_same_gradients() {
     for name in FAMILIES {
-        let (mut model, texts) = (base(name), Golden::of(name).texts());
+        let (mut model, texts) = (base(name), Golden::of(&golden(name)).texts());
         let layers = model.config.layers();
         let mut needed = Vec::new();
         let mut expected = None;

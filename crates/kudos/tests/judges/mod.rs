@@ -53,3 +53,9 @@ pub fn load(dir: &Path, precision: Precision) -> Result<Scorer, JudgeError> {
 pub fn encoded(ids: Vec<u32>) -> Encoded {
     Encoded { type_ids: vec![0; ids.len()], tokens_before_truncation: ids.len(), truncated: false, ids }
 }
+
+/// The texts of an `expected.json`.
+pub fn texts(expected: &Value) -> Vec<Encoded> {
+    let lists: Vec<Vec<u32>> = serde_json::from_value(expected["texts"].clone()).unwrap();
+    lists.into_iter().map(encoded).collect()
+}
