@@ -4,7 +4,7 @@
 //! other rows nor on the number of threads.
 
 use super::Store;
-use super::panels::{COLUMNS, Lines, ROWS, View, pack_left, pack_straight, pack_transposed, panels};
+use super::panels::{COLUMNS, LeftPanels, Lines, MOST_ROWS, View, pack_straight, pack_transposed, panels};
 use super::tile::{Bf16Products, Left, Tile};
 use crate::activation::{Activation, apply};
 use crate::bf16::{Bf16, Element};
@@ -102,7 +102,7 @@ impl Product<'_> {
             return;
         }
         let (steps, words) = (self.inner / 2, bytemuck::cast_slice(self.left));
-        tiles([self.rows, self.columns], 2 * self.inner, |tile, [row, rows], panel| {
+        tiles(products.rows(), [self.rows, self.columns], 2 * self.inner, |tile, [row, rows], panel| {
             let right = &self.right[panel * steps * COLUMNS..][..steps * COLUMNS];
             let left = Left { words: &words[row * steps..], row_stride: steps, step_stride: 1 };
             products.tile(tile, left, right, rows);
@@ -111,24 +111,25 @@ impl Product<'_> {
     }
 }
 
-/// Cuts `[rows, columns]` into tiles and calls `task(tile, [first row, rows], panel)` for each, over all threads. A
-/// row of the left side has `row_bytes` bytes.
+/// Cuts `[rows, columns]` into tiles of `tall` rows and calls `task(tile, [first row, rows], panel)` for each, over all
+/// threads. A row of the left side has `row_bytes` bytes.
 pub(super) fn tiles(
+    tall: usize,
     [rows, columns]: [usize; 2],
     row_bytes: usize,
     task: impl Fn(&mut Tile, [usize; 2], usize) + Sync + Send,
 ) {
-    let block_rows = (BLOCK_BYTES / row_bytes).clamp(2 * ROWS, 8 * ROWS) / ROWS * ROWS;
+    let block_rows = (BLOCK_BYTES / row_bytes).clamp(2 * tall, 8 * tall) / tall * tall;
     let (blocks, panels) = (rows.div_ceil(block_rows), panels(columns));
     let tasks = TASKS.max(TASKS_A_THREAD * threads());
     let groups = tasks.div_ceil(blocks.max(1)).min(panels);
     for_each(blocks * groups, |index| {
         let (block, group) = (index / groups, index % groups);
         let end = rows.min((block + 1) * block_rows);
-        let mut tile = [[0.0; COLUMNS]; ROWS];
+        let mut tile = [[0.0; COLUMNS]; MOST_ROWS];
         for panel in group * panels / groups..(group + 1) * panels / groups {
-            for row in (block * block_rows..end).step_by(ROWS) {
-                task(&mut tile, [row, ROWS.min(end - row)], panel);
+            for row in (block * block_rows..end).step_by(tall) {
+                task(&mut tile, [row, tall.min(end - row)], panel);
             }
         }
     });
@@ -177,7 +178,7 @@ pub(super) fn write_f32(
 }
 
 dispatch! {
-    fn add_to_rows(tile: &mut Tile, bias: &[f32]) {
+    fn add_to_rows(tile: &mut [[f32; COLUMNS]], bias: &[f32]) {
         for row in tile {
             for (value, bias) in row.iter_mut().zip(bias) {
                 *value += bias;
@@ -204,7 +205,7 @@ impl<'a, T: Element> Finish<'a, T> {
     pub(super) fn tile(&self, tile: &mut Tile, rows: [usize; 2], columns: [usize; 2]) {
         let width = self.outputs;
         if !self.bias.is_empty() {
-            add_to_rows(tile, &self.bias[columns[0]..columns[0] + columns[1]]);
+            add_to_rows(&mut tile[..rows[1]], &self.bias[columns[0]..columns[0] + columns[1]]);
         }
         if let Some(z) = self.z {
             write(z, width, tile, rows, columns);
@@ -305,8 +306,8 @@ pub struct WeightGradient<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Scratch(pub(super) Lines);
 
-/// Rows of dw that one task owns.
-const GRADIENT_ROWS: usize = 4 * ROWS;
+/// Panels of rows of dw that one task owns.
+const GRADIENT_PANELS: usize = 4;
 
 impl WeightGradient<'_> {
     /// Computes both gradients.
@@ -332,33 +333,44 @@ impl WeightGradient<'_> {
         let (store, has_bias) = (self.store, !self.db.is_empty());
         let (dw, db, right) = (Shared::new(self.dw), Shared::new(self.db), scratch.0.as_words());
         let dy = View::new(self.dy, rows, outputs);
-        for_each(outputs.div_ceil(GRADIENT_ROWS), |task| {
-            let first = task * GRADIENT_ROWS;
-            let count = GRADIENT_ROWS.min(outputs - first);
+        let panel = products.left_panels();
+        let own = GRADIENT_PANELS * panel.rows();
+        for_each(outputs.div_ceil(own), |task| {
+            let first = task * own;
+            let count = own.min(outputs - first);
             // SAFETY: a task owns its rows of dw and db.
             let dw = unsafe { dw.slice(first * inputs, count * inputs) };
             // SAFETY: as above.
             let db = if has_bias { unsafe { db.slice(first, count) } } else { &mut [] };
             LEFT.with_borrow_mut(|left| {
-                let left = &mut left.words(GRADIENT_ROWS * steps)[..GRADIENT_ROWS * steps];
-                pack_gradient(left, db, dy, first..first + count);
-                gradient_rows(products, dw, store, inputs, [left, right]);
+                let words = GRADIENT_PANELS * panel.words(steps);
+                let left = &mut left.words(words)[..words];
+                pack_gradient(left, panel, dy, first..first + count);
+                add_columns(db, dy, first);
+                gradient_rows(products, dw, store, [inputs, steps], [left, right]);
             });
         });
     }
 }
 
 dispatch! {
-    /// Packs some columns of dy as left panels, and adds their sums to `db`, unless that is empty.
-    fn pack_gradient(left: &mut [u32], db: &mut [f32], dy: View<'_, Bf16>, columns: Range<usize>) {
-        let steps = dy.rows.div_ceil(2);
-        let block = View { data: &dy.data[columns.start..], stride: dy.stride, rows: dy.rows, columns: columns.len() };
-        for (panel, words) in left.chunks_exact_mut(ROWS * steps).enumerate().take(columns.len().div_ceil(ROWS)) {
-            pack_left(words, block, panel * ROWS);
+    /// Packs some columns of a view as left panels.
+    pub(super) fn pack_gradient(left: &mut [u32], panels: LeftPanels, view: View<'_, Bf16>, columns: Range<usize>) {
+        let steps = view.rows.div_ceil(2);
+        let block = View { data: &view.data[columns.start..], stride: view.stride, rows: view.rows, columns: columns.len() };
+        let count = columns.len().div_ceil(panels.rows());
+        for (panel, words) in left.chunks_exact_mut(panels.words(steps)).enumerate().take(count) {
+            panels.pack(words, block, panel * panels.rows());
         }
-        let mut sums = [0.0f32; GRADIENT_ROWS];
+    }
+}
+
+dispatch! {
+    /// Adds the sums of the columns of dy from `first` on to `db`, as many as it has.
+    fn add_columns(db: &mut [f32], dy: View<'_, Bf16>, first: usize) {
+        let mut sums = [0.0f32; GRADIENT_PANELS * MOST_ROWS];
         for row in 0..dy.rows {
-            for (sum, value) in sums.iter_mut().zip(&block.data[row * block.stride..][..db.len()]) {
+            for (sum, value) in sums.iter_mut().zip(&dy.data[row * dy.stride + first..][..db.len()]) {
                 *sum += value.widen();
             }
         }
@@ -369,16 +381,21 @@ dispatch! {
 }
 
 /// A task's rows of `dw`.
-fn gradient_rows(products: Bf16Products, dw: &mut [f32], store: Store, inputs: usize, [left, right]: [&[u32]; 2]) {
-    let (count, steps) = (dw.len() / inputs, left.len() / GRADIENT_ROWS);
+fn gradient_rows(
+    products: Bf16Products,
+    dw: &mut [f32],
+    store: Store,
+    [inputs, steps]: [usize; 2],
+    [left, right]: [&[u32]; 2],
+) {
+    let (count, own) = (dw.len() / inputs, products.left_panels());
     let out = Shared::new(dw);
-    let mut tile = [[0.0; COLUMNS]; ROWS];
+    let mut tile = [[0.0; COLUMNS]; MOST_ROWS];
     for panel in 0..panels(inputs) {
         let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
-        for row in (0..count).step_by(ROWS) {
-            let rows = ROWS.min(count - row);
-            let left = Left { words: &left[row * steps..], row_stride: 1, step_stride: ROWS };
-            products.tile(&mut tile, left, right, rows);
+        for (row, left) in (0..count).step_by(own.rows()).zip(left.chunks_exact(own.words(steps))) {
+            let rows = own.rows().min(count - row);
+            products.tile(&mut tile, own.left(left, steps), right, rows);
             let columns = COLUMNS.min(inputs - panel * COLUMNS);
             write_f32(out, store, inputs, &tile, [row, rows], [panel * COLUMNS, columns]);
         }
