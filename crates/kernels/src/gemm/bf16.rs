@@ -14,6 +14,10 @@ use std::ops::Range;
 
 /// Bytes of A that one task keeps in its second-level cache while the panels of B pass by.
 const BLOCK_BYTES: usize = 1 << 18;
+/// As [`BLOCK_BYTES`], where tiles are tall: processors with AMX have 2 MB of that cache.
+const TALL_BLOCK_BYTES: usize = 1 << 20;
+/// Bytes of panels of B that pass by a tall tile before the next one.
+const PANELS_BYTES: usize = 1 << 19;
 /// Tasks that a product is cut into at least, if it can be.
 const TASKS: usize = 24;
 /// Tasks for each thread at least, if there are that many: the last round is then a small part of all.
@@ -119,7 +123,12 @@ pub(super) fn tiles(
     row_bytes: usize,
     task: impl Fn(&mut Tile, [usize; 2], usize) + Sync + Send,
 ) {
-    let block_rows = (BLOCK_BYTES / row_bytes).clamp(2 * tall, 8 * tall) / tall * tall;
+    // Tiles of AMX multiply so fast that writing the result counts: neighbouring panels are then written together.
+    let (bytes, most, beside) = match tall {
+        MOST_ROWS => (TALL_BLOCK_BYTES, 16, (PANELS_BYTES / (COLUMNS * row_bytes)).clamp(1, 8)),
+        _ => (BLOCK_BYTES, 8, 1),
+    };
+    let block_rows = (bytes / row_bytes).clamp(2 * tall, most * tall) / tall * tall;
     let (blocks, panels) = (rows.div_ceil(block_rows), panels(columns));
     let tasks = TASKS.max(TASKS_A_THREAD * threads());
     let groups = tasks.div_ceil(blocks.max(1)).min(panels);
@@ -127,36 +136,34 @@ pub(super) fn tiles(
         let (block, group) = (index / groups, index % groups);
         let end = rows.min((block + 1) * block_rows);
         let mut tile = [[0.0; COLUMNS]; MOST_ROWS];
-        for panel in group * panels / groups..(group + 1) * panels / groups {
+        let own = group * panels / groups..(group + 1) * panels / groups;
+        for first in own.clone().step_by(beside) {
             for row in (block * block_rows..end).step_by(tall) {
-                task(&mut tile, [row, tall.min(end - row)], panel);
+                for panel in first..own.end.min(first + beside) {
+                    task(&mut tile, [row, tall.min(end - row)], panel);
+                }
             }
         }
     });
 }
 
-dispatch! {
-    fn narrow_row[T: Element](out: &mut [T], values: &[f32]) {
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = T::narrow(*value);
-        }
-    }
-}
-
 /// Writes the rows of a tile, as they are stored, into `[.., width]`.
 fn write<T: Element>(out: Shared<T>, width: usize, tile: &Tile, rows: [usize; 2], [column, columns]: [usize; 2]) {
-    let [row, rows] = rows;
-    for (i, values) in tile[..rows].iter().enumerate() {
-        // SAFETY: one task owns each tile of the output.
-        let out = unsafe { out.slice((row + i) * width + column, columns) };
-        narrow_row(out, &values[..columns]);
-    }
+    write_rows(out, width, &tile[..rows[1]], [rows[0], column, columns]);
 }
 
 dispatch! {
-    fn write_row(out: &mut [f32], values: &[f32], add: bool) {
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = if add { *out + value } else { *value };
+    /// Rows of a tile, from a row and column of the output on, `columns` of each.
+    fn write_rows[T: Element](out: Shared<'_, T>, width: usize, tile: &[[f32; COLUMNS]], place: [usize; 3]) {
+        let [row, column, columns] = place;
+        for (i, values) in tile.iter().enumerate() {
+            // SAFETY: one task owns each tile of the output.
+            let out = unsafe { out.slice((row + i) * width + column, columns) };
+            // Whole panels have a length that the compiler knows.
+            match <&mut [T; COLUMNS]>::try_from(&mut *out) {
+                Ok(out) => out.iter_mut().zip(values).for_each(|(out, value)| *out = T::narrow(*value)),
+                Err(_) => out.iter_mut().zip(values).for_each(|(out, value)| *out = T::narrow(*value)),
+            }
         }
     }
 }
@@ -170,10 +177,22 @@ pub(super) fn write_f32(
     [row, rows]: [usize; 2],
     [column, columns]: [usize; 2],
 ) {
-    for (i, values) in tile[..rows].iter().enumerate() {
-        // SAFETY: one task owns each tile of the output.
-        let out = unsafe { out.slice((row + i) * width + column, columns) };
-        write_row(out, &values[..columns], store == Store::Add);
+    let (tile, place) = (&tile[..rows], [row, column, columns]);
+    match store {
+        Store::Replace => write_rows(out, width, tile, place),
+        Store::Add => add_rows(out, width, tile, place),
+    }
+}
+
+dispatch! {
+    /// As [`write_rows`], adding.
+    fn add_rows(out: Shared<'_, f32>, width: usize, tile: &[[f32; COLUMNS]], place: [usize; 3]) {
+        let [row, column, columns] = place;
+        for (i, values) in tile.iter().enumerate() {
+            // SAFETY: one task owns each tile of the output.
+            let out = unsafe { out.slice((row + i) * width + column, columns) };
+            out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
+        }
     }
 }
 

@@ -116,13 +116,13 @@ impl Bf16Products {
     }
 
     /// `tile[..rows] = left · right` over pairs of bf16: `rows` is 1 to [`Self::rows`], `right` is one panel of `[steps][32]`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn tile(self, tile: &mut Tile, left: Left, right: &[u32], rows: usize) {
         self.store(Store::Replace, Out::tile(tile), left, right, rows);
     }
 
     /// As [`Self::tile`] to any place, or `+=`: the sums then begin with the values that are there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn store(self, store: Store, out: Out, left: Left, right: &[u32], rows: usize) {
         left.check(rows, right.len() / COLUMNS);
         out.check(rows);
@@ -200,7 +200,7 @@ impl Int8Products {
 
     /// `tile[..rows] = left · right` over quads, unsigned on the left and signed on the right: `rows` is 1 to
     /// [`Self::rows`], `right` is one panel of `[steps][32]`. For AVX2 the weights must lie within [`quads::LIMIT`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn tile(self, tile: &mut IntegerTile, left: Left, right: &[u32], rows: usize) {
         left.check(rows, right.len() / COLUMNS);
         assert!(rows <= self.rows());
