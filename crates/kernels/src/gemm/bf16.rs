@@ -4,8 +4,9 @@
 //! other rows nor on the number of threads.
 
 use super::Store;
-use super::panels::{COLUMNS, LeftPanels, Lines, MOST_ROWS, View, pack_straight, pack_transposed, panels};
+use super::panels::{COLUMNS, LeftPanels, Lines, MOST_ROWS, View, pack_straight, panels};
 use super::tile::{Bf16Products, Left, Tile};
+use super::transpose::transpose;
 use crate::activation::{Activation, apply};
 use crate::bf16::{Bf16, Element};
 use crate::parallel::{Shared, area, for_each, threads};
@@ -75,9 +76,33 @@ pub(super) fn pack_all(lines: &mut Lines, panels: usize, steps: usize, pack: imp
     });
 }
 
+thread_local! {
+    /// Rows of a matrix, narrowed.
+    static NARROWED: RefCell<Lines> = RefCell::default();
+}
+
+/// Packs one panel of B = viewᵀ: narrows its rows, then turns pairs of values into columns.
+pub(super) fn transposed_panel<T: Element>(words: &mut [u32], view: View<'_, T>, panel: usize) {
+    let (first, pairs) = (panel * COLUMNS, view.columns / 2);
+    let count = COLUMNS.min(view.rows - first);
+    assert_eq!(words.len(), pairs * COLUMNS, "a step for each pair of an even number of columns");
+    if count < COLUMNS {
+        words.fill(0);
+    }
+    NARROWED.with_borrow_mut(|narrowed| {
+        let narrowed = &mut narrowed.words(count * pairs)[..count * pairs];
+        for (j, row) in narrowed.chunks_exact_mut(pairs.max(1)).enumerate() {
+            narrow_values(bytemuck::cast_slice_mut(row), view.row(first + j));
+        }
+        transpose(words, count, |j| &narrowed[j * pairs..(j + 1) * pairs]);
+    });
+}
+
 dispatch! {
-    pub(super) fn transposed_panel[T: Element](words: &mut [u32], view: View<'_, T>, panel: usize) {
-        pack_transposed(words, view, panel);
+    fn narrow_values[T: Element](narrowed: &mut [Bf16], values: &[T]) {
+        for (narrowed, value) in narrowed.iter_mut().zip(values) {
+            *narrowed = Bf16::narrow(value.widen());
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 use super::tile::Left;
 use super::transpose::transpose_into;
 use crate::bf16::{Bf16, Element};
+use crate::memory::zeroed;
 
 /// Rows of a tile whose sums are in registers.
 pub(crate) const ROWS: usize = 12;
@@ -21,6 +22,11 @@ pub(crate) const COLUMNS: usize = 32;
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [u32; 16]);
 
+// SAFETY: 16 plain words without padding.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above.
+unsafe impl bytemuck::Pod for Line {}
+
 /// Memory for panels that grows and is never given back.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lines(Vec<Line>);
@@ -29,7 +35,9 @@ impl Lines {
     /// At least `words` words of unspecified content.
     pub(crate) fn words(&mut self, words: usize) -> &mut [u32] {
         let lines = words.div_ceil(16);
-        if self.0.len() < lines {
+        if self.0.is_empty() {
+            self.0 = zeroed(lines);
+        } else if self.0.len() < lines {
             self.0.resize(lines, Line::default());
         }
         // SAFETY: a line is 16 plain words without padding.
@@ -73,7 +81,7 @@ impl<'a, T: Element> View<'a, T> {
     }
 
     #[inline(always)]
-    fn row(&self, row: usize) -> &'a [T] {
+    pub(crate) fn row(&self, row: usize) -> &'a [T] {
         &self.data[row * self.stride..][..self.columns]
     }
 }
