@@ -48,7 +48,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         bail!("{}: {failed} of {} checks fail; do not rely on its scores", args.judge, checks.len());
     }
     if !global.quiet {
-        eprintln!("{ok} checks ok, {skipped} skipped, {seconds:.1} s");
+        say!("{ok} checks ok, {skipped} skipped, {seconds:.1} s");
     }
     Ok(())
 }
@@ -62,14 +62,14 @@ pub fn after_training(judge: &Path, global: &Global) -> anyhow::Result<()> {
     let [ok, skipped, failed] = counts(&checks);
     let judge = judge.display();
     if failed > 0 {
-        checks.iter().filter(|c| c.verdict == Verdict::Fail).for_each(|check| eprintln!("{}", line(check)));
+        checks.iter().filter(|c| c.verdict == Verdict::Fail).for_each(|check| say!("{}", line(check)));
         bail!(
             "{judge}: the judge is written, but {failed} of {} checks of its self-test fail; do not rely on its scores",
             checks.len()
         );
     }
     if !global.quiet {
-        eprintln!("self-test: {ok} checks ok, {skipped} skipped (kudos verify --judge {judge} lists them)");
+        say!("self-test: {ok} checks ok, {skipped} skipped (kudos verify --judge {judge} lists them)");
     }
     Ok(())
 }
