@@ -26,6 +26,7 @@ mod defaults;
 mod display;
 mod help;
 mod interrupt;
+mod program;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
@@ -40,6 +41,7 @@ pub use commands::columns::Added;
 pub use commands::report::hashes;
 pub use commands::score::{inputs, score_columns};
 pub use commands::{Usage, load_judge_for as load_judge, resolve};
+pub use program::set_program;
 
 /// Train, measure and use reward models, on a CPU.
 #[derive(Parser)]

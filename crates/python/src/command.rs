@@ -120,6 +120,15 @@ fn listen(
     }
 }
 
+/// Says how a command starts Kudos once more: `python -m kudos`.
+pub fn start_again_with(py: Python<'_>) -> PyResult<()> {
+    let executable: Option<OsString> = py.import("sys")?.getattr("executable")?.extract()?;
+    if let Some(executable) = executable.filter(|path| !path.is_empty()) {
+        kudos_cli::set_program(vec![executable, "-m".into(), "kudos".into()]);
+    }
+    Ok(())
+}
+
 /// The command line: `words` begins with the program. Gives the exit status.
 #[pyfunction]
 pub fn main(py: Python<'_>, words: Vec<OsString>) -> PyResult<u8> {

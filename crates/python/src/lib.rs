@@ -40,6 +40,7 @@ mod _kudos {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         border::keep_panics_quiet();
+        command::start_again_with(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("BOXED_JUDGE", kudos_cli::BOXED_JUDGE)
     }

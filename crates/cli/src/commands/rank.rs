@@ -185,7 +185,7 @@ fn serve(args: &Args, store: Arc<Store>, asked: Asked, global: &Global) -> anyho
         attributes: asked.attributes,
         flags: asked.flags,
         suggested_name: account().filter(|_| address.ip().is_loopback()),
-        program: std::env::current_exe().context("cannot find the program itself")?,
+        program: crate::program::words()?,
     };
     let links = links(&store, &settings, &args.people)?;
     announce(&store, &links, global);
