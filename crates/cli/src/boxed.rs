@@ -24,7 +24,7 @@ macro_rules! packed {
 }
 
 #[cfg(feature = "boxed-judge")]
-const FILES: &[Packed] = packed![
+static FILES: &[Packed] = packed![
     "config.json",
     "model.int8.safetensors",
     "reward.json",
@@ -34,7 +34,7 @@ const FILES: &[Packed] = packed![
     "special_tokens_map.json",
 ];
 #[cfg(not(feature = "boxed-judge"))]
-const FILES: &[Packed] = &[];
+static FILES: &[Packed] = &[];
 
 /// The directory that a name of this module stands for; `None` for other names.
 ///
@@ -57,7 +57,7 @@ pub fn resolve(name: &str) -> anyhow::Result<Option<PathBuf>> {
     let placed = unpack(FILES, &home).or_else(|_| unpack(FILES, &std::env::temp_dir().join(&folder)));
     let dir = placed.with_context(|| format!("the built-in judge cannot be unpacked into {}", home.display()))?;
     let card = dir.join("README.md");
-    eprintln!("the built-in judge is small, and at chance on many kinds of prompt; its card: {}", card.display());
+    say!("the built-in judge is small, and at chance on many kinds of prompt; its card: {}", card.display());
     Ok(Some(dir))
 }
 

@@ -1,5 +1,6 @@
 //! What a person sees while something runs: a bar on a terminal, plain lines otherwise, nothing with --quiet.
 
+use crate::call;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 impl Progress {
     /// Starts; `what` names the steps (`steps`, `rows`).
     pub fn new(total: Option<u64>, what: &'static str, quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = std::io::stderr().is_terminal() && !call::is_called();
         let bar = (terminal && !quiet).then(|| bar(total, what));
         let now = Instant::now();
         Self { bar, quiet, what, total, done: 0, skipped: 0, started: now, last_line: now }
@@ -41,6 +42,9 @@ impl Progress {
     /// Sets how far it is, with a message of the latest figures.
     pub fn set(&mut self, done: u64, message: &str) {
         self.done = done;
+        if call::is_called() {
+            return call::progress(done, self.total, self.what, message);
+        }
         if let Some(bar) = &self.bar {
             bar.set_position(done);
             bar.set_message(message.to_owned());
@@ -75,7 +79,7 @@ impl Progress {
     pub fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            None if !self.quiet => eprintln!("{line}"),
+            None if !self.quiet => say(line),
             None => {}
         }
     }
@@ -106,8 +110,18 @@ fn clock(duration: Duration) -> String {
     }
 }
 
-/// Writes a result to standard output.
+/// A line for people: to the command's caller, or to standard error.
+pub fn say(line: &str) {
+    if !call::hears(line) {
+        eprintln!("{line}");
+    }
+}
+
+/// Writes a result to the command's caller, or to standard output.
 pub fn print(text: std::fmt::Arguments) {
+    if call::takes_output(text) {
+        return;
+    }
     match std::io::stdout().lock().write_fmt(text) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),

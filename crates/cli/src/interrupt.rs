@@ -1,5 +1,6 @@
 //! Ctrl-C: commands that write finish what they hold and leave complete files only. A second one ends at once.
 
+use crate::call;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,9 +17,14 @@ pub fn watch() {
     let _ = ctrlc::set_handler(handler);
 }
 
-/// Break once Ctrl-C was pressed.
+/// Whether Ctrl-C was pressed in the program.
+pub fn was_pressed() -> bool {
+    ASKED.load(Ordering::SeqCst)
+}
+
+/// Break once Ctrl-C was pressed, or the caller of the command said so.
 pub fn flow() -> ControlFlow<()> {
-    if ASKED.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    if call::is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// An error once Ctrl-C was pressed: files that are not finished disappear.

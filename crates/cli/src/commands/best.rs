@@ -100,11 +100,11 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     }
     writer.finish()?;
     if !global.quiet {
-        added.notes().iter().for_each(|note| eprintln!("{note}"));
+        added.notes().iter().for_each(|note| say!("{note}"));
         let all: usize = scores.iter().map(Vec::len).sum();
-        eprintln!("kept {count} of {all} responses to {} prompts", scores.len());
+        say!("kept {count} of {all} responses to {} prompts", scores.len());
         if truncated > 0 {
-            eprintln!("{truncated} responses were cut to the token limit before they were scored");
+            say!("{truncated} responses were cut to the token limit before they were scored");
         }
     }
     Ok(())

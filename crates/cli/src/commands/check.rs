@@ -1,14 +1,13 @@
 //! `kudos check`: what is wrong with this data, before training on it.
 
 use super::data::DataArgs;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use kudos::data::check::{self, Baseline, CheckOptions, EncodedInfo, Finding, Ratings, Report, Severity, Understood};
 use kudos::data::{Content, FileInfo, Kind};
 use kudos::models::{Config, Input};
 use kudos::text::{Encoded, Encoder, TextError};
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 /// Say what is wrong with preference data, before training on it.
@@ -57,7 +56,7 @@ pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
     let eval_from = (!args.eval.is_empty()).then_some(args.data.len());
     let report = check::run(&loaded, &CheckOptions { encode, eval_from });
     let text = if global.json { serde_json::to_string_pretty(&report)? + "\n" } else { render(&report, args.show) };
-    print(&text)?;
+    out!("{text}");
     if let Some(error) = failed.take() {
         return Err(error.into());
     }
@@ -108,14 +107,6 @@ fn verdict(report: &Report, strict: bool) -> anyhow::Result<()> {
         bail!("{unusable} ({} unusable rows in all; expected none under --strict)", report.unusable);
     }
     Ok(())
-}
-
-/// Prints; a closed pipe (`| head`) is no failure.
-fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("standard output: expected to write the report"),
-    }
 }
 
 /// The report for people.

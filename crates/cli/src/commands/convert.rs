@@ -54,7 +54,7 @@ pub fn run(args: &Args, global: &super::Global) -> anyhow::Result<()> {
     let rows = writer.finish()?;
     if !global.quiet {
         let (pairs, ties) = (loaded.pairs(), loaded.ties());
-        eprintln!("{rows} rows written: {} groups, {pairs} preferences, {ties} ties", loaded.groups.len());
+        say!("{rows} rows written: {} groups, {pairs} preferences, {ties} ties", loaded.groups.len());
     }
     Ok(())
 }

@@ -134,10 +134,10 @@ fn move_files(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 fn report(made: &Converted, args: &Args, global: &Global) {
-    made.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    made.notes.iter().for_each(|note| say!("note: {note}"));
     if !global.quiet {
         let (name, [no, yes]) = (args.output.display(), &made.answers);
-        eprintln!(
+        say!(
             "{name}: {}, up to {} tokens; score = log odds of {yes:?} over {no:?}\n\
              on two samples, these answers are {:.0} % of the next token    next: kudos eval DATA --judge {name}",
             made.class,

@@ -114,7 +114,7 @@ pub fn announce(files: &[FileInfo], global: &Global) {
 /// The same of one file.
 pub fn say(file: &str, layout: Option<&str>, notes: &[String]) {
     if let Some(layout) = layout {
-        eprintln!("{file}: read as {layout}");
+        say!("{file}: read as {layout}");
     }
-    notes.iter().for_each(|note| eprintln!("{file}: {note}"));
+    notes.iter().for_each(|note| say!("{file}: {note}"));
 }

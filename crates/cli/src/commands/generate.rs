@@ -159,7 +159,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let (mut writer, name, identity) = open(args, global)?;
     let (mut journal, finished) = Journal::open(&args.output, &settings(args, &list, &identity))?;
     if !finished.is_empty() && !global.quiet {
-        eprintln!("continuing: {} responses are there already", finished.len());
+        say!("continuing: {} responses are there already", finished.len());
     }
     let wanted = Wanted { n: args.n as usize, distinct: args.distinct, max_retries: MAX_RETRIES };
     let mut schedule = Schedule::new(list.prompts.len(), wanted, finished);
@@ -188,10 +188,10 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 
 fn report(list: &PromptList, global: &Global) {
     for problem in &list.problems {
-        eprintln!("not a prompt: {problem}");
+        say!("not a prompt: {problem}");
     }
     if list.repeated > 0 && !global.quiet {
-        eprintln!("{} rows repeat an earlier prompt; each prompt is asked once", list.repeated);
+        say!("{} rows repeat an earlier prompt; each prompt is asked once", list.repeated);
     }
 }
 
@@ -216,7 +216,7 @@ fn open(args: &Args, global: &Global) -> anyhow::Result<(Writer, String, Value)>
     if !global.quiet {
         let how = if raw { "prompts as they are" } else { "through its chat template" };
         let threads = kernels::parallel::threads();
-        eprintln!("{name}: weights in {}, {threads} threads, {how}, context {}", model.precision(), model.context());
+        say!("{name}: weights in {}, {threads} threads, {how}, context {}", model.precision(), model.context());
     }
     model.notes().iter().for_each(|line| note(global, line));
     let settings = LocalSettings { raw, system: args.system.clone(), sequences: args.sequences.into() };
@@ -457,7 +457,7 @@ fn summarise(
             0 => String::new(),
             failed => format!(", {failed} failed"),
         };
-        eprintln!(
+        say!(
             "{}: {} responses to {} prompts{failed} in {:.1} s{rate}; {} reached --max-new-tokens; {repeats} repeat another of their prompt",
             args.output.display(),
             answers.len() - ended(&answers, FinishReason::Error),
@@ -498,9 +498,9 @@ fn print_diversity(prompts: &[Prompt], each: &[Diversity]) {
     let ratio = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
     let line = |one: &Diversity, words: &str| {
         let [d1, d2, similarity] = [one.distinct_1, one.distinct_2, one.mean_similarity].map(ratio);
-        eprintln!("{d1:>10}  {d2:>10}  {similarity:>10}  {words}");
+        say!("{d1:>10}  {d2:>10}  {similarity:>10}  {words}");
     };
-    eprintln!("distinct-1  distinct-2  similarity  prompt");
+    say!("distinct-1  distinct-2  similarity  prompt");
     for (prompt, one) in prompts.iter().zip(each).take(LISTED) {
         let text = prompt.content.to_value();
         let text = text.as_str().map_or_else(|| text.to_string(), str::to_owned);

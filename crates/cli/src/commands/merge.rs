@@ -50,10 +50,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     publish(whole.path(), output).with_context(|| name.to_string())?;
     if !global.quiet {
         let (adapted, replaced) = (count(merged.adapted, "adapted module"), count(merged.replaced, "replaced tensor"));
-        eprintln!(
-            "{name}: {} with {adapted}, {replaced}    next: kudos eval DATA --judge {name}",
-            merged.base.display()
-        );
+        say!("{name}: {} with {adapted}, {replaced}    next: kudos eval DATA --judge {name}", merged.base.display());
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 mod attributes;
 pub mod best;
 pub mod check;
-mod columns;
+pub mod columns;
 pub mod convert;
 pub mod convert_judge;
 pub mod data;
@@ -65,8 +65,12 @@ fn load_judge(name: &str, precision: Option<Precision>) -> anyhow::Result<Scorer
     load_judge_for(name, precision, false)
 }
 
-/// As [`load_judge`]. With `literal`, control tokens inside texts are plain text, whatever `reward.json` says.
-fn load_judge_for(name: &str, precision: Option<Precision>, literal: bool) -> anyhow::Result<Scorer> {
+/// Loads the judge that `--judge` names: a directory, or a model that was pulled. With `literal`, control tokens inside texts
+/// are plain text, whatever `reward.json` says.
+///
+/// # Errors
+/// If there is none, if it cannot be loaded, or if the processor or the judge forbids the precision that was asked for.
+pub fn load_judge_for(name: &str, precision: Option<Precision>, literal: bool) -> anyhow::Result<Scorer> {
     let dir = resolve(name)?;
     let mut judge = RewardModel::load(&dir, precision).with_context(|| format!("cannot load the judge {name}"))?;
     if let Some(asked) = precision.filter(|asked| *asked != judge.precision()) {
@@ -80,14 +84,14 @@ fn load_judge_for(name: &str, precision: Option<Precision>, literal: bool) -> an
         judge.reward.encode.literal = true;
         judge.encoder = Arc::new(Encoder::load(&tokenizer_dir(&dir)?, judge.reward.encode.clone())?);
     }
-    judge.encoder.date_note().into_iter().chain(judge.pad_note()).for_each(|note| eprintln!("{note}"));
+    judge.encoder.date_note().into_iter().chain(judge.pad_note()).for_each(|note| say!("{note}"));
     Ok(Arc::new(judge).into())
 }
 
 /// Says in which arithmetic a judge will score.
 fn announce_precision(judge: &RewardModel, global: &Global) {
     if !global.quiet {
-        eprintln!("scoring in {}, {} threads", judge.precision(), kernels::parallel::threads());
+        say!("scoring in {}, {} threads", judge.precision(), kernels::parallel::threads());
     }
 }
 
@@ -100,7 +104,10 @@ fn choice<T: DeserializeOwned>(name: &str) -> Result<T, String> {
 }
 
 /// The directory of a model given by path or by name.
-fn resolve(name: &str) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// If there is none.
+pub fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     match boxed::resolve(name)? {
         Some(dir) => Ok(dir),
         None => Ok(kudos::hub::resolve(name)?),

@@ -79,16 +79,16 @@ fn unusable(loaded: &Loaded) -> u64 {
 /// On standard error, which the pairs never go to.
 fn report(loaded: &Loaded) {
     for problem in loaded.problems.iter().take(PROBLEMS_SHOWN) {
-        eprintln!("left out: {problem}");
+        say!("left out: {problem}");
     }
     if loaded.problems.len() > PROBLEMS_SHOWN {
-        eprintln!("left out: {} more, listed by `kudos check`", loaded.problems.len() - PROBLEMS_SHOWN);
+        say!("left out: {} more, listed by `kudos check`", loaded.problems.len() - PROBLEMS_SHOWN);
     }
     let (pairs, ties, unusable) = (loaded.pairs(), loaded.ties(), unusable(loaded));
     if loaded.weightless() > 0 {
-        eprintln!("left out: {} comparisons of weight 0", loaded.weightless());
+        say!("left out: {} comparisons of weight 0", loaded.weightless());
     }
-    eprintln!("{pairs} pairs written, {ties} ties left out, {unusable} rows unusable");
+    say!("{pairs} pairs written, {ties} ties left out, {unusable} rows unusable");
 }
 
 /// On standard output, or on standard error when the pairs are on standard output.
@@ -104,5 +104,5 @@ fn print_summary(loaded: &Loaded, output: &Path) {
         "unusable": unusable(loaded),
         "problems": loaded.problems.iter().map(problem).collect::<Vec<_>>(),
     });
-    if output == Path::new("-") { eprintln!("{summary}") } else { outln!("{summary}") }
+    if output == Path::new("-") { say!("{summary}") } else { outln!("{summary}") }
 }

@@ -81,7 +81,7 @@ fn print(pulled: &Pulled, global: &super::Global) {
         return;
     }
     if pulled.already && !global.quiet {
-        eprintln!("{} is already here (--force checks it again)", pulled.name);
+        say!("{} is already here (--force checks it again)", pulled.name);
     }
     outln!("{}", pulled.path.display());
 }
@@ -105,10 +105,10 @@ impl Display {
             Progress::Bytes { done, total } if self.is_terminal => self.advance(done, total),
             Progress::File { name, .. } if self.is_terminal => self.bar.set_message(name),
             Progress::File { name, bytes } => match bytes {
-                Some(bytes) => eprintln!("{name} ({})", DecimalBytes(bytes)),
-                None => eprintln!("{name}"),
+                Some(bytes) => say!("{name} ({})", DecimalBytes(bytes)),
+                None => say!("{name}"),
             },
-            Progress::Note(note) => self.bar.suspend(|| eprintln!("{note}")),
+            Progress::Note(note) => self.bar.suspend(|| say!("{note}")),
             _ => {}
         }
     }

@@ -55,7 +55,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     if !global.quiet {
         let from = if full > 0 { format!(" (from {:.1} MB)", full as f64 / 1e6) } else { String::new() };
         let name = output.display();
-        eprintln!("{name}: {:.1} MB{from}    next: kudos eval DATA --judge {name}", small as f64 / 1e6);
+        say!("{name}: {:.1} MB{from}    next: kudos eval DATA --judge {name}", small as f64 / 1e6);
     }
     Ok(())
 }

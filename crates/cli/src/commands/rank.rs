@@ -185,7 +185,7 @@ fn serve(args: &Args, store: Arc<Store>, asked: Asked, global: &Global) -> anyho
         attributes: asked.attributes,
         flags: asked.flags,
         suggested_name: account().filter(|_| address.ip().is_loopback()),
-        program: std::env::current_exe().context("cannot find the program itself")?,
+        program: crate::program::words()?,
     };
     let links = links(&store, &settings, &args.people)?;
     announce(&store, &links, global);
@@ -194,7 +194,7 @@ fn serve(args: &Args, store: Arc<Store>, asked: Asked, global: &Global) -> anyho
     }
     app::run(store, settings, listener, move || asked.more.load(Ordering::Acquire), interrupted())?;
     if !global.quiet {
-        eprintln!("ended; every ranking that was acknowledged is stored");
+        say!("ended; every ranking that was acknowledged is stored");
     }
     Ok(())
 }
@@ -260,9 +260,9 @@ fn announce(store: &Store, links: &[(String, String)], global: &Global) {
     }
     if !global.quiet {
         if links[0].1.contains("localhost:") {
-            eprintln!("people on other machines put this machine's name in the place of localhost");
+            say!("people on other machines put this machine's name in the place of localhost");
         }
-        eprintln!("rankings go to {}; open the address above, and end with Ctrl-C", store.path().display());
+        say!("rankings go to {}; open the address above, and end with Ctrl-C", store.path().display());
     }
 }
 

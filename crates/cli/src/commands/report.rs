@@ -97,7 +97,10 @@ fn training(dir: &Path, kept: Option<u64>) -> anyhow::Result<Option<TrainingInfo
 }
 
 /// Weights, configuration and tokenizer of a judge with their SHA-256, by name.
-fn hashes(dir: &Path) -> anyhow::Result<Vec<(String, String)>> {
+///
+/// # Errors
+/// If the directory or a file cannot be read.
+pub fn hashes(dir: &Path) -> anyhow::Result<Vec<(String, String)>> {
     let entries = std::fs::read_dir(dir).with_context(|| dir.display().to_string())?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|p| is_part(p)).collect();
     files.sort();

@@ -95,13 +95,13 @@ fn one(args: &Args, judge: &mut Scorer, response: &str, global: &Global) -> anyh
         false => outln!("{}", scored.score),
     }
     if scored.truncated {
-        eprintln!("kudos: the text was cut to {} tokens", scored.tokens);
+        say!("kudos: the text was cut to {} tokens", scored.tokens);
     }
     if control_tokens > 0 {
-        eprintln!("kudos: the texts hold {}; --literal reads them as plain text", of_control(control_tokens));
+        say!("kudos: the texts hold {}; --literal reads them as plain text", of_control(control_tokens));
     }
     if !global.quiet {
-        eprintln!("{}", meaning(judge.reward.calibration.as_ref(), scored.score));
+        say!("{}", meaning(judge.reward.calibration.as_ref(), scored.score));
     }
     Ok(())
 }
@@ -193,7 +193,7 @@ fn file(args: &Args, judge: &mut Scorer, data: &Path, global: &Global) -> anyhow
             }
             score_window(judge, window, &mut writer, &mut tally, &mut added)?;
             if !global.quiet {
-                added.notes().iter().for_each(|note| eprintln!("{note}"));
+                added.notes().iter().for_each(|note| say!("{note}"));
             }
             interrupt::check()?;
             progress.set(tally.rows, &format!("{} tokens", tally.tokens));
@@ -260,7 +260,7 @@ impl Window {
         if strict {
             return Err(DataError::Row(problem).into());
         }
-        eprintln!("not scored: {problem}");
+        say!("not scored: {problem}");
         self.problems.push(problem);
         Ok(())
     }
@@ -290,7 +290,7 @@ impl Control {
         if self.rows > 0 {
             let first: Vec<String> = self.first.iter().map(ToString::to_string).collect();
             let more = if self.rows as usize > first.len() { ", …" } else { "" };
-            eprintln!(
+            say!(
                 "{} rows hold {} (column `control_tokens`): {}{more}; --literal reads them as plain text",
                 self.rows,
                 of_control(self.tokens),
@@ -305,13 +305,13 @@ fn summarise(tally: &Tally, global: &Global) {
         return;
     }
     let Tally { rows, responses, tokens, truncated, unusable, .. } = tally;
-    eprintln!("scored {responses} responses in {rows} rows ({tokens} tokens)");
+    say!("scored {responses} responses in {rows} rows ({tokens} tokens)");
     if *truncated > 0 {
-        eprintln!("{truncated} rows hold a text that was cut to the token limit (column `truncated`)");
+        say!("{truncated} rows hold a text that was cut to the token limit (column `truncated`)");
     }
     tally.control.report();
     if *unusable > 0 {
-        eprintln!("{unusable} rows could not be used and are not in the output");
+        say!("{unusable} rows could not be used and are not in the output");
     }
 }
 
@@ -351,7 +351,7 @@ fn score_window(
 }
 
 /// The texts of a row, in the order of its score columns.
-fn inputs(record: &Record) -> Vec<Input<'_>> {
+pub fn inputs(record: &Record) -> Vec<Input<'_>> {
     match record {
         Record::Ranked { prompt, response, .. } | Record::Unlabelled { prompt, response, .. } => {
             vec![(Some(prompt), response)]
@@ -364,12 +364,20 @@ fn inputs(record: &Record) -> Vec<Input<'_>> {
     }
 }
 
-/// The row with its score columns, `tokens` and `truncated` added, under names that it does not have. Beside each score column
-/// stands one for each attribute of the judge: `score` and `score_NAME`, `scores` and `scores_NAME`, ….
+/// The row with its score columns, `tokens` and `truncated` added, under names that it does not have.
 fn with_scores(row: &Row, rated: &[Rated], names: &[String], added: &mut Added) -> Map<String, Value> {
+    let mut output = row.original.clone();
+    let new = score_columns(&row.record, rated, names);
+    output.extend(new.into_iter().map(|(column, value)| (added.name(&column), value)));
+    output
+}
+
+/// What is added to a row: its score columns, `tokens` and `truncated`. Beside each score column stands one for each attribute
+/// of the judge: `score` and `score_NAME`, `scores` and `scores_NAME`, ….
+pub fn score_columns(record: &Record, rated: &[Rated], names: &[String]) -> Vec<(String, Value)> {
     let number = |values: Vec<f32>| json!(values[0]);
     let columns = |column: &str, rated: &[Rated]| attributes::score_columns(names, column, rated, number);
-    let mut new = match &row.record {
+    let mut new = match record {
         Record::Ranked { .. } | Record::Unlabelled { .. } => columns("score", rated),
         Record::Pair { .. } => [columns("score_chosen", &rated[..1]), columns("score_rejected", &rated[1..])].concat(),
         Record::Comparison { .. } => [columns("score_a", &rated[..1]), columns("score_b", &rated[1..])].concat(),
@@ -377,7 +385,5 @@ fn with_scores(row: &Row, rated: &[Rated], names: &[String], added: &mut Added) 
     };
     new.push(("tokens".to_owned(), json!(rated.iter().map(|r| r.scored.tokens).sum::<usize>())));
     new.push(("truncated".to_owned(), json!(rated.iter().any(|r| r.scored.truncated))));
-    let mut output = row.original.clone();
-    output.extend(new.into_iter().map(|(column, value)| (added.name(&column), value)));
-    output
+    new
 }

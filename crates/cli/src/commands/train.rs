@@ -444,7 +444,7 @@ fn train_folds(
 
 pub(super) fn note(global: &Global, line: &str) {
     if !global.quiet {
-        eprintln!("{line}");
+        say!("{line}");
     }
 }
 

@@ -11,6 +11,7 @@ use kudos::models::RewardConfig;
 use kudos::verify::probes::Probe;
 use kudos::verify::{Check, Found, Reference, Trouble, Verdict, self_test};
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -48,7 +49,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         bail!("{}: {failed} of {} checks fail; do not rely on its scores", args.judge, checks.len());
     }
     if !global.quiet {
-        eprintln!("{ok} checks ok, {skipped} skipped, {seconds:.1} s");
+        say!("{ok} checks ok, {skipped} skipped, {seconds:.1} s");
     }
     Ok(())
 }
@@ -62,14 +63,14 @@ pub fn after_training(judge: &Path, global: &Global) -> anyhow::Result<()> {
     let [ok, skipped, failed] = counts(&checks);
     let judge = judge.display();
     if failed > 0 {
-        checks.iter().filter(|c| c.verdict == Verdict::Fail).for_each(|check| eprintln!("{}", line(check)));
+        checks.iter().filter(|c| c.verdict == Verdict::Fail).for_each(|check| say!("{}", line(check)));
         bail!(
             "{judge}: the judge is written, but {failed} of {} checks of its self-test fail; do not rely on its scores",
             checks.len()
         );
     }
     if !global.quiet {
-        eprintln!("self-test: {ok} checks ok, {skipped} skipped (kudos verify --judge {judge} lists them)");
+        say!("self-test: {ok} checks ok, {skipped} skipped (kudos verify --judge {judge} lists them)");
     }
     Ok(())
 }
@@ -100,7 +101,7 @@ fn all_checks(dir: &Path) -> anyhow::Result<Vec<Check>> {
 
 /// This program, to be started in a directory that holds the probes as files of each kind.
 struct Commands<'a> {
-    program: PathBuf,
+    program: Vec<OsString>,
     judge: PathBuf,
     dir: tempfile::TempDir,
     reference: &'a Reference,
@@ -115,7 +116,7 @@ const GROUPS: &str = "groups.jsonl";
 
 impl<'a> Commands<'a> {
     fn new(judge: PathBuf, reference: &'a Reference) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program again to start its commands")?;
+        let program = crate::program::words()?;
         let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
         Ok(Self { program, judge, dir, reference })
     }
@@ -147,10 +148,11 @@ impl<'a> Commands<'a> {
 
     /// What a command prints, its judge and silence given.
     fn output(&self, args: &[&str]) -> Result<String, Trouble> {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.program[0]);
+        command.args(&self.program[1..]);
         command.current_dir(self.dir.path()).args(args).arg("--judge").arg(&self.judge).arg("--quiet");
         let output = command.output().map_err(|error| {
-            Trouble::Fails(format!("{} cannot be started: {error}; was it replaced?", self.program.display()))
+            Trouble::Fails(format!("{} cannot be started: {error}; was it replaced?", self.program[0].display()))
         })?;
         match output.status.success() {
             true => Ok(String::from_utf8(output.stdout)?),

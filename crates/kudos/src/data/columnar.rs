@@ -8,6 +8,7 @@ use super::arrow::ArrowMessages;
 use super::encoding::utf8;
 use super::error::ProblemKind;
 use super::jsonl::RawRow;
+use super::record::Content;
 use super::source::Bytes;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
@@ -26,7 +27,7 @@ use std::sync::{Arc, Once};
 const BATCH_ROWS: usize = 128;
 
 /// What a decoder delivers.
-type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+pub type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
 
 /// The rows of a file that stores its columns one by one.
 pub(super) struct Columnar {
@@ -61,6 +62,11 @@ impl Columnar {
     pub fn arrow(input: Bytes) -> Result<Self, String> {
         let (messages, schema) = guarded(|| ArrowMessages::open(input))?;
         Ok(Self::new("an Arrow file", Box::new(messages), &schema))
+    }
+
+    /// Batches from elsewhere than a file.
+    pub fn batches(batches: Batches, schema: &Schema) -> Self {
+        Self::new("Arrow data", batches, schema)
     }
 
     fn new(expected: &'static str, batches: Batches, schema: &Schema) -> Self {
@@ -118,6 +124,17 @@ impl Columnar {
         self.length = length;
         Ok(true)
     }
+}
+
+/// The contents of a column of any type that a data file may have: texts, or messages; and of each row that is neither, what
+/// is wrong with it. `name` is what the column is called there.
+///
+/// # Errors
+/// The decoder's words, if the column cannot be decoded.
+pub fn contents(column: &ArrayRef, name: &str) -> Result<Vec<Result<Content, ProblemKind>>, String> {
+    let plain = guarded(|| plain(column))?;
+    let content = |at| Content::from_json(&value_at(&plain, at, text).map_err(|p| p.in_column(name))?, name);
+    Ok((0..plain.len()).map(content).collect())
 }
 
 thread_local! {

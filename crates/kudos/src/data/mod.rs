@@ -37,6 +37,7 @@ mod writer;
 mod xlsx;
 
 pub use beside::{MEANT, beside};
+pub use columnar::{Batches, contents};
 pub(crate) use columns::{PROMPT, prompt};
 pub use convert::{converted, converted_kinds};
 pub use error::{DataError, ProblemKind, RowProblem};

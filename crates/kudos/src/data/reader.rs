@@ -5,6 +5,7 @@
 //! next call goes on after it; any other error ends the file.
 
 use super::cells::{Cells, Memory};
+use super::columnar::Batches;
 use super::error::{DataError, ProblemKind, RowProblem};
 use super::layouts::{Outcome, Part, Plan, Refusal, own_row};
 use super::mapping::{Mapping, Source};
@@ -12,6 +13,7 @@ use super::record::{Kind, Location, Record};
 use super::rows::Rows;
 use super::source::{self, Source as Input};
 use super::verdict;
+use arrow_schema::Schema;
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io::{Cursor, Read};
@@ -157,8 +159,20 @@ impl Reader {
         Self::from_read(name, Cursor::new(bytes), options)
     }
 
+    /// Reads Arrow batches of one schema, such as those of a table in memory; `name` stands for them in messages, and row
+    /// numbers for lines. They have no hash.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn from_batches(name: &str, schema: &Schema, batches: Batches, options: &Options) -> Result<Reader, DataError> {
+        Self::of_rows(Rows::of_batches(name, batches, schema), options)
+    }
+
     fn new(source: Input, options: &Options) -> Result<Reader, DataError> {
-        let rows = Rows::new(source, options.max_row_bytes)?;
+        Self::of_rows(Rows::new(source, options.max_row_bytes)?, options)
+    }
+
+    fn of_rows(rows: Rows, options: &Options) -> Result<Reader, DataError> {
         let mut reader = Reader {
             rows,
             plan: None,

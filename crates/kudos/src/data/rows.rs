@@ -3,7 +3,7 @@
 //! [`super::Reader`] adds the kinds of data to this, `generate` the one column it needs. What is wrong with one
 //! row is in the row; an error ends the file.
 
-use super::columnar::Columnar;
+use super::columnar::{Batches, Columnar};
 use super::csv::{Csv, CsvFault, TypeCell};
 use super::document::{self, Document, DocumentFault, Json, LONGEST_DOCUMENT};
 use super::error::{DataError, RowProblem};
@@ -12,6 +12,7 @@ use super::record::Location;
 use super::separator::named_separator;
 use super::source::{self, Body, FileDigest, Source, put_back, take_line};
 use super::xlsx::{WorkbookFault, Xlsx};
+use arrow_schema::Schema;
 use serde_json::{Map, Value};
 use std::io::Cursor;
 use std::path::Path;
@@ -81,6 +82,13 @@ impl Rows {
             }
         };
         Ok(Rows { file, format, digest, expected, any: false, notes })
+    }
+
+    /// The rows of Arrow batches; `name` stands for them in messages.
+    pub fn of_batches(name: &str, batches: Batches, schema: &Schema) -> Rows {
+        let format = Format::Columnar(Columnar::batches(batches, schema));
+        let digest = FileDigest::default();
+        Rows { file: name.into(), format, digest, expected: "Arrow data", any: false, notes: Vec::new() }
     }
 
     /// Opens a table, whatever its columns.

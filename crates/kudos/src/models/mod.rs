@@ -56,8 +56,8 @@ pub use quantize::quantize;
 pub use reward_config::{Calibration, RewardConfig, TrainedOn, config_of_new_judge};
 pub use reward_model::{Input, JudgeError, Rated, RewardModel, Scored, Scorer, check_length};
 pub use scoring::{
-    SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, computed_tokens, features_each, pack, push, push_all,
-    score_encoded,
+    SCORING_TOKENS, ScoreError, Scores, Workspace, all_or_first, batches, computed_tokens, features_each, pack, push,
+    push_all, score_encoded,
 };
 pub use sharing::saved_tokens;
 pub use source::{TokenizerDir, is_gguf};

@@ -204,6 +204,16 @@ pub fn push_all<E: Borrow<Encoded>>(
     texts.sequences
 }
 
+/// Which texts run together, each text once: groups of places in `texts`, of at most `budget` computed tokens. Texts that
+/// share their beginning stand in one group. Scoring runs the groups one by one ([`super::RewardModel::run`]), and a caller
+/// can look around between them.
+pub fn batches<E: Borrow<Encoded>>(model: &dyn Scores, texts: &[E], budget: usize) -> Vec<Vec<usize>> {
+    let families = Texts::new(model, texts).1;
+    let tokens: Vec<usize> = families.iter().map(|family| family.tokens).collect();
+    let members = |group: Vec<usize>| group.into_iter().flat_map(|family| families[family].members.clone()).collect();
+    pack(&tokens, budget).into_iter().map(members).collect()
+}
+
 /// Tokens that [`push_all`] appends.
 pub fn computed_tokens<E: Borrow<Encoded>>(model: &dyn Scores, texts: &[E]) -> usize {
     Texts::new(model, texts).1.iter().map(|family| family.tokens).sum()

@@ -18,8 +18,8 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post};
 use session::Sessions;
+use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use train::Training;
 use web::Limits;
@@ -49,8 +49,8 @@ pub struct Settings {
     pub flags: Vec<String>,
     /// The name that is offered to the first who comes.
     pub suggested_name: Option<String>,
-    /// The program that "train now" runs.
-    pub program: PathBuf,
+    /// What "train now" runs: the program, and the arguments that come first.
+    pub program: Vec<OsString>,
 }
 
 impl Settings {

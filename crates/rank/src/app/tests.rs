@@ -95,7 +95,7 @@ fn settings(address: SocketAddr) -> Settings {
         attributes: vec!["helpfulness".into()],
         flags: vec!["unsafe".into()],
         suggested_name: None,
-        program: "/nonexistent".into(),
+        program: vec!["/nonexistent".into()],
     }
 }
 

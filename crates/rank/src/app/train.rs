@@ -2,6 +2,7 @@
 //!
 //! The page sends no word of the command: the program that serves is started again, with arguments of its own making.
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +13,7 @@ const KEPT: usize = 256 * 1024;
 
 /// The training that is running, or ran last.
 pub struct Training {
-    program: PathBuf,
+    program: Vec<OsString>,
     database: PathBuf,
     job: Mutex<Job>,
 }
@@ -47,8 +48,9 @@ pub struct Standing {
 }
 
 impl Training {
-    /// The training of judges from a database, which are written beside it.
-    pub fn of(program: PathBuf, database: &Path) -> Self {
+    /// The training of judges from a database, which are written beside it. `program` is what starts Kudos: a file, and the
+    /// arguments that come first.
+    pub fn of(program: Vec<OsString>, database: &Path) -> Self {
         Training { program, database: database.to_owned(), job: Mutex::default() }
     }
 
@@ -78,8 +80,15 @@ impl Training {
             return Ok(());
         }
         let (reader, writer) = std::io::pipe()?;
-        let command = &mut Command::new(&self.program);
-        let child = command.args(arguments).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
+        let (program, own) = self.program.split_first().ok_or(std::io::ErrorKind::NotFound)?;
+        let command = &mut Command::new(program);
+        let child = command
+            .args(own)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .spawn()?;
         let output = Arc::<Mutex<Output>>::default();
         *job = Job { child: Some(child), command: Some(typed(arguments)), output: output.clone(), succeeded: None };
         std::thread::spawn(move || collect(reader, &output));
@@ -176,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_command_runs_once_and_its_output_is_read_on() {
-        let training = Training::of("/bin/sh".into(), Path::new("d.rankings.db"));
+        let training = Training::of(vec!["/bin/sh".into()], Path::new("d.rankings.db"));
         assert_eq!(training.standing(0).state, "idle");
         training.run(&shell("echo one; echo two >&2; sleep 0.1; exit 3")).unwrap();
         training.run(&shell("echo never")).unwrap();
@@ -191,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_training_ends_with_the_server() {
-        let training = Training::of("/bin/sh".into(), Path::new("d"));
+        let training = Training::of(vec!["/bin/sh".into()], Path::new("d"));
         training.run(&shell("sleep 600")).unwrap();
         assert_eq!(training.standing(0).state, "running");
         training.stop();
@@ -201,7 +210,7 @@ mod tests {
     #[test]
     fn a_judge_that_is_there_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        let training = Training::of("/bin/sh".into(), &folder.path().join("my data.rankings.db"));
+        let training = Training::of(vec!["/bin/sh".into()], &folder.path().join("my data.rankings.db"));
         let command = || training.standing(0).command.replace(&folder.path().display().to_string(), "");
         assert_eq!(command(), "kudos train '/my data.rankings.db' -o '/my data-judge'");
         std::fs::create_dir(folder.path().join("my data-judge")).unwrap();

@@ -68,7 +68,7 @@ fn from_input(args: &Args, path: &Path, global: &Global) -> anyhow::Result<Opene
             let is_broken = row.is_err();
             let taken = row.map_err(anyhow::Error::from).and_then(|row| take_row(&filling, row, &options));
             if let Err(error) = taken {
-                eprintln!("standard input: not taken: {error:#}");
+                say!("standard input: not taken: {error:#}");
             }
             if is_broken {
                 break;
@@ -86,11 +86,11 @@ fn take_row(store: &Store, row: String, options: &Options) -> anyhow::Result<()>
     }
     let mut loaded = Loaded::default();
     loaded.read(Reader::from_bytes("standard input", row.into_bytes(), options)?, options)?;
-    loaded.problems.iter().for_each(|problem| eprintln!("not used: {problem}"));
+    loaded.problems.iter().for_each(|problem| say!("not used: {problem}"));
     let source = ImportSource { file: "standard input".to_owned(), sha256: loaded.files[0].sha256.clone() };
     let report = store.import(&loaded, &source, Import::Add)?;
     if let Some(left_out) = report.left_out() {
-        eprintln!("standard input: left out: {left_out}");
+        say!("standard input: left out: {left_out}");
     }
     Ok(())
 }
@@ -132,7 +132,7 @@ fn reopen(args: &Args, database: &Path, global: &Global) -> anyhow::Result<Opene
     let store = Store::open(database)?;
     if !global.quiet {
         let all = store.progress(AnnotatorId(0), &QueueSettings::default());
-        eprintln!("{}: {} prompts, {} rankings", database.display(), all.items, all.rankings);
+        say!("{}: {} prompts, {} rankings", database.display(), all.items, all.rankings);
     }
     Ok(Opened::complete(store, false))
 }
@@ -150,9 +150,9 @@ fn import(store: &Store, loaded: &Loaded, mode: Import, global: &Global) -> anyh
     let report = store.import(loaded, &source, mode)?;
     if !global.quiet {
         let known = if report.known > 0 { format!(", {} known", report.known) } else { String::new() };
-        eprintln!("{}: {} new prompts with {} responses{known}", file.file, report.items, report.responses);
+        say!("{}: {} new prompts with {} responses{known}", file.file, report.items, report.responses);
         if let Some(left_out) = report.left_out() {
-            eprintln!("{}: left out: {left_out}", file.file);
+            say!("{}: left out: {left_out}", file.file);
         }
     }
     Ok(())

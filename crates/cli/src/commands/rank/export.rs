@@ -63,8 +63,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     }
     let rows = writer.finish()?;
     if !global.quiet {
-        export.notes.iter().for_each(|note| eprintln!("{note}"));
-        eprintln!("{rows} rows written");
+        export.notes.iter().for_each(|note| say!("{note}"));
+        say!("{rows} rows written");
     }
     Ok(())
 }
