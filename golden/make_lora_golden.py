@@ -59,10 +59,13 @@ CASES = {
                                                     modules_to_save=["classifier", "pooler"])),
     "bert_bias_all": ("bert", PLAIN | dict(target_modules=["query", "value"], r=2, bias="all")),
 }
-# name: (base, stream of the adapter, whether B starts at 0 as PEFT starts it). A stream is chosen, of six tried, so
+# name: (base, stream of the adapter, whether B starts at 0 as PEFT starts it, settings). A stream is chosen, of six tried, so
 # that rounding moves the losses by 1e-6 instead of 1e-4.
-TRAININGS = {"train_qwen3": ("qwen3", "train_qwen3 1", False), "train_llama": ("llama", "train_llama", True)}
 TRAINED = PLAIN | dict(target_modules="all-linear")
+TOP = TRAINED | dict(target_modules=LINEAR, layers_to_transform=[1, 2])
+TRAININGS = {"train_qwen3": ("qwen3", "train_qwen3 1", False, TRAINED),
+             "train_llama": ("llama", "train_llama", True, TRAINED),
+             "train_llama_top": ("llama", "train_llama_top", False, TOP)}
 ALIKE = {"adapter_config.json", "adapter_model.safetensors"}
 
 
@@ -197,8 +200,8 @@ def trained(model, every):
 
 def make_training(name, directory):
     """An adapter, the gradients of everything that is trained, and ten AdamW steps."""
-    base, stream, zero_b = TRAININGS[name]
-    every, model = texts_of(base), adapted(stream, base, TRAINED, zero_b)
+    base, stream, zero_b, settings = TRAININGS[name]
+    every, model = texts_of(base), adapted(stream, base, settings, zero_b)
     save(model, base, directory)
     single, double = trained(model, every), trained(copy.deepcopy(model).double(), every)
     noise = tiny.noise(double[2], single[2])

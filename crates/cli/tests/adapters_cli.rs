@@ -2,7 +2,7 @@
 
 mod binary;
 
-use binary::{error, golden, ok, run, usage};
+use binary::{error, golden, kudos, ok, run, usage};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,7 +114,128 @@ fn another_base_is_refused() {
     assert!(message.contains("not those that it was trained over"), "{message}");
     fs::remove_dir_all(dir.join("base")).unwrap();
     let message = error(dir, &["score", &data, "--judge", "judge"]);
-    assert!(message.contains("--base DIR"), "{message}");
+    assert!(message.contains("no such file or directory") && message.contains("--base DIR"), "{message}");
+}
+
+/// Each fold and each run of an ensemble has adapters of its own; the average is an adapter of their ranks together.
+#[test]
+fn folds_and_ensembles_train_adapters() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let pair = |n: usize| {
+        format!(
+            "{{\"prompt\": \"which of the {n} is it\", \"chosen\": \"the good one, yes\", \"rejected\": \"no, not that\"}}\n"
+        )
+    };
+    fs::write(dir.join("many.jsonl"), (0..16).map(pair).collect::<String>()).unwrap();
+    copy(&decoder(), &dir.join("base"));
+    let essential =
+        ["train", "many.jsonl", "--base", "base", "--lora", "2", "--learning-rate", "1e-2", "--precision", "f32"];
+    let several = ["--folds", "2", "--ensemble", "3", "--max-steps", "6", "--head-first", "false", "--new-head"];
+    ok(dir, &[&essential[..], &several, &["-o", "judge"]].concat());
+    let folds = json(&dir.join("judge/run/folds.json"));
+    assert!(folds["accuracy"].as_f64().is_some_and(|accuracy| accuracy > 0.5), "{folds:#}");
+    let kept = json(&dir.join("judge/training_args.json"));
+    assert_eq!((&kept["ensemble"], &kept["lora"]["rank"]), (&3.into(), &2.into()));
+    let card = fs::read_to_string(dir.join("judge/README.md")).unwrap();
+    let rank = json(&dir.join("judge/adapter_config.json"))["r"].as_u64().unwrap();
+    assert!(card.contains(&format!("adapter of rank {rank}")), "{card}");
+    let member = dir.join("judge/run/ensemble/2");
+    assert!(member.join("run/metrics.jsonl").exists() && !member.join("adapter_model.safetensors").exists());
+    ok(dir, &["merge", "judge", "-o", "whole"]);
+    let data = golden().join("pairs.jsonl").display().to_string();
+    let score = |judge: &str| ok(dir, &["score", &data, "--judge", judge, "--precision", "f32"]);
+    let all = |printed: String| -> Vec<f64> {
+        printed.lines().flat_map(|row| numbers(&serde_json::from_str(row).unwrap())).collect()
+    };
+    assert!(close(&all(score("whole")), &all(score("judge"))));
+    // The same runs again, to the byte.
+    ok(dir, &[&essential[..], &several, &["-o", "again"]].concat());
+    let bytes = |judge: &str| fs::read(dir.join(judge).join("adapter_model.safetensors")).unwrap();
+    assert!(bytes("judge") == bytes("again"));
+}
+
+/// Adapters of the top layers, and of a base that has fewer layers.
+#[test]
+fn adapters_of_some_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    train(dir, &decoder(), &["--freeze", "1"]);
+    let layers = json(&dir.join("base/config.json"))["num_hidden_layers"].as_u64().unwrap();
+    assert!(layers > 1);
+    let config = json(&dir.join("judge/adapter_config.json"));
+    assert_eq!(config["layers_to_transform"], serde_json::json!([layers - 1]));
+    let more = error(
+        dir,
+        &[
+            "train",
+            &golden().join("pairs.jsonl").display().to_string(),
+            "--base",
+            "base",
+            "-o",
+            "next",
+            "--lora",
+            "--freeze",
+            "9",
+        ],
+    );
+    assert!(more.contains("--freeze 9"), "{more}");
+
+    let other = tempfile::tempdir().unwrap();
+    let dir = other.path();
+    train(dir, &decoder(), &["--keep-layers", "1", "--new-head"]);
+    assert_eq!(json(&dir.join("judge/lower-base/config.json"))["num_hidden_layers"], 1);
+    let named = json(&dir.join("judge/adapter_config.json"))["base_model_name_or_path"].clone();
+    assert_eq!(named, dir.join("judge/lower-base").canonicalize().unwrap().to_str().unwrap());
+    ok(dir, &["merge", "judge", "-o", "whole"]);
+    let before = scores(dir, "judge");
+    assert!(close(&scores(dir, "whole"), &before));
+    fs::rename(dir.join("judge"), dir.join("moved")).unwrap();
+    assert!(close(&scores(dir, "moved"), &before), "the base beside the adapter is found");
+    let data = golden().join("pairs.jsonl").display().to_string();
+    let train = ["train", &data, "--base", "base", "-o", "next", "--lora", "--new-head", "--keep-layers", "7"];
+    let many = error(dir, &train);
+    assert!(many.contains("--keep-layers 7") && !dir.join("next/.base").exists(), "{many}");
+    let own = error(dir, &[&train[..6], &["--lora", "--keep-layers", "1"]].concat());
+    assert!(own.contains("--new-head"), "{own}");
+}
+
+/// A base that an adapter names as it is published is found among what was pulled, by every command.
+#[test]
+fn a_base_is_found_by_its_published_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    train(dir, &decoder(), &[]);
+    let expected = scores(dir, "judge");
+    let path = dir.join("judge/adapter_config.json");
+    let mut config = json(&path);
+    config["base_model_name_or_path"] = "some/base".into();
+    fs::write(&path, config.to_string()).unwrap();
+    let data = golden().join("pairs.jsonl").display().to_string();
+    let command = |args: &[&str]| {
+        let mut command = kudos(dir);
+        command.args(args).env("HF_HUB_CACHE", dir.join("hub")).env("KUDOS_HOME", dir.join("home"));
+        command.output().unwrap()
+    };
+    let output = command(&["score", &data, "--judge", "judge"]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    let said = ["kudos pull some/base", "kudos merge judge --base DIR"];
+    assert!(!output.status.success() && said.iter().all(|said| message.contains(said)), "{message}");
+    let snapshot = dir.join("hub/models--some--base/snapshots/0123456789012345678901234567890123456789");
+    copy(&dir.join("base"), &snapshot);
+    fs::create_dir_all(dir.join("hub/models--some--base/refs")).unwrap();
+    fs::write(dir.join("hub/models--some--base/refs/main"), "0123456789012345678901234567890123456789").unwrap();
+    let output = command(&["score", &data, "--judge", "judge", "--precision", "f32"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rows = String::from_utf8(output.stdout).unwrap();
+    let found: Vec<f64> = rows.lines().flat_map(|row| numbers(&serde_json::from_str(row).unwrap())).collect();
+    assert!(close(&found, &expected));
+    for args in
+        [&["eval", &data, "--judge", "judge"][..], &["verify", "--judge", "judge"], &["merge", "judge", "-o", "w"]]
+    {
+        let output = command(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[test]
@@ -124,10 +245,8 @@ fn what_makes_no_sense_is_said_before_anything_is_trained() {
     let base = golden().display().to_string();
     let usage = |more: &[&str]| usage(dir.path(), &[&["train", &data, "--base", &base][..], more].concat());
     assert!(usage(&["--lora-alpha", "3"]).contains("--lora"));
-    assert!(usage(&["--lora", "--folds", "3"]).contains("--folds"));
     assert!(usage(&["--lora", "0"]).contains("rank"));
     assert!(usage(&["--lora", "--lora-dropout", "1"]).contains("lora-dropout"));
-    assert!(usage(&["--lora", "--keep-layers", "1"]).contains("keep-layers"));
     let output = run(dir.path(), &["train", &data, "--base", &base, "--lora", "--lora-targets", "attention"]);
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && message.contains("q_lin, k_lin, v_lin, out_lin"), "{message}");

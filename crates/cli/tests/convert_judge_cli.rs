@@ -238,11 +238,34 @@ fn training_starts_from_the_answers() {
         assert!((trained - converted).abs() < 1e-4, "{said}: {trained} instead of {converted}");
     }
     assert!(!dir.path().join("judge/.base").exists(), "what the run started from is removed");
+    own_template(dir.path(), &start, &still);
     let both = usage(dir.path(), &[&start[..], &["--new-head"]].concat());
     assert!(both.contains("--new-head"), "{both}");
     let several =
         error(dir.path(), &["train", "pairs.jsonl", "--base", "model", "-o", "other", "--head-from", "No,Absolutely"]);
     assert!(several.contains("not one token") && !dir.path().join("other/.base").exists(), "{several}");
+}
+
+/// A template of one's own is asked in both commands.
+fn own_template(dir: &Path, start: &[&str], still: &[&str]) {
+    let before = scores(dir, &["--precision", "f32"]);
+    std::fs::write(dir.join("t.jinja"), "{{ prompt }}: {{ response }}?{{ '\\n' }}").unwrap();
+    let flags = ["--template", "t.jinja"];
+    let convert = ["convert-judge", "model", "-o", "judge", "--overwrite", "--tokens", "No,Yes"];
+    ok(dir, &[&convert[..], &flags].concat());
+    let converted = scores(dir, &["--precision", "f32"]);
+    let apart = |a: &Value, b: &Value| (a["score"].as_f64().unwrap() - b["score"].as_f64().unwrap()).abs();
+    assert!(converted.iter().zip(&before).any(|(a, b)| apart(a, b) > 1e-3), "another question, another score");
+    let output = run(dir, &[start, still, &flags].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (trained, converted) in scores(dir, &["--precision", "f32"]).iter().zip(&converted) {
+        assert!(apart(trained, converted) < 1e-4, "{trained} instead of {converted}");
+    }
+    let alone = usage(dir, &["train", "pairs.jsonl", "--base", "model", "-o", "other", "--template", "t.jinja"]);
+    assert!(alone.contains("--head-from"), "{alone}");
+    std::fs::write(dir.join("t.jinja"), "Is it good?").unwrap();
+    let never = usage(dir, &[start, &flags].concat());
+    assert!(never.contains("never says"), "{never}");
 }
 
 /// Pairs whose better response is the one that the model says yes to, or the other one.

@@ -7,13 +7,13 @@
 //! | [`files`], [`random`] | files that appear whole; random numbers that need no state |
 //! | [`data`] | files of rankings, pairs and comparisons → groups (a prompt with its responses) |
 //! | [`text`] | a (prompt, response) → token ids, one function for training, evaluation and scoring |
+//! | [`hub`] | fetching checkpoints by name |
 //! | [`nn`] | the tape of fused ops, parameters, weight files |
 //! | [`models`] | model families, checkpoints, and the reward model itself |
 //! | [`verify`] | the self-test of a judge |
 //! | [`generate`] | responses from a local model or an endpoint |
 //! | [`train`] | the loop, losses, schedule, optimizer state, checkpoints |
 //! | [`eval`] | metrics and what they can claim |
-//! | [`hub`] | fetching checkpoints by name |
 
 pub mod data;
 pub mod eval;

@@ -97,7 +97,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 }
 
 /// A text that asks about a response, or the error that it does not.
-fn read(path: Option<&Path>) -> anyhow::Result<Option<String>> {
+pub(super) fn read(path: Option<&Path>) -> anyhow::Result<Option<String>> {
     let Some(path) = path else { return Ok(None) };
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let asks = ["response", "messages"].iter().any(|name| text.contains(name));

@@ -2,7 +2,7 @@
 
 use super::{Global, resolve};
 use anyhow::{Context, bail};
-use kudos::models::adapter::{AdapterError, find_base, merge};
+use kudos::models::adapter::{find_base, merge};
 use kudos::train::{clear_judge, holds_judge};
 use std::path::{Path, PathBuf};
 
@@ -55,15 +55,12 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The base that was named; else what the adapter names, here or among what was pulled.
+/// The base that was named; else what the adapter names.
 fn base_of(args: &Args) -> anyhow::Result<PathBuf> {
-    if let Some(base) = &args.base {
-        return resolve(base);
+    match &args.base {
+        Some(base) => resolve(base),
+        None => Ok(find_base(&args.adapter)?),
     }
-    find_base(&args.adapter).or_else(|missing| match &missing {
-        AdapterError::NoBase { named, .. } if !named.is_empty() => resolve(named).map_err(|_| missing.into()),
-        _ => Err(missing.into()),
-    })
 }
 
 /// Moves the files of a whole judge to where it belongs, the weights last.

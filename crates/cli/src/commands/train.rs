@@ -18,11 +18,11 @@ pub(super) use progress::Smooth;
 
 use super::convert_judge::{Answers, two_answers};
 use super::data::DataArgs;
-use super::{Global, attributes, choice, encode_settings, folds, resolve};
+use super::{Global, attributes, choice, encode_settings, folds};
 use anyhow::{Context, bail};
 use base::Base;
 use data::{Data, fingerprint, trained_on};
-use kudos::models::adapter::{Adapter, attach};
+use kudos::models::adapter::{Adapter, LOWER_BASE, attach};
 use kudos::models::{AttributeHead, ClassifierSource, LoadOptions, Model, TokenizerDir, is_gguf, load, load_frozen};
 use kudos::nn::Precision;
 use kudos::nn::weights::INT8_FILE;
@@ -82,7 +82,8 @@ pub struct Args {
     /// Factor on the learning rate from each layer to the one below [default: 1]
     #[arg(long, value_name = "X")]
     layer_decay: Option<f64>,
-    /// Lower layers of a BERT to keep under a new head [default: half of a sentence encoder's, at least 3]
+    /// Lower layers of a BERT, or with --lora of a decoder, to keep under a new head [default: half of a sentence
+    /// encoder's, at least 3]
     #[arg(long, value_name = "N")]
     keep_layers: Option<usize>,
     /// Last layers of the base to start anew instead of as pretrained [default: 0]
@@ -162,8 +163,11 @@ pub struct Args {
     /// answers, the bad one first: No,Yes
     #[arg(long, value_name = "NO,YES", value_parser = two_answers, conflicts_with_all = ["new_head", "attributes"])]
     head_from: Option<Answers>,
+    /// With --head-from: a file with the whole chat template of the judge [default: a question in the base's own]
+    #[arg(long, value_name = "FILE", requires = "head_from")]
+    template: Option<PathBuf>,
     /// Train low-rank adapters of this rank and the head; the base stays as it is [default rank: 16]
-    #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "16", conflicts_with_all = ["folds", "ensemble"])]
+    #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "16")]
     lora: Option<usize>,
     /// Alpha of the adapters: they are multiplied by alpha / rank [default: twice the rank]
     #[arg(long, value_name = "X", requires = "lora")]
@@ -283,8 +287,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     asked.check()?;
     check_teacher(args)?;
     let mut data = Data::load(args, &asked, global)?;
-    let base = Base::of(args, global)?;
-    let base = base.path();
+    let begun = Base::of(args, global)?;
+    let base = begun.path();
     let files = TokenizerDir::of(base)?;
     let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
     let (mut model, head) = load_base(args, base, rated.as_ref(), &asked, global)?;
@@ -318,7 +322,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     if args.overwrite {
         clear_judge(&args.output)?; // Not before all that was asked for is known to make sense.
     }
-    let folds = train_folds(args, (base, &asked, start, settings.max_steps), (&data, &encoder), &mut features, global)?;
+    let run = (&model, &asked, start, settings.max_steps);
+    let folds = train_folds(args, run, (&data, &encoder), &mut features, global)?;
     let mut trainer = Trainer::new(model, settings, examples, held_out, args.output.clone(), fingerprint)?;
     trainer.lend_features(features);
     check_precision(&asked, &trainer)?;
@@ -332,7 +337,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         None => watch(&mut trainer, global)?,
     };
     let run = (&trainer, &finished, folds.as_ref());
-    write_all(args, (&data, &encoder), start.new_head, run, global)?;
+    write_all(args, (&data, &encoder, &begun.keep(args)?), start.new_head, run, global)?;
     super::verify::after_training(&args.output, global)
 }
 
@@ -344,13 +349,12 @@ fn day(args: &Args) -> Day {
 /// Writes the judge and the report of a finished run, and says what its figures mean.
 fn write_all(
     args: &Args,
-    (data, encoder): (&Data, &Encoder),
+    (data, encoder, base_path): (&Data, &Encoder, &Path),
     new_head: bool,
     (trainer, finished, folds): (&Trainer, &Finished, Option<&FoldResult>),
     global: &Global,
 ) -> anyhow::Result<()> {
-    let base_path = resolve(&args.base)?;
-    let base_path = &base_path.canonicalize().unwrap_or(base_path);
+    let base_path = &base_path.canonicalize().unwrap_or(base_path.into());
     let data_files = data.files.iter().map(trained_on).collect();
     let files = JudgeFiles { encoder, base: &args.base, base_path, new_head, data: data_files, folds };
     write_judge(&args.output, trainer, finished, &files)?;
@@ -426,7 +430,7 @@ fn check_precision(asked: &Asked, trainer: &Trainer) -> anyhow::Result<()> {
 /// The folds, if they are asked for and were not finished before the run that is continued.
 fn train_folds(
     args: &Args,
-    (base, asked, start, judge_steps): (&Path, &Asked, Start, u64),
+    (model, asked, start, judge_steps): (&Model, &Asked, Start, u64),
     (data, encoder): (&Data, &Encoder),
     features: &mut Features,
     global: &Global,
@@ -438,7 +442,7 @@ fn train_folds(
     }
     let eval = (!args.eval.is_empty()).then_some(data.eval.as_slice());
     let dir = args.output.as_path();
-    let options = FoldOptions { labelled, eval, encoder, asked, base, start, folds: count.into(), dir };
+    let options = FoldOptions { labelled, eval, encoder, asked, model, start, folds: count.into(), dir };
     folds::run(options, judge_steps, features, global).map(Some)
 }
 
@@ -477,8 +481,10 @@ fn check_output(args: &Args) -> anyhow::Result<()> {
 
 /// Refuses to replace the base by the judge that is trained from it: a run that fails would leave neither.
 fn keep_base(args: &Args, base: &Path) -> anyhow::Result<()> {
-    let same = |output: PathBuf| base.canonicalize().is_ok_and(|base| base == output);
-    if args.output.canonicalize().is_ok_and(same) {
+    let same = |output: PathBuf| {
+        output.canonicalize().is_ok_and(|output| base.canonicalize().is_ok_and(|base| base == output))
+    };
+    if same(args.output.clone()) || same(args.output.join(LOWER_BASE)) {
         bail!("{}: it is the base, which training does not replace; -o names another directory", args.output.display());
     }
     Ok(())

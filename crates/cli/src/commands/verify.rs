@@ -164,14 +164,12 @@ impl<'a> Commands<'a> {
         Ok(self.output(args)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
     }
 
-    /// The probes that have a prompt and a response, without which a row counts as unusable, and of the long ones one.
+    /// The probes that have a prompt and a response, without which a row counts as unusable.
     fn rows(&self) -> Vec<usize> {
-        let Reference { probes, scores } = self.reference;
-        let few = |p: &usize| scores[*p].tokens < 200 || probes[*p].name == "exactly the token limit";
-        let short = |p: &usize| few(p) && !probes[*p].is_huge();
+        let probes = &self.reference.probes;
         let full =
             |p: &usize| probes[*p].prompt.as_ref().is_some_and(|p| !p.is_blank()) && !probes[*p].response.is_blank();
-        (0..probes.len()).filter(full).filter(short).collect()
+        (0..probes.len()).filter(full).collect()
     }
 
     /// The plain probes two by two: two responses to one prompt.

@@ -54,6 +54,15 @@ impl Model {
         Ok(Self { config, parameters, packed: Packed::default(), network, head, turns: Vec::new() })
     }
 
+    /// The model as it was declared, with its values, before adapters were attached. What is packed is left out.
+    pub(super) fn without_adapters(&self) -> Result<Self, WeightError> {
+        let packed = self.parameters.specs().iter().any(|spec| spec.place() == Place::Packed);
+        let mut bare = Self::declare_with(self.config.clone(), if packed { Place::Packed } else { Place::Flat })?;
+        bare.parameters.values = self.parameters.values[..bare.parameters.len()].to_vec();
+        bare.turns.clone_from(&self.turns);
+        Ok(bare)
+    }
+
     /// Prepares the turns of texts of up to so many tokens; a model without rotary positions has none.
     pub fn prepare_turns(&mut self, positions: usize) {
         let known = self.turns.first().map_or(0, |table| table.positions());
@@ -119,6 +128,11 @@ impl Model {
     /// Pushes the network: packed batch → states of all tokens, `[tokens, hidden]`.
     pub fn hidden_states(&self, tape: &mut Tape, batch: &Batch) -> State {
         self.network.push(tape, batch, &self.turns, self.network.whole(None))
+    }
+
+    /// Pushes the tables and the lowest `layers` layers: packed batch → what leaves them, `[tokens, hidden]`.
+    pub fn states_below(&self, tape: &mut Tape, batch: &Batch, layers: usize) -> State {
+        self.network.push_below(tape, batch, &self.turns, layers)
     }
 
     /// The outputs `[texts, labels]` of features `[texts, hidden]`: what [`Self::build`] does after [`Self::features`], to

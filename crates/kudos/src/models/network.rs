@@ -40,6 +40,38 @@ impl Network {
         turns: &[Arc<RotaryTable>],
         reach: impl Fn(usize) -> Reach,
     ) -> State {
+        let x = self.layered(tape, batch, turns, reach);
+        match self.final_norm {
+            None => x.state(),
+            Some(norm) => x.normed(tape, norm).1,
+        }
+    }
+
+    /// Pushes the tables and the lowest `layers` layers: what the next one would get, `[tokens, hidden]`.
+    pub(super) fn push_below(
+        &self,
+        tape: &mut Tape,
+        batch: &Batch,
+        turns: &[Arc<RotaryTable>],
+        layers: usize,
+    ) -> State {
+        let mut lower = self.clone();
+        lower.layers.truncate(layers);
+        let x = lower.layered(tape, batch, turns, |_| Reach::Batch);
+        match self.final_norm {
+            None => x.state(),
+            Some(norm) => x.normed(tape, norm).0.state(), // Only to have added what is pending.
+        }
+    }
+
+    /// All but the norm after the last layer.
+    fn layered(
+        &self,
+        tape: &mut Tape,
+        batch: &Batch,
+        turns: &[Arc<RotaryTable>],
+        reach: impl Fn(usize) -> Reach,
+    ) -> Stream {
         if self.frozen_below.is_some() {
             tape.begin_detached();
         }
@@ -68,10 +100,7 @@ impl Network {
         if self.frozen_below == Some(self.layers.len()) {
             tape.detach();
         }
-        match self.final_norm {
-            None => x.state(),
-            Some(norm) => x.normed(tape, norm).1,
-        }
+        x
     }
 
     /// What each layer reaches for over whole texts, where the states of all tokens are wanted, or those of one of each

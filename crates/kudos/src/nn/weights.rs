@@ -504,9 +504,22 @@ impl Stored {
 /// # Errors
 /// [`WeightError::Io`] for an unwritable directory or a full disk; the old file then stands.
 pub fn write(path: &Path, parameters: &Parameters) -> Result<(), WeightError> {
-    let values = |spec: &ParameterSpec| spec.form.stored(&parameters.values[spec.span.range()], &spec.shape);
-    let values: Vec<_> = parameters.specs().iter().map(values).collect();
-    let tensors = parameters.specs().iter().zip(&values).map(|(spec, values)| Raw {
+    write_some(path, parameters, |_| true)
+}
+
+/// As [`write()`], of some parameters.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_some(
+    path: &Path,
+    parameters: &Parameters,
+    wanted: impl Fn(&ParameterSpec) -> bool,
+) -> Result<(), WeightError> {
+    let specs: Vec<&ParameterSpec> = parameters.specs().iter().filter(|spec| wanted(spec)).collect();
+    let values = |spec: &&ParameterSpec| spec.form.stored(&parameters.values[spec.span.range()], &spec.shape);
+    let values: Vec<_> = specs.iter().map(values).collect();
+    let tensors = specs.iter().zip(&values).map(|(spec, values)| Raw {
         name: spec.name.clone(),
         dtype: "F32",
         shape: spec.shape.clone(),

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 /// `README.md` of a judge directory.
 pub(super) fn render(trainer: &Trainer, finished: &Finished, files: &JudgeFiles, reward: &RewardConfig) -> String {
-    let lora = trainer.settings().lora.as_ref();
+    let lora = trainer.adapters();
     let mut card = format!(
         "---\nlibrary_name: {}\npipeline_tag: text-classification\ntags:\n- reward-model\n- kudos\n---\n\n# Reward model\n\n",
         if lora.is_some() { "peft" } else { "transformers" }

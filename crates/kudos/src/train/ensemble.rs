@@ -5,11 +5,15 @@
 //! Wortsman et al. 2022). That is not always so, so it is measured: the average is kept when its held-out log loss
 //! is not above the mean of the members', else the best member. The judge has the size of one.
 //!
+//! Adapters are averaged as what they add to the base: the mean of the products B·A, which is no product of the mean B
+//! and the mean A. It is an adapter again, of the members' ranks together.
+//!
 //! Each member is a run of its own in `run/ensemble/N`, resumed as any run. Member 1 has the seed of a single run
 //! and is that run.
 
 use super::{Event, Finished, Measured, TrainError, Trainer, log, run_state};
-use crate::nn::weights;
+use crate::models::adapter;
+use crate::models::{JudgeError, LoadError, Model};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -124,9 +128,7 @@ fn add_to_mean(mean: &mut [f32], last: &[f32], count: usize) {
 
 /// Chooses the weights, writes them and tidies up.
 fn settle(trainer: &mut Trainer, mean: &[f32], mut runs: Vec<Finished>) -> Result<Finished, TrainError> {
-    trainer.model.parameters.values.copy_from_slice(mean);
-    trainer.frozen = false;
-    trainer.pack();
+    let narrow = average(trainer, mean, runs.len())?;
     let average = trainer.measure()?;
     let seed = trainer.settings.seed;
     let member = |(place, run): (usize, &Finished)| Member {
@@ -139,26 +141,53 @@ fn settle(trainer: &mut Trainer, mean: &[f32], mut runs: Vec<Finished>) -> Resul
     let mut finished = match ensemble.chosen {
         Chosen::Average => Finished { held_out: average, ..runs.swap_remove(0) },
         Chosen::Member(best) => {
-            let path = member_dir(&trainer.dir, best).join("model.safetensors");
-            run_state::read_weights(&path, &mut trainer.model.parameters)?;
+            if let Some(narrow) = narrow {
+                let wide = std::mem::replace(&mut trainer.model, narrow);
+                trainer.model.packed = wide.packed;
+                trainer.adapters.clone_from(&trainer.settings.lora);
+            }
+            trainer.read_weights(&member_dir(&trainer.dir, best))?;
             trainer.pack();
             runs.swap_remove(best)
         }
     };
-    weights::write(&trainer.dir.join("model.safetensors"), &trainer.model.parameters)?;
-    tidy(&trainer.dir, ensemble.members.len())?;
+    trainer.write_weights(&trainer.dir)?;
+    tidy(trainer, ensemble.members.len())?;
     finished.ensemble = Some(ensemble);
     Ok(finished)
 }
 
+/// Makes the trainer's model the mean of all members. If adapters are trained, it gets wider ones; then the model as it
+/// was is given back, but for what is packed.
+fn average(trainer: &mut Trainer, mean: &[f32], members: usize) -> Result<Option<Model>, TrainError> {
+    let Some(lora) = trainer.settings.lora.clone() else {
+        trainer.model.parameters.values.copy_from_slice(mean);
+        trainer.frozen = false;
+        trainer.pack();
+        return Ok(None);
+    };
+    let (mut wide, settings) =
+        adapter::widened(&trainer.model, &lora, members).map_err(|e| JudgeError::from(LoadError::from(e)))?;
+    for place in 0..members {
+        trainer.read_weights(&member_dir(&trainer.dir, place))?;
+        adapter::add_to_mean(&mut wide.parameters, &trainer.model.parameters, place, members);
+    }
+    let mut narrow = std::mem::replace(&mut trainer.model, wide);
+    trainer.model.packed = std::mem::take(&mut narrow.packed);
+    trainer.adapters = Some(settings);
+    trainer.frozen = false;
+    Ok(Some(narrow))
+}
+
 /// Of the members only the metrics stay; those of the first are also the judge's.
-fn tidy(dir: &Path, members: usize) -> Result<(), TrainError> {
+fn tidy(trainer: &Trainer, members: usize) -> Result<(), TrainError> {
+    let dir = &trainer.dir;
     let metrics = log::path(&member_dir(dir, 0));
     let bytes = std::fs::read(&metrics).map_err(TrainError::io(&metrics))?;
     crate::files::write(&log::path(dir), &bytes).map_err(TrainError::io(log::path(dir)))?;
     for place in 0..members {
         let member = member_dir(dir, place);
-        for file in [member.join("model.safetensors"), member.join("run").join(run_state::FILE)] {
+        for file in [member.join(trainer.weights_name()), member.join("run").join(run_state::FILE)] {
             if file.exists() {
                 std::fs::remove_file(&file).map_err(TrainError::io(&file))?;
             }

@@ -98,8 +98,8 @@ pub enum TrainError {
     },
     /// Layers to keep of a base that keeps all.
     #[error(
-        "--keep-layers {asked}: expected a BERT under a new head (--new-head for one that has its own); this base keeps all \
-         its layers"
+        "--keep-layers {asked}: expected a BERT, or with --lora a decoder, under a new head (--new-head for one that has its \
+         own); this base keeps all its layers"
     )]
     AllLayers {
         /// Layers to keep.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::data::{Comparison, Group, Loaded, Location, held_out_by_prompt, prompt_folds};
 use crate::eval::{Analysis, EvalOptions, JudgedPair, LearningPoint, Rate, evaluate, excerpt, fit_temperature, subset};
-use crate::models::{JudgeError, LoadOptions, load};
+use crate::models::{JudgeError, Model};
 use crate::text::{Encoded, Encoder};
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
@@ -56,8 +56,8 @@ pub struct FoldOptions<'a> {
     pub encoder: &'a Encoder,
     /// The recipe.
     pub asked: &'a Asked,
-    /// Directory of the base.
-    pub base: &'a Path,
+    /// What each judge starts from: the base as it was loaded, with its adapters where such are trained.
+    pub model: &'a Model,
     /// What it is: its width, and whether it gets a new head.
     pub start: Start,
     /// Number of folds.
@@ -258,10 +258,7 @@ impl<'a> Folds<'a> {
         features: &mut Features,
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<Vec<(usize, Vec<f32>)>, FoldError> {
-        let FoldOptions { asked, start, base, .. } = self.options;
-        let from = LoadOptions::Base { seed: seed(asked), new_head: start.new_head };
-        let (mut model, head) = load(base, from).map_err(JudgeError::from)?;
-        model.read_with(self.options.encoder, head).map_err(JudgeError::from)?;
+        let model = self.options.model.clone();
         let dir = self.work_dir().join(format!("{}-{}of4", job.fold + 1, job.quarters));
         let (settings, examples) = (job.settings.clone(), self.examples(&job.train));
         let mut trainer = Trainer::new(model, settings, examples, self.held_out(job), dir.clone(), String::new())?;

@@ -29,8 +29,16 @@ const WEIGHTS: [&str; 4] = ["model.safetensors", INDEX, INT8_FILE, adapter::TENS
 /// Which shard holds which tensor.
 const INDEX: &str = "model.safetensors.index.json";
 /// The other files of a judge, beside its tokenizer.
-const OTHERS: [&str; 7] =
-    ["config.json", "reward.json", LENGTH_FILE, "training_args.json", "README.md", "report.html", adapter::CONFIG_FILE];
+const OTHERS: [&str; 8] = [
+    "config.json",
+    "reward.json",
+    LENGTH_FILE,
+    "training_args.json",
+    "README.md",
+    "report.html",
+    adapter::CONFIG_FILE,
+    adapter::LOWER_BASE,
+];
 /// The token limit for text-embeddings-inference, which reads it nowhere else.
 const LENGTH_FILE: &str = "sentence_bert_config.json";
 /// What a run leaves in `run/`, beside what folds found.
@@ -91,7 +99,7 @@ pub fn write_judge(dir: &Path, trainer: &Trainer, finished: &Finished, files: &J
     write(dir, LENGTH_FILE, &pretty(&json!({"max_seq_length": encode.max_length, "do_lower_case": false})))?;
     let names = reward.attributes.as_ref().map_or(&[][..], |head| &head.names);
     write(dir, "config.json", &pretty(&Value::Object(config_of_new_judge(&trainer.model.config, names))))?;
-    if let Some(lora) = &trainer.settings().lora {
+    if let Some(lora) = trainer.adapters() {
         let config = adapter::adapter_config(&trainer.model, lora, files.base_path);
         write(dir, adapter::CONFIG_FILE, &pretty(&Value::Object(config)))?;
     }
@@ -102,7 +110,7 @@ pub fn write_judge(dir: &Path, trainer: &Trainer, finished: &Finished, files: &J
 
 /// What tells the base of an adapter from another one; nothing for a judge that is whole.
 fn base_fingerprint(trainer: &Trainer, files: &JudgeFiles) -> Result<Option<String>, TrainError> {
-    let found = trainer.settings().lora.as_ref().map(|_| adapter::fingerprint(files.base_path));
+    let found = trainer.adapters().map(|_| adapter::fingerprint(files.base_path));
     found.transpose().map_err(TrainError::io(files.base_path))
 }
 

@@ -15,6 +15,7 @@ mod head;
 mod judge;
 mod log;
 mod loss;
+mod lower;
 mod memory;
 mod optimizer;
 mod plan;
@@ -36,6 +37,7 @@ pub use head::{Head, fit_head};
 pub use judge::{JudgeFiles, clear_judge, holds_judge, write_judge};
 pub use log::{Evaluation, StepMetrics};
 pub use loss::{Judged, Loss, group_loss};
+pub use lower::write_lower_base;
 pub use memory::{Bytes, MemoryPlan};
 pub use optimizer::{LearningRateSchedule, Optimizer, clip_scale};
 pub use plan::{Given, Plan, plan};
@@ -46,14 +48,14 @@ pub use teacher::{Taught, teach};
 pub use visits::{Visit, epoch};
 
 use crate::data::Location;
-use crate::models::adapter;
+use crate::models::adapter::{self, LoraSettings};
 use crate::models::{JudgeError, Model, ScoreError, Workspace, score_encoded};
 use crate::nn::Gradients;
 use crate::nn::weights;
 use crate::text::Encoded;
 use memory::fit_memory;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// What the loop tells whoever watches.
@@ -143,6 +145,8 @@ pub struct Trainer {
     /// Where its memory goes, if it was limited.
     pub memory: Option<MemoryPlan>,
     settings: Settings,
+    /// The adapters that the model has: those of the settings, or of an average wider ones.
+    adapters: Option<LoraSettings>,
     examples: Vec<Example>,
     held_out: Option<HeldOut>,
     dir: PathBuf,
@@ -205,6 +209,7 @@ impl Trainer {
             model,
             opened,
             memory,
+            adapters: settings.lora.clone(),
             settings,
             examples,
             held_out,
@@ -405,17 +410,32 @@ impl Trainer {
         if let Some(head) = &self.settings.attributes {
             head.to_ratings(&mut self.model);
         }
-        let written = match self.settings.lora {
-            None => weights::write(&self.weights_path(), &self.model.parameters),
-            Some(_) => adapter::write_tensors(&self.weights_path(), &self.model.parameters),
-        };
+        let written = self.write_weights(&self.dir);
         self.model.set_output_layer(&training);
-        Ok(written?)
+        written
     }
 
-    /// Where the weights of the judge are kept: all, or those of the adapters and the head.
-    fn weights_path(&self) -> PathBuf {
-        self.dir.join(if self.settings.lora.is_some() { adapter::TENSORS_FILE } else { "model.safetensors" })
+    /// What the file is called that keeps the weights of a judge: all, or those of the adapters and the head.
+    fn weights_name(&self) -> &'static str {
+        if self.settings.lora.is_some() { adapter::TENSORS_FILE } else { "model.safetensors" }
+    }
+
+    /// Writes the weights as they are.
+    fn write_weights(&self, dir: &Path) -> Result<(), TrainError> {
+        let path = dir.join(self.weights_name());
+        Ok(match self.settings.lora {
+            None => weights::write(&path, &self.model.parameters)?,
+            Some(_) => adapter::write_tensors(&path, &self.model.parameters)?,
+        })
+    }
+
+    /// Reads what [`Self::write_weights`] wrote.
+    fn read_weights(&mut self, dir: &Path) -> Result<(), TrainError> {
+        let path = dir.join(self.weights_name());
+        Ok(match self.settings.lora {
+            None => run_state::read_weights(&path, &mut self.model.parameters)?,
+            Some(_) => adapter::read_tensors(&path, &mut self.model.parameters)?,
+        })
     }
 
     fn checkpoint_path(&self) -> PathBuf {
@@ -445,11 +465,7 @@ impl Trainer {
         if best.is_none() {
             self.write_judge_weights()?;
         }
-        let path = self.weights_path();
-        match self.settings.lora {
-            None => run_state::read_weights(&path, &mut self.model.parameters)?,
-            Some(_) => adapter::read_tensors(&path, &mut self.model.parameters)?,
-        }
+        self.read_weights(&self.dir.clone())?;
         self.pack();
         self.frozen = best.is_some_and(|best| best.step == 0);
         let refits = self.settings.refit_head && self.frozen;
@@ -512,6 +528,11 @@ impl Trainer {
     /// Steps done, those of the run that is continued included.
     pub fn steps_done(&self) -> u64 {
         self.state.step
+    }
+
+    /// The adapters of the judge, if it is its base with such.
+    pub fn adapters(&self) -> Option<&LoraSettings> {
+        self.adapters.as_ref()
     }
 
     /// The settings of the run.

@@ -95,9 +95,9 @@ fn check_frozen(settings: &Settings, model: &Model) -> Result<(), TrainError> {
     }
 }
 
-/// Refuses a number of layers that could not be kept, before anything is trained.
+/// Refuses a number of layers that could not be kept, before anything is trained. The base of adapters has no others.
 fn check_layers(settings: &Settings, model: &Model) -> Result<(), TrainError> {
-    let Some(asked) = settings.keep_layers else { return Ok(()) };
+    let Some(asked) = settings.keep_layers.filter(|_| settings.lora.is_none()) else { return Ok(()) };
     match settings.open_head(&mut model.clone()) {
         Opened::HeadAndLastLayer { kept } if asked > kept => Err(TrainError::TooManyLayers { asked, most: kept }),
         Opened::HeadAndLastLayer { .. } => Ok(()),

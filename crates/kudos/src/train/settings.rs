@@ -324,6 +324,7 @@ impl Asked {
             dropout: self.lora_dropout.unwrap_or(0.0),
             rslora: self.rslora,
             targets: if all(&self.lora_targets) { Vec::new() } else { self.lora_targets.clone() },
+            top: self.freeze,
         })
     }
 
@@ -350,16 +351,12 @@ impl Asked {
         if let Some(dropout) = self.lora_dropout.filter(|dropout| !(0.0..0.95).contains(dropout)) {
             return bad("lora-dropout", dropout.to_string(), "from 0 to below 0.95");
         }
-        for (flag, layers) in [
-            ("keep-layers", self.keep_layers),
-            ("renew-layers", self.renew_layers.filter(|layers| *layers > 0)),
-            ("freeze", self.freeze),
-        ] {
-            if let Some(layers) = layers {
-                return bad(flag, layers.to_string(), "no such change of the base beside --lora");
+        match self.renew_layers.filter(|layers| *layers > 0) {
+            Some(layers) => {
+                bad("renew-layers", layers.to_string(), "none beside --lora: an adapter keeps no whole layers")
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The held-out loss decides when to stop early, so there must be one.

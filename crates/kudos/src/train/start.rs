@@ -140,16 +140,16 @@ pub fn open_anew(model: &mut Model, keep: Option<usize>) -> Opened {
     };
     let half = config.layers.div_ceil(2).max(FEWEST_LAYERS);
     let kept = keep.unwrap_or(half).min(config.layers - 1);
-    keep_layers(model, &config, kept + 1);
+    let mut fewer = EncoderConfig { layers: kept + 1, ..config };
+    fewer.json.insert("num_hidden_layers".into(), fewer.layers.into());
+    keep_layers(model, Config::Encoder(fewer));
     read_mean(model);
     Opened::HeadAndLastLayer { kept }
 }
 
-/// Drops the layers above the lowest `count`.
-fn keep_layers(model: &mut Model, config: &EncoderConfig, count: usize) {
-    let mut config = EncoderConfig { layers: count, ..config.clone() };
-    config.json.insert("num_hidden_layers".into(), count.into());
-    let mut smaller = Model::declare(Config::Encoder(config)).expect("fewer layers are no larger");
+/// Drops all layers but those of a config that has fewer.
+pub(super) fn keep_layers(model: &mut Model, config: Config) {
+    let mut smaller = Model::declare(config).expect("fewer layers are no larger");
     smaller.parameters.allocate();
     let specs: HashMap<&str, Span> = model.parameters.specs().iter().map(|s| (s.name.as_str(), s.span)).collect();
     for spec in smaller.parameters.specs().to_vec() {

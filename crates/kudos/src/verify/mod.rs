@@ -110,9 +110,11 @@ pub fn self_test(dir: &Path) -> SelfTest {
     };
     checks.push(Check::new("loads", Ok(description(&judge))));
     checks.extend(tokens::checks(dir, &judge));
-    let (edges, scored) = scores::edges(&mut judge);
+    let mut budget = scores::Budget::of(&judge);
+    let (edges, scored) = scores::edges(&mut judge, &mut budget);
     checks.extend(edges);
-    let reference = match reference(&mut judge, scored) {
+    let long = budget.company(judge.encoder.settings().max_length);
+    let reference = match reference(&mut judge, scored, long) {
         Ok(reference) => reference,
         Err(error) => {
             checks.push(Check::new("scores", Err(error.into())));
@@ -131,9 +133,10 @@ fn description(judge: &RewardModel) -> String {
     format!("{family}, {} layers, {parameters:.1} M parameters, {}, {length} tokens", layers, judge.precision())
 }
 
-/// Scores the plain probes, and those edges that could be scored, together.
-fn reference(judge: &mut Scorer, edges: Vec<Probe>) -> Result<Reference, JudgeError> {
-    let probes: Vec<Probe> = probes::plain().into_iter().chain(edges).collect();
+/// Scores the plain probes, those short edges that could be scored, and a long text, together.
+fn reference(judge: &mut Scorer, edges: Vec<Probe>, long: usize) -> Result<Reference, JudgeError> {
+    let long = probes::long(&judge.encoder, long)?;
+    let probes: Vec<Probe> = probes::plain().into_iter().chain(edges).chain([long]).collect();
     let scores = judge.score(&probes::inputs(&probes))?;
     Ok(Reference { probes, scores })
 }

@@ -21,11 +21,6 @@ impl Probe {
         Self { name, prompt, response: Content::Text(response.into()) }
     }
 
-    /// True for texts that take longer to encode than to score: they are scored once, not in every company.
-    pub fn is_huge(&self) -> bool {
-        matches!(&self.response, Content::Text(text) if text.len() > 50_000)
-    }
-
     /// A chat template takes a transcript as turns, and nothing else.
     fn transcript_as_turns(&mut self) {
         if let (None, Content::Text(text)) = (&self.prompt, &self.response) {
@@ -93,6 +88,18 @@ fn chat() -> Probe {
     Probe { name: "chat", prompt: Some(Content::Messages(prompt.into())), response: Content::Messages(response.into()) }
 }
 
+/// The long text that is scored in every company.
+///
+/// # Errors
+/// As [`edges`].
+pub fn long(encoder: &Encoder, tokens: usize) -> Result<Probe, JudgeError> {
+    Ok(Probe { name: LONG, ..of_length(encoder, tokens)? })
+}
+
+/// What [`long`] is called.
+pub const LONG: &str = "long";
+/// What the text is called that is exactly as long as the judge allows.
+pub const AT_THE_LIMIT: &str = "exactly the token limit";
 /// A word that nearly every tokenizer has as one token.
 const WORD: &str = "a";
 
@@ -110,7 +117,7 @@ pub fn edges(encoder: &Encoder) -> Result<Vec<Probe>, JudgeError> {
         Probe::new("white space", Some(" \n\t"), "  \u{a0}\n"),
         Probe::new("no prompt", None, "User: Why? Assistant: Because."),
         Probe::new("one token", None, WORD),
-        Probe { name: "exactly the token limit", ..of_length(encoder, limit)? },
+        Probe { name: AT_THE_LIMIT, ..of_length(encoder, limit)? },
         Probe { name: "one token over the limit", ..of_length(encoder, limit + 1)? },
         Probe::new("100,000 characters", prompt, "a long answer ".repeat(7143)),
         Probe::new("100,000 characters, no space", prompt, "x".repeat(100_000)),

@@ -1,11 +1,14 @@
-//! What a run starts from: a model, or, with `--head-from`, the judge of its own answers.
+//! What a run starts from: a model; with `--head-from`, the judge of its own answers; its lowest layers, for adapters of
+//! these.
 
-use super::super::convert_judge::Answers;
-use super::super::{Global, resolve};
+use super::super::convert_judge::{Answers, read};
+use super::super::{Global, resolve, wrong_usage};
 use super::{Args, keep_base, note};
 use anyhow::Context;
+use kudos::models::adapter::LOWER_BASE;
 use kudos::models::{ConvertSettings, convert_judge};
 use kudos::text::{Asked, QUESTION};
+use kudos::train::write_lower_base;
 use std::path::{Path, PathBuf};
 
 /// Where the judge of a base's answers lies while a run needs it, in the output directory.
@@ -23,20 +26,25 @@ impl Base {
     pub(super) fn of(args: &Args, global: &Global) -> anyhow::Result<Self> {
         let named = resolve(&args.base)?;
         keep_base(args, &named)?;
-        match &args.head_from {
-            None => Ok(Self { dir: named, made: false }),
-            Some(Answers(answers)) => Self::asked(args, &named, answers.each_ref().map(String::as_str), global),
+        match (&args.head_from, args.keep_layers.filter(|_| args.lora.is_some())) {
+            (None, None) => Ok(Self { dir: named, made: false }),
+            (None, Some(layers)) => Self::lowest(args, &named, layers, global),
+            (Some(_), Some(_)) => {
+                wrong_usage!("--head-from reads the last layer, and --keep-layers drops it: leave one of them out")
+            }
+            (Some(Answers(answers)), None) => Self::asked(args, &named, answers.each_ref().map(String::as_str), global),
         }
     }
 
-    /// The judge of a model's answers.
+    /// The judge of a model's answers, to the question of `convert-judge` or to the template that is given.
     fn asked(args: &Args, model: &Path, answers: [&str; 2], global: &Global) -> anyhow::Result<Self> {
+        let template = read(args.template.as_deref())?;
         let base = Self { dir: args.output.join(FOLDER), made: true };
         base.remove(); // A killed run may have left one.
         std::fs::create_dir_all(&base.dir).with_context(|| base.dir.display().to_string())?;
         let settings = ConvertSettings {
             base: &args.base,
-            asked: Asked::Question(QUESTION),
+            asked: template.as_deref().map_or(Asked::Question(QUESTION), Asked::Whole),
             answers: Some(answers),
             max_length: args.max_length,
         };
@@ -46,6 +54,29 @@ impl Base {
         let [no, yes] = &made.answers;
         note(global, &format!("the head starts as the log odds of {yes:?} over {no:?}"));
         Ok(base)
+    }
+
+    /// The lowest layers of a model.
+    fn lowest(args: &Args, model: &Path, layers: usize, global: &Global) -> anyhow::Result<Self> {
+        let base = Self { dir: args.output.join(FOLDER), made: true };
+        base.remove();
+        std::fs::create_dir_all(&base.dir).with_context(|| base.dir.display().to_string())?;
+        write_lower_base(model, layers, args.new_head, &base.dir)
+            .with_context(|| format!("cannot start from {}", args.base))?;
+        note(global, &format!("adapting the lower {layers} layers of {}", args.base));
+        Ok(base)
+    }
+
+    /// Where the base of the written judge lies. That of an adapter over fewer layers is moved beside it.
+    pub(super) fn keep(mut self, args: &Args) -> anyhow::Result<PathBuf> {
+        if args.keep_layers.is_none() || args.lora.is_none() {
+            return resolve(&args.base);
+        }
+        let place = args.output.join(LOWER_BASE);
+        let _ = std::fs::remove_dir_all(&place); // Of an earlier run that is continued.
+        std::fs::rename(&self.dir, &place).with_context(|| place.display().to_string())?;
+        self.made = false;
+        Ok(place)
     }
 
     /// Its directory, or its file.

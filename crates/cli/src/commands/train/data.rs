@@ -216,5 +216,7 @@ pub(super) fn fingerprint(data: &Data, args: &Args, encoder: &Encoder) -> String
     let encode = serde_json::to_string(encoder.settings()).expect("plain data");
     let teacher = args.teacher.as_ref().map_or(String::new(), |teacher| format!(" teacher={teacher}"));
     let from = args.head_from.as_ref().map_or(String::new(), |Answers(answers)| format!(" head_from={answers:?}"));
-    format!("{} {encode} {} new_head={}{teacher}{from}", args.base, hashes.join(" "), args.new_head)
+    let text = |path: &std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default(); // It was read when the base was made.
+    let template = args.template.as_ref().map_or(String::new(), |path| format!(" template={:?}", text(path)));
+    format!("{} {encode} {} new_head={}{teacher}{from}{template}", args.base, hashes.join(" "), args.new_head)
 }

@@ -21,9 +21,17 @@ pub struct LoraSettings {
     pub rslora: bool,
     /// The adapted modules: their names, or ends of these after a dot. None are all linear layers.
     pub targets: Vec<String>,
+    /// So many top layers are adapted; all if it is `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<usize>,
 }
 
 impl LoraSettings {
+    /// The lowest layer that is adapted, of so many.
+    pub(super) fn first_layer(&self, layers: usize) -> usize {
+        layers.saturating_sub(self.top.unwrap_or(layers))
+    }
+
     fn scale(&self) -> f32 {
         let rank = self.rank as f64;
         (self.alpha / if self.rslora { rank.sqrt() } else { rank }) as f32
@@ -61,7 +69,7 @@ pub fn attach(model: &mut Model, settings: &LoraSettings, seed: u64) -> Result<(
         }
     }
     let first = model.parameters.specs().len();
-    for index in 0..model.layers().len() {
+    for index in settings.first_layer(model.layers().len())..model.layers().len() {
         model.parameters.begin(Role::Layer(index));
         for (product, adapters) in PRODUCTS {
             let spec = product(&model.layers()[index]);

@@ -34,6 +34,8 @@ pub(super) struct AdapterConfig {
     pub(super) biases: Biases,
     pub(super) lora_bias: bool,
     pub(super) base: String,
+    /// Branch, tag or commit of a base that is named as it is published.
+    revision: Option<String>,
 }
 
 /// Settings that are read below.
@@ -106,7 +108,16 @@ impl AdapterConfig {
             biases: biases(fields)?,
             lora_bias: flag(fields, "lora_bias")?,
             base: base(fields)?,
+            revision: fields.json.get("revision").and_then(Value::as_str).map(str::to_owned),
         })
+    }
+
+    /// The name of a published base, with its revision.
+    pub(super) fn published(&self) -> String {
+        match &self.revision {
+            Some(revision) if !self.base.contains('@') => format!("{}@{revision}", self.base),
+            _ => self.base.clone(),
+        }
     }
 
     /// Whether a module is to be adapted, by its name.

@@ -16,6 +16,7 @@
 
 mod apply;
 mod attach;
+mod average;
 mod config;
 mod merge;
 mod pattern;
@@ -26,10 +27,11 @@ mod write;
 use super::config::ConfigError;
 use crate::nn::weights::{Checkpoint, WeightError};
 pub use attach::{LoraSettings, attach};
+pub use average::{add_to_mean, widened};
 use config::AdapterConfig;
 pub use merge::{Merged, merge};
 pub(super) use source::open;
-pub use source::{find_base, fingerprint, reward_config, tokenizer_dir};
+pub use source::{find_base, find_base_with, fingerprint, reward_config, tokenizer_dir};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 pub use write::{adapter_config, read_tensors, write_tensors};
@@ -38,6 +40,9 @@ pub use write::{adapter_config, read_tensors, write_tensors};
 pub const CONFIG_FILE: &str = "adapter_config.json";
 /// Its tensors.
 pub const TENSORS_FILE: &str = "adapter_model.safetensors";
+
+/// The directory, in that of an adapter over fewer layers, of its base.
+pub const LOWER_BASE: &str = "lower-base";
 
 /// Why an adapter cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,13 +73,13 @@ pub enum AdapterError {
     },
     /// The base is not at hand.
     #[error(
-        "{adapter}: its base `{named}` is not a directory beside it or here; name it with `kudos merge {adapter} --base DIR -o JUDGE`"
+        "{adapter}: the base of this adapter is not here: {reason}; `kudos merge {adapter} --base DIR -o JUDGE` takes it from anywhere"
     )]
     NoBase {
         /// Directory of the adapter.
         adapter: PathBuf,
-        /// What its config says.
-        named: String,
+        /// What was looked for, and what to do.
+        reason: String,
     },
     /// The base is no model that can be adapted.
     #[error("{path}: {reason}")]

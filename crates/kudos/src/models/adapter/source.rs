@@ -1,7 +1,8 @@
 //! An adapter over its base, as any loader sees it: the tensors of one model, with the adapter in them.
 
 use super::apply::BaseTensors;
-use super::{Adapter, AdapterError, CONFIG_FILE};
+use super::{Adapter, AdapterError, CONFIG_FILE, LOWER_BASE};
+use crate::hub;
 use crate::models::config::{Config, read_object};
 use crate::models::load::LoadError;
 use crate::models::model::Model;
@@ -15,16 +16,35 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// The base of an adapter directory: what its config names, beside it or from the working directory on.
+/// The base of an adapter directory: what its config names, beside it, from the working directory on, or, for the name of
+/// a published model, among what was pulled. No connection is opened.
 ///
 /// # Errors
 /// [`AdapterError::NoBase`]; [`AdapterError::Config`].
 pub fn find_base(adapter: &Path) -> Result<PathBuf, AdapterError> {
-    let named = super::AdapterConfig::read(&adapter.join(CONFIG_FILE))?.base;
-    let places = [adapter.join(&named), PathBuf::from(&named)];
+    find_base_with(adapter, &hub::Settings::from_env())
+}
+
+/// As [`find_base`], with settings given.
+///
+/// # Errors
+/// As [`find_base`].
+pub fn find_base_with(adapter: &Path, settings: &hub::Settings) -> Result<PathBuf, AdapterError> {
+    let config = super::AdapterConfig::read(&adapter.join(CONFIG_FILE))?;
+    let missing = |reason: String| AdapterError::NoBase { adapter: adapter.into(), reason };
+    if config.base.is_empty() {
+        return Err(missing("its config names none".into()));
+    }
     let is_model = |place: &PathBuf| place.join("config.json").is_file() || is_gguf(place);
-    let found = places.into_iter().find(|place| !named.is_empty() && is_model(place));
-    found.ok_or_else(|| AdapterError::NoBase { adapter: adapter.into(), named })
+    let places = [adapter.join(&config.base), PathBuf::from(&config.base), adapter.join(LOWER_BASE)];
+    if let Some(place) = places.into_iter().find(is_model) {
+        return Ok(place);
+    }
+    let pulled = hub::resolve_with(&config.published(), settings).map_err(|error| missing(error.to_string()))?;
+    match is_model(&pulled) {
+        true => Ok(pulled),
+        false => Err(missing(format!("{} holds no model", pulled.display()))),
+    }
 }
 
 /// Where the files of a model's tokenizer are: in its directory, or in that of the base of an adapter without any.

@@ -53,18 +53,21 @@ pub fn read_tensors(path: &Path, parameters: &mut Parameters) -> Result<(), Weig
 /// The `adapter_config.json` of a model's adapters over `base`.
 pub fn adapter_config(model: &Model, settings: &LoraSettings, base: &Path) -> Map<String, Value> {
     let transposed = model.parameters.specs().iter().any(|spec| spec.form == Form::Transposed);
+    let (first, layers) = (settings.first_layer(model.config.layers()), model.config.layers());
+    let transformed: Option<Vec<usize>> = settings.top.map(|_| (first..layers).collect());
     let config = json!({
         "base_model_name_or_path": base.display().to_string(),
         "bias": "none",
         "fan_in_fan_out": transposed,
         "inference_mode": true,
+        "layers_to_transform": transformed,
         "init_lora_weights": true,
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
         "modules_to_save": saved_modules(model),
         "peft_type": "LORA",
         "r": settings.rank,
-        "target_modules": target_modules(model),
+        "target_modules": target_modules(model, first),
         "task_type": "SEQ_CLS",
         "use_rslora": settings.rslora,
     });
@@ -82,9 +85,11 @@ fn saved_modules(model: &Model) -> BTreeSet<String> {
     own.filter_map(|name| name.split('.').next()).map(str::to_owned).collect()
 }
 
-/// The shortest ends of names that tell the adapted modules from all others. "dense" is one of BERT's pooler, too.
-fn target_modules(model: &Model) -> BTreeSet<String> {
-    let names = model.parameters.specs().iter().map(|spec| spec.name.as_str());
+/// The shortest ends of names that tell the adapted modules from all others. "dense" is one of BERT's pooler, too. What is
+/// in layers below `first` is told apart by its layer.
+fn target_modules(model: &Model, first: usize) -> BTreeSet<String> {
+    let below = |spec: &&ParameterSpec| matches!(spec.role, Role::Layer(layer) if layer < first);
+    let names = model.parameters.specs().iter().filter(|spec| !below(spec)).map(|spec| spec.name.as_str());
     let is_adapted = |module: &str| {
         let a = format!("{PREFIX}{module}.lora_A.weight");
         model.parameters.specs().iter().any(|spec| spec.name == a)
