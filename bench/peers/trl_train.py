@@ -46,6 +46,8 @@ def settings():
     parser.add_argument("--no-shuffle", action="store_true", help="pairs in file order")
     parser.add_argument("--seed", type=int, default=42, help="order of the pairs, and a head that the base lacks")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--base-dtype", choices=["bf16", "f32"], default="f32", help="how the base's weights are kept")
+    parser.add_argument("--max-seconds", type=float, help="end after the step in which this is over, and a warm one")
     parser.add_argument("--warm-steps", type=int, default=2, help="steps left out of warm_tokens_per_second")
     parser.add_argument("--save", type=Path, help="write the trained model there")
     parser.add_argument("--json", type=Path, help="write the results there")
@@ -83,8 +85,8 @@ def encode(tokenizer, pairs, max_length, chat=False):
     return rows
 
 
-def trainer_class():
-    """RewardTrainer that records the loss, the real tokens and the end of each step."""
+def trainer_class(options):
+    """RewardTrainer that records the loss, the real tokens and the end of each step, and ends in time."""
     from trl import RewardTrainer
 
     class MeasuredTrainer(RewardTrainer):
@@ -98,7 +100,11 @@ def trainer_class():
 
         def training_step(self, *args, **kwargs):
             self.ends.append(time.perf_counter())  # the start of this step, which ends the one before
-            return super().training_step(*args, **kwargs)
+            loss = super().training_step(*args, **kwargs)
+            over = options.max_seconds and time.perf_counter() - self.ends[0] > options.max_seconds
+            if over and len(self.ends) > options.warm_steps:
+                self.control.should_training_stop = True
+            return loss
 
     return MeasuredTrainer
 
@@ -113,11 +119,12 @@ def train(options, tokenizer, rows):
         from peft import LoraConfig, TaskType
         adapter["peft_config"] = LoraConfig(task_type=TaskType.SEQ_CLS, r=options.lora, lora_alpha=2 * options.lora,
                                             target_modules="all-linear", modules_to_save=["score"])
+    base_dtype = {"model_init_kwargs": {"dtype": "bfloat16"}} if options.base_dtype == "bf16" else {}
     with tempfile.TemporaryDirectory() as output:
-        trainer = trainer_class()(
+        trainer = trainer_class(options)(
             model=options.base, processing_class=tokenizer, train_dataset=Dataset.from_list(rows), **adapter,
             args=RewardConfig(
-                output_dir=output, use_cpu=True, bf16=options.precision == "bf16", optim="adamw_torch_fused",
+                output_dir=output, **base_dtype, use_cpu=True, bf16=options.precision == "bf16", optim="adamw_torch_fused",
                 gradient_checkpointing=options.gradient_checkpointing, max_length=None,
                 max_steps=options.max_steps, num_train_epochs=options.epochs,
                 per_device_train_batch_size=options.batch_size, learning_rate=options.learning_rate,

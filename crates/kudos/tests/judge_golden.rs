@@ -308,6 +308,53 @@ fn fewer_bits_stay_close_and_keep_one_score_for_one_text() {
     }
 }
 
+/// The upper halves of the values of a judge's file, by name.
+fn halves(dir: &Path) -> Vec<(String, Vec<usize>, Vec<u16>)> {
+    let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
+    let all = SafeTensors::deserialize(&bytes).unwrap();
+    let upper = |tensor: &TensorView| tensor.data().chunks_exact(4).map(|v| u16::from_le_bytes([v[2], v[3]])).collect();
+    all.iter().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec(), upper(&tensor))).collect()
+}
+
+/// Writes the weights of a judge anew, in bf16, or in f32 with the same values.
+fn store(dir: &Path, tensors: &[(String, Vec<usize>, Vec<u16>)], is_bf16: bool) {
+    let widened = |bits: &u16| {
+        if is_bf16 { bits.to_le_bytes().to_vec() } else { (u32::from(*bits) << 16).to_le_bytes().to_vec() }
+    };
+    let bytes: Vec<Vec<u8>> = tensors.iter().map(|(.., bits)| bits.iter().flat_map(widened).collect()).collect();
+    let dtype = if is_bf16 { safetensors::Dtype::BF16 } else { safetensors::Dtype::F32 };
+    let views = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|((name, shape, _), bytes)| (name.as_str(), TensorView::new(dtype, shape.clone(), bytes).unwrap()));
+    std::fs::write(dir.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// The table of words stays in bf16 where it is stored so, and matrices are widened as they are read: no score shows it.
+#[test]
+fn a_judge_stored_in_bf16_scores_as_one_of_the_same_values_in_f32() {
+    kernels::emulate_missing_products();
+    let texts = texts(&json(&golden("qwen3/expected.json")));
+    for (kind, class) in [("llama", "Llama"), ("gemma2", "Gemma2"), ("mpnet", "MPNet")] {
+        let dir = wide(kind, &format!("{class}ForSequenceClassification"));
+        let mut tensors = halves(dir.path());
+        for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+            let [wide, narrow] = [false, true].map(|is_bf16| {
+                store(dir.path(), &tensors, is_bf16);
+                let scores = load(dir.path(), precision).expect(kind).score_encoded(&texts).unwrap();
+                scores.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            });
+            assert_eq!(wide, narrow, "{kind} {precision}");
+        }
+        let words = tensors.iter_mut().find(|(name, ..)| name.ends_with("embed_tokens.weight"));
+        let Some((_, _, words)) = words else { continue };
+        words[5] = 0x7fc0;
+        store(dir.path(), &tensors, true);
+        let refused = load(dir.path(), Precision::F32).err().expect("a table that is not finite").to_string();
+        assert!(refused.contains("embed_tokens.weight` holds NaN at element 5"), "{refused}");
+    }
+}
+
 /// What is stored in 8 bits is a judge of the same scores, but for rounding.
 #[test]
 fn quantized_encoders_stay_close() {
