@@ -40,7 +40,7 @@ def _sliced(texts: Sequence[str]) -> object:
     return pyarrow.array(["before", *texts, "after"]).slice(1, len(texts))
 
 
-CONTAINERS: dict[str, Callable[[list[str]], object]] = {
+CONTAINERS: dict[str, Callable[[list[str]], Any]] = {
     "list": list,
     "tuple": tuple,
     "iterator": iter,
@@ -268,7 +268,8 @@ def test_a_stream_that_was_taken_is_refused(judge: kudos.RewardModel) -> None:
         def __arrow_c_stream__(self, requested_schema: object = None) -> object:
             return "no capsule"
 
-    for source in (Once(), OnceStream()):
+    sources: list[Any] = [Once(), OnceStream()]
+    for source in sources:
         assert judge.score("p", source).shape == (1,)
         with pytest.raises(kudos.DataError):
             judge.score("p", source)
