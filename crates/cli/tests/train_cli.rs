@@ -569,7 +569,8 @@ fn c10_an_unknown_instruction_set_is_refused() {
         let message = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{message}");
         assert!(
-            message.contains(isa) && message.contains("avx512, avx512vnni, avxvnni, avx2, baseline, emulated"),
+            message.contains(isa)
+                && message.contains("amx, avx512, avx512vnni, avxvnni, avx2, baseline, emulated, emulatedamx"),
             "{message}"
         );
         assert!(!message.contains("panicked"), "{message}");

@@ -47,6 +47,37 @@ impl Element for Bf16 {
     }
 }
 
+dispatch! {
+    /// `values = bits`, exactly; whether all of them are finite.
+    ///
+    /// # Panics
+    /// When there are not as many of both.
+    pub fn widen(values: &mut [f32], bits: &[Bf16]) -> bool {
+        assert_eq!(values.len(), bits.len());
+        let mut largest = 0;
+        for (value, bits) in values.iter_mut().zip(bits) {
+            *value = bits.widen();
+            largest = largest.max(bits.0 & 0x7fff);
+        }
+        largest < 0x7f80
+    }
+}
+
+dispatch! {
+    /// Whether all bits are those of finite values.
+    pub fn all_finite_bits(bits: &[Bf16]) -> bool {
+        bits.iter().fold(0, |largest: u16, bits| largest.max(bits.0 & 0x7fff)) < 0x7f80
+    }
+}
+
+dispatch! {
+    /// Whether all values are finite. It looks at all of them, as fast as they can be read.
+    pub fn all_finite(values: &[f32]) -> bool {
+        let largest = values.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff));
+        largest < 0x7f80_0000
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +99,24 @@ mod tests {
             assert_eq!(Bf16::narrow(value), Bf16(bits), "{value}");
         }
         assert!(Bf16::narrow(f32::from_bits(0x7fff_ffff)).widen().is_nan());
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_found_wherever_they_stand() {
+        for len in [0, 1, 15, 16, 33, 100] {
+            let finite: Vec<Bf16> = (0..len).map(|i| Bf16::narrow(f32::MAX * 0.99 - i as f32)).collect();
+            let mut values = vec![0.0; len];
+            assert!(widen(&mut values, &finite) && all_finite(&values) && all_finite_bits(&finite), "{len}");
+            assert!(values.iter().zip(&finite).all(|(value, bits)| *value == bits.widen()));
+            for at in 0..len {
+                for wrong in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    let mut bits = finite.clone();
+                    bits[at] = Bf16::narrow(wrong);
+                    let found = widen(&mut values, &bits) || all_finite(&values) || all_finite_bits(&bits);
+                    assert!(!found, "{wrong} at {at} of {len}");
+                }
+            }
+        }
     }
 
     proptest! {

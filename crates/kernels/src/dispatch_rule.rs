@@ -19,6 +19,7 @@ struct Function {
 fn code_of(source: &str) -> String {
     let code = source.split("#[cfg(test)]\nmod tests").next().unwrap();
     let code = code.split("#[cfg(test)]\npub(crate) mod tests").next().unwrap();
+    let code = code.split("#[cfg(test)]\npub(super) mod tests").next().unwrap();
     let without = |line: &str| line.split("//").next().unwrap().to_string();
     code.lines().map(without).collect::<Vec<_>>().join("\n")
 }

@@ -26,6 +26,7 @@ pub mod gemm;
 pub mod heads;
 pub mod limit;
 pub mod math;
+pub mod memory;
 pub mod norm;
 pub mod optimizer;
 pub mod parallel;

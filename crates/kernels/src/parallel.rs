@@ -1,5 +1,6 @@
 //! Threads: how work is cut into tasks, each of which owns what it writes.
 
+use crate::gemm::amx::AtEnd;
 use rayon::prelude::*;
 
 /// Fixes the number of threads of the whole process. Call once, before any kernel runs.
@@ -26,9 +27,9 @@ pub fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) ->
     let pool = pool.expect("a thread pool of a few threads can be built");
     #[cfg(test)]
     let work = {
-        let emulated = crate::simd::EMULATED.get();
+        let tested = crate::simd::TESTED.get();
         move || {
-            crate::simd::EMULATED.set(emulated);
+            crate::simd::TESTED.set(tested);
             work()
         }
     };
@@ -38,8 +39,12 @@ pub fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) ->
 /// Rows handed to one task at a time: enough work to pay for the hand-over.
 pub(crate) const ROWS: usize = 16;
 
-/// Runs `task(i)` for `0..tasks`, in any order, in parallel.
+/// Runs `task(i)` for `0..tasks`, in any order, in parallel. Tiles that a task configured are released at its end.
 pub(crate) fn for_each(tasks: usize, task: impl Fn(usize) + Sync + Send) {
+    let task = |index| {
+        let _at_end = AtEnd;
+        task(index);
+    };
     if tasks <= 1 || threads() == 1 {
         return (0..tasks).for_each(task);
     }

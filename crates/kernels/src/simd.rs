@@ -26,25 +26,31 @@ struct Choice {
 
 /// Which bf16 and int8 products may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Products {
+pub(crate) enum Products {
     /// All that the processor has.
     All,
+    /// No tiles: AMD, and Intel before Sapphire Rapids.
+    WithoutAmx,
     /// No bf16: Cascade Lake and Ice Lake.
     WithoutBf16,
     /// Neither bf16 nor `vpdpbusd`: int8 by what AVX2 has.
     WithoutVnni,
     /// Plain twins of all.
     Emulated,
+    /// Plain twins of AMX.
+    EmulatedAmx,
 }
 
 /// The accepted values of `KUDOS_ISA`.
-const CHOICES: [(&str, Choice); 6] = [
-    ("avx512", Choice { highest: Isa::Avx512, products: Products::All }),
+const CHOICES: [(&str, Choice); 8] = [
+    ("amx", Choice { highest: Isa::Avx512, products: Products::All }),
+    ("avx512", Choice { highest: Isa::Avx512, products: Products::WithoutAmx }),
     ("avx512vnni", Choice { highest: Isa::Avx512, products: Products::WithoutBf16 }),
     ("avxvnni", Choice { highest: Isa::Avx2, products: Products::All }),
     ("avx2", Choice { highest: Isa::Avx2, products: Products::WithoutVnni }),
     ("baseline", Choice { highest: Isa::Baseline, products: Products::WithoutVnni }),
     ("emulated", Choice { highest: Isa::Avx512, products: Products::Emulated }),
+    ("emulatedamx", Choice { highest: Isa::Avx512, products: Products::EmulatedAmx }),
 ];
 
 /// `KUDOS_ISA` holds a value that names no instruction set.
@@ -62,7 +68,7 @@ impl std::error::Error for UnknownIsa {}
 
 fn parse(value: &str) -> Result<Choice, UnknownIsa> {
     let known = |name: &str| CHOICES.iter().find(|(known, _)| *known == name).map(|(_, choice)| *choice);
-    let name = if value.is_empty() { "avx512" } else { value };
+    let name = if value.is_empty() { "amx" } else { value };
     known(name).ok_or_else(|| UnknownIsa(value.into()))
 }
 
@@ -92,15 +98,15 @@ pub fn isa() -> Isa {
     *ISA.get_or_init(|| detect().min(choice().highest))
 }
 
-/// Whether the bf16 kernels run here: on AVX-512 BF16 (`vdpbf16ps`), or emulated. Without it everything runs in f32.
+/// Whether the bf16 kernels run here: on AMX (`tdpbf16ps`), on AVX-512 BF16 (`vdpbf16ps`), or emulated. Without it everything runs in f32.
 pub fn has_bf16_products() -> bool {
     Bf16Products::here().is_some()
 }
 
-/// Whether bf16 products are faster than f32 ones, where they run. `vdpbf16ps` has twice the rate of f32's multiply-adds
-/// on AMD, and half of it on Intel (measured: `cargo bench -p kernels`).
+/// Whether bf16 products are faster than f32 ones, where they run. AMX has many times the rate of f32's multiply-adds.
+/// `vdpbf16ps` has twice that rate on AMD, and half of it on Intel (measured: `cargo bench -p kernels`).
 pub fn bf16_is_faster() -> bool {
-    has_bf16_products() && (emulated() || made_by_amd())
+    Bf16Products::here().is_some_and(|products| products != Bf16Products::Avx512Bf16 || made_by_amd())
 }
 
 /// Whether the processor names AMD as its maker.
@@ -117,7 +123,7 @@ fn made_by_amd() -> bool {
     }
 }
 
-/// Whether the int8 kernels run here: on AVX-512 VNNI or AVX-VNNI (`vpdpbusd`), on AVX2 (`vpmaddubsw`), or emulated.
+/// Whether the int8 kernels run here: on AMX (`tdpbusd`), on AVX-512 VNNI or AVX-VNNI (`vpdpbusd`), on AVX2 (`vpmaddubsw`), or emulated.
 pub fn has_int8_products() -> bool {
     Int8Products::here().is_some()
 }
@@ -136,41 +142,60 @@ pub(crate) fn missing_is_emulated() -> bool {
 
 /// What multiplies in this process, one line each: what a summary of tests says about the instructions they ran on.
 pub fn description() -> String {
-    let products = |instruction: &str, has: bool| match (emulated(), has) {
-        (true, _) => format!("emulated (KUDOS_ISA), not {instruction}"),
-        (false, true) => instruction.to_string(),
-        (false, false) => format!("no {instruction} here: nothing ran on it, its twin was tested"),
+    let products = |own: Vec<String>| match (emulated(), own.is_empty()) {
+        (Some(_), _) => "emulated (KUDOS_ISA)".to_string(),
+        (None, true) => "none here: nothing ran on instructions, their twin was tested".to_string(),
+        (None, false) => own.join(", "),
     };
-    let bf16 = products("AVX-512 BF16", processor_has_bf16());
-    let own: Vec<_> = Int8Products::of_this_processor().map(|products| format!("{products:?}")).collect();
-    let int8 = match (emulated(), own.is_empty()) {
-        (true, _) => "emulated (KUDOS_ISA)".to_string(),
-        (false, true) => "none here: nothing ran on instructions, their twin was tested".to_string(),
-        (false, false) => own.join(", "),
-    };
+    let bf16 = products(Bf16Products::of_this_processor().map(|products| format!("{products:?}")).collect());
+    let int8 = products(Int8Products::of_this_processor().map(|products| format!("{products:?}")).collect());
     format!("instruction set: {:?}\nbf16 products: {bf16}\nint8 products: {int8}", isa())
 }
 
 #[cfg(test)]
 thread_local! {
-    /// This thread's kernels take the twins.
-    pub(crate) static EMULATED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    /// What this thread's kernels take instead of what `KUDOS_ISA` asks for.
+    pub(crate) static TESTED: std::cell::Cell<Option<Products>> = const { std::cell::Cell::new(None) };
 }
 
-/// Whether the twins of the bf16 and int8 products take the place of the instructions.
-pub(crate) fn emulated() -> bool {
+/// The products that may be used.
+fn allowed() -> Products {
     #[cfg(test)]
-    if EMULATED.get() {
-        return true;
+    if let Some(tested) = TESTED.get() {
+        return tested;
     }
-    choice().products == Products::Emulated
+    choice().products
+}
+
+/// Which twins take the place of the instructions, if any do.
+pub(crate) fn emulated() -> Option<Twins> {
+    match allowed() {
+        Products::Emulated => Some(Twins::Registers),
+        Products::EmulatedAmx => Some(Twins::Amx),
+        _ => None,
+    }
+}
+
+/// Plain twins of instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Twins {
+    /// Of those on registers.
+    Registers,
+    /// Of those on tiles.
+    Amx,
+}
+
+/// Whether kernels may use `tdpbf16ps` and `tdpbusd`.
+pub(crate) fn processor_has_amx() -> bool {
+    isa() == Isa::Avx512 && allowed() == Products::All && crate::gemm::amx::available()
 }
 
 /// Whether kernels may use `vdpbf16ps`.
 pub(crate) fn processor_has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        isa() == Isa::Avx512 && choice().products == Products::All && is_x86_feature_detected!("avx512bf16")
+        let allowed = matches!(allowed(), Products::All | Products::WithoutAmx);
+        isa() == Isa::Avx512 && allowed && is_x86_feature_detected!("avx512bf16")
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
@@ -209,7 +234,7 @@ pub(crate) fn processor_has_avx2() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 fn may_use_vnni() -> bool {
-    choice().products != Products::WithoutVnni
+    allowed() != Products::WithoutVnni
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -270,16 +295,26 @@ pub(crate) mod tests {
         proptest::test_runner::Config::with_cases(if cfg!(miri) { 1 } else { count.min(most) })
     }
 
-    /// Runs a test of a bf16 or int8 kernel on the plain twins, then on the instructions where the processor has them.
+    /// Runs a test of a bf16 or int8 kernel on the plain twins, then on the instructions where the processor has them: on
+    /// tiles, and on registers.
     pub(crate) fn on_twins_and_instructions<E>(test: impl Fn() -> Result<(), E>) -> Result<(), E> {
-        EMULATED.set(true);
-        let found = test();
-        EMULATED.set(false);
-        found?;
+        let run = |products| {
+            let before = TESTED.replace(products);
+            let found = test();
+            TESTED.set(before);
+            found
+        };
+        run(Some(Products::Emulated))?;
+        run(Some(Products::EmulatedAmx))?;
         emulate_missing_products();
+        if emulated().is_some() {
+            return Ok(());
+        }
+        if processor_has_amx() {
+            run(Some(Products::WithoutAmx))?;
+        }
         let int8 = Int8Products::of_this_processor().next().is_some();
-        let instructions = !emulated() && (processor_has_bf16() || int8);
-        if instructions { test() } else { Ok(()) }
+        if processor_has_bf16() || int8 { run(None) } else { Ok(()) }
     }
 
     /// As [`on_twins_and_instructions`], for tests that panic.
@@ -295,11 +330,12 @@ pub(crate) mod tests {
         for (name, choice) in CHOICES {
             assert_eq!(parse(name), Ok(choice));
         }
-        assert_eq!(parse(""), parse("avx512"));
+        assert_eq!(parse(""), parse("amx"));
         for value in ["AVX2", "sse", " avx2", "avx512f"] {
             let message = parse(value).unwrap_err().to_string();
             assert!(
-                message.contains(value) && message.contains("avx512, avx512vnni, avxvnni, avx2, baseline, emulated"),
+                message.contains(value)
+                    && message.contains("amx, avx512, avx512vnni, avxvnni, avx2, baseline, emulated, emulatedamx"),
                 "{message}"
             );
         }

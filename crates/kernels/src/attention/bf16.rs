@@ -1,13 +1,14 @@
-//! Attention with bf16 operands: scores, softmax and sums in f32, 12 rows at a time.
+//! Attention with bf16 operands: scores, softmax and sums in f32, a strip of rows at a time.
 //!
 //! One task owns one head of one sequence: it packs that head's keys and values once, and keeps a strip of
-//! 12 rows of scores in the first-level cache. The way back works on the transposed scores (rows are keys), because then
+//! scores in the cache, as many rows as a tile has. The way back works on the transposed scores (rows are keys), because then
 //! the gradients of keys and values are plain products, and only the queries' one reads transposed.
 
 use super::{Head, Layout, Part};
 use crate::bf16::{Bf16, Element};
-use crate::gemm::panels::{COLUMNS, Lines, ROWS, View, pack_left, pack_straight, pack_transposed, panels};
-use crate::gemm::tile::{Bf16Products, Left, Tile};
+use crate::gemm::Store;
+use crate::gemm::panels::{COLUMNS, LeftPanels, Lines, MOST_ROWS, View, pack_straight, pack_transposed, panels};
+use crate::gemm::tile::{Bf16Products, Left, Out, Tile};
 use crate::math::exp;
 use crate::parallel::{Shared, for_each};
 use crate::reduce::sum_by;
@@ -108,10 +109,10 @@ struct Right<'a> {
 }
 
 impl Right<'_> {
-    /// Computes `left · right` for `rows` rows (1 to 12) and the first `panels` panels, and hands each tile's rows to
+    /// Computes `left · right` for `rows` rows of a tile and the first `panels` panels, and hands each tile's rows to
     /// `write(first column, rows)`.
     fn times(&self, left: Left, rows: usize, panels: usize, mut write: impl FnMut(usize, &[[f32; COLUMNS]])) {
-        let (words, mut tile): (_, Tile) = (self.steps * COLUMNS, [[0.0; COLUMNS]; ROWS]);
+        let (words, mut tile): (_, Tile) = (self.steps * COLUMNS, [[0.0; COLUMNS]; MOST_ROWS]);
         for panel in 0..panels {
             self.products.tile(&mut tile, left, &self.panels[panel * words..][..words], rows);
             write(panel * COLUMNS, &tile[..rows]);
@@ -119,13 +120,13 @@ impl Right<'_> {
     }
 }
 
-/// `strip[..rows] = left · right`, `strip: [12, width]`.
+/// `strip[..rows] = left · right`, `strip: [rows of a tile, width]`.
 fn strip_product(strip: &mut [f32], width: usize, left: Left, right: Right, rows: usize) {
-    right.times(left, rows, width / COLUMNS, |column, tile| {
-        for (row, values) in strip.chunks_exact_mut(width).zip(tile) {
-            row[column..column + COLUMNS].copy_from_slice(values);
-        }
-    });
+    let words = right.steps * COLUMNS;
+    for panel in 0..width / COLUMNS {
+        let out = Out { values: &mut strip[panel * COLUMNS..], stride: width };
+        right.products.store(Store::Replace, out, left, &right.panels[panel * words..][..words], rows);
+    }
 }
 
 fn floats(lines: &mut Lines, len: usize) -> &mut [f32] {
@@ -151,18 +152,18 @@ fn forward_head(
     if head.len == 0 {
         return;
     }
-    let width = padded(head.len);
+    let (width, tall) = (padded(head.len), products.rows());
     by_column(&mut scratch.by_column[0], part(qkv, Part::Key, head));
     by_row(&mut scratch.by_row[0], part(qkv, Part::Value, head));
     let keys = Right { products, panels: scratch.by_column[0].as_words(), steps: head.dim / 2 };
     let values = Right { products, panels: scratch.by_row[0].as_words(), steps: head.len.div_ceil(2) };
     let queries = part(qkv, Part::Query, head);
-    let strip = floats(&mut scratch.strips[0], ROWS * width);
-    let weights = halves(&mut scratch.halves[0], ROWS * width);
-    for first in (0..head.len).step_by(ROWS) {
-        let rows = ROWS.min(head.len - first);
+    let strip = floats(&mut scratch.strips[0], tall * width);
+    let weights = halves(&mut scratch.halves[0], tall * width);
+    for first in (0..head.len).step_by(tall) {
+        let rows = tall.min(head.len - first);
         strip_product(strip, width, rows_of(queries, first), keys, rows);
-        let mut scales = [0.0; ROWS];
+        let mut scales = [0.0; MOST_ROWS];
         softmax_rows(weights, strip, &mut scales, &mut log_sums[first..first + rows], head.len, head.scale());
         values.times(score_rows(weights, width), rows, panels(head.dim), |column, tile| {
             for (row, (values, scale)) in tile.iter().zip(scales).enumerate() {
@@ -242,7 +243,7 @@ fn backward_head(
     if head.len == 0 {
         return;
     }
-    let (width, steps) = (padded(head.len), head.len.div_ceil(2));
+    let (width, steps, tall) = (padded(head.len), head.len.div_ceil(2), products.rows());
     let d_rows = columns(d_out, head.out(0), head.width, head);
     let [queries, keys, values] = [Part::Query, Part::Key, Part::Value].map(|p| part(saved.qkv, p, head));
     let Scratch { by_column: columns_of, by_row: rows_of_all, strips, halves: strip_halves, left, sums } = scratch;
@@ -257,12 +258,12 @@ fn backward_head(
     sums.clear();
     sums.resize(width, 0.0);
     fill_row_sums(sums, d_rows, columns(saved.out, head.out(0), head.width, head));
-    let (scores, d_weights) = (floats(scores, ROWS * width), floats(d_scores, ROWS * width));
+    let (scores, d_weights) = (floats(scores, tall * width), floats(d_scores, tall * width));
     let [weights, gradients] = strip_halves;
-    let weights = halves(weights, ROWS * width);
+    let weights = halves(weights, tall * width);
     let gradients = halves(gradients, head.len * width);
-    for first in (0..head.len).step_by(ROWS) {
-        let count = ROWS.min(head.len - first);
+    for first in (0..head.len).step_by(tall) {
+        let count = tall.min(head.len - first);
         strip_product(scores, width, rows_of(keys, first), queries_by_column, count);
         strip_product(d_weights, width, rows_of(values, first), d_by_column, count);
         let own = &mut gradients[first * width..(first + count) * width];
@@ -272,11 +273,12 @@ fn backward_head(
         store_rows(head, into(Part::Key), score_rows(own, width), queries_by_row, count);
     }
     let transposed = View { data: gradients, stride: width, rows: head.len, columns: head.len };
-    for first in (0..head.len).step_by(ROWS) {
-        let words = &mut left.words(ROWS * steps)[..ROWS * steps];
-        left_panel(words, transposed, first);
-        let left = Left { words, row_stride: 1, step_stride: ROWS };
-        store_rows(head, (d_qkv, head.at(Part::Query, first)), left, keys_by_row, ROWS.min(head.len - first));
+    let own = products.left_panels();
+    for first in (0..head.len).step_by(tall) {
+        let words = &mut left.words(own.words(steps))[..own.words(steps)];
+        left_panel(words, own, transposed, first);
+        let left = own.left(words, steps);
+        store_rows(head, (d_qkv, head.at(Part::Query, first)), left, keys_by_row, tall.min(head.len - first));
     }
     // They are len² values: a single long sequence must not hold this memory for ever.
     if size_of_val(gradients) > KEPT {
@@ -285,8 +287,8 @@ fn backward_head(
 }
 
 dispatch! {
-    fn left_panel(words: &mut [u32], view: View<'_, Bf16>, first: usize) {
-        pack_left(words, view, first);
+    fn left_panel(words: &mut [u32], panels: LeftPanels, view: View<'_, Bf16>, first: usize) {
+        panels.pack(words, view, first);
     }
 }
 

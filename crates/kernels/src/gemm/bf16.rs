@@ -4,8 +4,9 @@
 //! other rows nor on the number of threads.
 
 use super::Store;
-use super::panels::{COLUMNS, Lines, ROWS, View, pack_left, pack_straight, pack_transposed, panels};
+use super::panels::{COLUMNS, LeftPanels, Lines, MOST_ROWS, View, pack_straight, panels};
 use super::tile::{Bf16Products, Left, Tile};
+use super::transpose::transpose;
 use crate::activation::{Activation, apply};
 use crate::bf16::{Bf16, Element};
 use crate::parallel::{Shared, area, for_each, threads};
@@ -14,6 +15,10 @@ use std::ops::Range;
 
 /// Bytes of A that one task keeps in its second-level cache while the panels of B pass by.
 const BLOCK_BYTES: usize = 1 << 18;
+/// As [`BLOCK_BYTES`], where tiles are tall: processors with AMX have 2 MB of that cache.
+const TALL_BLOCK_BYTES: usize = 1 << 20;
+/// Bytes of panels of B that pass by a tall tile before the next one.
+const PANELS_BYTES: usize = 1 << 19;
 /// Tasks that a product is cut into at least, if it can be.
 const TASKS: usize = 24;
 /// Tasks for each thread at least, if there are that many: the last round is then a small part of all.
@@ -71,9 +76,33 @@ pub(super) fn pack_all(lines: &mut Lines, panels: usize, steps: usize, pack: imp
     });
 }
 
+thread_local! {
+    /// Rows of a matrix, narrowed.
+    static NARROWED: RefCell<Lines> = RefCell::default();
+}
+
+/// Packs one panel of B = viewᵀ: narrows its rows, then turns pairs of values into columns.
+pub(super) fn transposed_panel<T: Element>(words: &mut [u32], view: View<'_, T>, panel: usize) {
+    let (first, pairs) = (panel * COLUMNS, view.columns / 2);
+    let count = COLUMNS.min(view.rows - first);
+    assert_eq!(words.len(), pairs * COLUMNS, "a step for each pair of an even number of columns");
+    if count < COLUMNS {
+        words.fill(0);
+    }
+    NARROWED.with_borrow_mut(|narrowed| {
+        let narrowed = &mut narrowed.words(count * pairs)[..count * pairs];
+        for (j, row) in narrowed.chunks_exact_mut(pairs.max(1)).enumerate() {
+            narrow_values(bytemuck::cast_slice_mut(row), view.row(first + j));
+        }
+        transpose(words, count, |j| &narrowed[j * pairs..(j + 1) * pairs]);
+    });
+}
+
 dispatch! {
-    pub(super) fn transposed_panel[T: Element](words: &mut [u32], view: View<'_, T>, panel: usize) {
-        pack_transposed(words, view, panel);
+    fn narrow_values[T: Element](narrowed: &mut [Bf16], values: &[T]) {
+        for (narrowed, value) in narrowed.iter_mut().zip(values) {
+            *narrowed = Bf16::narrow(value.widen());
+        }
     }
 }
 
@@ -102,7 +131,7 @@ impl Product<'_> {
             return;
         }
         let (steps, words) = (self.inner / 2, bytemuck::cast_slice(self.left));
-        tiles([self.rows, self.columns], 2 * self.inner, |tile, [row, rows], panel| {
+        tiles(products.rows(), [self.rows, self.columns], 2 * self.inner, |tile, [row, rows], panel| {
             let right = &self.right[panel * steps * COLUMNS..][..steps * COLUMNS];
             let left = Left { words: &words[row * steps..], row_stride: steps, step_stride: 1 };
             products.tile(tile, left, right, rows);
@@ -111,51 +140,55 @@ impl Product<'_> {
     }
 }
 
-/// Cuts `[rows, columns]` into tiles and calls `task(tile, [first row, rows], panel)` for each, over all threads. A
-/// row of the left side has `row_bytes` bytes.
+/// Cuts `[rows, columns]` into tiles of `tall` rows and calls `task(tile, [first row, rows], panel)` for each, over all
+/// threads. A row of the left side has `row_bytes` bytes.
 pub(super) fn tiles(
+    tall: usize,
     [rows, columns]: [usize; 2],
     row_bytes: usize,
     task: impl Fn(&mut Tile, [usize; 2], usize) + Sync + Send,
 ) {
-    let block_rows = (BLOCK_BYTES / row_bytes).clamp(2 * ROWS, 8 * ROWS) / ROWS * ROWS;
+    // Tiles of AMX multiply so fast that writing the result counts: neighbouring panels are then written together.
+    let (bytes, most, beside) = match tall {
+        MOST_ROWS => (TALL_BLOCK_BYTES, 16, (PANELS_BYTES / (COLUMNS * row_bytes)).clamp(1, 8)),
+        _ => (BLOCK_BYTES, 8, 1),
+    };
+    let block_rows = (bytes / row_bytes).clamp(2 * tall, most * tall) / tall * tall;
     let (blocks, panels) = (rows.div_ceil(block_rows), panels(columns));
     let tasks = TASKS.max(TASKS_A_THREAD * threads());
     let groups = tasks.div_ceil(blocks.max(1)).min(panels);
     for_each(blocks * groups, |index| {
         let (block, group) = (index / groups, index % groups);
         let end = rows.min((block + 1) * block_rows);
-        let mut tile = [[0.0; COLUMNS]; ROWS];
-        for panel in group * panels / groups..(group + 1) * panels / groups {
-            for row in (block * block_rows..end).step_by(ROWS) {
-                task(&mut tile, [row, ROWS.min(end - row)], panel);
+        let mut tile = [[0.0; COLUMNS]; MOST_ROWS];
+        let own = group * panels / groups..(group + 1) * panels / groups;
+        for first in own.clone().step_by(beside) {
+            for row in (block * block_rows..end).step_by(tall) {
+                for panel in first..own.end.min(first + beside) {
+                    task(&mut tile, [row, tall.min(end - row)], panel);
+                }
             }
         }
     });
 }
 
-dispatch! {
-    fn narrow_row[T: Element](out: &mut [T], values: &[f32]) {
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = T::narrow(*value);
-        }
-    }
-}
-
 /// Writes the rows of a tile, as they are stored, into `[.., width]`.
 fn write<T: Element>(out: Shared<T>, width: usize, tile: &Tile, rows: [usize; 2], [column, columns]: [usize; 2]) {
-    let [row, rows] = rows;
-    for (i, values) in tile[..rows].iter().enumerate() {
-        // SAFETY: one task owns each tile of the output.
-        let out = unsafe { out.slice((row + i) * width + column, columns) };
-        narrow_row(out, &values[..columns]);
-    }
+    write_rows(out, width, &tile[..rows[1]], [rows[0], column, columns]);
 }
 
 dispatch! {
-    fn write_row(out: &mut [f32], values: &[f32], add: bool) {
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = if add { *out + value } else { *value };
+    /// Rows of a tile, from a row and column of the output on, `columns` of each.
+    fn write_rows[T: Element](out: Shared<'_, T>, width: usize, tile: &[[f32; COLUMNS]], place: [usize; 3]) {
+        let [row, column, columns] = place;
+        for (i, values) in tile.iter().enumerate() {
+            // SAFETY: one task owns each tile of the output.
+            let out = unsafe { out.slice((row + i) * width + column, columns) };
+            // Whole panels have a length that the compiler knows.
+            match <&mut [T; COLUMNS]>::try_from(&mut *out) {
+                Ok(out) => out.iter_mut().zip(values).for_each(|(out, value)| *out = T::narrow(*value)),
+                Err(_) => out.iter_mut().zip(values).for_each(|(out, value)| *out = T::narrow(*value)),
+            }
         }
     }
 }
@@ -169,15 +202,27 @@ pub(super) fn write_f32(
     [row, rows]: [usize; 2],
     [column, columns]: [usize; 2],
 ) {
-    for (i, values) in tile[..rows].iter().enumerate() {
-        // SAFETY: one task owns each tile of the output.
-        let out = unsafe { out.slice((row + i) * width + column, columns) };
-        write_row(out, &values[..columns], store == Store::Add);
+    let (tile, place) = (&tile[..rows], [row, column, columns]);
+    match store {
+        Store::Replace => write_rows(out, width, tile, place),
+        Store::Add => add_rows(out, width, tile, place),
     }
 }
 
 dispatch! {
-    fn add_to_rows(tile: &mut Tile, bias: &[f32]) {
+    /// As [`write_rows`], adding.
+    fn add_rows(out: Shared<'_, f32>, width: usize, tile: &[[f32; COLUMNS]], place: [usize; 3]) {
+        let [row, column, columns] = place;
+        for (i, values) in tile.iter().enumerate() {
+            // SAFETY: one task owns each tile of the output.
+            let out = unsafe { out.slice((row + i) * width + column, columns) };
+            out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
+        }
+    }
+}
+
+dispatch! {
+    fn add_to_rows(tile: &mut [[f32; COLUMNS]], bias: &[f32]) {
         for row in tile {
             for (value, bias) in row.iter_mut().zip(bias) {
                 *value += bias;
@@ -204,7 +249,7 @@ impl<'a, T: Element> Finish<'a, T> {
     pub(super) fn tile(&self, tile: &mut Tile, rows: [usize; 2], columns: [usize; 2]) {
         let width = self.outputs;
         if !self.bias.is_empty() {
-            add_to_rows(tile, &self.bias[columns[0]..columns[0] + columns[1]]);
+            add_to_rows(&mut tile[..rows[1]], &self.bias[columns[0]..columns[0] + columns[1]]);
         }
         if let Some(z) = self.z {
             write(z, width, tile, rows, columns);
@@ -305,8 +350,8 @@ pub struct WeightGradient<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Scratch(pub(super) Lines);
 
-/// Rows of dw that one task owns.
-const GRADIENT_ROWS: usize = 4 * ROWS;
+/// Panels of rows of dw that one task owns.
+const GRADIENT_PANELS: usize = 4;
 
 impl WeightGradient<'_> {
     /// Computes both gradients.
@@ -332,33 +377,44 @@ impl WeightGradient<'_> {
         let (store, has_bias) = (self.store, !self.db.is_empty());
         let (dw, db, right) = (Shared::new(self.dw), Shared::new(self.db), scratch.0.as_words());
         let dy = View::new(self.dy, rows, outputs);
-        for_each(outputs.div_ceil(GRADIENT_ROWS), |task| {
-            let first = task * GRADIENT_ROWS;
-            let count = GRADIENT_ROWS.min(outputs - first);
+        let panel = products.left_panels();
+        let own = GRADIENT_PANELS * panel.rows();
+        for_each(outputs.div_ceil(own), |task| {
+            let first = task * own;
+            let count = own.min(outputs - first);
             // SAFETY: a task owns its rows of dw and db.
             let dw = unsafe { dw.slice(first * inputs, count * inputs) };
             // SAFETY: as above.
             let db = if has_bias { unsafe { db.slice(first, count) } } else { &mut [] };
             LEFT.with_borrow_mut(|left| {
-                let left = &mut left.words(GRADIENT_ROWS * steps)[..GRADIENT_ROWS * steps];
-                pack_gradient(left, db, dy, first..first + count);
-                gradient_rows(products, dw, store, inputs, [left, right]);
+                let words = GRADIENT_PANELS * panel.words(steps);
+                let left = &mut left.words(words)[..words];
+                pack_gradient(left, panel, dy, first..first + count);
+                add_columns(db, dy, first);
+                gradient_rows(products, dw, store, [inputs, steps], [left, right]);
             });
         });
     }
 }
 
 dispatch! {
-    /// Packs some columns of dy as left panels, and adds their sums to `db`, unless that is empty.
-    fn pack_gradient(left: &mut [u32], db: &mut [f32], dy: View<'_, Bf16>, columns: Range<usize>) {
-        let steps = dy.rows.div_ceil(2);
-        let block = View { data: &dy.data[columns.start..], stride: dy.stride, rows: dy.rows, columns: columns.len() };
-        for (panel, words) in left.chunks_exact_mut(ROWS * steps).enumerate().take(columns.len().div_ceil(ROWS)) {
-            pack_left(words, block, panel * ROWS);
+    /// Packs some columns of a view as left panels.
+    pub(super) fn pack_gradient(left: &mut [u32], panels: LeftPanels, view: View<'_, Bf16>, columns: Range<usize>) {
+        let steps = view.rows.div_ceil(2);
+        let block = View { data: &view.data[columns.start..], stride: view.stride, rows: view.rows, columns: columns.len() };
+        let count = columns.len().div_ceil(panels.rows());
+        for (panel, words) in left.chunks_exact_mut(panels.words(steps)).enumerate().take(count) {
+            panels.pack(words, block, panel * panels.rows());
         }
-        let mut sums = [0.0f32; GRADIENT_ROWS];
+    }
+}
+
+dispatch! {
+    /// Adds the sums of the columns of dy from `first` on to `db`, as many as it has.
+    fn add_columns(db: &mut [f32], dy: View<'_, Bf16>, first: usize) {
+        let mut sums = [0.0f32; GRADIENT_PANELS * MOST_ROWS];
         for row in 0..dy.rows {
-            for (sum, value) in sums.iter_mut().zip(&block.data[row * block.stride..][..db.len()]) {
+            for (sum, value) in sums.iter_mut().zip(&dy.data[row * dy.stride + first..][..db.len()]) {
                 *sum += value.widen();
             }
         }
@@ -369,16 +425,21 @@ dispatch! {
 }
 
 /// A task's rows of `dw`.
-fn gradient_rows(products: Bf16Products, dw: &mut [f32], store: Store, inputs: usize, [left, right]: [&[u32]; 2]) {
-    let (count, steps) = (dw.len() / inputs, left.len() / GRADIENT_ROWS);
+fn gradient_rows(
+    products: Bf16Products,
+    dw: &mut [f32],
+    store: Store,
+    [inputs, steps]: [usize; 2],
+    [left, right]: [&[u32]; 2],
+) {
+    let (count, own) = (dw.len() / inputs, products.left_panels());
     let out = Shared::new(dw);
-    let mut tile = [[0.0; COLUMNS]; ROWS];
+    let mut tile = [[0.0; COLUMNS]; MOST_ROWS];
     for panel in 0..panels(inputs) {
         let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
-        for row in (0..count).step_by(ROWS) {
-            let rows = ROWS.min(count - row);
-            let left = Left { words: &left[row * steps..], row_stride: 1, step_stride: ROWS };
-            products.tile(&mut tile, left, right, rows);
+        for (row, left) in (0..count).step_by(own.rows()).zip(left.chunks_exact(own.words(steps))) {
+            let rows = own.rows().min(count - row);
+            products.tile(&mut tile, own.left(left, steps), right, rows);
             let columns = COLUMNS.min(inputs - panel * COLUMNS);
             write_f32(out, store, inputs, &tile, [row, rows], [panel * COLUMNS, columns]);
         }

@@ -197,6 +197,7 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::panels::MOST_ROWS;
     use super::*;
     use crate::gemm::tests::values;
     use proptest::prelude::*;
@@ -213,7 +214,7 @@ mod tests {
             let (row_stride, step_stride) = if straight { (steps, 1) } else { (1, ROWS) };
             let left = Left { words: &a, row_stride, step_stride };
             let store = if add { Store::Add } else { Store::Replace };
-            let (mut found, mut plain) = ([[7.0; COLUMNS]; ROWS], [[7.0; COLUMNS]; ROWS]);
+            let (mut found, mut plain) = ([[7.0; COLUMNS]; MOST_ROWS], [[7.0; COLUMNS]; MOST_ROWS]);
             F32Products::here().store(store, Out::tile(&mut found), left, &b, rows);
             F32Products::Plain.store(store, Out::tile(&mut plain), left, &b, rows);
             for (row, column) in (0..ROWS).flat_map(|r| (0..COLUMNS).map(move |c| (r, c))) {

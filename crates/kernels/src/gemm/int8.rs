@@ -6,7 +6,7 @@
 //! with their weights in f32 and added: exact, and only for the entries concerned (after Dettmers et al. 2022, LLM.int8()).
 
 use super::bf16::{Finish, Linear, tiles};
-use super::panels::{COLUMNS, Lines, panels};
+use super::panels::{COLUMNS, Lines, MOST_ROWS, panels};
 use super::quads::{LIMIT as QUARTET, largest_quartet};
 use super::tile::{Int8Products, IntegerTile, Left, Tile};
 use crate::bf16::Element;
@@ -260,10 +260,10 @@ impl<T: Element> Linear<'_, T> {
         quantized.fill(self.x, w.inputs);
         let finish = Finish::new(self, outputs);
         let (units, right, steps) = (quantized.units.as_words(), w.right.as_words(), w.inputs / 4);
-        tiles([rows, outputs], w.inputs, |tile, [row, rows], panel| {
+        tiles(products.rows(), [rows, outputs], w.inputs, |tile, [row, rows], panel| {
             let left = Left { words: &units[row * steps..], row_stride: steps, step_stride: 1 };
             let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
-            let mut sums: IntegerTile = [[0; COLUMNS]; 12];
+            let mut sums: IntegerTile = [[0; COLUMNS]; MOST_ROWS];
             products.tile(&mut sums, left, right, rows);
             let column = panel * COLUMNS;
             let columns = COLUMNS.min(outputs - column);

@@ -3,8 +3,8 @@
 //! their rows.
 
 use super::Store;
-use super::bf16::{pack_all, straight_panel, tiles, transposed_panel};
-use super::panels::{COLUMNS, Lines, ROWS, View, pack_left, panels};
+use super::bf16::{pack_all, pack_gradient, straight_panel, tiles, transposed_panel};
+use super::panels::{COLUMNS, Lines, MOST_ROWS, View, panels};
 use super::tile::{Bf16Products, Left, Tile};
 use crate::bf16::{Bf16, Element};
 use crate::columns::Columns;
@@ -90,7 +90,7 @@ fn product<T: Element>(out: Target<T>, left: Part, pack: impl FnOnce(&mut Lines)
     if rows == 0 {
         return;
     }
-    tiles([rows, count], 4 * left.row_stride, |tile, [row, rows], panel| {
+    tiles(products.rows(), [rows, count], 4 * left.row_stride, |tile, [row, rows], panel| {
         let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
         products.tile(tile, left.from(row * left.row_stride), right, rows);
         let own = COLUMNS.min(count - panel * COLUMNS);
@@ -119,8 +119,8 @@ pub enum Lies {
     Thin,
 }
 
-/// Columns of the wide side that one task owns.
-const TASK: usize = 4 * ROWS;
+/// Panels of columns of the wide side that one task owns.
+const TASK_PANELS: usize = 4;
 
 thread_local! {
     /// Panels of the left side, of one task.
@@ -143,35 +143,25 @@ pub fn weight_gradient(dw: &mut [f32], lies: Lies, store: Store, wide: Part, thi
     let (thin, wide) = (thin.view(), wide.view());
     pack_all(&mut right, panels(columns), steps, |words, panel| straight_panel(words, thin, panel));
     let (dw, right) = (Shared::new(dw), right.as_words());
-    for_each(count.div_ceil(TASK), |task| {
-        let own = task * TASK..count.min((task + 1) * TASK);
+    let lefts = products.left_panels();
+    let task_columns = TASK_PANELS * lefts.rows();
+    for_each(count.div_ceil(task_columns), |task| {
+        let own = task * task_columns..count.min((task + 1) * task_columns);
         LEFT.with_borrow_mut(|left| {
-            let left = &mut left.words(TASK * steps)[..TASK * steps];
-            pack_wide(left, wide, own.start);
-            let mut tile = [[0.0; COLUMNS]; ROWS];
+            let words = TASK_PANELS * lefts.words(steps);
+            let left = &mut left.words(words)[..words];
+            pack_gradient(left, lefts, wide, own.clone());
+            let mut tile = [[0.0; COLUMNS]; MOST_ROWS];
             for (panel, words) in right.chunks_exact(steps * COLUMNS).enumerate().take(panels(columns)) {
-                for row in (own.clone()).step_by(ROWS) {
-                    let rows = ROWS.min(own.end - row);
-                    let left = Left { words: &left[(row - own.start) * steps..], row_stride: 1, step_stride: ROWS };
-                    products.tile(&mut tile, left, words, rows);
+                for (row, left) in own.clone().step_by(lefts.rows()).zip(left.chunks_exact(lefts.words(steps))) {
+                    let rows = lefts.rows().min(own.end - row);
+                    products.tile(&mut tile, lefts.left(left, steps), words, rows);
                     let place = Place { first: [row, panel * COLUMNS], count: [rows, columns], of: count, lies };
                     place.write(dw, &tile, scale, store);
                 }
             }
         });
     });
-}
-
-dispatch! {
-    /// Packs the columns `first..` of the wide side as left panels.
-    fn pack_wide(left: &mut [u32], wide: View<'_, Bf16>, first: usize) {
-        let steps = wide.rows.div_ceil(2);
-        let columns = TASK.min(wide.columns - first);
-        let block = View { data: &wide.data[first..], stride: wide.stride, rows: wide.rows, columns };
-        for (panel, words) in left.chunks_exact_mut(ROWS * steps).enumerate().take(columns.div_ceil(ROWS)) {
-            pack_left(words, block, panel * ROWS);
-        }
-    }
 }
 
 /// Where a tile of a weight's gradient goes.

@@ -5,6 +5,8 @@
 //! for one row, for at most 256 outputs, for outputs of at most 64×64 and for an inner dimension of at
 //! most 2, and each would give a row other bits in another batch. A lone row is computed as two for the same reason.
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports))] // Tiles exist there alone.
+pub(crate) mod amx;
 mod bf16;
 pub(crate) mod floats;
 mod int8;

@@ -7,7 +7,7 @@ use super::Store;
 use super::bf16::{Scratch, tiles, write_f32};
 use super::floats::F32Products;
 use super::narrow::{Narrow, NarrowWeight, Panels};
-use super::panels::{COLUMNS, panels};
+use super::panels::{COLUMNS, ROWS, panels};
 use super::tile::{Left, Out};
 use super::transpose::transpose;
 use crate::parallel::{Shared, area, for_each};
@@ -58,7 +58,7 @@ impl NarrowWeight {
 /// `out (+)= left · right` with `[rows, columns, steps]` = shape, where `right: [columns/32][steps][32]`.
 fn product(out: Shared<f32>, store: Store, left: Left, right: &[u32], [rows, columns, steps]: [usize; 3]) {
     let products = F32Products::here();
-    tiles([rows, columns], 4 * steps, |tile, [row, count], panel| {
+    tiles(ROWS, [rows, columns], 4 * steps, |tile, [row, count], panel| {
         let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
         products.store(Store::Replace, Out::tile(tile), left.from(row * left.row_stride), right, count);
         let own = COLUMNS.min(columns - panel * COLUMNS);

@@ -1,14 +1,19 @@
 //! Matrices packed for the tile kernels.
 //!
-//! A tile kernel multiplies [`ROWS`] rows of A with [`COLUMNS`] columns of B, one *step* at a time: a step is
+//! A tile kernel multiplies some rows of A with [`COLUMNS`] columns of B, one *step* at a time: a step is
 //! as many neighbours along the reduction as share 32 bits (two bf16, four int8). B lies in panels of
 //! 32 columns, `[panel][step][column]`, so that a step of a panel is two registers; columns and steps beyond the matrix
-//! are zero. A is read in place, or from panels of 12 rows, `[panel][step][row]`, when its rows run along the reduction.
+//! are zero. A is read in place, or from [`LeftPanels`], when its rows run along the reduction.
 
+use super::tile::Left;
+use super::transpose::transpose_into;
 use crate::bf16::{Bf16, Element};
+use crate::memory::zeroed;
 
-/// Rows of a tile.
+/// Rows of a tile whose sums are in registers.
 pub(crate) const ROWS: usize = 12;
+/// Rows of the tallest tile: that of AMX.
+pub(crate) const MOST_ROWS: usize = 32;
 /// Columns of a tile.
 pub(crate) const COLUMNS: usize = 32;
 
@@ -16,6 +21,11 @@ pub(crate) const COLUMNS: usize = 32;
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [u32; 16]);
+
+// SAFETY: 16 plain words without padding.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above.
+unsafe impl bytemuck::Pod for Line {}
 
 /// Memory for panels that grows and is never given back.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +35,9 @@ impl Lines {
     /// At least `words` words of unspecified content.
     pub(crate) fn words(&mut self, words: usize) -> &mut [u32] {
         let lines = words.div_ceil(16);
-        if self.0.len() < lines {
+        if self.0.is_empty() {
+            self.0 = zeroed(lines);
+        } else if self.0.len() < lines {
             self.0.resize(lines, Line::default());
         }
         // SAFETY: a line is 16 plain words without padding.
@@ -69,7 +81,7 @@ impl<'a, T: Element> View<'a, T> {
     }
 
     #[inline(always)]
-    fn row(&self, row: usize) -> &'a [T] {
+    pub(crate) fn row(&self, row: usize) -> &'a [T] {
         &self.data[row * self.stride..][..self.columns]
     }
 }
@@ -109,31 +121,85 @@ pub(crate) fn pack_straight<T: Element>(panel_words: &mut [u32], src: View<T>, p
     let first = panel * COLUMNS;
     let count = COLUMNS.min(src.columns - first);
     for (step, words) in panel_words.chunks_exact_mut(COLUMNS).enumerate() {
-        let low = &src.row(2 * step)[first..first + count];
-        match 2 * step + 1 < src.rows {
-            true => {
-                let high = &src.row(2 * step + 1)[first..first + count];
-                words.iter_mut().zip(low).zip(high).for_each(|((word, low), high)| *word = pair(*low, *high));
-            }
-            false => words.iter_mut().zip(low).for_each(|(word, low)| *word = pair(*low, T::default())),
-        }
+        pair_rows(&mut words[..count], src, step, first);
         words[count..].fill(0);
     }
 }
 
-/// Packs one panel of A = srcᵀ: rows of A are the columns `12·panel..` of `src`, the reduction runs down its rows.
-/// `panel_words: [steps][12]`.
-#[inline(always)]
-pub(crate) fn pack_left<T: Element>(panel_words: &mut [u32], src: View<T>, first: usize) {
-    let count = ROWS.min(src.columns - first);
-    for (step, words) in panel_words.chunks_exact_mut(ROWS).enumerate() {
-        let low = &src.row(2 * step)[first..first + count];
-        match 2 * step + 1 < src.rows {
-            true => {
-                let high = &src.row(2 * step + 1)[first..first + count];
-                words.iter_mut().zip(low).zip(high).for_each(|((word, low), high)| *word = pair(*low, *high));
-            }
-            false => words.iter_mut().zip(low).for_each(|(word, low)| *word = pair(*low, T::default())),
+/// How panels of A = srcᵀ lie: rows of A are columns of `src`, the reduction runs down its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeftPanels {
+    /// `[panel][step][12]`, for registers.
+    BySteps,
+    /// `[panel][32][steps]`, for tiles of AMX. A row has some steps more, so that rows do not fall on the same lines of
+    /// the cache.
+    ByRows,
+}
+
+impl LeftPanels {
+    /// Rows of a panel.
+    pub(crate) fn rows(self) -> usize {
+        match self {
+            Self::BySteps => ROWS,
+            Self::ByRows => MOST_ROWS,
         }
+    }
+
+    /// Words of a panel.
+    pub(crate) fn words(self, steps: usize) -> usize {
+        match self {
+            Self::BySteps => ROWS * steps,
+            Self::ByRows => MOST_ROWS * row_words(steps),
+        }
+    }
+
+    /// A packed panel as the left side of products.
+    pub(crate) fn left(self, words: &[u32], steps: usize) -> Left<'_> {
+        match self {
+            Self::BySteps => Left { words, row_stride: 1, step_stride: ROWS },
+            Self::ByRows => Left { words, row_stride: row_words(steps), step_stride: 1 },
+        }
+    }
+
+    /// Packs one panel, whose rows are the columns from `first` on. Rows beyond `src` keep their content.
+    #[inline(always)]
+    pub(crate) fn pack<T: Element>(self, words: &mut [u32], src: View<T>, first: usize) {
+        let (count, steps) = (self.rows().min(src.columns - first), src.rows.div_ceil(2));
+        if self == Self::BySteps {
+            for (step, words) in words.chunks_exact_mut(ROWS).enumerate() {
+                pair_rows(&mut words[..count], src, step, first);
+            }
+            return;
+        }
+        let stride = row_words(steps);
+        for from in (0..steps).step_by(EXCHANGED) {
+            let mut block = [0u32; EXCHANGED * MOST_ROWS];
+            let own = EXCHANGED.min(steps - from);
+            for (step, words) in block.chunks_exact_mut(MOST_ROWS).enumerate().take(own) {
+                pair_rows(&mut words[..count], src, from + step, first);
+            }
+            transpose_into(&mut words[from..], stride, own, |step| &block[step * MOST_ROWS..][..count]);
+        }
+    }
+}
+
+/// Steps that are exchanged at a time.
+const EXCHANGED: usize = 16;
+
+/// Words from one row to the next of [`LeftPanels::ByRows`].
+fn row_words(steps: usize) -> usize {
+    steps.next_multiple_of(16) + 16
+}
+
+/// A step of some columns, from `first` on: words of two neighbours down the rows.
+#[inline(always)]
+fn pair_rows<T: Element>(words: &mut [u32], src: View<T>, step: usize, first: usize) {
+    let low = &src.row(2 * step)[first..first + words.len()];
+    match 2 * step + 1 < src.rows {
+        true => {
+            let high = &src.row(2 * step + 1)[first..first + words.len()];
+            words.iter_mut().zip(low).zip(high).for_each(|((word, low), high)| *word = pair(*low, *high));
+        }
+        false => words.iter_mut().zip(low).for_each(|(word, low)| *word = pair(*low, T::default())),
     }
 }

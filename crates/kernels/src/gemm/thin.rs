@@ -5,7 +5,7 @@
 
 use super::bf16::{tiles, write_f32};
 use super::floats::F32Products;
-use super::panels::{COLUMNS, Lines, panels};
+use super::panels::{COLUMNS, Lines, ROWS, panels};
 use super::tile::{Left, Out};
 use super::transpose::transpose;
 use super::{Matrix, Store};
@@ -43,7 +43,7 @@ pub(super) fn input_gradient(dx: &mut [f32], store: Store, dy: &[f32], w: Matrix
 fn product(out: &mut [f32], store: Store, left: &[f32], right: &[u32], [steps, columns]: [usize; 2]) {
     let (rows, words) = (out.len() / columns, bytemuck::cast_slice::<f32, u32>(left));
     let (out, products) = (Shared::new(out), F32Products::here());
-    tiles([rows, columns], 4 * steps, |tile, [row, count], panel| {
+    tiles(ROWS, [rows, columns], 4 * steps, |tile, [row, count], panel| {
         let left = Left { words: &words[row * steps..], row_stride: steps, step_stride: 1 };
         let right = &right[panel * steps * COLUMNS..][..steps * COLUMNS];
         products.store(Store::Replace, Out::tile(tile), left, right, count);

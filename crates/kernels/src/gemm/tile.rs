@@ -1,14 +1,16 @@
-//! The innermost loops: a tile of 12×32 accumulators that stays in registers over the whole reduction.
+//! The innermost loops: a tile of accumulators that stays in registers over the whole reduction. It has 12×32 of them, or
+//! 32×32 with AMX.
 //!
-//! Each step loads 32 columns of B (two registers) and broadcasts one word of A per row. The sum of an
-//! element runs over the steps in order, so its bits depend on its own row and column alone.
+//! Each step loads 32 columns of B (two registers) and broadcasts one word of A per row; [`super::amx`] has what tiles of
+//! AMX do. The sum of an element runs over the steps in order, so its bits depend on its own row and column alone.
 //!
-//! Both products have a plain twin. Under `KUDOS_ISA=emulated` it takes the place of the instruction, so that all
-//! code around the products runs on any processor.
+//! The products have plain twins. Under `KUDOS_ISA=emulated` and `emulatedamx` they take the place of the instructions, so
+//! that all code around the products runs on any processor.
 
-use super::panels::{COLUMNS, ROWS};
+use super::amx::{self, flushed};
+use super::panels::{COLUMNS, LeftPanels, MOST_ROWS, ROWS};
 use super::{Store, quads};
-use crate::simd;
+use crate::simd::{self, Twins};
 
 /// A's words: that of `row` at `step` is `words[row · row_stride + step · step_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +28,7 @@ impl<'a> Left<'a> {
 
     /// Refuses a left side that is shorter than `rows` rows of `steps` words.
     pub(super) fn check(&self, rows: usize, steps: usize) {
-        assert!((1..=ROWS).contains(&rows), "a tile has 1 to {ROWS} rows, not {rows}");
+        assert!((1..=MOST_ROWS).contains(&rows), "a tile has 1 to {MOST_ROWS} rows, not {rows}");
         if let Some(last) = steps.checked_sub(1) {
             let end = (rows - 1) * self.row_stride + last * self.step_stride;
             assert!(end < self.words.len(), "the left side ends before row {rows} of {steps} steps");
@@ -39,7 +41,7 @@ impl<'a> Left<'a> {
     }
 }
 
-/// Where up to 12 rows of 32 values of a product go.
+/// Where the rows of 32 values of a product go.
 pub(crate) struct Out<'a> {
     /// Starts with the first value.
     pub(crate) values: &'a mut [f32],
@@ -61,27 +63,38 @@ impl<'a> Out<'a> {
 }
 
 /// A result tile in f32; rows beyond the asked ones keep their content.
-pub(crate) type Tile = [[f32; COLUMNS]; ROWS];
+pub(crate) type Tile = [[f32; COLUMNS]; MOST_ROWS];
 /// A result tile of integer products.
-pub(crate) type IntegerTile = [[i32; COLUMNS]; ROWS];
+pub(crate) type IntegerTile = [[i32; COLUMNS]; MOST_ROWS];
 
 /// What multiplies pairs of bf16 here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bf16Products {
-    /// `vdpbf16ps` on registers of 512 bits. Only [`Self::here`] makes this value, after it saw the processor.
+    /// `tdpbf16ps` on tiles. Only [`Self::here`] makes this value and the next one, after it saw the processor.
+    Amx,
+    /// `vdpbf16ps` on registers of 512 bits.
     Avx512Bf16,
     /// [`bf16_reference`].
     Emulated,
+    /// [`amx::bf16_reference`].
+    EmulatedAmx,
 }
 
 impl Bf16Products {
     /// The products of this process, if it has any.
     pub(crate) fn here() -> Option<Self> {
-        match (simd::emulated(), simd::processor_has_bf16()) {
-            (false, true) => Some(Self::Avx512Bf16),
-            (false, false) => simd::missing_is_emulated().then_some(Self::Emulated),
-            (true, _) => Some(Self::Emulated),
+        let missing = || simd::missing_is_emulated().then_some(Self::Emulated);
+        match simd::emulated() {
+            Some(Twins::Registers) => Some(Self::Emulated),
+            Some(Twins::Amx) => Some(Self::EmulatedAmx),
+            None => Self::of_this_processor().next().or_else(missing),
         }
+    }
+
+    /// The instructions that kernels may use here, the fastest first.
+    pub(crate) fn of_this_processor() -> impl Iterator<Item = Self> {
+        let has = [(Self::Amx, simd::processor_has_amx()), (Self::Avx512Bf16, simd::processor_has_bf16())];
+        has.into_iter().filter(|(_, has)| *has).map(|(products, _)| products)
     }
 
     /// As [`Self::here`], for a kernel that cannot do without.
@@ -89,25 +102,46 @@ impl Bf16Products {
         Self::here().expect("bf16 products need AVX-512 BF16, or KUDOS_ISA=emulated")
     }
 
-    /// `tile[..rows] = left · right` over pairs of bf16: `rows` is 1 to 12, `right` is one panel of `[steps][32]`.
-    #[inline]
+    /// Rows of a tile at most.
+    pub(crate) fn rows(self) -> usize {
+        self.left_panels().rows()
+    }
+
+    /// How a left side is packed whose rows run along the reduction.
+    pub(crate) fn left_panels(self) -> LeftPanels {
+        match self {
+            Self::Avx512Bf16 | Self::Emulated => LeftPanels::BySteps,
+            Self::Amx | Self::EmulatedAmx => LeftPanels::ByRows,
+        }
+    }
+
+    /// `tile[..rows] = left · right` over pairs of bf16: `rows` is 1 to [`Self::rows`], `right` is one panel of `[steps][32]`.
+    #[inline(always)]
     pub(crate) fn tile(self, tile: &mut Tile, left: Left, right: &[u32], rows: usize) {
         self.store(Store::Replace, Out::tile(tile), left, right, rows);
     }
 
     /// As [`Self::tile`] to any place, or `+=`: the sums then begin with the values that are there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn store(self, store: Store, out: Out, left: Left, right: &[u32], rows: usize) {
         left.check(rows, right.len() / COLUMNS);
         out.check(rows);
+        assert!(rows <= self.rows());
         let add = store == Store::Add;
         match self {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: both sides of rows were checked, the steps are those of `right`, and `here` saw the processor.
+            Self::Amx => unsafe {
+                let out = (out.values.as_mut_ptr().cast(), out.stride);
+                amx::store(amx::Kind::Bf16, out, left, right, rows, add);
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: both sides of rows were checked, the steps are those of `right`, and `here` saw the processor.
             Self::Avx512Bf16 => unsafe { x86::bf16(out.values.as_mut_ptr(), out.stride, left, right, rows, add) },
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512Bf16 => unreachable!("AVX-512 exists on x86-64 alone"),
+            Self::Amx | Self::Avx512Bf16 => unreachable!("AMX and AVX-512 exist on x86-64 alone"),
             Self::Emulated => bf16_reference(out, left, right, rows, add),
+            Self::EmulatedAmx => amx::bf16_reference(out, left, right, rows, add),
         }
     }
 }
@@ -115,8 +149,9 @@ impl Bf16Products {
 /// What multiplies quads of int8 here. All give the same integers for weights within [`quads::LIMIT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Int8Products {
-    /// `vpdpbusd` on registers of 512 bits. Only [`Self::here`] makes this value and the next two, after it saw the
-    /// processor.
+    /// `tdpbusd` on tiles. Only [`Self::here`] makes this value and the next three, after it saw the processor.
+    Amx,
+    /// `vpdpbusd` on registers of 512 bits.
     Avx512Vnni,
     /// `vpdpbusd` on registers of 256 bits.
     AvxVnni,
@@ -124,21 +159,25 @@ pub(crate) enum Int8Products {
     Avx2,
     /// [`int8_reference`].
     Emulated,
+    /// [`int8_reference`], on tiles as tall as AMX's.
+    EmulatedAmx,
 }
 
 impl Int8Products {
     /// The products of this process, if it has any: the fastest.
     pub(crate) fn here() -> Option<Self> {
-        if simd::emulated() {
-            return Some(Self::Emulated);
+        let missing = || simd::missing_is_emulated().then_some(Self::Emulated);
+        match simd::emulated() {
+            Some(Twins::Registers) => Some(Self::Emulated),
+            Some(Twins::Amx) => Some(Self::EmulatedAmx),
+            None => Self::of_this_processor().next().or_else(missing),
         }
-        let emulated = simd::missing_is_emulated().then_some(Self::Emulated);
-        Self::of_this_processor().next().or(emulated)
     }
 
     /// The instructions that kernels may use here, the fastest first.
     pub(crate) fn of_this_processor() -> impl Iterator<Item = Self> {
         let has = [
+            (Self::Amx, simd::processor_has_amx()),
             (Self::Avx512Vnni, simd::processor_has_vnni()),
             (Self::AvxVnni, simd::processor_has_avx_vnni()),
             (Self::Avx2, simd::processor_has_avx2()),
@@ -151,12 +190,27 @@ impl Int8Products {
         Self::here().expect("int8 products need AVX2, or KUDOS_ISA=emulated")
     }
 
-    /// `tile[..rows] = left · right` over quads, unsigned on the left and signed on the right: `rows` is 1 to 12,
-    /// `right` is one panel of `[steps][32]`. For AVX2 the weights must lie within [`quads::LIMIT`].
-    #[inline]
+    /// Rows of a tile at most.
+    pub(crate) fn rows(self) -> usize {
+        match self {
+            Self::Amx | Self::EmulatedAmx => MOST_ROWS,
+            Self::Avx512Vnni | Self::AvxVnni | Self::Avx2 | Self::Emulated => ROWS,
+        }
+    }
+
+    /// `tile[..rows] = left · right` over quads, unsigned on the left and signed on the right: `rows` is 1 to
+    /// [`Self::rows`], `right` is one panel of `[steps][32]`. For AVX2 the weights must lie within [`quads::LIMIT`].
+    #[inline(always)]
     pub(crate) fn tile(self, tile: &mut IntegerTile, left: Left, right: &[u32], rows: usize) {
         left.check(rows, right.len() / COLUMNS);
+        assert!(rows <= self.rows());
         match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the left side was checked, the steps are those of `right`, and `here` saw the processor.
+            Self::Amx => unsafe {
+                let out = (tile.as_flattened_mut().as_mut_ptr().cast(), COLUMNS);
+                amx::store(amx::Kind::Int8, out, left, right, rows, false);
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the left side was checked, the steps are those of `right`, and `here` saw the processor.
             Self::Avx512Vnni => unsafe {
@@ -169,8 +223,8 @@ impl Int8Products {
             // SAFETY: as above.
             Self::Avx2 => unsafe { quads::avx2(tile, left, right, rows) },
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512Vnni | Self::AvxVnni | Self::Avx2 => unreachable!("AVX exists on x86-64 alone"),
-            Self::Emulated => int8_reference(tile, left, right, rows),
+            Self::Amx | Self::Avx512Vnni | Self::AvxVnni | Self::Avx2 => unreachable!("AVX exists on x86-64 alone"),
+            Self::Emulated | Self::EmulatedAmx => int8_reference(tile, left, right, rows),
         }
     }
 }
@@ -210,12 +264,6 @@ fn upper(word: u32) -> f32 {
 #[inline(always)]
 fn lower(word: u32) -> f32 {
     flushed(f32::from_bits(word << 16))
-}
-
-/// Denormals become a zero of their sign.
-#[inline(always)]
-fn flushed(value: f32) -> f32 {
-    if value.abs() < f32::MIN_POSITIVE { 0.0f32.copysign(value) } else { value }
 }
 
 dispatch! {
@@ -343,12 +391,12 @@ mod x86 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::bf16::{Bf16, Element};
     use proptest::prelude::*;
 
-    fn words(n: usize, seed: u64, word: impl Fn(u64) -> u32) -> Vec<u32> {
+    pub(in crate::gemm) fn words(n: usize, seed: u64, word: impl Fn(u64) -> u32) -> Vec<u32> {
         let mut state = seed;
         (0..n)
             .map(|_| {
@@ -364,9 +412,9 @@ mod tests {
         half(random) | half(random >> 16) << 16
     }
 
-    /// Rows of `steps` words one after the other, or steps of 12 words.
-    fn left(words: &[u32], steps: usize, straight: bool) -> Left<'_> {
-        let (row_stride, step_stride) = if straight { (steps, 1) } else { (1, ROWS) };
+    /// Rows of `steps` words one after the other, or steps of 32 words.
+    pub(in crate::gemm) fn left(words: &[u32], steps: usize, straight: bool) -> Left<'_> {
+        let (row_stride, step_stride) = if straight { (steps, 1) } else { (1, MOST_ROWS) };
         Left { words, row_stride, step_stride }
     }
 
@@ -375,12 +423,13 @@ mod tests {
         /// Each addition rounds once: the twin is as far from exact as two roundings a step allow, and so is the instruction.
         #[test]
         fn bf16_products_are_their_twins(rows in 1usize..=12, steps in 0usize..200, straight: bool, seed: u64) {
-            let (a, b) = (words(ROWS * steps, seed, pair), words(COLUMNS * steps, !seed, pair));
+            let (a, b) = (words(MOST_ROWS * steps, seed, pair), words(COLUMNS * steps, !seed, pair));
             let left = left(&a, steps, straight);
-            let (mut twin, mut found) = ([[7.0; COLUMNS]; ROWS], [[7.0; COLUMNS]; ROWS]);
+            let (mut twin, mut found) = ([[7.0; COLUMNS]; MOST_ROWS], [[7.0; COLUMNS]; MOST_ROWS]);
+            let registers = Bf16Products::of_this_processor().find(|products| *products != Bf16Products::Amx);
             Bf16Products::Emulated.tile(&mut twin, left, &b, rows);
-            Bf16Products::here().unwrap_or(Bf16Products::Emulated).tile(&mut found, left, &b, rows);
-            for (row, column) in (0..ROWS).flat_map(|r| (0..COLUMNS).map(move |c| (r, c))) {
+            registers.unwrap_or(Bf16Products::Emulated).tile(&mut found, left, &b, rows);
+            for (row, column) in (0..MOST_ROWS).flat_map(|r| (0..COLUMNS).map(move |c| (r, c))) {
                 let pairs = |step: usize| [16, 0].map(|shift| {
                     let value = |word: u32| f64::from(f32::from_bits(word >> shift << 16));
                     value(left.word(row, step)) * value(b[step * COLUMNS + column])
@@ -400,14 +449,16 @@ mod tests {
 
         /// With 7-bit random weights and with quartets at the limit, and with activations of 255 throughout.
         #[test]
-        fn int8_products_are_their_twins(rows in 1usize..=12, steps in 0usize..200, straight: bool, extreme: bool, seed: u64) {
+        fn int8_products_are_their_twins(tall in 1usize..=32, steps in 0usize..200, straight: bool, extreme: bool, seed: u64) {
             let activation = |random: u64| if extreme { u32::MAX } else { random as u32 };
-            let (a, b) = (words(ROWS * steps, seed, activation), weights(steps, !seed));
+            let (a, b) = (words(MOST_ROWS * steps, seed, activation), weights(steps, !seed));
             let left = left(&a, steps, straight);
-            for products in Int8Products::of_this_processor().chain([Int8Products::Emulated]) {
-                let mut found = [[7; COLUMNS]; ROWS];
+            let twins = [Int8Products::Emulated, Int8Products::EmulatedAmx];
+            for products in Int8Products::of_this_processor().chain(twins) {
+                let rows = tall.min(products.rows());
+                let mut found = [[7; COLUMNS]; MOST_ROWS];
                 products.tile(&mut found, left, &b, rows);
-                for (row, column) in (0..ROWS).flat_map(|r| (0..COLUMNS).map(move |c| (r, c))) {
+                for (row, column) in (0..MOST_ROWS).flat_map(|r| (0..COLUMNS).map(move |c| (r, c))) {
                     let quad = |step: usize| {
                         let (a, b) = (left.word(row, step).to_le_bytes(), b[step * COLUMNS + column].to_le_bytes());
                         (0..4).map(|i| i32::from(a[i]) * i32::from(b[i] as i8)).sum::<i32>()
@@ -463,7 +514,7 @@ mod tests {
     fn one(products: Bf16Products, a: [f32; 2], b: [f32; 2]) -> f32 {
         let word = |[low, high]: [f32; 2]| u32::from(Bf16::narrow(low).0) | u32::from(Bf16::narrow(high).0) << 16;
         let (a, right) = ([word(a)], [word(b); COLUMNS]);
-        let mut tile = [[7.0; COLUMNS]; ROWS];
+        let mut tile = [[7.0; COLUMNS]; MOST_ROWS];
         products.tile(&mut tile, Left { words: &a, row_stride: 1, step_stride: 1 }, &right, 1);
         tile[0][COLUMNS - 1]
     }
@@ -475,11 +526,12 @@ mod tests {
         let cases = [
             ([denormal, 0.0], [1e30, 1.0], 0.0),          // A denormal operand counts as zero.
             ([tiny, 0.0], [0.5, 0.0], 0.0),               // So does a denormal result.
-            ([1.0, 256.0], [1.0, 65536.0], 16_777_216.0), // Ties to even, after the upper halves came first.
+            ([1.0, 256.0], [1.0, 65536.0], 16_777_216.0), // Ties to even, the halves in either order.
             ([f32::INFINITY, 1.0], [1.0, 1.0], f32::INFINITY),
             ([f32::NEG_INFINITY, 1.0], [1.0, 1.0], f32::NEG_INFINITY),
         ];
-        for products in Bf16Products::here().into_iter().chain([Bf16Products::Emulated]) {
+        let twins = [Bf16Products::Emulated, Bf16Products::EmulatedAmx];
+        for products in Bf16Products::of_this_processor().chain(twins) {
             for (a, b, expected) in cases {
                 assert_eq!(one(products, a, b), expected, "{products:?}: {a:?} · {b:?}");
             }
@@ -494,7 +546,7 @@ mod tests {
         let right = vec![0; 8 * COLUMNS];
         let tile = || {
             let left = Left { words: &short, row_stride: 8, step_stride: 1 };
-            Bf16Products::Emulated.tile(&mut [[0.0; COLUMNS]; ROWS], left, &right, 2);
+            Bf16Products::Emulated.tile(&mut [[0.0; COLUMNS]; MOST_ROWS], left, &right, 2);
         };
         assert!(std::panic::catch_unwind(tile).is_err());
     }

@@ -1,4 +1,5 @@
-//! Rows of words become columns of a panel: how a product's right side is packed whose reduction runs along its rows.
+//! Rows of words become columns: how a product's right side is packed whose reduction runs along its rows, and a left side
+//! whose reduction runs down them.
 
 use super::panels::COLUMNS;
 
@@ -9,29 +10,35 @@ const BLOCK: usize = 8;
 /// their content.
 pub(crate) fn transpose<'a>(panel: &mut [u32], rows: usize, row: impl Fn(usize) -> &'a [u32]) {
     let words = panel.len() / COLUMNS;
+    transpose_into(panel, COLUMNS, rows, |j| &row(j)[..words]);
+}
+
+/// `out[word · stride + j] = row(j)[word]` for all words of the rows `0..rows`, which are equally long. What lies between
+/// keeps its content.
+pub(crate) fn transpose_into<'a>(out: &mut [u32], stride: usize, rows: usize, row: impl Fn(usize) -> &'a [u32]) {
     for first in (0..rows).step_by(BLOCK) {
         let count = BLOCK.min(rows - first);
         // Beyond the rows the last one is read once more, and not written.
-        let rows: [&[u32]; BLOCK] = std::array::from_fn(|i| &row(first + i.min(count - 1))[..words]);
-        block(&mut panel[first..], rows, count);
+        let rows: [&[u32]; BLOCK] = std::array::from_fn(|i| row(first + i.min(count - 1)));
+        block(&mut out[first..], stride, rows, count);
     }
 }
 
-/// Up to eight columns of a panel.
-fn block(panel: &mut [u32], rows: [&[u32]; BLOCK], count: usize) {
+/// Up to eight columns.
+fn block(out: &mut [u32], stride: usize, rows: [&[u32]; BLOCK], count: usize) {
     #[cfg(target_arch = "x86_64")]
     if count == BLOCK && crate::isa() >= crate::Isa::Avx2 {
         // SAFETY: the processor has AVX2.
-        return unsafe { x86::block(panel, rows) };
+        return unsafe { x86::block(out, stride, rows) };
     }
-    plain(panel, &rows[..count], 0);
+    plain(out, stride, &rows[..count], 0);
 }
 
 /// Words from `from` on, one at a time.
-fn plain(panel: &mut [u32], rows: &[&[u32]], from: usize) {
+fn plain(out: &mut [u32], stride: usize, rows: &[&[u32]], from: usize) {
     for (j, row) in rows.iter().enumerate() {
         for (word, value) in row.iter().enumerate().skip(from) {
-            panel[word * COLUMNS + j] = *value;
+            out[word * stride + j] = *value;
         }
     }
 }
@@ -44,20 +51,20 @@ mod x86 {
     /// # Safety
     /// The processor has AVX2.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn block(panel: &mut [u32], rows: [&[u32]; BLOCK]) {
+    pub(super) unsafe fn block(out: &mut [u32], stride: usize, rows: [&[u32]; BLOCK]) {
         let words = rows[0].len();
-        assert!(words == 0 || panel.len() >= (words - 1) * COLUMNS + BLOCK);
+        assert!(words == 0 || out.len() >= (words - 1) * stride + BLOCK);
         assert!(rows.iter().all(|row| row.len() == words));
         let whole = words / BLOCK * BLOCK;
         for word in (0..whole).step_by(BLOCK) {
             // SAFETY: eight words follow in each row.
             let lines = rows.map(|row| unsafe { _mm256_loadu_ps(row.as_ptr().add(word).cast()) });
             for (i, column) in exchanged(lines).into_iter().enumerate() {
-                // SAFETY: the panel has eight columns of each word.
-                unsafe { _mm256_storeu_ps(panel.as_mut_ptr().add((word + i) * COLUMNS).cast(), column) };
+                // SAFETY: there is room for eight columns of each word.
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr().add((word + i) * stride).cast(), column) };
             }
         }
-        plain(panel, &rows, whole);
+        plain(out, stride, &rows, whole);
     }
 
     /// Eight rows of eight as eight columns.

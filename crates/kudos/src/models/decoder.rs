@@ -175,7 +175,10 @@ impl Declare<'_> {
         let final_norm = self.norm(names.final_norm)?;
         self.parameters.begin(Role::Output);
         let head = match head {
-            DecoderHead::Score => self.table("score", config.labels, false)?,
+            DecoderHead::Score => {
+                self.places[1] = Place::Flat;
+                self.table("score", config.labels, false)?
+            }
             DecoderHead::Words if config.tied => words,
             DecoderHead::Words => self.table("lm_head", config.vocabulary, config.biases.head)?,
         };
@@ -195,13 +198,13 @@ impl Declare<'_> {
     }
 }
 
-/// The parameters and the wiring of a judge, with the matrices of the layers in the flat buffer or packed. The table of words
-/// and the head are in the flat buffer.
+/// The parameters and the wiring of a judge, with the matrices of the layers and the table of words in the flat buffer or
+/// packed. The head is in the flat buffer.
 ///
 /// # Errors
 /// [`WeightError::TooLarge`] for impossible sizes.
-pub(super) fn declare_judge(config: &DecoderConfig, layers: Place) -> Result<Declared, WeightError> {
-    let mut declare = Declare { config, parameters: Parameters::default(), places: [layers, Place::Flat], tied: false };
+pub(super) fn declare_judge(config: &DecoderConfig, layers: Place, words: Place) -> Result<Declared, WeightError> {
+    let mut declare = Declare { config, parameters: Parameters::default(), places: [layers, words], tied: false };
     let (network, out) = declare.wiring(DecoderHead::Score)?;
     Ok(Declared {
         parameters: declare.parameters,

@@ -6,23 +6,39 @@ use super::load::{load_for_scoring, open_judge};
 use super::model::Model;
 use super::reward_config::RewardConfig;
 use super::reward_model::{JudgeError, check_outputs, check_positions};
+use super::source::TensorSource;
 use crate::nn::Precision;
 use crate::text::EncodeSettings;
 use serde_json::Value;
 use std::path::Path;
 
-/// Loads the model of a judge directory, and says how its texts are encoded and in which precision it scores.
-pub(super) fn load(dir: &Path, asked: Option<Precision>) -> Result<(Model, RewardConfig, Precision), JudgeError> {
-    let (config, tensors) = open_judge(dir)?;
-    let reward = match adapter::reward_config(dir)? {
-        Some(reward) => reward,
-        None => default_reward(&adapter::tokenizer_dir(dir)?, &config)?,
-    };
-    check_outputs(dir, &reward, config.labels())?;
-    check_positions(&dir.join("reward.json"), &reward.encode, config.max_tokens())?;
-    let (mut model, precision) = load_for_scoring(config, tensors.as_ref(), asked)?;
-    model.prepare_turns(reward.encode.max_length);
-    Ok((model, reward, precision))
+/// A judge directory whose weights and tokenizer are not read yet.
+pub(super) struct Opened {
+    config: Config,
+    tensors: Box<dyn TensorSource>,
+    /// How its texts are encoded.
+    pub(super) reward: RewardConfig,
+}
+
+impl Opened {
+    /// Reads what a judge directory says of itself, and checks it.
+    pub(super) fn of(dir: &Path) -> Result<Self, JudgeError> {
+        let (config, tensors) = open_judge(dir)?;
+        let reward = match adapter::reward_config(dir)? {
+            Some(reward) => reward,
+            None => default_reward(&adapter::tokenizer_dir(dir)?, &config)?,
+        };
+        check_outputs(dir, &reward, config.labels())?;
+        check_positions(&dir.join("reward.json"), &reward.encode, config.max_tokens())?;
+        Ok(Self { config, tensors, reward })
+    }
+
+    /// Loads the weights, and says in which precision the model scores.
+    pub(super) fn weights(&self, asked: Option<Precision>) -> Result<(Model, Precision), JudgeError> {
+        let (mut model, precision) = load_for_scoring(self.config.clone(), self.tensors.as_ref(), asked)?;
+        model.prepare_turns(self.reward.encode.max_length);
+        Ok((model, precision))
+    }
 }
 
 /// What a checkpoint without `reward.json` means.

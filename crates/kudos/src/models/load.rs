@@ -10,7 +10,9 @@ use super::network::Names;
 use super::source::{Stored, TensorSource};
 use crate::nn::weights::WeightError;
 use crate::nn::{LinearSpec, Packed, PackedLayer, ParameterSpec, Parameters, Place, Precision, Role, Span};
+use kernels::bf16::Bf16;
 use kernels::gemm::Int8Weight;
+use kernels::memory::zeroed;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -171,7 +173,7 @@ pub fn load_frozen(
     let reader = Reader::match_tensors(&frozen.parameters, frozen.names(), tensors.as_ref(), head)?;
     let precision = if precision == Precision::Int8 { precision } else { frozen.precision(precision) };
     if precision != Precision::F32 {
-        frozen = Model::declare_with(config, Place::Packed)?;
+        frozen = Model::declare_with(config, Place::Packed, Place::Flat)?;
     }
     frozen.parameters.allocate();
     if precision != Precision::F32 {
@@ -208,7 +210,8 @@ pub(super) fn open_judge(dir: &Path) -> Result<(Config, Box<dyn TensorSource>), 
 }
 
 /// Loads a judge to score with. Weights that are packed for the precision are read tensor by tensor, packed and dropped,
-/// so they are never in memory twice and have no place in the flat buffer.
+/// so they are never in memory twice and have no place in the flat buffer. A decoder's table of words stays in bf16 where it
+/// is stored so, in any precision: a text reads a few of its rows.
 ///
 /// # Errors
 /// As [`load`].
@@ -222,14 +225,18 @@ pub(super) fn load_for_scoring(
     let reader = Reader::match_tensors(&model.parameters, model.names(), tensors, head)?;
     let default = || if reader.any_int8() { Precision::Int8 } else { Precision::best() };
     let precision = model.precision(asked.unwrap_or_else(default));
-    if precision != Precision::F32 {
-        model = Model::declare_with(config, Place::Packed)?;
-    }
+    let place = |packed: bool| if packed { Place::Packed } else { Place::Flat };
+    let has_words = model.words().is_some_and(|words| reader.is_bf16(words));
+    model = Model::declare_with(config, place(precision != Precision::F32), place(has_words))?;
     model.parameters.allocate();
     if precision != Precision::F32 {
         let matrices = model.packed_layers();
         let pack = |weight: &[f32], spec: &LinearSpec| PackedLayer::for_scoring(weight, spec, precision);
         model.packed = reader.pack(&model.parameters, &matrices, precision == Precision::Int8, pack)?;
+    }
+    if let Some(words) = model.words().filter(|_| has_words) {
+        let (span, rows) = (words.span, reader.bf16(words)?);
+        model.packed = std::mem::take(&mut model.packed).with_words(span, rows);
     }
     reader.fill(&mut model.parameters, None)?;
     Ok((model, precision))
@@ -360,13 +367,18 @@ impl<'a> Reader<'a> {
         // The largest first: a matrix takes four bytes a value until it is packed, and there is most room at the start.
         let mut matrices = matrices.to_vec();
         matrices.sort_by_key(|matrix| std::cmp::Reverse(matrix.weight.len));
+        let mut weight = zeroed(matrices.first().map_or(0, |matrix| matrix.weight.len));
         let mut packed = Vec::new();
         for matrix in matrices {
             let inside = |spec: &&ParameterSpec| overlap(spec.span, matrix.weight).is_some();
             let parts: Vec<&ParameterSpec> = parameters.specs().iter().filter(inside).collect();
             let layer = match units && parts.iter().all(|part| self.is_int8(part)) {
                 true => PackedLayer::Int8(self.units(&parts, &matrix)?),
-                false => pack(&self.values(&parts, &matrix)?, &matrix),
+                false => {
+                    let weight = &mut weight[..matrix.weight.len];
+                    self.values(&parts, &matrix, weight)?;
+                    pack(weight, &matrix)
+                }
             };
             packed.push((matrix, layer));
         }
@@ -390,15 +402,32 @@ impl<'a> Reader<'a> {
         self.source.is_int8(self.name(part))
     }
 
+    fn is_bf16(&self, spec: &ParameterSpec) -> bool {
+        self.source.is_bf16(self.name(spec))
+    }
+
+    /// The values of a tensor that is stored in bf16.
+    fn bf16(&self, spec: &ParameterSpec) -> Result<Vec<Bf16>, LoadError> {
+        let mut bits = zeroed(spec.span.len);
+        self.source.read_bf16(self.name(spec), &mut bits)?;
+        Ok(bits)
+    }
+
     /// The values of a matrix.
-    fn values(&self, parts: &[&ParameterSpec], matrix: &LinearSpec) -> Result<Vec<f32>, LoadError> {
-        let mut weight = Vec::with_capacity(matrix.weight.len);
+    fn values(&self, parts: &[&ParameterSpec], matrix: &LinearSpec, weight: &mut [f32]) -> Result<(), LoadError> {
+        let mut rest = weight;
         for part in parts {
-            let mut values = vec![0.0; part.span.len];
-            self.read(self.name(part), part, &mut values)?;
-            weight.extend_from_slice(&values[overlap(part.span, matrix.weight).expect("a part")]);
+            let range = overlap(part.span, matrix.weight).expect("a part");
+            let own = rest.split_off_mut(..range.len()).expect("the parts of a matrix are as long as it is");
+            if range.len() == part.span.len {
+                self.read(self.name(part), part, own)?;
+            } else {
+                let mut values = vec![0.0; part.span.len];
+                self.read(self.name(part), part, &mut values)?;
+                own.copy_from_slice(&values[range]);
+            }
         }
-        Ok(weight)
+        Ok(())
     }
 
     /// A matrix that is stored in 8 bits.

@@ -8,7 +8,8 @@ use super::network::{Declared, Dense, Head, Names, Network};
 use super::{decoder, encoder};
 use crate::nn::weights::WeightError;
 use crate::nn::{
-    Activation, Batch, LinearSpec, Packed, Parameters, Place, Precision, Role, State, Storage, Tape, Var, Weights,
+    Activation, Batch, LinearSpec, Packed, ParameterSpec, Parameters, Place, Precision, Role, State, Storage, Tape,
+    Var, Weights,
 };
 use crate::text::{Encoder, TextError};
 use kernels::activation;
@@ -40,14 +41,15 @@ impl Model {
     /// # Errors
     /// [`WeightError::TooLarge`] for impossible sizes.
     pub fn declare(config: Config) -> Result<Self, WeightError> {
-        Self::declare_with(config, Place::Flat)
+        Self::declare_with(config, Place::Flat, Place::Flat)
     }
 
-    /// As [`Self::declare`], with the matrices of the layers in the flat buffer or packed.
-    pub(super) fn declare_with(config: Config, layers: Place) -> Result<Self, WeightError> {
+    /// As [`Self::declare`], with the matrices of the layers, and of a decoder the table of words, in the flat buffer or
+    /// packed.
+    pub(super) fn declare_with(config: Config, layers: Place, words: Place) -> Result<Self, WeightError> {
         let Declared { parameters, network, head } = match &config {
             Config::Encoder(config) => encoder::declare(config, layers)?,
-            Config::Decoder(config) => decoder::declare_judge(config, layers)?,
+            Config::Decoder(config) => decoder::declare_judge(config, layers, words)?,
         };
         Ok(Self { config, parameters, packed: Packed::default(), network, head, turns: Vec::new() })
     }
@@ -163,6 +165,13 @@ impl Model {
     /// The linear layers that run on packed weights when there are such: all but the head's.
     pub(super) fn packed_layers(&self) -> Vec<LinearSpec> {
         self.network.products(self.head.pool.asker())
+    }
+
+    /// The table of words of a decoder.
+    pub(super) fn words(&self) -> Option<&ParameterSpec> {
+        let is_words = |spec: &&ParameterSpec| spec.span == self.network.embedding.words;
+        let specs = matches!(self.config, Config::Decoder(_)).then(|| self.parameters.specs());
+        specs?.iter().find(is_words)
     }
 
     /// The precision this model runs in when `asked` for one: f32 when the processor or the model's sizes have no other.

@@ -4,7 +4,7 @@
 //! any number of threads score with one, each with a [`Workspace`] of its own.
 
 use super::config::Config;
-use super::judge;
+use super::judge::Opened;
 use super::load::LoadError;
 use super::model::Model;
 use super::reward_config::RewardConfig;
@@ -112,9 +112,15 @@ impl RewardModel {
     /// # Errors
     /// [`JudgeError`] for anything that would make its scores differ from what it was trained for.
     pub fn load(dir: &Path, precision: Option<Precision>) -> Result<Self, JudgeError> {
-        let (model, reward, precision) = judge::load(dir, precision)?;
-        let encoder = Arc::new(Encoder::load(&super::adapter::tokenizer_dir(dir)?, reward.encode.clone())?);
-        Ok(Self { model, encoder, reward, precision })
+        let opened = Opened::of(dir)?;
+        // The tokenizer of a large vocabulary takes as long as the weights: both at once.
+        let (weights, encoder) = std::thread::scope(|scope| {
+            let encoder = scope.spawn(|| load_encoder(dir, &opened.reward));
+            let weights = opened.weights(precision);
+            (weights, encoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let (model, precision) = weights?;
+        Ok(Self { model, encoder: Arc::new(encoder?), reward: opened.reward, precision })
     }
 
     /// What its outputs rate, in their order; nothing for a judge whose one output is the score.
@@ -280,6 +286,10 @@ impl Scorer {
         let encoded = self.judge.encoder.encode_batch(inputs)?;
         Ok(all_or_first(features_each(&self.judge.model, &encoded, &mut self.workspace))?.concat())
     }
+}
+
+fn load_encoder(dir: &Path, reward: &RewardConfig) -> Result<Encoder, JudgeError> {
+    Ok(Encoder::load(&super::adapter::tokenizer_dir(dir)?, reward.encode.clone())?)
 }
 
 /// One output, or the outputs that `reward.json` describes.

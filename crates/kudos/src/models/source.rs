@@ -8,6 +8,7 @@ use super::reward_model::JudgeError;
 use crate::nn::gguf::Gguf;
 use crate::nn::weights::Checkpoint;
 use crate::text::{TextError, write_tokenizer};
+use kernels::bf16::Bf16;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,15 @@ pub(super) trait TensorSource {
     fn dtype(&self, name: &str) -> String;
     /// Whether a tensor is stored in 8 bits, with a scale for each row.
     fn is_int8(&self, name: &str) -> bool;
-    /// Units and scales of such a tensor.
+    /// Whether a tensor is stored in bf16, and can be read so.
+    fn is_bf16(&self, _: &str) -> bool {
+        false
+    }
+    /// The values of such a tensor, as they are stored.
+    fn read_bf16(&self, name: &str, _: &mut [Bf16]) -> Result<(), LoadError> {
+        unreachable!("{name} is not stored in bf16")
+    }
+    /// Units and scales of a tensor in 8 bits.
     fn read_units(&self, name: &str) -> Result<(Vec<i8>, Vec<f32>), LoadError>;
     /// What the file calls all of its tensors, with their dimensions. Scales stand with what they scale.
     fn all(&self) -> Vec<(String, Vec<usize>)>;
@@ -50,6 +59,14 @@ impl TensorSource for Checkpoint {
 
     fn is_int8(&self, name: &str) -> bool {
         Checkpoint::is_int8(self, name)
+    }
+
+    fn is_bf16(&self, name: &str) -> bool {
+        self.tensors[name].dtype() == "BF16"
+    }
+
+    fn read_bf16(&self, name: &str, bits: &mut [Bf16]) -> Result<(), LoadError> {
+        Ok(Checkpoint::read_bf16(self, name, bits)?)
     }
 
     fn read_units(&self, name: &str) -> Result<(Vec<i8>, Vec<f32>), LoadError> {

@@ -3,6 +3,7 @@
 use super::ops::LinearSpec;
 use super::parameters::Span;
 use super::tape::Storage;
+use kernels::bf16::Bf16;
 use kernels::gemm::{Int8Weight, NarrowWeight, PackedWeight, Width, quantize_weights};
 
 /// The arithmetic of the linear layers and of attention. Norms, softmax, sums, the residual stream and the head are f32
@@ -123,6 +124,8 @@ pub struct Packed {
     /// How values flow between the layers: all of them read and write values of one kind.
     storage: Storage,
     layers: Vec<(LinearSpec, PackedLayer)>,
+    /// A table of words in bf16, whose rows are widened as they are read.
+    words: Option<(Span, Vec<Bf16>)>,
 }
 
 impl Packed {
@@ -142,7 +145,17 @@ impl Packed {
         layers.sort_by_key(|(spec, _)| spec.weight.start);
         let storage = layers.first().map_or(Storage::F32, |(_, layer)| layer.storage());
         assert!(layers.iter().all(|(_, layer)| layer.storage() == storage), "all layers read values of one kind");
-        Self { storage, layers }
+        Self { storage, layers, words: None }
+    }
+
+    /// The same with a table of words, which has no place in the flat buffer.
+    pub fn with_words(self, span: Span, rows: Vec<Bf16>) -> Self {
+        Self { words: Some((span, rows)), ..self }
+    }
+
+    /// The table of words, if it is this one and is kept in bf16.
+    pub(super) fn words(&self, words: Span) -> Option<&[Bf16]> {
+        self.words.as_ref().filter(|(span, _)| *span == words).map(|(_, rows)| rows.as_slice())
     }
 
     /// Packs all layers again, after their weights have moved.
@@ -181,10 +194,11 @@ impl Packed {
             };
             width * spec.inputs * spec.outputs
         };
-        self.layers.iter().map(each).sum()
+        let words = self.words.as_ref().map_or(0, |(_, rows)| size_of_val(rows.as_slice()));
+        words + self.layers.iter().map(each).sum::<usize>()
     }
 
-    /// True when all weights are read in place.
+    /// True when all matrices are read in place.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()
     }

@@ -272,7 +272,7 @@ impl Parameters {
 
     /// Allocates the values of the flat buffer, all zero. Call once every shape is known to be right.
     pub fn allocate(&mut self) {
-        self.values = vec![0.0; self.len];
+        self.values = kernels::memory::zeroed(self.len);
     }
 
     /// Allocates the values of what was declared since, all zero; those that are there stay.

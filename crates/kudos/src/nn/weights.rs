@@ -5,9 +5,11 @@
 //! read one at a time straight into the parameter buffer, so peak memory is the model plus a chunk.
 
 use super::parameters::{ParameterSpec, Parameters};
+use kernels::bf16::{Bf16, Element, all_finite, all_finite_bits, widen};
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -236,16 +238,31 @@ impl Checkpoint {
         let file = File::open(&stored.file).map_err(io)?;
         let width = element_bytes(&stored.dtype).expect("a type with a decoder has a size");
         values.par_chunks_mut(CHUNK).enumerate().try_for_each(|(chunk, part)| {
-            decode(&file, stored.start + (chunk * CHUNK * width) as u64, part).map_err(io)?;
-            match part.iter().position(|v| !v.is_finite()) {
-                None => Ok(()),
-                Some(index) => Err(WeightError::NotFinite {
-                    path: stored.file.clone(),
-                    tensor: name.into(),
-                    index: chunk * CHUNK + index,
-                    value: part[index],
-                }),
+            if decode(&file, stored.start + (chunk * CHUNK * width) as u64, part).map_err(io)? {
+                return Ok(());
             }
+            let index = part.iter().position(|v| !v.is_finite()).expect("one of them is not finite");
+            let (path, value) = (stored.file.clone(), part[index]);
+            Err(WeightError::NotFinite { path, tensor: name.into(), index: chunk * CHUNK + index, value })
+        })
+    }
+
+    /// Reads a tensor that is stored as BF16, as it is, and refuses NaN and infinity. Several threads read at once.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_bf16(&self, name: &str, bits: &mut [Bf16]) -> Result<(), WeightError> {
+        let stored = &self.tensors[name];
+        let io = |source| WeightError::Io { path: stored.file.clone(), source };
+        let file = File::open(&stored.file).map_err(io)?;
+        bits.par_chunks_mut(CHUNK).enumerate().try_for_each(|(chunk, part)| {
+            read_bits(&file, stored.start + (2 * chunk * CHUNK) as u64, part).map_err(io)?;
+            if all_finite_bits(part) {
+                return Ok(());
+            }
+            let index = part.iter().position(|bits| !bits.widen().is_finite()).expect("one of them is not finite");
+            let (path, value) = (stored.file.clone(), part[index].widen());
+            Err(WeightError::NotFinite { path, tensor: name.into(), index: chunk * CHUNK + index, value })
         })
     }
 
@@ -281,33 +298,59 @@ impl Checkpoint {
 /// What the scales of a tensor stored in 8 bits are called after it.
 pub const SCALE_SUFFIX: &str = "_scale";
 
-/// Elements read at a time by one thread.
-const CHUNK: usize = 1 << 18;
+/// Elements read at a time by one thread: few enough to be converted in its cache.
+const CHUNK: usize = 1 << 16;
 
-type Decode = fn(&File, u64, &mut [f32]) -> std::io::Result<()>;
+/// Reads values from a place of a file on; whether all are finite.
+type Decode = fn(&File, u64, &mut [f32]) -> std::io::Result<bool>;
 
 fn decoder(dtype: &str) -> Option<Decode> {
     match dtype {
         "F32" => Some(read_f32),
-        "F16" => Some(|file, at, values| read_half(file, at, values, |b| half::f16::from_le_bytes(b).to_f32())),
-        "BF16" => Some(|file, at, values| read_half(file, at, values, |b| half::bf16::from_le_bytes(b).to_f32())),
+        "F16" => Some(|file, at, values| read_half(file, at, values, widen_f16)),
+        "BF16" => Some(|file, at, values| read_half(file, at, values, widen)),
         _ => None,
     }
 }
 
-fn read_f32(file: &File, at: u64, values: &mut [f32]) -> std::io::Result<()> {
+fn read_f32(file: &File, at: u64, values: &mut [f32]) -> std::io::Result<bool> {
     read_at(file, at, bytemuck::cast_slice_mut(values))?;
     if cfg!(target_endian = "big") {
         values.iter_mut().for_each(|v| *v = f32::from_bits(v.to_bits().swap_bytes()));
     }
+    Ok(all_finite(values))
+}
+
+thread_local! {
+    /// What a thread has read and not widened yet.
+    static HALVES: RefCell<Vec<Bf16>> = const { RefCell::new(Vec::new()) };
+}
+
+fn read_half(
+    file: &File,
+    at: u64,
+    values: &mut [f32],
+    widen: fn(&mut [f32], &[Bf16]) -> bool,
+) -> std::io::Result<bool> {
+    HALVES.with_borrow_mut(|halves| {
+        halves.resize(values.len(), Bf16(0));
+        read_bits(file, at, halves)?;
+        Ok(widen(values, halves))
+    })
+}
+
+fn read_bits(file: &File, at: u64, bits: &mut [Bf16]) -> std::io::Result<()> {
+    read_at(file, at, bytemuck::cast_slice_mut(bits))?;
+    if cfg!(target_endian = "big") {
+        bits.iter_mut().for_each(|bits| bits.0 = bits.0.swap_bytes());
+    }
     Ok(())
 }
 
-fn read_half(file: &File, at: u64, values: &mut [f32], decode: fn([u8; 2]) -> f32) -> std::io::Result<()> {
-    let mut bytes = vec![0u8; 2 * values.len()];
-    read_at(file, at, &mut bytes)?;
-    values.iter_mut().zip(bytes.chunks_exact(2)).for_each(|(v, b)| *v = decode([b[0], b[1]]));
-    Ok(())
+/// Values of the other format of 16 bits.
+fn widen_f16(values: &mut [f32], halves: &[Bf16]) -> bool {
+    values.iter_mut().zip(halves).for_each(|(value, half)| *value = half::f16::from_bits(half.0).to_f32());
+    all_finite(values)
 }
 
 /// Fills `bytes` from byte `at` on, without moving a position that threads would share.

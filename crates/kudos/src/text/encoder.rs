@@ -9,10 +9,11 @@ mod conversations;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use tokenizers::models::bpe::BPE;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{
-    Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy, decoders,
-    truncate_encodings,
+    DecoderWrapper, Encoding, NormalizerWrapper, PostProcessor, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
+    TokenizerImpl, TruncationDirection, TruncationParams, TruncationStrategy, decoders, truncate_encodings,
 };
 
 use super::chat::{ChatTemplate, Conversation};
@@ -411,7 +412,7 @@ pub(super) fn open_tokenizer(dir: &Path) -> Result<TokenizerFiles, TextError> {
     let config = TokenizerConfig::read(dir)?;
     let (mut tokenizer, is_whole) = match read_if_exists(&path)? {
         Some(bytes) => {
-            let parsed = Tokenizer::from_bytes(bytes);
+            let parsed = parse(&bytes);
             (parsed.map_err(|error| malformed(&path, "a tokenizer of the Hugging Face kind", &error))?, true)
         }
         None => (from_vocabulary(dir, &config)?, false),
@@ -424,6 +425,16 @@ pub(super) fn open_tokenizer(dir: &Path) -> Result<TokenizerFiles, TextError> {
     let template = chat_template(dir, &config, &rebuilt)?;
     let TokenizerConfig { model_vocab_size, model_segments, .. } = config;
     Ok(TokenizerFiles { tokenizer, side, rebuilt, template, model_vocab_size, model_segments })
+}
+
+/// What `tokenizer.json` holds. A vocabulary of byte pairs is read as such first: where the kind of the vocabulary is
+/// open, the library copies all of it once more, which takes three times as long.
+fn parse(bytes: &[u8]) -> tokenizers::Result<Tokenizer> {
+    type OfBytePairs = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+    match OfBytePairs::from_bytes(bytes) {
+        Ok(tokenizer) => Ok(tokenizer.into()),
+        Err(_) => Tokenizer::from_bytes(bytes),
+    }
 }
 
 /// The tokenizer of an old BERT or DistilBERT, which has its words alone: the class gives all the rest.

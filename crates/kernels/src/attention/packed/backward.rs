@@ -1,8 +1,8 @@
 //! Every query, backward: blocks of queries against blocks of keys, so that a block's probabilities and their gradients
 //! stay in the cache for the five products that make or read them.
 //!
-//! Gradients of keys and values are summed in tiles of 12 positions over all queries of a family, in order: the parent's
-//! own, then each child's. The parent's rows of these tiles stay while its children pass. Several tasks may have portions
+//! Gradients of keys and values are summed a tile of positions at a time over all queries of a family, in order: the
+//! parent's own, then each child's. The parent's rows stay while its children pass. Several tasks may have portions
 //! of a large family. Then the parent's rows are summed over each portion, and these sums in order.
 
 use super::forward::{floats, scaled_row};
@@ -12,17 +12,17 @@ use super::sequences::{Family, Portion, Text};
 use super::{Columns, ColumnsMut, Saved, Targets, Work};
 use crate::bf16::Element;
 use crate::gemm::Store;
-use crate::gemm::panels::{COLUMNS, Lines, ROWS, panels};
-use crate::gemm::tile::{Left, Out, Tile};
+use crate::gemm::panels::{COLUMNS, Lines, panels};
+use crate::gemm::tile::{Left, Out};
 use crate::parallel::{Shared, area, for_each};
 use crate::reduce::sum_by;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Queries of a block.
-const QUERIES: usize = 8 * ROWS;
+/// Queries of a block: whole strips, of 12 or of 32.
+const QUERIES: usize = 96;
 /// Keys of a block: whole strips and whole panels.
-const KEYS: usize = ROWS * COLUMNS / 2;
+const KEYS: usize = 192;
 
 /// Memory of one task.
 #[derive(Default)]
@@ -32,12 +32,12 @@ struct Memory {
     values: Packed,
     queries: Packed,
     d_out: Packed,
-    /// `[positions/12][columns/32]`.
-    d_keys: Vec<Tile>,
+    /// `[positions][whole panels of columns]`.
+    d_keys: Lines,
     /// As `d_keys`.
-    d_values: Vec<Tile>,
-    /// `[12-query strip][columns/32]`.
-    d_queries: Vec<Tile>,
+    d_values: Lines,
+    /// `[queries of a block][whole panels of columns]`.
+    d_queries: Lines,
     corrections: Vec<f32>,
     weights: Block,
     gradients: Block,
@@ -156,7 +156,8 @@ impl<T: Element> Backward<'_, T> {
             let (packed, cleared) = if i == 0 { (0, 0) } else { (text.prefix / COLUMNS * COLUMNS, text.prefix) };
             self.pack(text, key_head, packed, memory);
             for rows in [&mut memory.d_keys, &mut memory.d_values] {
-                clear(rows, cleared..text.end(), panels(self.work.spec.head_dim));
+                let width = self.width();
+                floats(rows, text.end() * width)[cleared * width..text.end() * width].fill(0.0);
             }
             for shared in 0..self.work.spec.shared() {
                 let head = key_head * self.work.spec.shared() + shared;
@@ -176,8 +177,8 @@ impl<T: Element> Backward<'_, T> {
             self.write_keys(self.work.sequences.parent(portion.family), key_head, memory);
         } else {
             let (d_keys, d_values) = sums.split_at_mut(sums.len() / 2);
-            copy_rows(d_keys, &memory.d_keys, self.work.spec.head_dim);
-            copy_rows(d_values, &memory.d_values, self.work.spec.head_dim);
+            copy_rows(d_keys, rows_of(&memory.d_keys), self.work.spec.head_dim);
+            copy_rows(d_values, rows_of(&memory.d_values), self.work.spec.head_dim);
         }
         if memory.keys_by_column.bytes() + memory.keys_by_row.bytes() + memory.values.bytes() > KEPT {
             *memory = Memory::default();
@@ -215,10 +216,6 @@ impl<T: Element> Backward<'_, T> {
         memory.keys_by_row.reserve(columns, along_keys);
         memory.queries.reserve(columns, QUERIES / values::<T>());
         memory.d_out.reserve(columns, QUERIES / values::<T>());
-        for tiles in [&mut memory.d_keys, &mut memory.d_values] {
-            tiles.resize(longest.div_ceil(ROWS) * columns, [[0.0; COLUMNS]; ROWS]);
-        }
-        memory.d_queries.resize(QUERIES / ROWS * columns, [[0.0; COLUMNS]; ROWS]);
         memory.corrections.resize(QUERIES, 0.0);
     }
 
@@ -236,25 +233,26 @@ impl<T: Element> Backward<'_, T> {
         memory.queries.by_row(own.of(self.work.q), queries.clone(), 0);
         memory.d_out.by_row(own.of(self.d_out), queries.clone(), 0);
         fill_corrections(&mut memory.corrections, own.of(self.d_out), own.of(self.out), queries.clone());
-        memory.d_queries.fill([[0.0; COLUMNS]; ROWS]);
+        floats(&mut memory.d_queries, queries.len() * self.width())[..queries.len() * self.width()].fill(0.0);
         let seen = scoring.seen(queries.clone());
         for first in (seen.start / KEYS * KEYS..seen.end).step_by(KEYS) {
             let part = Part { queries: queries.clone(), keys: first..seen.end.min(first + KEYS) };
-            for strip in 0..queries.len().div_ceil(ROWS) {
+            for strip in queries.clone().step_by(self.products.rows()) {
                 self.strip(own, &part, strip, d_bias, memory);
             }
             self.add_to_keys(own, &part, memory);
         }
-        write_rows(self.into.q, own.of(self.work.q), queries.start, queries, &memory.d_queries);
+        write_rows(self.into.q, own.of(self.work.q), queries.start, queries, rows_of(&memory.d_queries));
     }
 
-    /// Probabilities and gradients of 12 queries against the keys of a block, and what they give to the queries.
-    fn strip(&self, own: Head, part: &Part, strip: usize, d_bias: &mut [f32], memory: &mut Memory) {
-        let first = part.queries.start + strip * ROWS;
-        let queries = first..part.queries.end.min(first + ROWS);
+    /// Probabilities and gradients of a tile of queries, from `first` on, against the keys of a block, and what they give to
+    /// the queries.
+    fn strip(&self, own: Head, part: &Part, first: usize, d_bias: &mut [f32], memory: &mut Memory) {
+        let queries = first..part.queries.end.min(first + self.products.rows());
+        let (row, width) = (first - part.queries.start, self.width());
         let place = Place { row: first, column: part.keys.start, width: part.width() };
         let Memory { weights, gradients, along: words, d_queries, corrections, .. } = memory;
-        let [p, ds] = [&mut *weights, &mut *gradients].map(|block| block.strip::<T>(strip, queries.len(), place.width));
+        let [p, ds] = [&mut *weights, &mut *gradients].map(|block| block.strip::<T>(row, queries.len(), place.width));
         let keys = part.intersect(own.scoring.seen(queries.clone()));
         for panel in keys.start / COLUMNS..panels(keys.end) {
             let column = panel * COLUMNS - part.keys.start;
@@ -266,29 +264,36 @@ impl<T: Element> Backward<'_, T> {
             }
         }
         let at = own.head * self.work.rows + own.text.start + first - own.text.prefix;
-        let rows = RowSums { log_sums: &self.log_sums[at..], corrections: &corrections[strip * ROWS..] };
+        let rows = RowSums { log_sums: &self.log_sums[at..], corrections: &corrections[row..] };
         softmax_gradient(p, ds, d_bias, rows, own.scoring, place);
         if !keys.is_empty() {
-            let columns = panels(self.work.spec.head_dim);
             let left = left_words::<T>(words, ds, place.width).from((keys.start - part.keys.start) / values::<T>());
-            for (panel, tile) in d_queries[strip * columns..(strip + 1) * columns].iter_mut().enumerate() {
+            let d_queries = floats(d_queries, (row + queries.len()) * width);
+            for panel in 0..width / COLUMNS {
                 let steps = keys.start / values::<T>()..keys.end.div_ceil(values::<T>());
                 let right = memory.keys_by_row.steps(panel, steps);
-                self.products.store(Store::Add, Out::tile(tile), left, right, queries.len());
+                let out = Out { values: &mut d_queries[row * width + panel * COLUMNS..], stride: width };
+                self.products.store(Store::Add, out, left, right, queries.len());
             }
         }
-        weights.pair::<T>(strip, queries.len(), place.width);
-        gradients.pair::<T>(strip, queries.len(), place.width);
+        weights.pair::<T>(row, queries.len(), place.width);
+        gradients.pair::<T>(row, queries.len(), place.width);
     }
 
-    /// Adds what a block gives to its keys and values, 12 of them at a time.
+    /// Columns of a head, to whole panels.
+    fn width(&self) -> usize {
+        panels(self.work.spec.head_dim) * COLUMNS
+    }
+
+    /// Adds what a block gives to its keys and values, a tile of them at a time.
     fn add_to_keys(&self, own: Head, part: &Part, memory: &mut Memory) {
-        let columns = panels(self.work.spec.head_dim);
+        let (width, tall) = (self.width(), self.products.rows());
         let Memory { weights, gradients, d_keys, d_values, queries, d_out, .. } = memory;
         let sides = [(&*weights, d_values, &*d_out), (&*gradients, d_keys, &*queries)];
-        for (block, tiles, right) in sides {
-            for first in part.keys.clone().step_by(ROWS) {
-                let rows = ROWS.min(part.keys.end - first);
+        for (block, sums, right) in sides {
+            let sums = floats(sums, part.keys.end * width);
+            for first in part.keys.clone().step_by(tall) {
+                let rows = tall.min(part.keys.end - first);
                 let seeing = own.seeing(first..first + rows);
                 let start = seeing.start.max(part.queries.start) - part.queries.start;
                 let end = seeing.end.min(part.queries.end).saturating_sub(part.queries.start);
@@ -297,8 +302,9 @@ impl<T: Element> Backward<'_, T> {
                 }
                 let steps = start / values::<T>()..end.div_ceil(values::<T>());
                 let left = block.across::<T>(part.width()).from(steps.start * part.width() + first - part.keys.start);
-                for (panel, tile) in tiles[first / ROWS * columns..][..columns].iter_mut().enumerate() {
-                    self.products.store(Store::Add, Out::tile(tile), left, right.steps(panel, steps.clone()), rows);
+                for panel in 0..width / COLUMNS {
+                    let out = Out { values: &mut sums[first * width + panel * COLUMNS..], stride: width };
+                    self.products.store(Store::Add, out, left, right.steps(panel, steps.clone()), rows);
                 }
             }
         }
@@ -306,11 +312,11 @@ impl<T: Element> Backward<'_, T> {
 
     /// Writes the gradients of a text's own keys and values.
     fn write_keys(&self, text: Text, key_head: usize, memory: &Memory) {
-        for (into, columns, tiles) in
+        for (into, columns, sums) in
             [(self.into.k, self.work.k, &memory.d_keys), (self.into.v, self.work.v, &memory.d_values)]
         {
             let own = TextHead { columns, head: key_head, text };
-            write_rows(into, own, 0, text.prefix..text.end(), tiles);
+            write_rows(into, own, 0, text.prefix..text.end(), rows_of(sums));
         }
     }
 }
@@ -342,22 +348,22 @@ impl Part {
 }
 
 impl Block {
-    /// A strip's rows in f32. The rows of bf16 leave as words, so all strips take the same place.
-    fn strip<T: Element>(&mut self, strip: usize, rows: usize, width: usize) -> &mut [f32] {
-        let start = if values::<T>() == 1 { strip * ROWS * width } else { 0 };
-        &mut floats(&mut self.wide, start + ROWS * width)[start..start + rows * width]
+    /// A strip's rows in f32, from `first` on. The rows of bf16 leave as words, so all strips take the same place.
+    fn strip<T: Element>(&mut self, first: usize, rows: usize, width: usize) -> &mut [f32] {
+        let start = if values::<T>() == 1 { first * width } else { 0 };
+        &mut floats(&mut self.wide, start + rows * width)[start..start + rows * width]
     }
 
     /// Makes the words of products down the queries; a last odd row's other half is zero.
-    fn pair<T: Element>(&mut self, strip: usize, rows: usize, width: usize) {
+    fn pair<T: Element>(&mut self, first: usize, rows: usize, width: usize) {
         if values::<T>() == 1 {
             return;
         }
-        let wide = floats(&mut self.wide, ROWS * width);
+        let wide = floats(&mut self.wide, rows.next_multiple_of(2) * width);
         if rows % 2 == 1 {
             wide[rows * width..(rows + 1) * width].fill(0.0);
         }
-        let words = &mut self.across.words(QUERIES / 2 * width)[strip * ROWS / 2 * width..];
+        let words = &mut self.across.words(QUERIES / 2 * width)[first / 2 * width..];
         pair_across(words, &wide[..rows.next_multiple_of(2) * width], width);
     }
 
@@ -388,34 +394,27 @@ dispatch! {
     }
 }
 
-/// Zeroes the rows of some positions.
-fn clear(tiles: &mut [Tile], positions: Range<usize>, columns: usize) {
-    for position in positions {
-        let tiles = &mut tiles[position / ROWS * columns..][..columns];
-        tiles.iter_mut().for_each(|tile| tile[position % ROWS].fill(0.0));
-    }
+/// Sums as they were written.
+fn rows_of(sums: &Lines) -> &[f32] {
+    bytemuck::cast_slice(sums.as_words())
 }
 
-/// The rows of the first positions, from tiles.
-fn copy_rows(out: &mut [f32], tiles: &[Tile], dim: usize) {
-    for (position, row) in out.chunks_exact_mut(dim).enumerate() {
-        for (out, tile) in row.chunks_mut(COLUMNS).zip(&tiles[position / ROWS * panels(dim)..]) {
-            out.copy_from_slice(&tile[position % ROWS][..out.len()]);
-        }
+/// The rows of the first positions, from sums of whole panels.
+fn copy_rows(out: &mut [f32], sums: &[f32], dim: usize) {
+    for (out, sums) in out.chunks_exact_mut(dim).zip(sums.chunks_exact(panels(dim) * COLUMNS)) {
+        out.copy_from_slice(&sums[..dim]);
     }
 }
 
 dispatch! {
-    /// Writes some positions of a head from tiles, the first row of which is that of position `base`.
-    fn write_rows[T: Element](into: ColumnsMut<'_, T>, own: TextHead<'_, T>, base: usize, positions: Range<usize>, tiles: &[Tile]) {
-        let columns = panels(into.dim);
+    /// Writes some positions of a head from sums of whole panels, the first row of which is that of position `base`.
+    fn write_rows[T: Element](into: ColumnsMut<'_, T>, own: TextHead<'_, T>, base: usize, positions: Range<usize>, sums: &[f32]) {
+        let width = panels(into.dim) * COLUMNS;
         for position in positions {
             // SAFETY: a task owns its heads' columns of its family's rows.
             let out = unsafe { into.head(own.text.row(position), own.head) };
-            let (strip, row) = ((position - base) / ROWS, (position - base) % ROWS);
-            for (out, tile) in out.chunks_mut(COLUMNS).zip(&tiles[strip * columns..][..columns]) {
-                out.iter_mut().zip(&tile[row]).for_each(|(out, value)| *out = T::narrow(*value));
-            }
+            let sums = &sums[(position - base) * width..][..width];
+            out.iter_mut().zip(sums).for_each(|(out, value)| *out = T::narrow(*value));
         }
     }
 }

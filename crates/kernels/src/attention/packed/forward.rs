@@ -1,4 +1,4 @@
-//! Every query, forward: strips of 12 queries against the keys that any of them sees.
+//! Every query, forward: strips of queries, as many as a tile has rows, against the keys that any of them sees.
 
 use super::operand::{KEPT, Packed, Products, TextHead, values};
 use super::score::{Place, Scoring, softmax_strip};
@@ -6,7 +6,7 @@ use super::sequences::{Portion, Text};
 use super::{ColumnsMut, Work};
 use crate::bf16::Element;
 use crate::gemm::Store;
-use crate::gemm::panels::{COLUMNS, Lines, ROWS, panels};
+use crate::gemm::panels::{COLUMNS, Lines, MOST_ROWS, panels};
 use crate::gemm::tile::{Left, Out, Tile};
 use crate::parallel::{Shared, for_each};
 use std::cell::RefCell;
@@ -51,7 +51,7 @@ impl<T: Element> Forward<'_, T> {
             // What the last text left there stays: the panels before the fork.
             let from = if i == 0 { 0 } else { text.prefix / COLUMNS * COLUMNS };
             self.pack(text, head / self.work.spec.shared(), from, memory);
-            for first in (0..text.len).step_by(ROWS) {
+            for first in (0..text.len).step_by(self.products.rows()) {
                 self.strip(text, head, first, memory);
             }
         }
@@ -67,11 +67,11 @@ impl<T: Element> Forward<'_, T> {
         memory.values.by_row(values, from..text.end(), from / self::values::<T>());
     }
 
-    /// Up to 12 own rows of a text from `first` on.
+    /// Own rows of a text from `first` on, as many as a tile has.
     fn strip(&self, text: Text, head: usize, first: usize, memory: &mut Memory) {
         let Memory { keys, values: packed_values, strip, words } = memory;
         let spec = self.work.spec;
-        let (rows, row) = (ROWS.min(text.len - first), text.prefix + first);
+        let (rows, row) = (self.products.rows().min(text.len - first), text.prefix + first);
         let scoring = Scoring::new(self.work, head, text);
         let seen = scoring.seen(row..row + rows);
         let panel_range = seen.start / COLUMNS..panels(seen.end);
@@ -83,7 +83,7 @@ impl<T: Element> Forward<'_, T> {
             let out = Out { values: &mut strip[i * COLUMNS..], stride: place.width };
             self.products.store(Store::Replace, out, queries, right, rows);
         }
-        let mut inverses = [0.0; ROWS];
+        let mut inverses = [0.0; MOST_ROWS];
         // SAFETY: a task owns its head's rows.
         let log_sums = unsafe { self.log_sums.slice(head * self.work.rows + text.start + first, rows) };
         let halves = if values::<T>() == 1 { &mut [][..] } else { words.words(strip.len() / 2) };
@@ -91,7 +91,7 @@ impl<T: Element> Forward<'_, T> {
         let words = if values::<T>() == 1 { bytemuck::cast_slice(strip) } else { words.as_words() };
         let left = Left { words, row_stride: place.width / values::<T>(), step_stride: 1 };
         let steps = place.column / values::<T>()..seen.end.div_ceil(values::<T>());
-        let mut tile: Tile = [[0.0; COLUMNS]; ROWS];
+        let mut tile: Tile = [[0.0; COLUMNS]; MOST_ROWS];
         for panel in 0..panels(spec.head_dim) {
             let right = packed_values.steps(panel, steps.clone());
             self.products.store(Store::Replace, Out::tile(&mut tile), left, right, rows);

@@ -9,7 +9,7 @@ use super::sequences::Text;
 use crate::bf16::{Bf16, Element};
 use crate::gemm::Store;
 use crate::gemm::floats::F32Products;
-use crate::gemm::panels::{COLUMNS, Lines, panels};
+use crate::gemm::panels::{COLUMNS, Lines, ROWS, panels};
 use crate::gemm::tile::{Bf16Products, Left, Out};
 use crate::gemm::transpose::transpose;
 use std::ops::Range;
@@ -33,6 +33,14 @@ impl Products {
         match values::<T>() {
             1 => Self::F32(F32Products::here()),
             _ => Self::Bf16(Bf16Products::required()),
+        }
+    }
+
+    /// Rows of a tile at most.
+    pub(super) fn rows(self) -> usize {
+        match self {
+            Self::F32(_) => ROWS,
+            Self::Bf16(products) => products.rows(),
         }
     }
 

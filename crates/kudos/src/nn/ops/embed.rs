@@ -4,8 +4,8 @@ use super::{Op, Uses};
 use crate::nn::Batch;
 use crate::nn::parameters::Span;
 use crate::nn::tape::{Backward, Buffer, Forward, Tape, Var};
+use kernels::bf16::Element;
 use kernels::embed::{Lookup, embed, embed_backward};
-use kernels::gemm::NarrowWeight;
 
 /// The tables of an embedding.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +57,15 @@ impl Embed {
     pub(super) fn forward(&self, pass: &mut Forward) {
         let [y] = pass.arena.buffers([Buffer::Value(self.y)]);
         let values = pass.weights.values;
-        if let Some(table) = pass.weights.packed.narrow(self.spec.words) {
-            return self.forward_narrow(y, table, pass.batch, values);
+        let packed = pass.weights.packed;
+        if let Some(table) = packed.narrow(self.spec.words) {
+            return self.forward_rows(y, pass.batch, values, |id, y| table.row(id, y));
+        }
+        if let Some(table) = packed.words(self.spec.words) {
+            return self.forward_rows(y, pass.batch, values, |id, y| {
+                // Added to zero, as in a sum over tables of f32: of a negative zero too the bits are the same.
+                y.iter_mut().zip(&table[id * self.width..]).for_each(|(y, bits)| *y = 0.0 + bits.widen());
+            });
         }
         let words = (self.spec.words, pass.batch.ids());
         let lookup = |(span, rows): (Span, _)| Lookup { table: &values[span.range()], rows };
@@ -70,10 +77,9 @@ impl Embed {
         self.scale_and_add(y, pass.batch, values);
     }
 
-    fn forward_narrow(&self, y: &mut [f32], table: &NarrowWeight, batch: &Batch, values: &[f32]) {
-        for (y, id) in y.chunks_exact_mut(self.width).zip(batch.ids()) {
-            table.row(*id as usize, y);
-        }
+    /// From a table that is not in the flat buffer: `row` reads the vector of an id.
+    fn forward_rows(&self, y: &mut [f32], batch: &Batch, values: &[f32], row: impl Fn(usize, &mut [f32])) {
+        y.chunks_exact_mut(self.width).zip(batch.ids()).for_each(|(y, id)| row(*id as usize, y));
         self.scale_and_add(y, batch, values);
     }
 
