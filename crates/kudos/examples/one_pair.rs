@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let [judge, rounds] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "expected JUDGE ROUNDS")?;
+    let [judge, rounds] =
+        std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "expected JUDGE ROUNDS")?;
     kernels::parallel::set_threads(1)?;
     let mut judge = Scorer::load(&PathBuf::from(judge), None)?;
     let (prompt, response) = (Content::Text("Why?".into()), Content::Text("Because.".into()));

@@ -155,6 +155,11 @@ def test_a_forked_child_scores(judge: kudos.RewardModel) -> None:
             other.join()
 
 
+def test_methods_can_be_sent_along(judge: kudos.RewardModel) -> None:
+    annotate, score = pickle.loads(pickle.dumps((judge.annotate, judge.score)))
+    assert annotate([{"prompt": "p", "response": "r"}])[0]["score"] == score("p", ["r"])[0]
+
+
 def _score_in_spawned(judge: kudos.RewardModel) -> bytes:
     return judge.score(PROMPTS, RESPONSES).tobytes()
 
@@ -233,7 +238,10 @@ def test_threads_follow_the_affinity_and_a_wrong_number_is_refused() -> None:
 
 
 def test_nothing_is_printed_and_all_is_logged(
-    pairs_rows: Sequence[dict[str, str]], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
+    pairs_rows: Sequence[dict[str, str]],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     with caplog.at_level(logging.INFO, logger="kudos"):
         kudos.train(pairs_rows, output=tmp_path / "judge", max_steps=2, head_first=False)
