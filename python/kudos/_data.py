@@ -21,15 +21,22 @@ if TYPE_CHECKING:
 
         def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
+    class ArrowArray(Protocol):
+        """Anything with Arrow's array interface: a column of pyarrow, a record batch."""
+
+        def __arrow_c_array__(self, requested_schema: object | None = None) -> object: ...
+
 
 #: The messages of a conversation: `{"role": "user", "content": "…"}`.
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 #: A text: a string, or the messages of a conversation.
 Text: TypeAlias = Union[str, Messages]
+#: Many texts: an iterable, or a column of Arrow data.
+Texts: TypeAlias = Union[Iterable[Text], "ArrowStream", "ArrowArray"]
 #: The name of a file.
 FilePath: TypeAlias = Union[str, "os.PathLike[str]"]
 #: Many rows: a frame of pandas, polars, pyarrow or datasets, a list of dictionaries, a dictionary of lists.
-Frame: TypeAlias = Union["ArrowStream", Iterable[Mapping[str, Any]], Mapping[str, Sequence[Any]]]
+Frame: TypeAlias = Union["ArrowStream", "ArrowArray", Iterable[Mapping[str, Any]], Mapping[str, Sequence[Any]]]
 #: Files, or a frame.
 Data: TypeAlias = Union[FilePath, Sequence[FilePath], Frame]
 
@@ -76,7 +83,7 @@ def source(frame: object) -> object:
         return _of_dataset(frame)
     if hasattr(frame, "__arrow_c_stream__"):
         return _exportable(frame)
-    return _lines(rows_of(frame))
+    return json_lines(rows_of(frame))
 
 
 def rows_of(frame: object) -> Iterator[Mapping[str, Any]]:
@@ -100,7 +107,8 @@ def _checked_rows(rows: Iterable[object]) -> Iterator[Mapping[str, Any]]:
         yield row
 
 
-def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Rows as JSON, one a line."""
     return b"".join(_line(place, row) for place, row in enumerate(rows))
 
 
@@ -113,12 +121,13 @@ def _line(place: int, row: Mapping[str, Any]) -> bytes:
         raise DataError(f"row {place}: expected plain values: {error}", row=place) from None
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> object:
     """The plain value of numpy's numbers and arrays, and of other mappings."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Mapping):
-        return dict(value)
+        plain: dict[object, object] = dict(value)
+        return plain
     raise TypeError(f"a value of type {type(value).__name__}")
 
 
@@ -150,7 +159,7 @@ def _exportable(frame: Any) -> object:
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        return _lines(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+        return json_lines(frame.astype(object).where(frame.notna(), None).to_dict("records"))
     # Without its index, which may be anything.
     return frame.reset_index(drop=True)
 
@@ -186,7 +195,7 @@ def _files(data: object, folder: Path) -> list[str]:
         return [os.fspath(path) for path in data]
     if isinstance(data, (list, tuple)) and not data:
         raise DataError("expected files or rows, found an empty list")
-    found = source(data) if is_frame(data) else _lines(rows_of(data))
+    found = source(data) if is_frame(data) else json_lines(rows_of(data))
     if isinstance(found, bytes):
         path = folder / "frame.jsonl"
         path.write_bytes(found)

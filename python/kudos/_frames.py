@@ -33,15 +33,6 @@ def check_kind(frame: object) -> None:
         )
 
 
-def read(path: _data.FilePath) -> object:
-    """A file as rows: the commands' reader writes them as pairs of JSON."""
-    import os
-
-    raise DataError(
-        f"{os.fspath(path)}: expected a frame, found the name of a file; `kudos score` scores files, or read it first"
-    )
-
-
 class Columns:
     """What scoring adds to a frame of `length` rows."""
 
@@ -78,7 +69,9 @@ class Columns:
 
     def beside(self, frame: Any) -> Any:
         """The frame with the columns."""
-        library = "" if isinstance(frame, (list, tuple, Mapping)) else _library(frame)
+        if isinstance(frame, (list, tuple, Mapping)):
+            return self._beside_plain(frame)
+        library = _library(frame)
         if library == "pandas":
             return frame.assign(**{name: self._plain(kind, values) for _, name, kind, values in self.made})
         if library == "polars":
@@ -89,6 +82,9 @@ class Columns:
             for _, name, kind, values in self.made:
                 frame = frame.add_column(name, self._list(kind, values))
             return frame
+        raise KudosError(f"expected a known frame, found a value of type {type(frame).__name__}")
+
+    def _beside_plain(self, frame: Any) -> Any:
         columns = {name: self._list(kind, values) for _, name, kind, values in self.made}
         if isinstance(frame, Mapping):
             return {**frame, **columns}
@@ -108,22 +104,24 @@ class Columns:
             plain[row] = None
         return plain
 
+    def _with_nulls(self, kind: Kind, values: Any) -> Any:
+        """An array, or a list where values are missing."""
+        return self._list(kind, values) if self.missing or kind == "O" else self._plain(kind, values)
+
     def _beside_polars(self, frame: Any) -> Any:
         import polars
 
         kinds: dict[str, Any] = {"f4": polars.Float32, "i8": polars.Int64, "?": polars.Boolean}
         kinds["O"] = polars.List(polars.Float32)
         return frame.with_columns(
-            polars.Series(name, self._list(kind, values) if self.missing or kind == "O" else self._plain(kind, values), kinds[kind])
-            for _, name, kind, values in self.made
+            polars.Series(name, self._with_nulls(kind, values), kinds[kind]) for _, name, kind, values in self.made
         )
 
     def _beside_pyarrow(self, frame: Any) -> Any:
         import pyarrow
 
-        kinds = {"f4": pyarrow.float32(), "i8": pyarrow.int64(), "?": pyarrow.bool_()}
+        kinds: dict[str, Any] = {"f4": pyarrow.float32(), "i8": pyarrow.int64(), "?": pyarrow.bool_()}
         for _, name, kind, values in self.made:
             type_ = kinds.get(kind) or pyarrow.list_(pyarrow.float32())
-            plain = self._list(kind, values) if self.missing or kind == "O" else self._plain(kind, values)
-            frame = frame.append_column(name, pyarrow.array(plain, type_))
+            frame = frame.append_column(name, pyarrow.array(self._with_nulls(kind, values), type_))
         return frame

@@ -230,7 +230,9 @@ def evaluate(
     return found
 
 
-def check(data: Data, *, eval: Data | None = None, threads: int | None = None, **settings: Unpack[CheckSettings]) -> dict[str, Any]:
+def check(
+    data: Data, *, eval: Data | None = None, threads: int | None = None, **settings: Unpack[CheckSettings]
+) -> dict[str, Any]:
     """Says what is wrong with preference data, before training on it.
 
     Args:
@@ -273,7 +275,8 @@ def pairs(data: Data, *, output: FilePath | None = None, **settings: Unpack[Data
     """
     with _data.files(data) as (files, folder), tempfile.TemporaryDirectory(prefix="kudos-") as scratch:
         if output is not None:
-            _run("pairs", [f"--output={os.fspath(output)}", *_flags("pairs", settings)], files, None, False, "rows", folder)
+            words = [f"--output={os.fspath(output)}", *_flags("pairs", settings)]
+            _run("pairs", words, files, None, False, "rows", folder)
         path = Path(scratch) / "pairs.jsonl"
         quiet = ["--quiet"] if output is not None else []
         words = [f"--output={path}", *quiet, *_flags("pairs", settings)]
@@ -308,12 +311,12 @@ def generate(
     with tempfile.TemporaryDirectory(prefix="kudos-") as scratch:
         path = Path(scratch) / "answers.jsonl" if output is None else Path(output)
         words = [f"--model={os.fspath(model)}", f"-n={n}", f"--output={path}", *_flags("generate", settings)]
-        if _data.is_path(prompts):
+        if isinstance(prompts, (str, os.PathLike)):
             file = os.fspath(prompts)
         else:
             file = str(Path(scratch) / "prompts.jsonl")
             rows = ({"prompt": prompt} for prompt in prompts)
-            Path(file).write_bytes(_data._lines(rows))
+            Path(file).write_bytes(_data.json_lines(rows))
         _run("generate", [*words, f"--prompts={file}"], [], threads, progress, "responses", scratch)
         if path.suffix == ".jsonl":
             return _read_lines(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -10,11 +9,12 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import _data, _frames, _kudos
-from ._data import FilePath, Text
+from ._data import FilePath, Text, Texts
 from ._progress import Progress, listener
 from .errors import DataError, JudgeError
 
@@ -32,7 +32,8 @@ _Frame = TypeVar("_Frame")
 _models: weakref.WeakSet[RewardModel] = weakref.WeakSet()
 
 
-class Ranked(NamedTuple):
+@dataclass(frozen=True)
+class Ranked:
     """A response in its place of a ranking."""
 
     #: Its place among the responses that were given, from 0.
@@ -134,14 +135,16 @@ class RewardModel:
     @overload
     def score(
         self,
-        prompts: Text | Iterable[Text] | None,
-        responses: Text | Iterable[Text],
+        prompts: Text | Texts | None,
+        responses: Text | Texts,
         *,
         progress: bool | Progress | None = None,
     ) -> Scores: ...
 
     @overload
-    def score(self, prompts: object, *, progress: bool | Progress | None = None, **options: Any) -> Scores | list[Scores]: ...
+    def score(
+        self, prompts: object, *, progress: bool | Progress | None = None, **options: Any
+    ) -> Scores | list[Scores]: ...
 
     def score(
         self,
@@ -155,7 +158,7 @@ class RewardModel:
 
         Args:
             prompts: As many prompts as responses; or one prompt (a string, or a list of messages) for all responses; or
-                None, where each response is a whole transcript. Or, alone, a frame or a file with Kudos' columns.
+                None, where each response is a whole transcript. Or, alone, a frame with Kudos' columns.
             responses: Strings or lists of messages: in a list, an iterator, or a column of numpy, pandas, polars,
                 pyarrow or datasets.
             progress: A function of (done, total), whose exception stops the work; or True or False for a bar.
@@ -197,8 +200,10 @@ class RewardModel:
 
         return numpy.frombuffer(found, numpy.float32)
 
-    def _score_frame(self, frame: object, progress: bool | Progress | None, options: Mapping[str, Any]) -> Scores | list[Scores]:
-        columns = self._columns(frame, progress, {"strict": True, **options})
+    def _score_frame(
+        self, frame: object, progress: bool | Progress | None, options: Mapping[str, Any]
+    ) -> Scores | list[Scores]:
+        columns = self._columns(frame, progress, options, strict=True)
         return columns.scores()
 
     def annotate(
@@ -229,26 +234,36 @@ class RewardModel:
         ['prompt', 'response', 'score', 'tokens', 'truncated']
         """
         _frames.check_kind(frame)
-        columns = self._columns(frame, progress, {"strict": strict, "prefix": prefix, **options})
-        return columns.beside(frame)
+        columns = self._columns(frame, progress, options, strict=strict, prefix=prefix)
+        annotated: _Frame = columns.beside(frame)
+        return annotated
 
-    def _columns(self, frame: object, progress: bool | Progress | None, options: Mapping[str, Any]) -> _frames.Columns:
-        known = {"columns", "labels", "rating", "rank", "group_by", "strict", "prefix"}
+    def _columns(
+        self,
+        frame: object,
+        progress: bool | Progress | None,
+        options: Mapping[str, Any],
+        *,
+        strict: bool,
+        prefix: str | None = None,
+    ) -> _frames.Columns:
+        known = ("columns", "labels", "rating", "rank", "group_by")
         for name in options:
             if name not in known:
-                raise TypeError(f"expected one of {', '.join(sorted(known))}, found the argument {name!r}")
+                raise TypeError(f"expected one of {', '.join(known)}, found the argument {name!r}")
         said = {name: _words(value) if name in ("columns", "labels") else value for name, value in options.items()}
         if _data.is_path(frame):
-            frame = _frames.read(frame)
-        elif not _data.is_frame(frame):
+            name = os.fspath(frame)
+            raise DataError(f"{name}: expected a frame, found the name of a file; `kudos score` scores files")
+        if not _data.is_frame(frame):
             frame = list(_data.rows_of(frame))
         hear, finish = listener(progress, "texts")
         try:
             found = self._native.columns(
                 _data.source(frame),
                 taken=_data.column_names(frame),
-                prefix=said.pop("prefix", None),
-                strict=bool(said.pop("strict", False)),
+                prefix=prefix,
+                strict=strict,
                 options={name: value for name, value in said.items() if value is not None},
                 is_main=_is_main(),
                 progress=hear,
@@ -267,8 +282,8 @@ class RewardModel:
 
     async def ascore(
         self,
-        prompts: Text | Iterable[Text] | None,
-        responses: Text | Iterable[Text],
+        prompts: Text | Texts | None,
+        responses: Text | Texts,
         *,
         progress: bool | Progress | None = None,
     ) -> Scores:
@@ -279,6 +294,8 @@ class RewardModel:
         >>> asyncio.run(judge.ascore("Name a colour.", ["Red.", "Blue."])).shape
         (2,)
         """
+        import asyncio
+
         return await asyncio.to_thread(self.score, prompts, responses, progress=progress)
 
     def compare(self, prompt: Text | None, a: Text, b: Text) -> float:
@@ -348,7 +365,8 @@ def _unpickled(name: str, expected: str, asked: tuple[str | None, bool, int | No
     model = RewardModel.from_pretrained(name, precision=precision, literal=literal, threads=threads)
     found = _hash_of(model.path)
     if found != expected:
-        raise JudgeError(f"{model.path}: expected the judge that was pickled ({expected[:12]}…), found another ({found[:12]}…)")
+        hashes = f"expected the judge that was pickled ({expected[:12]}…), found another ({found[:12]}…)"
+        raise JudgeError(f"{model.path}: {hashes}")
     return model
 
 
@@ -368,7 +386,7 @@ def _stamps(path: Path) -> dict[str, tuple[int, int]]:
     return {name: (stat.st_mtime_ns, stat.st_size) for name, stat in files if name.endswith(parts)}
 
 
-def _words(value: object) -> object:
+def _words(value: Any) -> object:
     """`{"prompt": "question"}` as the command line has it: `prompt=question`."""
     return [f"{to}={of}" for to, of in value.items()] if isinstance(value, Mapping) else value
 

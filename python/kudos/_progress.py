@@ -1,4 +1,4 @@
-"""What a person sees of a long call: a bar in a terminal or a notebook, or what the caller's own function makes of it."""
+"""What a person sees of a long call: a bar in a terminal or a notebook, or what the caller's function makes of it."""
 
 from __future__ import annotations
 

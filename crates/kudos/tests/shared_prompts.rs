@@ -4,7 +4,7 @@ mod judges;
 
 use judges::{FAMILIES, directory, encoded, golden, json, load};
 use kernels::parallel::with_threads;
-use kudos::models::{ScoreError, Scorer, Workspace, computed_tokens};
+use kudos::models::{ScoreError, Scorer, Workspace, batches, computed_tokens};
 use kudos::nn::{Mode, Precision, Sequence};
 use kudos::random::Stream;
 use kudos::text::Encoded;
@@ -158,6 +158,28 @@ fn groups_of_one_and_of_64_have_a_score_each() {
     let computed = computed_tokens(&judge.model, &texts);
     assert_eq!(computed, 2 * 130 + 64 * 100, "two families of at most 4096 tokens");
     assert_eq!(computed_tokens(&judge.model, &texts[..1]), 230);
+}
+
+/// A caller that looks around between batches computes as little as one that does not, and gives the same bits.
+#[test]
+fn batches_keep_together_what_is_shared() {
+    let (mut judge, _dir) = judge("qwen2", Precision::F32);
+    let mut random = Stream::new(1, 5);
+    let prompts = [130, 90].map(|tokens| some_ids(&mut random, tokens));
+    let text = |place: usize| encoded([prompts[place % 2].clone(), vec![7 + place as u32; 20]].concat());
+    let texts: Vec<Encoded> = (0..10).map(text).collect();
+    let groups = batches(&judge.model, &texts, 200);
+    assert_eq!(
+        groups.iter().map(|group| group.iter().map(|place| place % 2).collect()).collect::<Vec<Vec<_>>>(),
+        [[1; 5], [0; 5]]
+    );
+    let (mut workspace, mut found) = (Workspace::default(), vec![0; texts.len()]);
+    for group in &groups {
+        let own: Vec<&Encoded> = group.iter().map(|place| &texts[*place]).collect();
+        let rated = judge.run(&own, &mut workspace);
+        group.iter().zip(rated).for_each(|(place, rated)| found[*place] = rated.unwrap().scored.score.to_bits());
+    }
+    assert_eq!(found, alone(&mut judge, &texts));
 }
 
 /// A text fails alone, whatever it shares with others.

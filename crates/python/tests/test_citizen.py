@@ -47,7 +47,7 @@ def test_many_threads_get_their_own_scores(judge: kudos.RewardModel) -> None:
 def test_a_text_that_fails_costs_no_other_thread_its_score(judge: kudos.RewardModel) -> None:
     def one(place: int) -> object:
         try:
-            return float(judge.score("p", ["fine" if place % 3 else None])[0])  # type: ignore[list-item]
+            return float(judge.score("p", ["fine" if place % 3 else None])[0])  # type: ignore[arg-type]
         except kudos.DataError:
             return None
 
@@ -103,7 +103,9 @@ def test_ctrl_c_ends_a_training(pairs_rows: Sequence[dict[str, str]], tmp_path: 
         kudos.train(pairs_rows, output=tmp_path / "judge", max_steps=10_000, head_first=False, progress=first_step)
 
 
-def test_an_exception_of_the_callback_ends_the_work(judge: kudos.RewardModel, pairs_rows: Sequence[dict[str, str]], tmp_path: Path) -> None:
+def test_an_exception_of_the_callback_ends_the_work(
+    judge: kudos.RewardModel, pairs_rows: Sequence[dict[str, str]], tmp_path: Path
+) -> None:
     class Enough(Exception):
         pass
 
@@ -139,7 +141,8 @@ def test_a_forked_child_scores(judge: kudos.RewardModel) -> None:
             judge.score("p", ["a text " * 50] * 20)
 
     others = [threading.Thread(target=busy) for _ in range(3)]
-    [other.start() for other in others]
+    for other in others:
+        other.start()
     try:
         for _ in range(5):
             child = multiprocessing.get_context("fork").Process(target=_in_child, args=(judge, expected))
@@ -148,7 +151,13 @@ def test_a_forked_child_scores(judge: kudos.RewardModel) -> None:
             assert child.exitcode == 0
     finally:
         over.set()
-        [other.join() for other in others]
+        for other in others:
+            other.join()
+
+
+def test_methods_can_be_sent_along(judge: kudos.RewardModel) -> None:
+    annotate, score = pickle.loads(pickle.dumps((judge.annotate, judge.score)))
+    assert annotate([{"prompt": "p", "response": "r"}])[0]["score"] == score("p", ["r"])[0]
 
 
 def _score_in_spawned(judge: kudos.RewardModel) -> bytes:
@@ -229,7 +238,10 @@ def test_threads_follow_the_affinity_and_a_wrong_number_is_refused() -> None:
 
 
 def test_nothing_is_printed_and_all_is_logged(
-    pairs_rows: Sequence[dict[str, str]], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
+    pairs_rows: Sequence[dict[str, str]],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     with caplog.at_level(logging.INFO, logger="kudos"):
         kudos.train(pairs_rows, output=tmp_path / "judge", max_steps=2, head_first=False)

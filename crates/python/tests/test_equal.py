@@ -22,7 +22,9 @@ def command(*words: str) -> str:
     return done.stdout
 
 
-def test_the_command_gives_the_same_bits(judge: kudos.RewardModel, rows: Sequence[dict[str, Any]], tmp_path: Path) -> None:
+def test_the_command_gives_the_same_bits(
+    judge: kudos.RewardModel, rows: Sequence[dict[str, Any]], tmp_path: Path
+) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     printed = command("score", str(data), "--quiet", "--threads", "1")
@@ -53,7 +55,9 @@ def test_the_command_has_its_exit_status() -> None:
     assert version.returncode == 0 and kudos.__version__ in version.stdout
 
 
-def test_evaluation_is_the_command_s(judge: kudos.RewardModel, pairs_rows: Sequence[dict[str, str]], tmp_path: Path) -> None:
+def test_evaluation_is_the_command_s(
+    judge: kudos.RewardModel, pairs_rows: Sequence[dict[str, str]], tmp_path: Path
+) -> None:
     data = tmp_path / "pairs.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in pairs_rows))
     expected = json.loads(command("eval", str(data), "--json", "--quiet", "--bootstrap", "50"))

@@ -40,7 +40,7 @@ def _sliced(texts: Sequence[str]) -> object:
     return pyarrow.array(["before", *texts, "after"]).slice(1, len(texts))
 
 
-CONTAINERS: dict[str, Callable[[list[str]], object]] = {
+CONTAINERS: dict[str, Callable[[list[str]], Any]] = {
     "list": list,
     "tuple": tuple,
     "iterator": iter,
@@ -138,7 +138,8 @@ def test_pairs_comparisons_and_groups_have_their_shapes(judge: kudos.RewardModel
     assert isinstance(pairs, numpy.ndarray) and pairs.shape == (3, 2)
     sides = judge.score({"prompt": ["p"], "response_a": ["a b"], "response_b": ["c"], "label": ["a"]})
     assert isinstance(sides, numpy.ndarray) and sides.tobytes() == pairs[:1].tobytes()
-    groups = judge.score([{"prompt": "p", "responses": [{"text": "a b"}, {"text": "c"}]}, {"prompt": "p", "responses": [{"text": "c"}, {"text": "c"}]}])
+    responses = [[{"text": "a b"}, {"text": "c"}], [{"text": "c"}, {"text": "c"}]]
+    groups = judge.score([{"prompt": "p", "responses": own} for own in responses])
     assert isinstance(groups, list) and groups[0].tobytes() == pairs[0].tobytes()
     assert groups[1][0] == pairs[0, 1]
     mapped = judge.score(pandas.DataFrame({"q": ["p"], "x": ["a b"]}), columns={"prompt": "q", "response": "x"})
@@ -242,8 +243,10 @@ def test_a_row_that_cannot_be_used_is_named(judge: kudos.RewardModel, caplog: py
 
 def test_arrow_data_that_lie_are_refused(judge: kudos.RewardModel) -> None:
     array = pyarrow.array(["one", "two"])
-    not_text = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0"), pyarrow.py_buffer(b"\xff\xfe")])
-    backwards = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, pyarrow.py_buffer(b"\0\0\0\0\3\0\0\0\1\0\0\0"), array.buffers()[2]])
+    offsets = pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0")
+    not_text = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, offsets, pyarrow.py_buffer(b"\xff\xfe")])
+    offsets = pyarrow.py_buffer(b"\0\0\0\0\3\0\0\0\1\0\0\0")
+    backwards = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, offsets, array.buffers()[2]])
     for lie in [not_text, backwards]:
         with pytest.raises(kudos.DataError, match="Arrow data that cannot be read"):
             judge.score("p", lie)
@@ -268,7 +271,8 @@ def test_a_stream_that_was_taken_is_refused(judge: kudos.RewardModel) -> None:
         def __arrow_c_stream__(self, requested_schema: object = None) -> object:
             return "no capsule"
 
-    for source in (Once(), OnceStream()):
+    sources: list[Any] = [Once(), OnceStream()]
+    for source in sources:
         assert judge.score("p", source).shape == (1,)
         with pytest.raises(kudos.DataError):
             judge.score("p", source)

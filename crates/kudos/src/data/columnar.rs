@@ -337,6 +337,28 @@ mod tests {
         assert!(matches!(error, DataError::Columns { .. }), "{error}");
     }
 
+    /// A table in memory is read as the file that holds it, and a column as it is in the table.
+    #[test]
+    fn batches_and_columns_read_as_files_do() {
+        let batch = RecordBatch::try_from_iter(sample()).unwrap();
+        let parts: Vec<Result<RecordBatch, ArrowError>> = (0..2).map(|row| Ok(batch.slice(row, 1))).collect();
+        let reader =
+            Reader::from_batches("t", &batch.schema(), Box::new(parts.into_iter()), &Options::default()).unwrap();
+        let found: Vec<_> = reader.map(|row| row.unwrap()).collect();
+        let expected = rows(file(sample())).unwrap();
+        assert_eq!(found.iter().map(|row| row.original.clone()).collect::<Vec<_>>(), expected);
+        assert_eq!(found[1].location.to_string(), "t:2");
+        let kinds: ArrayRef = batch.column(2).clone();
+        let texts: Vec<Content> = contents(&kinds, "kind").unwrap().into_iter().map(Result::unwrap).collect();
+        assert_eq!(texts, [Content::Text("x".into()), Content::Text("x".into())]);
+        let numbers = contents(batch.column(3), "n").unwrap();
+        assert!(numbers[0].as_ref().unwrap_err().to_string().contains("found the number 7"), "{numbers:?}");
+        let none: Vec<Result<RecordBatch, ArrowError>> = Vec::new();
+        let schema = batch.schema();
+        let mut empty = Reader::from_batches("t", &schema, Box::new(none.into_iter()), &Options::default()).unwrap();
+        assert!(empty.next().unwrap().unwrap_err().to_string().contains("found columns and no rows"));
+    }
+
     #[test]
     fn bytes_of_an_extra_column_do_not_cost_the_row() {
         let image: ArrayRef = Arc::new(BinaryArray::from(vec![&b"\xff\xd8\xff"[..], b"text"]));
