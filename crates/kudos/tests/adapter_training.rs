@@ -265,6 +265,21 @@ fn a_frozen_base_of_fewer_bits_teaches_nearly_the_same() {
     assert!(model.parameters.values.len() < exact.parameters.values.len(), "its matrices take no f32");
 }
 
+/// The matrices of a frozen base have no values in the flat buffer, and the head is fitted to what they compute.
+#[test]
+fn the_head_comes_first_over_a_frozen_base_of_fewer_bits() {
+    let golden = Golden::of(&golden("train_qwen3"));
+    let (mut model, _) = load_frozen(&golden.base(), LoadOptions::Judge, Precision::Int8).unwrap();
+    model.prepare_turns(128);
+    attach(&mut model, &lora(), 42).unwrap();
+    let before = model.output_layer();
+    let dir = tempfile::tempdir().unwrap();
+    let asked = Asked { head_first: Some(true), max_steps: Some(1), ..Asked::default() };
+    let mut trainer = trainer(model, examples(&golden), dir.path(), asked);
+    assert_eq!(run(&mut trainer).len(), 1);
+    assert!(trainer.model.output_layer().iter().zip(&before).any(|(found, before)| (found - before).abs() > 0.01));
+}
+
 /// BERT: "dense" is the name of adapted layers and of the pooler, which belongs to the head.
 #[test]
 fn an_adapter_of_bert_names_what_it_adapts_and_its_whole_head() {
