@@ -382,9 +382,10 @@ mod x86 {
         /// There is a chunk at least. The sides have the rows and chunks, `out` has the rows of 32 words, tiles are configured,
         /// and the processor has the instruction.
         unsafe fn run(self, kind: Kind, both: bool) {
-            // SAFETY: the caller's promise.
             match kind {
+                // SAFETY: the caller's promise.
                 Kind::Bf16 => unsafe { bf16(self, both) },
+                // SAFETY: the caller's promise.
                 Kind::Int8 => unsafe { int8(self, both) },
             }
         }
