@@ -57,7 +57,8 @@ impl Model {
     /// The model as it was declared, with its values, before adapters were attached. What is packed is left out.
     pub(super) fn without_adapters(&self) -> Result<Self, WeightError> {
         let packed = self.parameters.specs().iter().any(|spec| spec.place() == Place::Packed);
-        let mut bare = Self::declare_with(self.config.clone(), if packed { Place::Packed } else { Place::Flat })?;
+        let layers = if packed { Place::Packed } else { Place::Flat };
+        let mut bare = Self::declare_with(self.config.clone(), layers, Place::Flat)?;
         bare.parameters.values = self.parameters.values[..bare.parameters.len()].to_vec();
         bare.turns.clone_from(&self.turns);
         Ok(bare)
