@@ -5,7 +5,7 @@
 
 use super::{Example, TrainError};
 use crate::models::{JudgeError, Model, ScoreError, Workspace, features_each};
-use crate::nn::Precision;
+use crate::nn::{Place, Precision};
 use crate::text::Encoded;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
@@ -104,14 +104,15 @@ fn key(text: &Encoded) -> Key {
     hash.finalize().into()
 }
 
-/// A number for everything that features depend on besides the text: all weights but the output layer's, the number of
+/// A number for everything that features depend on besides the text: all weights that may move but the output layer's, the number of
 /// layers, the arithmetic.
 fn fingerprint(model: &Model, precision: Precision) -> u64 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let output = model.head_out();
     let mut hash = FACTOR ^ (model.config.layers() as u64) << 8 ^ precision as u64;
     for spec in model.parameters.specs() {
-        if [output.weight.start, output.bias.start].contains(&spec.span.start) {
+        // What is packed is frozen, so it is the base's in every model of a run.
+        if [output.weight.start, output.bias.start].contains(&spec.span.start) || spec.place() == Place::Packed {
             continue;
         }
         for value in &model.parameters.values[spec.span.range()] {
