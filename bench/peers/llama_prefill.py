@@ -5,7 +5,7 @@
         --llama-python VENV/bin/python --json bench/results/int8.json
 
 `make` writes the weights of a Llama or Qwen2 judge as GGUF, its matrices and its table in Q8_0 (package `gguf`). The
-head is no part of it: llama.cpp computes the last layer's states of each prompt. Its build is llama-cpp-python for this
+head is no part of it: llama.cpp computes the logits of each prompt's last token. Its build is llama-cpp-python for this
 processor, with flash attention as it decides.
 
 `run`: llama.cpp is loaded and warm, one prompt of 512 tokens a call; Kudos' time is the whole process, less that of
@@ -102,7 +102,7 @@ def make(args):
 
 
 def peer(args):
-    """llama.cpp, loaded: answers each line `run` with the seconds of one prompt, and a sum that says it computed."""
+    """llama.cpp, loaded: answers each line `run` with the seconds of one prompt and the likeliest next token."""
     import llama_cpp
     import numpy as np
 
@@ -113,10 +113,8 @@ def peer(args):
     asked = llama_cpp.llama_context_default_params()
     asked.n_ctx = asked.n_batch = asked.n_ubatch = TOKENS
     asked.n_threads = asked.n_threads_batch = 2
-    asked.embeddings = True  # States alone: no logits over the vocabulary, which a judge does not need either.
-    asked.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_LAST
     context = llama_cpp.llama_init_from_model(model, asked)
-    width = llama_cpp.llama_model_n_embd(model)
+    words = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     ids = np.random.default_rng(0).integers(1000, 40000, TOKENS)
     batch = llama_cpp.llama_batch_init(TOKENS, 0, 1)
 
@@ -129,15 +127,15 @@ def peer(args):
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
         if llama_cpp.llama_decode(context, batch) != 0:
             sys.exit("llama_decode failed")
-        state = np.ctypeslib.as_array(llama_cpp.llama_get_embeddings_seq(context, 0), shape=(width,))
-        return time.perf_counter() - start, float(np.abs(state).sum())
+        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, TOKENS - 1), shape=(words,))
+        return time.perf_counter() - start, int(logits.argmax())
 
     run()
     info = llama_cpp.llama_print_system_info().decode()
     print(json.dumps({"ready": True, "info": info}), flush=True)
     for line in sys.stdin:
-        seconds, total = run()
-        print(json.dumps({"seconds": seconds, "sum": total}), flush=True)
+        seconds, token = run()
+        print(json.dumps({"seconds": seconds, "token": token}), flush=True)
 
 
 def texts(count):

@@ -7,12 +7,14 @@ mod judges;
 use judges::{ENCODERS, FAMILIES, directory, golden, json, load, texts};
 use kernels::parallel::with_threads;
 use kudos::data::{Content, Message};
-use kudos::models::{LoadOptions, Model, Scored, Scorer, Workspace, push, quantize};
+use kudos::models::{LoadOptions, Model, Scored, Scorer, Workspace, load_frozen, push, quantize};
 use kudos::nn::{Gradients, Mode, Precision, Storage};
 use kudos::text::{Encoded, pooled_index};
+use kudos::train::Features;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value};
+use std::path::Path;
 
 fn numbers(value: &Value) -> Vec<f32> {
     serde_json::from_value(value.clone()).unwrap()
@@ -352,6 +354,22 @@ fn a_judge_stored_in_bf16_scores_as_one_of_the_same_values_in_f32() {
         store(dir.path(), &tensors, true);
         let refused = load(dir.path(), Precision::F32).err().expect("a table that is not finite").to_string();
         assert!(refused.contains("embed_tokens.weight` holds NaN at element 5"), "{refused}");
+    }
+}
+
+/// Frozen weights that are packed have no values in the buffer: features are known again without those.
+#[test]
+fn features_of_packed_weights_are_read_once() {
+    kernels::emulate_missing_products();
+    let texts = texts(&json(&golden("qwen3/expected.json")));
+    let texts: Vec<&Encoded> = texts.iter().collect();
+    let dir = wide("llama", "LlamaForSequenceClassification");
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let (mut model, _) = load_frozen(dir.path(), LoadOptions::Judge, precision).unwrap();
+        model.prepare_turns(64);
+        let (mut features, mut workspace) = (Features::default(), Workspace::default());
+        let mut read = || (features.of(&model, precision, &texts, &mut workspace).unwrap(), features.reads());
+        assert_eq!(read(), read(), "{precision}");
     }
 }
 

@@ -338,6 +338,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     };
     let run = (&trainer, &finished, folds.as_ref());
     write_all(args, (&data, &encoder, &begun.keep(args)?), start.new_head, run, global)?;
+    drop(trainer); // The self-test loads the judge anew, and would need the memory of both.
     super::verify::after_training(&args.output, global)
 }
 

@@ -423,19 +423,21 @@ impl Trainer {
     /// Writes the weights as they are.
     fn write_weights(&self, dir: &Path) -> Result<(), TrainError> {
         let path = dir.join(self.weights_name());
-        Ok(match self.settings.lora {
+        match self.settings.lora {
             None => weights::write(&path, &self.model.parameters)?,
             Some(_) => adapter::write_tensors(&path, &self.model.parameters)?,
-        })
+        }
+        Ok(())
     }
 
     /// Reads what [`Self::write_weights`] wrote.
     fn read_weights(&mut self, dir: &Path) -> Result<(), TrainError> {
         let path = dir.join(self.weights_name());
-        Ok(match self.settings.lora {
+        match self.settings.lora {
             None => run_state::read_weights(&path, &mut self.model.parameters)?,
             Some(_) => adapter::read_tensors(&path, &mut self.model.parameters)?,
-        })
+        }
+        Ok(())
     }
 
     fn checkpoint_path(&self) -> PathBuf {

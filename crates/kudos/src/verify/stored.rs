@@ -1,19 +1,14 @@
 //! The judge as a file: written and read again it scores the same, and in each precision nearly the same.
 
 use super::{Check, Found, Reference, Trouble, probes, require, scores};
-use crate::models::{LoadOptions, RewardModel, Scorer, load};
+use crate::models::{JudgeError, LoadOptions, RewardModel, Scorer, load};
 use crate::nn::{Precision, weights};
 use serde_json::Value;
 use std::path::Path;
 
 pub(super) fn checks(dir: &Path, judge: &RewardModel, reference: &Reference) -> Vec<Check> {
-    // The scores in f32, where there are no packed weights, are what the others are held to.
-    let mut full = match Scorer::load(dir, Some(Precision::F32)) {
-        Ok(full) => full,
-        Err(error) => return vec![Check::new("precision f32", Err(error.into()))],
-    };
-    let exact = match full.score(&probes::inputs(&reference.probes)) {
-        Ok(scores) => Reference { probes: reference.probes.clone(), scores },
+    let exact = match in_f32(dir, reference) {
+        Ok(exact) => exact,
         Err(error) => return vec![Check::new("precision f32", Err(error.into()))],
     };
     let mut checks = vec![Check::new("after save and load", saved(dir, judge, &exact))];
@@ -28,6 +23,12 @@ pub(super) fn checks(dir: &Path, judge: &RewardModel, reference: &Reference) -> 
         checks.push(Check::new(format!("precision {precision}"), found));
     }
     checks
+}
+
+/// The scores in f32, where there are no packed weights: what the others are held to.
+fn in_f32(dir: &Path, reference: &Reference) -> Result<Reference, JudgeError> {
+    let scores = Scorer::load(dir, Some(Precision::F32))?.score(&probes::inputs(&reference.probes))?;
+    Ok(Reference { probes: reference.probes.clone(), scores })
 }
 
 /// Writes the judge's weights as f32, with its tokenizer and settings, and scores with what is read back. In f32, so
@@ -46,6 +47,7 @@ fn saved(dir: &Path, judge: &RewardModel, exact: &Reference) -> Found {
     for (name, bytes) in json {
         crate::files::write(&copy.path().join(name), &bytes)?;
     }
+    drop(model); // One judge beside the one that is tested is enough.
     let mut again = Scorer::load(copy.path(), Some(Precision::F32))?;
     require(again.reward == judge.reward, || "reward.json does not come back as it was".into())?;
     scores::together(&mut again, exact)
