@@ -80,7 +80,7 @@ class Columns:
             return self._beside_pyarrow(frame)
         if library == "datasets":
             for _, name, kind, values in self.made:
-                frame = frame.add_column(name, self._list(kind, values))
+                frame = frame.add_column(name, self._with_nulls(kind, values))
             return frame
         raise KudosError(f"expected a known frame, found a value of type {type(frame).__name__}")
 

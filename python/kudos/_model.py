@@ -85,7 +85,7 @@ class RewardModel:
         name = _kudos.BOXED_JUDGE if path is None else os.fspath(path)
         model = cls.__new__(cls)
         model._name, model._asked = name, (precision, literal, threads)
-        model._native = _kudos.Judge.load(name, precision, literal, threads or _threads(threads))
+        model._native = _kudos.Judge.load(name, precision, literal, _threads(threads), _say)
         model._stamps = _stamps(model._native.dir)
         _models.add(model)
         return model
@@ -389,6 +389,10 @@ def _stamps(path: Path) -> dict[str, tuple[int, int]]:
 def _words(value: Any) -> object:
     """`{"prompt": "question"}` as the command line has it: `prompt=question`."""
     return [f"{to}={of}" for to, of in value.items()] if isinstance(value, Mapping) else value
+
+
+def _say(line: str) -> None:
+    log.info("%s", line)
 
 
 def _threads(asked: int | None) -> int:

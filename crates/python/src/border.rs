@@ -5,6 +5,7 @@ use kudos::models::JudgeError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -21,15 +22,15 @@ pub fn keep_panics_quiet() {
 
 /// Runs `work`; a panic in it is a `KudosError`.
 pub fn guarded<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(fault(&payload)))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(kudos_error(fault(&*panic))))
 }
 
-/// The error for a panic.
-fn fault(payload: &Box<dyn std::any::Any + Send>) -> PyErr {
-    let text = payload.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no words");
+/// What to say of a panic that was caught on the thread where it was, or on the one that waited for it.
+pub fn fault(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
     let found = PANIC.take().unwrap_or_else(|| text.to_owned());
-    kudos_error(format!("a fault in Kudos itself, please report it: {found}"))
+    format!("a fault in Kudos itself, please report it: {found}")
 }
 
 /// The classes of `kudos.errors`.

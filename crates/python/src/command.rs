@@ -1,12 +1,13 @@
 //! Commands as functions, and the command `kudos`.
 
 use crate::arrow::{Arrays, unreadable};
-use crate::border::{data_error, exception, guarded, kudos_error};
+use crate::border::{data_error, exception, fault, guarded, kudos_error};
 use crate::threads::pool;
 use arrow_ipc::writer::FileWriter;
 use kudos_cli::{Called, Caller};
 use pyo3::prelude::*;
 use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -62,15 +63,12 @@ pub fn call(
         let done = sender.clone();
         let Hearer { caller, told, stop } = hearer(Some((sender, receiver)));
         let told = Mutex::new(told);
-        let caller = SendCaller(caller);
         // Its own thread, so that this one can answer signals.
         let thread = std::thread::Builder::new().name("kudos-command".into()).spawn(move || {
-            let called = pool.install(move || {
-                let SendCaller(caller) = caller;
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| kudos_cli::call(words, caller)))
-            });
-            let fault = |_| Err(anyhow::anyhow!("a fault in Kudos itself, please report it"));
-            drop(done.send(Told::Done(Box::new(called.unwrap_or_else(fault)))));
+            let run = AssertUnwindSafe(|| kudos_cli::call(words, caller));
+            let called =
+                pool.install(|| catch_unwind(run).unwrap_or_else(|panic| Err(anyhow::anyhow!(fault(&*panic)))));
+            drop(done.send(Told::Done(Box::new(called))));
         });
         let thread = thread.map_err(|error| kudos_error(format!("expected to start a thread: {error}")))?;
         let (called, stopped) = listen(py, &told, &stop, &say, progress.as_ref());
@@ -85,9 +83,6 @@ pub fn call(
         }
     })
 }
-
-/// The command's thread alone uses it.
-struct SendCaller(Caller);
 
 /// Hears the command until it is done: what it came to, and what ended it early.
 fn listen(
@@ -133,7 +128,7 @@ pub fn start_again_with(py: Python<'_>) -> PyResult<()> {
 #[pyfunction]
 pub fn main(py: Python<'_>, words: Vec<OsString>) -> PyResult<u8> {
     drop(std::panic::take_hook()); // A fault is shown on a terminal.
-    let status = std::panic::catch_unwind(|| py.detach(|| kudos_cli::main_with(words)));
+    let status = catch_unwind(|| py.detach(|| kudos_cli::main_with(words)));
     status.or(Ok(101))
 }
 
@@ -163,4 +158,10 @@ pub fn write_arrow(py: Python<'_>, source: &Bound<'_, PyAny>, path: PathBuf) -> 
             Ok(rows)
         })
     })
+}
+
+/// A fault, as the tests need one.
+#[pyfunction]
+pub fn fault_for_tests() -> PyResult<()> {
+    guarded(|| panic!("as a test asked"))
 }

@@ -16,6 +16,8 @@ use serde_json::Value;
 const NAME: &str = "frame";
 /// Rows read, encoded and scored at a time.
 const WINDOW: usize = 512;
+/// Characters of the texts of a window: fewer rows of long texts are read ahead.
+const WINDOW_CHARACTERS: usize = 8 << 20;
 
 /// A column: what scoring calls it, its name beside the frame's, its kind (`f4`, `i8`, `?` or `O`), its values.
 type Made<'py> = (String, String, &'static str, Bound<'py, PyAny>);
@@ -82,14 +84,17 @@ struct Window {
 }
 
 fn read_window(reader: &mut Reader, strict: bool) -> PyResult<Window> {
-    let mut window = Window::default();
-    while window.rows.len() + window.problems.len() < WINDOW {
+    let (mut window, mut characters) = (Window::default(), 0);
+    while window.rows.len() + window.problems.len() < WINDOW && characters < WINDOW_CHARACTERS {
         match reader.next() {
             None => {
                 window.is_last = true;
                 break;
             }
-            Some(Ok(row)) => window.rows.push(row),
+            Some(Ok(row)) => {
+                characters += inputs(&row.record).iter().map(|(_, response)| response.chars()).sum::<usize>();
+                window.rows.push(row);
+            }
             Some(Err(DataError::Row(problem))) if !strict => {
                 window.problems.push((place(problem.location.line), problem.kind.to_string()));
             }

@@ -1,7 +1,7 @@
 //! A loaded judge.
 
-use crate::border::{Signals, data_error, exception, guarded, judge_error};
-use crate::command::{Hearer, hearer};
+use crate::border::{Signals, data_error, exception, guarded, judge_error, kudos_error};
+use crate::command::{Hearer, Told, hearer};
 use crate::lane::{Lane, Results};
 use crate::texts::Texts;
 use crate::threads::pool;
@@ -43,20 +43,33 @@ pub struct Call<'a> {
 impl Judge {
     /// Loads the judge of this name or directory.
     #[staticmethod]
-    fn load(py: Python<'_>, name: &str, precision: Option<&str>, literal: bool, threads: usize) -> PyResult<Judge> {
+    fn load(
+        py: Python<'_>,
+        name: &str,
+        precision: Option<&str>,
+        literal: bool,
+        threads: usize,
+        say: &Bound<'_, PyAny>,
+    ) -> PyResult<Judge> {
         guarded(|| {
-            let precision = precision.map(|name| name.parse_precision()).transpose()?;
-            kernels::check_isa().map_err(|error| crate::border::kudos_error(error.to_string()))?;
-            pool(threads)?;
-            let Hearer { caller, .. } = hearer(None);
+            let precision = precision.map(parse_precision).transpose()?;
+            kernels::check_isa().map_err(|error| kudos_error(error.to_string()))?;
+            // On the pool of this process: the one that Rayon has for all has lost its threads in a child after `fork`.
+            let pool = pool(threads)?;
+            let Hearer { caller, told, .. } = hearer(None);
             let loaded = py.detach(|| {
                 let load = || {
                     let dir = kudos_cli::resolve(name).with_context(|| format!("cannot load the judge {name}"))?;
                     let judge = kudos_cli::load_judge(name, precision, literal)?;
                     anyhow::Ok((dir, judge.judge().clone()))
                 };
-                kudos_cli::heard(caller, load).0
+                pool.install(|| kudos_cli::heard(caller, load).0)
             });
+            for heard in told.try_iter() {
+                if let Told::Line(line) = heard {
+                    say.call1(py, (line,))?;
+                }
+            }
             let (dir, model) = loaded.map_err(|error| exception(&error))?;
             Ok(Judge { model, lane: Lane::default(), threads, dir })
         })
@@ -148,15 +161,9 @@ impl Judge {
     }
 }
 
-trait ParsePrecision {
-    fn parse_precision(&self) -> PyResult<Precision>;
-}
-
-impl ParsePrecision for &str {
-    fn parse_precision(&self) -> PyResult<Precision> {
-        serde_json::from_value((*self).into())
-            .map_err(|_| crate::border::kudos_error(format!("precision={self:?}: expected f32, bf16 or int8")))
-    }
+fn parse_precision(name: &str) -> PyResult<Precision> {
+    serde_json::from_value(name.into())
+        .map_err(|_| kudos_error(format!("precision={name:?}: expected f32, bf16 or int8")))
 }
 
 impl Judge {
@@ -173,7 +180,7 @@ impl Call<'_> {
     }
 
     fn scores(&mut self, py: Python<'_>, mut prompts: Option<Texts>, mut responses: Texts) -> PyResult<Vec<f32>> {
-        let mut scores = Vec::with_capacity(self.total.unwrap_or_default());
+        let mut scores = Vec::new();
         loop {
             let window = responses.take(py, WINDOW)?;
             let own = match prompts.as_mut().filter(|prompts| !prompts.is_one()) {
@@ -190,9 +197,9 @@ impl Call<'_> {
             let prompt = |row: usize| one.or_else(|| own.get(row));
             let inputs: Vec<Input> = window.iter().enumerate().map(|(row, text)| (prompt(row), text)).collect();
             let rated = py.detach(|| self.rate(&inputs))?;
-            for (row, rated) in rated.into_iter().enumerate() {
+            for rated in rated {
                 let place = scores.len();
-                scores.push(rated.map_err(|error| unscored(&error, place.max(row)))?.scored.score);
+                scores.push(rated.map_err(|error| unscored(&error, place))?.scored.score);
             }
         }
     }

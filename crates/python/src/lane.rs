@@ -4,7 +4,7 @@
 //! that waits, as much as one batch holds, and computes it for everyone; the others wait. So a lone caller waits for nobody,
 //! and sixty-four callers with one text each are served in a few batches.
 
-use crate::border::{Signals, kudos_error};
+use crate::border::{Signals, fault, kudos_error};
 use kudos::models::{Rated, RewardModel, SCORING_TOKENS, ScoreError, Workspace};
 use kudos::text::Encoded;
 use pyo3::prelude::*;
@@ -131,7 +131,7 @@ fn run(judge: &RewardModel, batch: Vec<Waiting>, workspace: &mut Workspace) {
         Err(panic) => {
             *workspace = Workspace::default();
             match batch.len() {
-                1 => batch[0].answer(Err(words(&*panic))),
+                1 => batch[0].answer(Err(fault(&*panic))),
                 _ => batch.into_iter().for_each(|waiting| run(judge, vec![waiting], workspace)),
             }
         }
@@ -142,9 +142,4 @@ impl Waiting {
     fn answer(&self, answer: Answer) {
         *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
     }
-}
-
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words").to_owned()
 }

@@ -31,7 +31,7 @@ mod _kudos {
     use super::*;
 
     #[pymodule_export]
-    use super::command::{call, flags, main, write_arrow};
+    use super::command::{call, fault_for_tests, flags, main, write_arrow};
     #[pymodule_export]
     use super::judge::{Judge, file_hashes};
     #[pymodule_export]

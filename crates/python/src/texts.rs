@@ -113,7 +113,7 @@ fn of_arrow(
             }
             continue;
         };
-        let slice = array.slice(*at, count.min(array.len() - *at));
+        let slice = next_slice(array, *at, count);
         *at += slice.len();
         let found = contents(&slice, name)
             .map_err(|words| data_error(format!("{name}: expected texts, found Arrow data of which {words}"), None))?;
@@ -121,6 +121,16 @@ fn of_arrow(
             |(row, found): (usize, Result<Content, ProblemKind>)| found.map_err(|kind| problem(&kind, first + row));
         return found.into_iter().enumerate().map(place).collect();
     }
+}
+
+/// The next rows, at most so many; fewer of long texts.
+fn next_slice(array: &ArrayRef, at: usize, count: usize) -> ArrayRef {
+    let mut slice = array.slice(at, count.min(array.len() - at));
+    let bytes = |slice: &ArrayRef| slice.to_data().get_slice_memory_size().unwrap_or_default();
+    while slice.len() > 1 && bytes(&slice) > WINDOW_BYTES {
+        slice = slice.slice(0, slice.len() / 2);
+    }
+    slice
 }
 
 /// A text, or the messages of a conversation.

@@ -22,6 +22,7 @@ import numpy
 import pytest
 
 import kudos
+from kudos import _kudos, _progress
 
 from conftest import PROMPTS, RESPONSES
 
@@ -126,8 +127,22 @@ def test_progress_reaches_the_total(judge: kudos.RewardModel) -> None:
     assert heard[-1] == (100, 100) and [done for done, _ in heard] == sorted({done for done, _ in heard})
 
 
+def test_a_bar_shows_where_it_is_asked_for_and_goes(
+    judge: kudos.RewardModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_progress, "_SECONDS", 0.0)
+    texts = [f"{n} words " * 40 for n in range(200)]
+    judge.score("p", texts)
+    assert capsys.readouterr().err == "", "nobody would see it"
+    judge.score("p", texts, progress=True)
+    shown = capsys.readouterr().err
+    assert "/200 texts" in shown and shown.endswith("\r")
+
+
 def _in_child(judge: kudos.RewardModel, expected: bytes) -> None:
     assert judge.score(PROMPTS, RESPONSES).tobytes() == expected
+    assert kudos.RewardModel.from_pretrained().score(PROMPTS, RESPONSES).tobytes() == expected
+    assert kudos.check([{"prompt": "p", "chosen": "a", "rejected": "b"}])["pairs"] == 1
     os._exit(0)
 
 
@@ -209,6 +224,12 @@ def test_judges_that_are_none(tmp_path: Path, judge: kudos.RewardModel) -> None:
         kudos.RewardModel.from_pretrained(precision="f64")
     with pytest.raises(kudos.KudosError, match="threads"):
         kudos.RewardModel.from_pretrained(threads=0)
+
+
+def test_a_panic_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(kudos.KudosError, match="a fault in Kudos itself.*as a test asked"):
+        _kudos.fault_for_tests()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_errors_can_be_pickled() -> None:
