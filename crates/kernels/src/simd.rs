@@ -187,7 +187,7 @@ pub(crate) enum Twins {
 
 /// Whether kernels may use `tdpbf16ps` and `tdpbusd`.
 pub(crate) fn processor_has_amx() -> bool {
-    isa() == Isa::Avx512 && allowed() == Products::All && crate::gemm::amx::available()
+    isa() == Isa::Avx512 && allowed() == Products::All && has_tiles()
 }
 
 /// Whether kernels may use `vdpbf16ps`.
@@ -248,6 +248,59 @@ fn detect() -> Isa {
         (true, true) => Isa::Avx512,
         (true, false) => Isa::Avx2,
         _ => Isa::Baseline,
+    }
+}
+
+/// Whether the processor has AMX with the products of both kinds, the system saves tiles, and this process may use them.
+pub(crate) fn has_tiles() -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    {
+        static HAS: OnceLock<bool> = OnceLock::new();
+        *HAS.get_or_init(|| amx::has_instructions() && amx::saves_tiles() && amx::permitted())
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    {
+        false
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx {
+    use std::arch::asm;
+    use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+
+    /// Leaf 7 of `cpuid` has bits 22, 24 and 25 of EDX for bf16, tiles and int8.
+    pub(super) fn has_instructions() -> bool {
+        const NEEDED: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & NEEDED == NEEDED
+    }
+
+    /// Bits 17 and 18 of XCR0: the system saves the configuration of tiles and their content.
+    pub(super) fn saves_tiles() -> bool {
+        const TILES: u64 = 1 << 17 | 1 << 18;
+        // SAFETY: `is_x86_feature_detected` saw XSAVE, and that the system uses it.
+        is_x86_feature_detected!("xsave") && unsafe { _xgetbv(0) } & TILES == TILES
+    }
+
+    /// Asks Linux, which saves tiles of a process only after it asked. Permission holds for all threads.
+    pub(super) fn permitted() -> bool {
+        const ARCH_PRCTL: i64 = 158;
+        const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+        const TILE_DATA: u64 = 18;
+        let status: i64;
+        // SAFETY: a system call that reads and writes no memory of ours; it clobbers the named registers.
+        unsafe {
+            asm!(
+                "syscall",
+                inlateout("rax") ARCH_PRCTL => status,
+                in("rdi") ARCH_REQ_XCOMP_PERM,
+                in("rsi") TILE_DATA,
+                out("rcx") _,
+                out("r11") _,
+                options(nostack),
+            );
+        }
+        status == 0
     }
 }
 

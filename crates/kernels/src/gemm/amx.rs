@@ -385,7 +385,7 @@ mod x86 {
             match kind {
                 // SAFETY: the caller's promise.
                 Kind::Bf16 => unsafe { bf16(self, both) },
-                // SAFETY: the caller's promise.
+                // SAFETY: as above.
                 Kind::Int8 => unsafe { int8(self, both) },
             }
         }
@@ -395,59 +395,6 @@ mod x86 {
 #[cfg(target_arch = "x86_64")]
 use x86::Place;
 
-/// Whether the processor has tiles and both instructions, the system saves tiles, and this process may use them.
-pub(crate) fn available() -> bool {
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    {
-        static AVAILABLE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-        *AVAILABLE.get_or_init(|| linux::has_instructions() && linux::saves_tiles() && linux::permitted())
-    }
-    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    {
-        false
-    }
-}
-
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod linux {
-    use std::arch::asm;
-    use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
-
-    /// Leaf 7 of `cpuid` has bits 22, 24 and 25 of EDX for bf16, tiles and int8.
-    pub(super) fn has_instructions() -> bool {
-        const NEEDED: u32 = 1 << 22 | 1 << 24 | 1 << 25;
-        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & NEEDED == NEEDED
-    }
-
-    /// Bits 17 and 18 of XCR0: the system saves the configuration of tiles and their content.
-    pub(super) fn saves_tiles() -> bool {
-        const TILES: u64 = 1 << 17 | 1 << 18;
-        // SAFETY: `is_x86_feature_detected` saw XSAVE, and that the system uses it.
-        is_x86_feature_detected!("xsave") && unsafe { _xgetbv(0) } & TILES == TILES
-    }
-
-    /// Asks Linux, which saves tiles of a process only after it asked. Permission holds for all threads.
-    pub(super) fn permitted() -> bool {
-        const ARCH_PRCTL: i64 = 158;
-        const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
-        const TILE_DATA: u64 = 18;
-        let status: i64;
-        // SAFETY: a system call that reads and writes no memory of ours; it clobbers the named registers.
-        unsafe {
-            asm!(
-                "syscall",
-                inlateout("rax") ARCH_PRCTL => status,
-                in("rdi") ARCH_REQ_XCOMP_PERM,
-                in("rsi") TILE_DATA,
-                out("rcx") _,
-                out("r11") _,
-                options(nostack),
-            );
-        }
-        status == 0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Store;
@@ -456,6 +403,7 @@ mod tests {
     use super::super::tile::{Bf16Products, Tile};
     use super::*;
     use crate::bf16::{Bf16, Element};
+    use crate::simd::has_tiles;
     use proptest::prelude::*;
 
     /// What bits of values a property draws from.
@@ -508,7 +456,7 @@ mod tests {
             rows in 1usize..=32, steps in 0usize..70, straight: bool, add: bool,
             values in prop_oneof![Just(Values::Ordinary), Just(Values::Tiny), Just(Values::Huge), Just(Values::Special)], seed: u64,
         ) {
-            if !available() {
+            if !has_tiles() {
                 return Ok(());
             }
             let (a, b) = (words(MOST_ROWS * steps, seed, |r| pair(values, r)), words(COLUMNS * steps, !seed, |r| pair(values, r)));
@@ -566,7 +514,7 @@ mod tests {
 
     #[test]
     fn tiles_are_released_at_the_end_of_a_task() {
-        if !available() {
+        if !has_tiles() {
             return;
         }
         crate::parallel::for_each(1, |_| {
