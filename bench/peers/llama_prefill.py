@@ -143,7 +143,7 @@ def texts(count):
     words = "river stone window garden music paper silver orange people number system market".split()
     draw = random.Random(0)
     text = lambda: " ".join(draw.choice(words) for _ in range(TOKENS))
-    return [{"response": f"{i} {text()}"} for i in range(count)]
+    return [{"prompt": f"{draw.choice(words)} {i}", "response": text()} for i in range(count)]
 
 
 def whole(args, judge, file):
@@ -157,14 +157,14 @@ def whole(args, judge, file):
 
 
 def short_judge(judge, folder):
-    """The judge with links to its files, and a limit of 512 tokens."""
+    """The judge with links to its files, a limit of 512 tokens, and no template, whose beginning all texts share."""
     copy = folder / "judge"
     copy.mkdir()
     for file in judge.iterdir():
         (copy / file.name).symlink_to(file.resolve())
     reward = json.loads((judge / "reward.json").read_text())
     (copy / "reward.json").unlink()
-    (copy / "reward.json").write_text(json.dumps({**reward, "max_length": TOKENS}))
+    (copy / "reward.json").write_text(json.dumps({**reward, "max_length": TOKENS, "render": "concat"}))
     return copy
 
 

@@ -366,7 +366,7 @@ fn features_of_packed_weights_are_read_once() {
     let dir = wide("llama", "LlamaForSequenceClassification");
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         let (mut model, _) = load_frozen(dir.path(), LoadOptions::Judge, precision).unwrap();
-        model.prepare_turns(64);
+        model.prepare_turns(128);
         let (mut features, mut workspace) = (Features::default(), Workspace::default());
         let mut read = || (features.of(&model, precision, &texts, &mut workspace).unwrap(), features.reads());
         assert_eq!(read(), read(), "{precision}");
