@@ -77,6 +77,14 @@ def length_of(value: object) -> int | None:
         return None
 
 
+def rows_in(frame: object) -> int | None:
+    """How many rows a frame has, where that is known."""
+    if isinstance(frame, Mapping):
+        return max((length_of(column) or 0 for column in frame.values()), default=0)
+    rows = getattr(frame, "num_rows", None)
+    return rows if isinstance(rows, int) else length_of(frame)
+
+
 def source(frame: object) -> object:
     """The frame as the native module takes it: with an Arrow interface, or as lines of JSON."""
     if _is_dataset(frame):

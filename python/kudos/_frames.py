@@ -34,11 +34,10 @@ def check_kind(frame: object) -> None:
 
 
 class Columns:
-    """What scoring adds to a frame of `length` rows."""
+    """What scoring adds to a frame, and the rows that have no score."""
 
-    def __init__(self, made: Sequence[tuple[str, str, Kind, Any]], length: int, missing: list[int]) -> None:
+    def __init__(self, made: Sequence[tuple[str, str, Kind, Any]], missing: list[int]) -> None:
         self.made = made
-        self.length = length
         self.missing = missing
 
     def _array(self, own: str) -> Any:

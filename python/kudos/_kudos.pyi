@@ -45,10 +45,10 @@ class Judge:
         options: Mapping[str, Any],
         is_main: bool,
         progress: Callable[[int, int | None], object] | None,
-        total: int | None,
+        rows: int | None,
     ) -> tuple[
         list[tuple[str, str, Literal["f4", "i8", "?", "O"], Any]],
-        int,
+        list[int],
         list[tuple[int, str]],
         list[str],
     ]: ...

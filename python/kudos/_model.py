@@ -267,18 +267,18 @@ class RewardModel:
                 options={name: value for name, value in said.items() if value is not None},
                 is_main=_is_main(),
                 progress=hear,
-                total=None,
+                rows=_data.rows_in(frame),
             )
         finally:
             finish()
-        made, length, problems, notes = found
+        made, missing, problems, notes = found
         for note in notes:
             log.info("%s", note)
         for row, why in problems[:20]:
             log.warning("row %d was not scored: %s", row, why)
         if len(problems) > 20:
             log.warning("%d more rows were not scored", len(problems) - 20)
-        return _frames.Columns(made, length, [row for row, _ in problems])
+        return _frames.Columns(made, missing)
 
     async def ascore(
         self,

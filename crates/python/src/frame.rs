@@ -21,8 +21,8 @@ const WINDOW_CHARACTERS: usize = 8 << 20;
 
 /// A column: what scoring calls it, its name beside the frame's, its kind (`f4`, `i8`, `?` or `O`), its values.
 type Made<'py> = (String, String, &'static str, Bound<'py, PyAny>);
-/// The columns, how many rows the frame has, which of them were not scored and why, and what is to be said.
-pub type Outcome<'py> = (Vec<Made<'py>>, usize, Vec<(usize, String)>, Vec<String>);
+/// The columns, the rows without a score, which of them cannot be used and why, and what is to be said.
+pub type Outcome<'py> = (Vec<Made<'py>>, Vec<usize>, Vec<(usize, String)>, Vec<String>);
 
 /// How the frame is read: what the caller says of its columns, as on the command line.
 pub fn options(said: &Bound<'_, PyDict>, strict: bool) -> PyResult<Options> {
@@ -54,12 +54,12 @@ pub fn of_json(lines: Vec<u8>, options: &Options) -> PyResult<Reader> {
     Reader::from_bytes(NAME, lines, options).map_err(|error| exception(&error.into()))
 }
 
-/// The columns for all rows. A row that cannot be used is named, and its score is missing.
+/// The columns for all rows, `rows` of them where that is known. A row that cannot be used is named, and its score is missing.
 pub fn columns<'py>(
     py: Python<'py>,
     call: &mut Call<'_>,
     mut reader: Reader,
-    (taken, prefix, strict): (Vec<String>, Option<String>, bool),
+    (taken, prefix, strict, rows): (Vec<String>, Option<String>, bool, Option<usize>),
 ) -> PyResult<Outcome<'py>> {
     let mut table = Table { added: Added::beside(taken.into_iter().collect(), prefix.as_deref()), ..Table::new() };
     loop {
@@ -72,7 +72,7 @@ pub fn columns<'py>(
     }
     let notes = reader.layout().map(|layout| format!("the frame was read as {layout}"));
     let said = notes.into_iter().chain(reader.notes()).chain(table.added.notes()).collect();
-    table.finish(py, said)
+    table.finish(py, rows, said)
 }
 
 /// Rows that were read together.
@@ -125,15 +125,15 @@ enum Values {
 struct Table {
     added: Added,
     columns: Vec<(String, String, Values)>,
-    /// Rows with values.
-    length: usize,
+    /// For each row, whether it has values.
+    filled: Vec<bool>,
     problems: Vec<(usize, String)>,
 }
 
 impl Table {
     fn new() -> Self {
         let added = Added::beside(Default::default(), None);
-        Table { added, columns: Vec::new(), length: 0, problems: Vec::new() }
+        Table { added, columns: Vec::new(), filled: Vec::new(), problems: Vec::new() }
     }
 
     fn score(&mut self, call: &mut Call<'_>, window: Window, strict: bool) -> PyResult<()> {
@@ -143,7 +143,7 @@ impl Table {
         self.problems.extend(window.problems);
         for row in &window.rows {
             let at = place(row.location.line);
-            if at < self.length {
+            if at < self.filled.len() {
                 return Err(data_error(
                     format!("row {at}: expected one judgement a row, found several; `kudos.pairs` makes a row of each"),
                     Some(at as u64),
@@ -171,12 +171,14 @@ impl Table {
             });
             self.columns[place].2.set(at, value);
         }
-        self.length = at + 1;
+        self.filled.resize(at, false);
+        self.filled.push(true);
     }
 
-    fn finish<'py>(mut self, py: Python<'py>, said: Vec<String>) -> PyResult<Outcome<'py>> {
+    fn finish<'py>(mut self, py: Python<'py>, rows: Option<usize>, said: Vec<String>) -> PyResult<Outcome<'py>> {
         let last = self.problems.iter().map(|(row, _)| row + 1).max().unwrap_or(0);
-        let length = self.length.max(last);
+        let length = self.filled.len().max(last).max(rows.unwrap_or(0));
+        self.filled.resize(length, false);
         if self.columns.is_empty() {
             let why = self
                 .problems
@@ -193,7 +195,8 @@ impl Table {
             let (kind, values) = values.into_python(py)?;
             made.push((name, shown, kind, values));
         }
-        Ok((made, length, self.problems, said))
+        let missing = (0..length).filter(|row| !self.filled[*row]).collect();
+        Ok((made, missing, self.problems, said))
     }
 }
 

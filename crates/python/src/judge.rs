@@ -67,7 +67,7 @@ impl Judge {
             });
             for heard in told.try_iter() {
                 if let Told::Line(line) = heard {
-                    say.call1(py, (line,))?;
+                    say.call1((line,))?;
                 }
             }
             let (dir, model) = loaded.map_err(|error| exception(&error))?;
@@ -135,7 +135,7 @@ impl Judge {
     }
 
     /// The columns that scoring adds to a frame: of each its own name, its name beside `taken`, its kind and its values.
-    #[pyo3(signature = (source, *, taken, prefix, strict, options, is_main, progress, total))]
+    #[pyo3(signature = (source, *, taken, prefix, strict, options, is_main, progress, rows))]
     #[allow(clippy::too_many_arguments, reason = "the arguments of one Python call")]
     fn columns<'py>(
         &self,
@@ -147,7 +147,7 @@ impl Judge {
         options: &Bound<'py, PyDict>,
         is_main: bool,
         progress: Option<Py<PyAny>>,
-        total: Option<usize>,
+        rows: Option<usize>,
     ) -> PyResult<frame::Outcome<'py>> {
         guarded(|| {
             let options = frame::options(options, strict)?;
@@ -155,8 +155,8 @@ impl Judge {
                 Some(arrays) => frame::of_arrow(arrays, &options)?,
                 None => frame::of_json(source.extract()?, &options)?,
             };
-            let mut call = self.call(is_main, progress, total)?;
-            frame::columns(py, &mut call, reader, (taken, prefix, strict))
+            let mut call = self.call(is_main, progress, None)?;
+            frame::columns(py, &mut call, reader, (taken, prefix, strict, rows))
         })
     }
 }
