@@ -11,12 +11,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Hears how many steps are done, of how many, what they are, and the latest figures.
+pub type Progress = Box<dyn Fn(u64, Option<u64>, &str, &str) + Send>;
+
 /// Who called a command.
 pub struct Caller {
     /// Hears each line that is for people.
     pub say: Box<dyn Fn(&str) + Send>,
-    /// Hears of each step: how many are done, of how many, what they are, and the latest figures.
-    pub progress: Box<dyn Fn(u64, Option<u64>, &str, &str) + Send>,
+    /// Hears of each step.
+    pub progress: Progress,
     /// Ends the command as Ctrl-C does, once it is true.
     pub stop: Arc<AtomicBool>,
 }
