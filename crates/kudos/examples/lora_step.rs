@@ -52,7 +52,7 @@ fn load_body(dir: &str, precision: Precision) -> Model {
 
 fn with_adapters(mut model: Model, rank: usize) -> Model {
     let alpha = 2.0 * rank as f64;
-    let settings = LoraSettings { rank, alpha, dropout: 0.0, rslora: false, targets: Vec::new() };
+    let settings = LoraSettings { rank, alpha, dropout: 0.0, rslora: false, targets: Vec::new(), top: None };
     attach(&mut model, &settings, 1).expect("adapters of all linear layers");
     model
 }
