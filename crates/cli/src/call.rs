@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     fn called(words: &[&str]) -> anyhow::Result<Called> {
-        let caller = Caller { say: Box::new(|_| {}), progress: Box::new(|..| {}), stop: Arc::default() };
+        let caller = Caller { say: Box::new(|_| {}), progress: Box::new(|_, _, _, _| {}), stop: Arc::default() };
         call(words.iter().map(Into::into).collect(), caller)
     }
 
