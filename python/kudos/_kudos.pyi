@@ -3,6 +3,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, final
 
+__all__ = [
+    "BOXED_JUDGE",
+    "Judge",
+    "__version__",
+    "call",
+    "default_threads",
+    "fault_for_tests",
+    "file_hashes",
+    "flags",
+    "forked",
+    "main",
+    "write_arrow",
+]
+
 __version__: str
 BOXED_JUDGE: str
 
