@@ -2,13 +2,13 @@
 
     python bench/judge/bases.py parts --data DATA/train --work DIR
     python bench/judge/bases.py read --work DIR NAME=BASE...     with torch and transformers; one pass a base
-    python bench/judge/bases.py fit --work DIR [--versus minilm] NAME...
+    python bench/judge/bases.py fit --work DIR [--versus minilm] [--show "16 last,22 mean"] NAME...
 
 `parts` writes what every base reads, as files that `kudos train` reads too: the end of a prompt and the beginning of a response, cut by
 characters, so that all bases see the same words and none is cut again. `read` writes what a linear head could read of each text after each
 layer: the mean of all tokens, the mean of the response's tokens, the first token, the last one. BASE is a checkpoint of transformers;
 a decoder's states get its last norm, as they do where its upper layers are left away. `fit` holds every prompt out once (five folds;
-a debate of ukpconvarg1 counts as one prompt). The layer, what is read and the strength are those with the lowest loss on the other four folds.
+a debate of ukpconvarg1 counts as one prompt). The strength is that with the lowest loss on the other folds, the layer that with the lowest loss on the other sets.
 """
 
 import argparse
@@ -158,6 +158,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--versus", default="minilm")
     parser.add_argument("--sets", default=",".join(PARTS))
+    parser.add_argument("--show", default="", help="further readings for `fit` to show: `16 last,22 mean`")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--tokens", type=int, default=2048, help="tokens a batch")
     parser.add_argument("names", nargs="*")
@@ -173,7 +174,7 @@ def main() -> None:
     else:
         import heads
 
-        heads.table(args.work, args.names, sets, args.versus)
+        heads.table(args.work, args.names, sets, args.versus, args.show.split(","))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import random
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from scipy.optimize import minimize
 
 from bases import FOLDS, POOLS, load
 
-# L2 on the head, beside the mean loss of a comparison; features are scaled to a mean square length of 1 within prompts.
+# L2 on the head, beside the mean loss of a comparison; features have a mean square length of 1 within prompts.
 STRENGTHS = [1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001]
 RESAMPLES = 4000
 
@@ -145,9 +144,10 @@ def default_of(base: str, keys) -> str:
     return f"{deepest} last" if base in DECODERS else f"{(deepest + 1) // 2} mean"
 
 
-def table(work: Path, names: list[str], sets: list[str], versus: str) -> None:
+def table(work: Path, names: list[str], sets: list[str], versus: str, show: list[str]) -> None:
     """For each base its default, and the layer and reading that are best on the other sets, beside the default of `versus`
     on the same texts."""
+    rows = []
     for base in names:
         own, of, other = {}, {}, {}
         for name in sets:
@@ -157,6 +157,8 @@ def table(work: Path, names: list[str], sets: list[str], versus: str) -> None:
                 own[name] = margins_of(work, base, name, of[name])
                 theirs = margins_of(work, versus, name, of[name])
                 other[name] = theirs[default_of(versus, theirs)]
+        if not own:
+            continue
         keys = list(next(iter(own.values())))
         loss = {name: {key: np.average(losses(m), weights=of[name].weight) for key, m in own[name].items()} for name in own}
         print(f"\n{base}, {default_of(base, keys)} first; accuracy, loss of what is best on average:")
@@ -169,10 +171,14 @@ def table(work: Path, names: list[str], sets: list[str], versus: str) -> None:
             if kind == "default":
                 picked = dict.fromkeys(own, default_of(base, keys))
             if picked:
-                against(kind, own, picked, other, of)
+                rows.append({"base": base, "read": kind, **against(kind, own, picked, other, of)})
+        for key in show:
+            if key in keys:
+                rows.append({"base": base, "read": key, **against(key, own, dict.fromkeys(own, key), other, of)})
+    (work / "bases.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def against(kind: str, own: dict, picked: dict, other: dict, of: dict) -> None:
+def against(kind: str, own: dict, picked: dict, other: dict, of: dict) -> dict:
     """Accuracy and paired difference, by set and in the mean of the sets, with 95 % intervals by resampled prompts."""
     cells, draws, means = [], [], []
     for name, key in picked.items():
@@ -184,3 +190,4 @@ def against(kind: str, own: dict, picked: dict, other: dict, of: dict) -> None:
         cells.append(f"{name[:5]} {mine.mean():.3f} ({whole}) {difference.mean():+.3f} ({interval(draws[-1])}) [{key}]")
     mean, difference = np.mean(means, 0)
     print(f"  {kind:8} mean {mean:.3f} {difference:+.3f} ({interval(np.mean(draws, 0))}) | " + "; ".join(cells))
+    return {"mean": mean, "difference": difference, "interval": interval(np.mean(draws, 0)), "sets": cells}
