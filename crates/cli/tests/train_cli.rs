@@ -69,8 +69,8 @@ fn training_says_what_starts_anew() {
     let config: Value = serde_json::from_slice(&std::fs::read(dir.path().join("judge/config.json")).unwrap()).unwrap();
     assert_eq!(config["num_hidden_layers"], 1);
     for (base, keep, expected) in [
-        ("base", "2", "--keep-layers 2: the base has 2 layers, expected at most 1"),
-        (distilbert.as_str(), "1", "--keep-layers 1: expected a BERT under a new head"),
+        ("base", "2", "--keep-layers 2: the base has 2 layers, expected from 0 to 1 of them"),
+        (distilbert.as_str(), "1", "--keep-layers 1: expected a BERT, an MPNet or a decoder under a new head"),
     ] {
         let args = ["train", &pairs(), "--base", base, "-o", "other", "--overwrite", "--keep-layers", keep];
         let output = run(dir.path(), &args);

@@ -319,6 +319,7 @@ fn an_untrained_head_opens_where_tanh_follows() {
         let expected = match name {
             "distilbert" => Opened::Nothing,
             "bert" => Opened::HeadAndLastLayer { kept: 1 },
+            "mpnet" => Opened::LowerLayers { kept: 2, of: 2 },
             _ => Opened::Head,
         };
         assert_eq!(open_head(&mut model, None), expected, "{name}");

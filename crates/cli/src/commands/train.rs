@@ -82,8 +82,8 @@ pub struct Args {
     /// Factor on the learning rate from each layer to the one below [default: 1]
     #[arg(long, value_name = "X")]
     layer_decay: Option<f64>,
-    /// Lower layers of a BERT, or with --lora of a decoder, to keep under a new head [default: half of a sentence
-    /// encoder's, at least 3]
+    /// Lower layers of a BERT, MPNet or decoder to keep under a new head [default: half of them, at least 3; all of a
+    /// BERT with a pretrained pooler, and with --lora]
     #[arg(long, value_name = "N")]
     keep_layers: Option<usize>,
     /// Last layers of the base to start anew instead of as pretrained [default: 0]

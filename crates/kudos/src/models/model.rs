@@ -32,7 +32,7 @@ pub struct Model {
     network: Network,
     head: Head,
     /// The turns of as many positions as texts may have tokens.
-    turns: Vec<Arc<RotaryTable>>,
+    pub(crate) turns: Vec<Arc<RotaryTable>>,
 }
 
 impl Model {

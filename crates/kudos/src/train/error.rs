@@ -58,13 +58,17 @@ pub enum TrainError {
     /// A setting that makes no sense.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// More layers to keep than there are below a new last one.
-    #[error("--keep-layers {asked}: the base has {} layers, expected at most {most}", most + 1)]
-    TooManyLayers {
+    /// A number of layers to keep that the base does not allow.
+    #[error("--keep-layers {asked}: the base has {of} layers, expected from {fewest} to {most} of them")]
+    LayersToKeep {
         /// Layers to keep.
         asked: usize,
+        /// The fewest that can be kept.
+        fewest: usize,
         /// The most that can be kept.
         most: usize,
+        /// Layers of the base.
+        of: usize,
     },
     /// Ratings of a head that cannot be shifted.
     #[error(
@@ -98,8 +102,8 @@ pub enum TrainError {
     },
     /// Layers to keep of a base that keeps all.
     #[error(
-        "--keep-layers {asked}: expected a BERT, or with --lora a decoder, under a new head (--new-head for one that has its \
-         own); this base keeps all its layers"
+        "--keep-layers {asked}: expected a BERT, an MPNet or a decoder under a new head (--new-head for one that has its own); \
+         this base keeps all its layers"
     )]
     AllLayers {
         /// Layers to keep.

@@ -4,15 +4,15 @@
 //! of its own before it starts, and the adapter names that.
 
 use super::TrainError;
-use super::start::{Opened, keep_layers, open_anew};
+use super::start::{Opened, open_anew};
 use crate::models::{
-    ClassifierSource, Config, JudgeError, LoadError, LoadOptions, Model, RewardConfig, TokenizerDir,
+    ClassifierSource, JudgeError, LoadOptions, Model, RewardConfig, TokenizerDir,
     config_of_new_judge, load,
 };
 use crate::nn::Role;
 use crate::nn::weights::write_some;
 use crate::text::TOKENIZER_FILES;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Writes the lowest `layers` layers of a decoder to a directory; of a BERT those below a layer that averages all tokens, as
@@ -25,7 +25,7 @@ pub fn write_lower_base(base: &Path, layers: usize, new_head: bool, dir: &Path) 
     if head == ClassifierSource::Checkpoint {
         return Err(TrainError::AllLayers { asked: layers });
     }
-    keep_lowest(&mut model, layers, base)?;
+    keep_lowest(&mut model, layers)?;
     write_some(&dir.join("model.safetensors"), &model.parameters, |spec| spec.role != Role::Output)?;
     write_json(dir, "config.json", &Value::Object(config_of_new_judge(&model.config, &[])))?;
     if let Some(reward) = RewardConfig::read(base)? {
@@ -41,31 +41,15 @@ pub fn write_lower_base(base: &Path, layers: usize, new_head: bool, dir: &Path) 
     Ok(())
 }
 
-fn keep_lowest(model: &mut Model, asked: usize, base: &Path) -> Result<(), TrainError> {
+fn keep_lowest(model: &mut Model, asked: usize) -> Result<(), TrainError> {
     let most = model.config.layers() - 1;
     if asked == 0 || asked > most {
-        return Err(TrainError::TooManyLayers { asked, most });
+        return Err(TrainError::LayersToKeep { asked, fewest: 1, most, of: most + 1 });
     }
-    if model.config.decoder().is_none() {
-        return match open_anew(model, Some(asked)) {
-            Opened::HeadAndLastLayer { .. } => Ok(()),
-            Opened::Nothing | Opened::Head => Err(TrainError::AllLayers { asked }),
-        };
+    match open_anew(model, Some(asked)) {
+        Opened::HeadAndLastLayer { .. } | Opened::LowerLayers { .. } => Ok(()),
+        Opened::Nothing | Opened::Head => Err(TrainError::AllLayers { asked }),
     }
-    let json = fewer_layers(model.config.json().clone(), asked);
-    let config = Config::check(&base.join("config.json"), json).map_err(|e| JudgeError::from(LoadError::from(e)))?;
-    keep_layers(model, config);
-    Ok(())
-}
-
-/// The config of a decoder with its lowest layers alone.
-fn fewer_layers(mut json: Map<String, Value>, count: usize) -> Map<String, Value> {
-    let key = if json.contains_key("n_layer") { "n_layer" } else { "num_hidden_layers" };
-    json.insert(key.into(), count.into());
-    if let Some(Value::Array(kinds)) = json.get_mut("layer_types") {
-        kinds.truncate(count);
-    }
-    json
 }
 
 fn write_json(dir: &Path, name: &str, json: &Value) -> Result<(), TrainError> {

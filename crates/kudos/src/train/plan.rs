@@ -99,8 +99,13 @@ fn check_frozen(settings: &Settings, model: &Model) -> Result<(), TrainError> {
 fn check_layers(settings: &Settings, model: &Model) -> Result<(), TrainError> {
     let Some(asked) = settings.keep_layers.filter(|_| settings.lora.is_none()) else { return Ok(()) };
     match settings.open_head(&mut model.clone()) {
-        Opened::HeadAndLastLayer { kept } if asked > kept => Err(TrainError::TooManyLayers { asked, most: kept }),
-        Opened::HeadAndLastLayer { .. } => Ok(()),
+        Opened::HeadAndLastLayer { kept } if asked > kept => {
+            Err(TrainError::LayersToKeep { asked, fewest: 0, most: kept, of: kept + 1 })
+        }
+        Opened::LowerLayers { kept, of } if asked != kept => {
+            Err(TrainError::LayersToKeep { asked, fewest: 1, most: of, of })
+        }
+        Opened::HeadAndLastLayer { .. } | Opened::LowerLayers { .. } => Ok(()),
         Opened::Nothing | Opened::Head => Err(TrainError::AllLayers { asked }),
     }
 }

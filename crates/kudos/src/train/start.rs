@@ -7,7 +7,7 @@
 
 use super::head::fit_head;
 use super::{Example, Features, Settings, TrainError};
-use crate::models::{Config, EncoderConfig, Model, Norms, Workspace};
+use crate::models::{Model, Norms, Workspace};
 use crate::nn::{Activation, LinearSpec, NormSpec, Role, Span};
 use std::collections::HashMap;
 
@@ -26,6 +26,13 @@ pub enum Opened {
     HeadAndLastLayer {
         /// Layers that were kept below it.
         kept: usize,
+    },
+    /// A head above the lower layers of a decoder or of MPNet.
+    LowerLayers {
+        /// Layers that were kept.
+        kept: usize,
+        /// How many the base has.
+        of: usize,
     },
 }
 
@@ -117,7 +124,13 @@ pub fn renew_top_layers(model: &mut Model, count: usize, seed: u64) {
 /// never read: then a last layer that gives it the mean of all tokens stands above the lower `keep` layers, half of them
 /// if it is `None`; what is above is dropped. A frozen head finds more there than higher up, and fine-tuning does not make
 /// up for it (docs/recipe.md). RoBERTa's pretraining has no such layer, so its absence says nothing there.
+///
+/// A decoder and MPNet keep their lower half too, or `keep` layers: the upper layers say more of the next word than of the
+/// text (docs/recipe.md).
 pub fn open_head(model: &mut Model, keep: Option<usize>) -> Opened {
+    if model.config.decoder().is_some() {
+        return keep_lower(model, keep);
+    }
     let Some((dense, _)) = model.head_dense() else { return Opened::Nothing };
     if model.parameters.values[dense.bias.range()].iter().all(|b| *b == 0.0) {
         open_anew(model, keep)
@@ -128,28 +141,44 @@ pub fn open_head(model: &mut Model, keep: Option<usize>) -> Opened {
 
 /// The same where the head's first layer was trained: for a new head that reads a judge's lower layers.
 pub fn open_anew(model: &mut Model, keep: Option<usize>) -> Opened {
+    if model.config.decoder().is_some() {
+        return if keep.is_some() { keep_lower(model, keep) } else { Opened::Nothing };
+    }
     let Some((LinearSpec { weight, bias, .. }, activation)) = model.head_dense() else { return Opened::Nothing };
     if activation != Activation::Tanh {
         return Opened::Nothing;
     }
     fill_identity(model, weight);
     model.parameters.values[bias.range()].fill(0.0);
-    let config = match model.config.encoder() {
-        Some(config) if model.config.family() == "bert" => config.clone(),
+    let layers = match model.config.encoder() {
+        Some(config) if model.config.family() == "bert" => config.layers,
+        Some(_) if model.config.family() == "mpnet" => return keep_lower(model, keep),
         _ => return Opened::Head,
     };
-    let half = config.layers.div_ceil(2).max(FEWEST_LAYERS);
-    let kept = keep.unwrap_or(half).min(config.layers - 1);
-    let mut fewer = EncoderConfig { layers: kept + 1, ..config };
-    fewer.json.insert("num_hidden_layers".into(), fewer.layers.into());
-    keep_layers(model, Config::Encoder(fewer));
+    let kept = keep.unwrap_or(half(layers)).min(layers - 1);
+    keep_layers(model, kept + 1);
     read_mean(model);
     Opened::HeadAndLastLayer { kept }
 }
 
-/// Drops all layers but those of a config that has fewer.
-pub(super) fn keep_layers(model: &mut Model, config: Config) {
+fn half(layers: usize) -> usize {
+    layers.div_ceil(2).max(FEWEST_LAYERS)
+}
+
+fn keep_lower(model: &mut Model, keep: Option<usize>) -> Opened {
+    let of = model.config.layers();
+    let kept = keep.unwrap_or(half(of)).clamp(1, of);
+    if kept < of {
+        keep_layers(model, kept);
+    }
+    Opened::LowerLayers { kept, of }
+}
+
+/// Drops all layers but the lowest `count`.
+pub(super) fn keep_layers(model: &mut Model, count: usize) {
+    let config = model.config.clone().with_layers(count);
     let mut smaller = Model::declare(config).expect("fewer layers are no larger");
+    smaller.turns = std::mem::take(&mut model.turns);
     smaller.parameters.allocate();
     let specs: HashMap<&str, Span> = model.parameters.specs().iter().map(|s| (s.name.as_str(), s.span)).collect();
     for spec in smaller.parameters.specs().to_vec() {

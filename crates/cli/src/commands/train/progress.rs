@@ -22,6 +22,9 @@ pub(super) fn announce(trainer: &Trainer, data: &Data, global: &Global) {
         Opened::HeadAndLastLayer { kept } if settings.renew_layers == 0 => {
             format!("a new head, above the first {kept} of the base's layers and a layer that averages all tokens")
         }
+        Opened::LowerLayers { kept, of } if kept < of => {
+            format!("a new head, above the first {kept} of the base's {of} layers")
+        }
         _ => "a new head".into(),
     };
     if let Some(lora) = &settings.lora {
