@@ -183,3 +183,36 @@ fn a_judge_teaches_another() {
         assert!(message.contains("--teacher with"), "{message}");
     }
 }
+
+/// A judge over the lower layers has the base's own values in them, and nothing of those above.
+#[test]
+fn the_lower_layers_are_kept_under_a_new_head() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    pairs(dir);
+    let base = golden("judges/chat");
+    let train = ["train", "pairs.jsonl", "--base", &base, "--new-head", "--max-steps", "1", "--learning-rate", "1e-9"];
+    let said = run(dir, &[&train[..], &["--keep-layers", "1", "-o", "lower"]].concat()).stderr;
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("above the first 1 of the base's 2 layers"), "{said}");
+    let config: Value = serde_json::from_slice(&std::fs::read(dir.join("lower/config.json")).unwrap()).unwrap();
+    assert_eq!(config["num_hidden_layers"], 1);
+    let (lower, whole) = (Checkpoint::open(&dir.join("lower")).unwrap(), Checkpoint::open(Path::new(&base)).unwrap());
+    assert!(lower.tensors.keys().all(|name| !name.contains(".layers.1.")), "{:?}", lower.tensors.keys());
+    let read = |file: &Checkpoint, name: &str| -> Vec<f32> {
+        let mut values = vec![0.0; file.tensors[name].shape.iter().product()];
+        file.read(name, &mut values).unwrap();
+        values
+    };
+    for name in lower.tensors.keys().filter(|name| *name != "score.weight") {
+        let apart = read(&lower, name).iter().zip(read(&whole, name)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-6, "{name} moved by {apart} in a step of nothing");
+    }
+    let scored = scores(dir, "lower", "f32");
+    assert!(scored.iter().all(|score| score.is_finite()) && scored[0] != scored[1], "{scored:?}");
+
+    for (keep, expected) in [("0", "from 1 to 2"), ("3", "from 1 to 2")] {
+        let message = error(dir, &[&train[..], &["--keep-layers", keep, "-o", "other"]].concat());
+        assert!(message.contains(expected), "{message}");
+    }
+}

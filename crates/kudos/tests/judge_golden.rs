@@ -7,10 +7,10 @@ mod judges;
 use judges::{ENCODERS, FAMILIES, directory, golden, json, load, texts};
 use kernels::parallel::with_threads;
 use kudos::data::{Content, Message};
-use kudos::models::{LoadOptions, Model, Scored, Scorer, Workspace, load_frozen, push, quantize};
+use kudos::models::{Config, LoadOptions, Model, Scored, Scorer, Workspace, load_frozen, push, quantize};
 use kudos::nn::{Gradients, Mode, Precision, Storage};
 use kudos::text::{Encoded, pooled_index};
-use kudos::train::Features;
+use kudos::train::{Features, Opened, open_anew, open_head};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value};
@@ -92,36 +92,72 @@ fn settings_of_a_config_change_the_score_as_in_transformers() {
     assert!(compared >= 11, "{compared} variants");
 }
 
-/// What enters the first layer, what leaves each one, and what the head reads: within 1e-5 of the largest value there.
+/// What transformers has of one text in a golden.
+struct Traced {
+    text: Encoded,
+    states: Vec<u8>,
+}
+
+impl Traced {
+    fn read(name: &str) -> Self {
+        let expected = json(&golden(name).join("expected.json"));
+        let text = texts(&expected)[expected["traced"].as_u64().unwrap() as usize].clone();
+        Self { text, states: std::fs::read(golden(name).join("expected.safetensors")).unwrap() }
+    }
+
+    /// The states below layer `below`, or those that the head reads: within 1e-5 of the largest value there.
+    fn assert_states(&self, model: &Model, below: Option<usize>, name: &str) {
+        let key = match below {
+            Some(0) => "hidden.embedding".into(),
+            Some(layers) => format!("hidden.layer.{}", layers - 1),
+            None => "hidden.final".into(),
+        };
+        let mut workspace = Workspace::default();
+        push(model, &self.text, &mut workspace.batch).unwrap();
+        let Workspace { tape, batch, .. } = &mut workspace;
+        tape.start(Mode::Score, Storage::F32);
+        let states = match below {
+            Some(layers) => model.states_below(tape, batch, layers).full,
+            None => model.hidden_states(tape, batch).full,
+        };
+        tape.forward(states, model.weights(), batch);
+        let stored = floats(SafeTensors::deserialize(&self.states).unwrap().tensor(&key).expect(name).data());
+        let largest = stored.iter().fold(1.0, |most: f32, value| most.max(value.abs()));
+        assert_within(1e-5 * largest, tape.value(states), &stored, &format!("{name} {key}"));
+    }
+}
+
+fn judge(name: &str) -> Model {
+    let dir = directory(name, &json(&golden(name).join("config.json")));
+    let (mut model, _) = kudos::models::load(dir.path(), LoadOptions::Judge).expect(name);
+    model.prepare_turns(128);
+    model
+}
+
 #[test]
 fn hidden_states_are_transformers() {
     for name in ENCODERS.into_iter().chain(FAMILIES) {
-        let (expected, bytes) = (
-            json(&golden(name).join("expected.json")),
-            std::fs::read(golden(name).join("expected.safetensors")).unwrap(),
-        );
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let text = &texts(&expected)[expected["traced"].as_u64().unwrap() as usize];
-        let dir = directory(name, &json(&golden(name).join("config.json")));
-        let (mut model, _) = kudos::models::load(dir.path(), LoadOptions::Judge).expect(name);
-        model.prepare_turns(128);
-        let layers = model.config.layers();
-        let of_layer = |i: usize| if i == 0 { "hidden.embedding".into() } else { format!("hidden.layer.{}", i - 1) };
-        for (below, key) in (0..=layers).map(|i| (Some(i), of_layer(i))).chain([(None, "hidden.final".into())]) {
-            let mut workspace = Workspace::default();
-            push(&model, text, &mut workspace.batch).unwrap();
-            let Workspace { tape, batch, .. } = &mut workspace;
-            tape.start(Mode::Score, Storage::F32);
-            let states = match below {
-                Some(layers) => model.states_below(tape, batch, layers).full,
-                None => model.hidden_states(tape, batch).full,
-            };
-            tape.forward(states, model.weights(), batch);
-            let stored = floats(file.tensor(&key).expect(name).data());
-            let largest = stored.iter().fold(1.0, |most: f32, value| most.max(value.abs()));
-            assert_within(1e-5 * largest, tape.value(states), &stored, &format!("{name} {key}"));
+        let (model, traced) = (judge(name), Traced::read(name));
+        let below = (0..=model.config.layers()).map(Some).chain([None]);
+        below.for_each(|below| traced.assert_states(&model, below, name));
+    }
+}
+
+/// A new head over the lower layers reads what the whole model has there, and the config that is written says so.
+#[test]
+fn the_lower_layers_have_the_states_of_the_whole() {
+    for name in FAMILIES.into_iter().chain(["mpnet"]) {
+        let (mut model, traced) = (judge(name), Traced::read(name));
+        let of = model.config.layers();
+        for kept in [of, of - 1] {
+            assert_eq!(open_anew(&mut model, Some(kept)), Opened::LowerLayers { kept, of }, "{name}");
+            (0..=kept).for_each(|below| traced.assert_states(&model, Some(below), name));
+            let written = Config::check(Path::new("config.json"), model.config.json().clone()).expect(name);
+            assert_eq!((written.layers(), model.config.layers()), (kept, kept), "{name}");
         }
     }
+    let (mut model, of) = (judge("gemma3_text"), 4);
+    assert_eq!(open_head(&mut model, None), Opened::LowerLayers { kept: 3, of }, "at least three");
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {

@@ -213,7 +213,8 @@ impl Config {
     /// The same model with its lowest `count` layers alone.
     pub fn with_layers(mut self, count: usize) -> Self {
         let json = self.json_mut();
-        let key = ["n_layers", "n_layer"].into_iter().find(|key| json.contains_key(*key)).unwrap_or("num_hidden_layers");
+        let key =
+            ["n_layers", "n_layer"].into_iter().find(|key| json.contains_key(*key)).unwrap_or("num_hidden_layers");
         json.insert(key.into(), count.into());
         if let Some(Value::Array(kinds)) = json.get_mut("layer_types") {
             kinds.truncate(count);

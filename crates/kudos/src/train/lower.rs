@@ -6,8 +6,7 @@
 use super::TrainError;
 use super::start::{Opened, open_anew};
 use crate::models::{
-    ClassifierSource, JudgeError, LoadOptions, Model, RewardConfig, TokenizerDir,
-    config_of_new_judge, load,
+    ClassifierSource, JudgeError, LoadOptions, Model, RewardConfig, TokenizerDir, config_of_new_judge, load,
 };
 use crate::nn::Role;
 use crate::nn::weights::write_some;
