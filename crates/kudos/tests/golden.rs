@@ -126,7 +126,8 @@ fn several_outputs_are_pytorchs_and_scale() {
     let outputs = |model: &Model| score_encoded(model, &sequences, &mut Workspace::default()).unwrap();
     assert_close(&outputs(&model), &golden, 1e-5, "logits");
     let (weights, means, stds) = (vec![1.0; 3], vec![3.0, 50.0, -1.0], vec![0.5, 20.0, 2.0]);
-    let head = AttributeHead { names, weights, intercept: 0.0, weighting: Weighting::Equal, means, stds };
+    let head =
+        AttributeHead { names, weights, intercept: 0.0, weighting: Weighting::Equal, means, stds, centred: true };
     head.to_ratings(&mut model);
     assert_close(&outputs(&model), &head.ratings(&golden), 1e-4, "ratings");
     head.to_standardised(&mut model);

@@ -61,14 +61,16 @@ fn parse_weights(text: Option<&str>, names: &[String]) -> anyhow::Result<Attribu
     Ok(AttributeWeights::Declared(weights.into_iter().flatten().collect()))
 }
 
-/// The base, as training wants it: a head of its own for the same attributes is brought to standardised ratings.
+/// The base, as training wants it: a head of its own for the same attributes is brought to standardised ratings. What
+/// these are depends on whether it has biases.
 pub fn load_base(
     dir: &Path,
-    head: &AttributeHead,
+    head: &mut AttributeHead,
     seed: u64,
     new_head: bool,
 ) -> Result<(Model, ClassifierSource), LoadError> {
     let (mut model, source) = load_for_attributes(dir, &head.names, seed, new_head)?;
+    head.centred = model.head_out().bias.len > 0;
     if source == ClassifierSource::Checkpoint {
         head.to_standardised(&mut model);
     }

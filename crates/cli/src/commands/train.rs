@@ -290,8 +290,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let begun = Base::of(args, global)?;
     let base = begun.path();
     let files = TokenizerDir::of(base)?;
-    let rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
-    let (mut model, head) = load_base(args, base, rated.as_ref(), &asked, global)?;
+    let mut rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
+    let (mut model, head) = load_base(args, base, rated.as_mut(), &asked, global)?;
     let settings = if is_gguf(base) { files.path() } else { base };
     let encode = encode_settings(settings, &model.config, args.max_length, args.truncation)?;
     let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
@@ -371,7 +371,7 @@ fn write_all(
 fn load_base(
     args: &Args,
     base: &Path,
-    rated: Option<&AttributeHead>,
+    mut rated: Option<&mut AttributeHead>,
     asked: &Asked,
     global: &Global,
 ) -> anyhow::Result<(Model, ClassifierSource)> {
@@ -388,7 +388,7 @@ fn load_base(
         );
     }
     let precision = asked.precision.unwrap_or_else(Precision::best);
-    let mut loaded = match (rated, &lora) {
+    let mut loaded = match (&mut rated, &lora) {
         (None, None) => load(base, options),
         (None, Some(_)) => load_frozen(base, options, precision),
         (Some(rated), _) => attributes::load_base(base, rated, seed, args.new_head),

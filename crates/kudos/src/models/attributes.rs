@@ -1,7 +1,8 @@
 //! A judge with one output an attribute: what the outputs are called, on which scale they are, and how they make one score.
 //!
 //! The outputs of a stored judge are ratings, in the units of the data. Training works on ratings of mean 0 and standard
-//! deviation 1, and converts the last layer when it writes a judge.
+//! deviation 1, and converts the last layer when it writes a judge. Where that layer has no biases, as in decoders, there is
+//! nothing that could hold a mean: then training works on ratings of standard deviation 1 alone.
 
 use super::model::Model;
 use crate::data::Attributes;
@@ -35,6 +36,13 @@ pub struct AttributeHead {
     pub means: Vec<f64>,
     /// Standard deviation of those ratings (of the population).
     pub stds: Vec<f64>,
+    /// Whether the network learns ratings less their mean, as it does where its head has biases.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub centred: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl AttributeHead {
@@ -64,27 +72,39 @@ impl AttributeHead {
         outputs.chunks_exact(self.names.len()).map(|outputs| self.overall(outputs)).collect()
     }
 
+    /// What is taken from each rating before it is divided by its deviation.
+    fn shifts(&self) -> Vec<f64> {
+        if self.centred { self.means.clone() } else { vec![0.0; self.means.len()] }
+    }
+
+    /// The mean ratings of the training data, standardised: what says nothing of a response.
+    pub fn standardised_means(&self) -> Vec<f64> {
+        let scales = self.means.iter().zip(self.shifts()).zip(&self.stds);
+        scales.map(|((mean, shift), std)| (mean - shift) / std).collect()
+    }
+
     /// Standardised outputs `[responses, labels]` as ratings.
     pub fn ratings(&self, outputs: &[f32]) -> Vec<f32> {
-        let scales = self.means.iter().zip(&self.stds).cycle();
-        outputs.iter().zip(scales).map(|(z, (mean, std))| (f64::from(*z) * std + mean) as f32).collect()
+        let shifts = self.shifts();
+        let scales = shifts.iter().zip(&self.stds).cycle();
+        outputs.iter().zip(scales).map(|(z, (shift, std))| (f64::from(*z) * std + shift) as f32).collect()
     }
 
     /// The ratings of one response, standardised: `[labels]`, `None` where it has none.
     pub fn standardised(&self, ratings: &Attributes) -> Vec<Option<f32>> {
-        let scales = self.names.iter().zip(self.means.iter().zip(&self.stds));
-        scales.map(|(name, (mean, std))| Some(((ratings.get(name)? - mean) / std) as f32)).collect()
+        let scales = self.names.iter().zip(self.shifts().into_iter().zip(&self.stds));
+        scales.map(|(name, (shift, std))| Some(((ratings.get(name)? - shift) / std) as f32)).collect()
     }
 
     /// Turns a model that gives standardised ratings into one that gives ratings.
     pub fn to_ratings(&self, model: &mut Model) {
-        model.rescale_outputs(&self.stds, &self.means);
+        model.rescale_outputs(&self.stds, &self.shifts());
     }
 
     /// Turns a model that gives ratings into one that gives them standardised.
     pub fn to_standardised(&self, model: &mut Model) {
         let scales: Vec<f64> = self.stds.iter().map(|std| 1.0 / std).collect();
-        let shifts: Vec<f64> = self.means.iter().zip(&self.stds).map(|(mean, std)| -mean / std).collect();
+        let shifts: Vec<f64> = self.shifts().iter().zip(&self.stds).map(|(shift, std)| -shift / std).collect();
         model.rescale_outputs(&scales, &shifts);
     }
 }
@@ -101,6 +121,7 @@ mod tests {
             weighting: Weighting::Declared,
             means: vec![3.0, 50.0],
             stds: vec![0.5, 20.0],
+            centred: true,
         }
     }
 
@@ -111,6 +132,14 @@ mod tests {
         assert_eq!(head.overalls(&[4.0, 1.0, 0.0, 0.0]), [2.0, -1.0]);
         let ratings = Attributes::from([("b".to_owned(), 70.0), ("c".to_owned(), 1.0)]);
         assert_eq!(head.standardised(&ratings), [None, Some(1.0)]);
+        assert_eq!(head.standardised_means(), [0.0, 0.0]);
+        assert!(serde_json::to_value(&head).unwrap().get("centred").is_none(), "reward.json of a head with biases");
+        let without = AttributeHead { centred: false, ..head };
+        assert_eq!(without.ratings(&[7.0, 2.5]), [3.5, 50.0]);
+        assert_eq!(without.standardised(&ratings), [None, Some(3.5)]);
+        assert_eq!(without.standardised_means(), [6.0, 2.5]);
+        let stored = serde_json::to_value(&without).unwrap();
+        assert_eq!(serde_json::from_value::<AttributeHead>(stored).unwrap(), without);
     }
 
     #[test]

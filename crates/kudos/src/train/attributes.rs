@@ -68,6 +68,7 @@ pub fn attribute_head(
         weighting: Weighting::Equal,
         means,
         stds,
+        centred: true,
     };
     match weights {
         AttributeWeights::Equal => Ok(head),

@@ -72,8 +72,8 @@ pub enum TrainError {
     },
     /// Ratings of a head that cannot be shifted.
     #[error(
-        "--attributes: the head of a {family} has no biases, so its outputs cannot stand at ratings; expected BERT, DistilBERT or \
-         RoBERTa as the base"
+        "--attributes: the head of a {family} has no biases to hold a mean rating, and `centred` says that it has; expected ratings \
+         as they are"
     )]
     NoBiases {
         /// Family of the base.

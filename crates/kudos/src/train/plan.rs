@@ -41,7 +41,7 @@ pub struct Plan {
 /// # Errors
 /// A setting that makes no sense for these data or this base; features or losses that are not finite.
 pub fn plan(given: &Given, model: &mut Model) -> Result<Plan, TrainError> {
-    if given.attributes.is_some() && model.head_out().bias.len == 0 {
+    if given.attributes.as_ref().is_some_and(|head| head.centred) && model.head_out().bias.len == 0 {
         return Err(TrainError::NoBiases { family: model.config.family().into() });
     }
     let mut features = Features::default();

@@ -67,15 +67,22 @@ impl Base {
         Ok(base)
     }
 
-    /// Where the base of the written judge lies. That of an adapter over fewer layers is moved beside it.
-    pub(super) fn keep(mut self, args: &Args) -> anyhow::Result<PathBuf> {
+    /// Where the base of the written judge lies. That of an adapter over fewer layers is put beside it; the tokenizer is
+    /// still read from where it was made.
+    pub(super) fn keep(&self, args: &Args) -> anyhow::Result<PathBuf> {
         if args.keep_layers.is_none() || args.lora.is_none() {
             return resolve(&args.base);
         }
         let place = args.output.join(LOWER_BASE);
         let _ = std::fs::remove_dir_all(&place); // Of an earlier run that is continued.
-        std::fs::rename(&self.dir, &place).with_context(|| place.display().to_string())?;
-        self.made = false;
+        std::fs::create_dir_all(&place).with_context(|| place.display().to_string())?;
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let (from, to) = (entry.path(), place.join(entry.file_name()));
+            std::fs::hard_link(&from, &to)
+                .or_else(|_| std::fs::copy(&from, &to).map(drop))
+                .with_context(|| to.display().to_string())?;
+        }
         Ok(place)
     }
 
