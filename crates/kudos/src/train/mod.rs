@@ -454,21 +454,21 @@ impl Trainer {
     /// Writes the weights as they are.
     fn write_weights(&self, dir: &Path) -> Result<(), TrainError> {
         let path = dir.join(self.weights_name());
-        match self.settings.lora {
-            None => weights::write(&path, &self.model.parameters)?,
-            Some(_) => adapter::write_tensors(&path, &self.model.parameters)?,
-        }
-        Ok(())
+        let written = match self.settings.lora {
+            None => weights::write(&path, &self.model.parameters),
+            Some(_) => adapter::write_tensors(&path, &self.model.parameters),
+        };
+        Ok(written?)
     }
 
     /// Reads what [`Self::write_weights`] wrote.
     fn read_weights(&mut self, dir: &Path) -> Result<(), TrainError> {
         let path = dir.join(self.weights_name());
-        match self.settings.lora {
-            None => run_state::read_weights(&path, &mut self.model.parameters)?,
-            Some(_) => adapter::read_tensors(&path, &mut self.model.parameters)?,
-        }
-        Ok(())
+        let read = match self.settings.lora {
+            None => run_state::read_weights(&path, &mut self.model.parameters),
+            Some(_) => adapter::read_tensors(&path, &mut self.model.parameters),
+        };
+        Ok(read?)
     }
 
     fn checkpoint_path(&self) -> PathBuf {
