@@ -289,13 +289,9 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut data = Data::load(args, &asked, global)?;
     let begun = Base::of(args, global)?;
     let base = begun.path();
-    let files = TokenizerDir::of(base)?;
     let mut rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
     let (mut model, head) = load_base(args, base, rated.as_mut(), &asked, global)?;
-    let settings = if is_gguf(base) { files.path() } else { base };
-    let encode = encode_settings(settings, &model.config, args.max_length, args.truncation)?;
-    let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
-    let encoder = Encoder::load_for_training(files.path(), encode, day(args))?;
+    let encoder = encoder_of(args, base, &model)?;
     model.read_with(&encoder, head)?;
     data.leave_out_refused(&encoder, args.strict, global)?;
     encoder.notes().iter().for_each(|line| note(global, line));
@@ -340,6 +336,15 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     write_all(args, (&data, &encoder, &begun.keep(args)?), start.new_head, run, global)?;
     drop(trainer); // The self-test loads the judge anew, and would need the memory of both.
     super::verify::after_training(&args.output, global)
+}
+
+/// How the judge will read texts: as its base does, unless the arguments say otherwise.
+fn encoder_of(args: &Args, base: &Path, model: &Model) -> anyhow::Result<Encoder> {
+    let files = TokenizerDir::of(base)?;
+    let settings = if is_gguf(base) { files.path() } else { base };
+    let encode = encode_settings(settings, &model.config, args.max_length, args.truncation)?;
+    let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
+    Ok(Encoder::load_for_training(files.path(), encode, day(args))?)
 }
 
 /// The day for a template that asks for the date: today, or that of the run that is continued.
