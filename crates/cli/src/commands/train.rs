@@ -291,7 +291,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let base = begun.path();
     let mut rated = attributes::learnt(&args.attributes, args.attribute_weights.as_deref(), &data.train)?;
     let (mut model, head) = load_base(args, base, rated.as_mut(), &asked, global)?;
-    let encoder = encoder_of(args, base, &model)?;
+    let files = TokenizerDir::of(base)?; // The judge gets copies of these files, so it stays to the end.
+    let encoder = Encoder::load_for_training(files.path(), encode_of(args, base, &files, &model)?, day(args))?;
     model.read_with(&encoder, head)?;
     data.leave_out_refused(&encoder, args.strict, global)?;
     encoder.notes().iter().for_each(|line| note(global, line));
@@ -339,12 +340,10 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 }
 
 /// How the judge will read texts: as its base does, unless the arguments say otherwise.
-fn encoder_of(args: &Args, base: &Path, model: &Model) -> anyhow::Result<Encoder> {
-    let files = TokenizerDir::of(base)?;
+fn encode_of(args: &Args, base: &Path, files: &TokenizerDir, model: &Model) -> anyhow::Result<EncodeSettings> {
     let settings = if is_gguf(base) { files.path() } else { base };
     let encode = encode_settings(settings, &model.config, args.max_length, args.truncation)?;
-    let encode = EncodeSettings { literal: args.literal || encode.literal, ..encode };
-    Ok(Encoder::load_for_training(files.path(), encode, day(args))?)
+    Ok(EncodeSettings { literal: args.literal || encode.literal, ..encode })
 }
 
 /// The day for a template that asks for the date: today, or that of the run that is continued.
