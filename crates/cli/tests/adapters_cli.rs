@@ -23,17 +23,21 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
+fn pairs() -> String {
+    golden().join("pairs.jsonl").display().to_string()
+}
+
 /// Trains `dir/judge` over a copy of a base in `dir/base`.
 fn train(dir: &Path, base: &Path, more: &[&str]) {
     copy(base, &dir.join("base"));
-    let data = golden().join("pairs.jsonl").display().to_string();
+    let data = pairs();
     let essential = ["train", &data, "--base", "base", "-o", "judge", "--max-steps", "6", "--eval-fraction", "0"];
     let lora = ["--lora", "4", "--learning-rate", "1e-2", "--precision", "f32"];
     ok(dir, &[&essential[..], &lora, more].concat());
 }
 
 fn scores(dir: &Path, judge: &str) -> Vec<f64> {
-    let data = golden().join("pairs.jsonl").display().to_string();
+    let data = pairs();
     let rows = ok(dir, &["score", &data, "--judge", judge, "--precision", "f32"]);
     let rows = rows.lines().map(|row| serde_json::from_str::<Value>(row).unwrap());
     let found: Vec<f64> = rows.flat_map(|row| numbers(&row)).collect();
@@ -75,7 +79,7 @@ fn an_adapter_is_a_judge_and_merging_it_changes_no_score() {
         assert!(held.contains("--overwrite"), "{held}");
         ok(dir, &["merge", "judge", "-o", "whole", "--overwrite"]);
         ok(dir, &["quantize", "--judge", "whole", "-o", "eighth"]);
-        let data = golden().join("pairs.jsonl").display().to_string();
+        let data = pairs();
         let rounded = error(dir, &["train", &data, "--base", "eighth", "-o", "next", "--lora"]);
         assert!(rounded.contains("stored in 8 bits"), "{rounded}");
         let twice = error(dir, &["train", &data, "--base", "judge", "-o", "next", "--lora"]);
@@ -91,25 +95,11 @@ fn another_base_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     train(dir, &decoder(), &["--rslora", "--lora-targets", "q_proj,v_proj", "--lora-dropout", "0.1"]);
-    ok(
-        dir,
-        &[
-            "train",
-            &golden().join("pairs.jsonl").display().to_string(),
-            "--base",
-            "base",
-            "-o",
-            "other",
-            "--max-steps",
-            "2",
-            "--eval-fraction",
-            "0",
-            "--head-first",
-            "false",
-        ],
-    );
+    let data = pairs();
+    let whole = ["train", &data, "--base", "base", "-o", "other", "--max-steps", "2", "--eval-fraction", "0"];
+    ok(dir, &[&whole[..], &["--head-first", "false"]].concat());
     fs::copy(dir.join("other/model.safetensors"), dir.join("base/model.safetensors")).unwrap();
-    let data = golden().join("pairs.jsonl").display().to_string();
+    let data = pairs();
     let message = error(dir, &["score", &data, "--judge", "judge"]);
     assert!(message.contains("not those that it was trained over"), "{message}");
     fs::remove_dir_all(dir.join("base")).unwrap();
@@ -143,7 +133,7 @@ fn folds_and_ensembles_train_adapters() {
     let member = dir.join("judge/run/ensemble/2");
     assert!(member.join("run/metrics.jsonl").exists() && !member.join("adapter_model.safetensors").exists());
     ok(dir, &["merge", "judge", "-o", "whole"]);
-    let data = golden().join("pairs.jsonl").display().to_string();
+    let data = pairs();
     let score = |judge: &str| ok(dir, &["score", &data, "--judge", judge, "--precision", "f32"]);
     let all = |printed: String| -> Vec<f64> {
         printed.lines().flat_map(|row| numbers(&serde_json::from_str(row).unwrap())).collect()
@@ -165,20 +155,8 @@ fn adapters_of_some_layers() {
     assert!(layers > 1);
     let config = json(&dir.join("judge/adapter_config.json"));
     assert_eq!(config["layers_to_transform"], serde_json::json!([layers - 1]));
-    let more = error(
-        dir,
-        &[
-            "train",
-            &golden().join("pairs.jsonl").display().to_string(),
-            "--base",
-            "base",
-            "-o",
-            "next",
-            "--lora",
-            "--freeze",
-            "9",
-        ],
-    );
+    let data = pairs();
+    let more = error(dir, &["train", &data, "--base", "base", "-o", "next", "--lora", "--freeze", "9"]);
     assert!(more.contains("--freeze 9"), "{more}");
 
     let other = tempfile::tempdir().unwrap();
@@ -192,7 +170,7 @@ fn adapters_of_some_layers() {
     assert!(close(&scores(dir, "whole"), &before));
     fs::rename(dir.join("judge"), dir.join("moved")).unwrap();
     assert!(close(&scores(dir, "moved"), &before), "the base beside the adapter is found");
-    let data = golden().join("pairs.jsonl").display().to_string();
+    let data = pairs();
     let train = ["train", &data, "--base", "base", "-o", "next", "--lora", "--new-head", "--keep-layers", "7"];
     let many = error(dir, &train);
     assert!(many.contains("--keep-layers 7") && !dir.join("next/.base").exists(), "{many}");
@@ -211,7 +189,7 @@ fn a_base_is_found_by_its_published_name() {
     let mut config = json(&path);
     config["base_model_name_or_path"] = "some/base".into();
     fs::write(&path, config.to_string()).unwrap();
-    let data = golden().join("pairs.jsonl").display().to_string();
+    let data = pairs();
     let command = |args: &[&str]| {
         let mut command = kudos(dir);
         command.args(args).env("HF_HUB_CACHE", dir.join("hub")).env("KUDOS_HOME", dir.join("home"));
@@ -241,7 +219,7 @@ fn a_base_is_found_by_its_published_name() {
 #[test]
 fn what_makes_no_sense_is_said_before_anything_is_trained() {
     let dir = tempfile::tempdir().unwrap();
-    let data = golden().join("pairs.jsonl").display().to_string();
+    let data = pairs();
     let base = golden().display().to_string();
     let usage = |more: &[&str]| usage(dir.path(), &[&["train", &data, "--base", &base][..], more].concat());
     assert!(usage(&["--lora-alpha", "3"]).contains("--lora"));

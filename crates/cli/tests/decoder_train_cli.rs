@@ -36,6 +36,13 @@ fn train_toy(dir: &Path, args: &[&str]) {
     assert_eq!(failed.count(), 0, "{said}");
 }
 
+/// A tensor of a checkpoint.
+fn read(file: &Checkpoint, name: &str) -> Vec<f32> {
+    let mut values = vec![0.0; file.tensors[name].shape.iter().product()];
+    file.read(name, &mut values).unwrap();
+    values
+}
+
 fn scores(dir: &Path, judge: &str, precision: &str) -> Vec<f64> {
     let printed = run(dir, &["score", "pairs.jsonl", "--judge", judge, "--precision", precision, "--quiet"]);
     assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
@@ -120,11 +127,6 @@ fn the_top_layers_alone_are_trained() {
     let train = ["train", "pairs.jsonl", "--base", &base, "--head-first", "false", "--max-steps", "6"];
     ok(dir, &[&train[..], &["--freeze", "1", "-o", "judge"]].concat());
     let open = |dir: &Path| Checkpoint::open(dir).unwrap();
-    let read = |file: &Checkpoint, name: &str| -> Vec<f32> {
-        let mut values = vec![0.0; file.tensors[name].shape.iter().product()];
-        file.read(name, &mut values).unwrap();
-        values
-    };
     let (trained, before) = (open(&dir.join("judge")), open(Path::new(&base)));
     let is_other = |name: &&String| read(&trained, name) != read(&before, name);
     let moved: Vec<&String> = trained.tensors.keys().filter(is_other).collect();
@@ -221,11 +223,6 @@ fn the_lower_layers_are_kept_under_a_new_head() {
     assert_eq!(config["num_hidden_layers"], 1);
     let (lower, whole) = (Checkpoint::open(&dir.join("lower")).unwrap(), Checkpoint::open(Path::new(&base)).unwrap());
     assert!(lower.tensors.keys().all(|name| !name.contains(".layers.1.")), "{:?}", lower.tensors.keys());
-    let read = |file: &Checkpoint, name: &str| -> Vec<f32> {
-        let mut values = vec![0.0; file.tensors[name].shape.iter().product()];
-        file.read(name, &mut values).unwrap();
-        values
-    };
     for name in lower.tensors.keys().filter(|name| *name != "score.weight") {
         let apart = read(&lower, name).iter().zip(read(&whole, name)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(apart < 1e-6, "{name} moved by {apart} in a step of nothing");

@@ -4,7 +4,9 @@
 //! the same bits.
 
 use super::Store;
-use super::panels::{COLUMNS, ROWS};
+use super::panels::COLUMNS;
+#[cfg(any(test, target_arch = "x86_64"))]
+use super::panels::ROWS;
 use super::tile::{Left, Out};
 
 /// What multiplies f32 here.

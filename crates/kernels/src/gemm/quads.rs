@@ -6,6 +6,7 @@
 //! neighbours of a step, and the same two of the step after. [`LIMIT`] is what that asks of the weights; under it no sum
 //! saturates, whatever the activations, and the results are those of `vpdpbusd` to the bit.
 
+#[cfg(any(test, target_arch = "x86_64"))]
 use super::panels::COLUMNS;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{avx_vnni, avx2};

@@ -7,9 +7,11 @@
 //! The products have plain twins. Under `KUDOS_ISA=emulated` and `emulatedamx` they take the place of the instructions, so
 //! that all code around the products runs on any processor.
 
+use super::Store;
 use super::amx::{self, flushed};
 use super::panels::{COLUMNS, LeftPanels, MOST_ROWS, ROWS};
-use super::{Store, quads};
+#[cfg(any(test, target_arch = "x86_64"))]
+use super::quads;
 use crate::simd::{self, Twins};
 
 /// A's words: that of `row` at `step` is `words[row · row_stride + step · step_stride]`.
@@ -99,7 +101,7 @@ impl Bf16Products {
 
     /// As [`Self::here`], for a kernel that cannot do without.
     pub(crate) fn required() -> Self {
-        Self::here().expect("bf16 products need AVX-512 BF16, or KUDOS_ISA=emulated")
+        Self::here().expect("bf16 products need AMX, AVX-512 BF16, or KUDOS_ISA=emulated")
     }
 
     /// Rows of a tile at most.
