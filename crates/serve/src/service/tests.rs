@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 fn service(change: impl FnOnce(&mut Settings), scorer: Sums) -> Arc<Service> {
     let mut settings =
-        Settings { max_batch_tokens: 100, tokenise_time: Duration::from_millis(60), ..Settings::default() };
+        Settings { max_batch_tokens: 100, tokenise_time: Duration::from_secs(20), ..Settings::default() };
     change(&mut settings);
     let service = Service::new(settings);
     service.install(facts("a"), Arc::new(Bytes::default()), Box::new(scorer));
