@@ -36,6 +36,8 @@ MOST_TOKENS = 256
 HEAD = "--max-steps 1 --learning-rate 1e-12 --eval-fraction 0"
 LORA = "--head-first false --eval-fraction 0 --epochs 1"
 RESAMPLES = 4000
+# Where the chunks of an evaluation set begin, in groups.
+CHUNKS = [0, 100, 250, 10**9]
 
 
 def parts(data: Path, work: Path) -> None:
@@ -172,20 +174,24 @@ def mix(args) -> None:
             print(base, run, train(args, data, folder, source, keep, run) if source else "as it is", flush=True)
             judge = folder / run.replace(":", "_") if source else "kudos-judge"
             for test in sorted(args.data.glob("eval/*.jsonl")):
-                out = folder / f"{run.replace(':', '_')}.{test.name.split('.')[0]}.margins.json"
-                margins(args, judge, sampled(test, args), out)
-                found = np.array(json.loads(out.read_text())["margin"])
-                print(f"  {test.name} {right(found).mean():.3f}", flush=True)
+                for chunk in sampled(test, args):
+                    out = folder / f"{run.replace(':', '_')}.{chunk.stem}.margins.json"
+                    margins(args, judge, chunk, out)
+                    found = np.array(json.loads(out.read_text())["margin"])
+                    print(f"  {chunk.stem} {right(found).mean():.3f}", flush=True)
 
 
-def sampled(test: Path, args) -> Path:
-    """The whole set, or of its groups a random part, the same for every base; a larger part adds to a smaller one."""
-    if not args.most:
-        return test
+def sampled(test: Path, args) -> list[Path]:
+    """Chunks of a set in a random order, the same for every base; all of them are the whole set."""
     rows = open(test, encoding="utf-8").readlines()
-    out = args.work / f"{test.stem}.{args.most}.jsonl"
-    out.write_text("".join(random.Random(13).sample(rows, len(rows))[: args.most]))
-    return out
+    rows = random.Random(13).sample(rows, len(rows))
+    found = []
+    for number in map(int, args.chunks.split(",")):
+        some = rows[CHUNKS[number] : CHUNKS[number + 1]]
+        if some:
+            found.append(args.work / f"{test.name.split('.')[0]}.{number}.jsonl")
+            found[-1].write_text("".join(some))
+    return found
 
 
 # --- the table ---
@@ -219,8 +225,10 @@ def table(args) -> None:
         rows += [{"part": "grid", **row} for row in compared(folder.name, found, args.versus)]
     found = {}
     for path in sorted((args.work / "mix").glob("*/*.margins.json")):
-        run, name = path.name.removesuffix(".margins.json").rsplit(".", 1)
-        found.setdefault(name, {})[f"{path.parent.name}.{run}"] = json.loads(path.read_text())
+        run, name, _ = path.name.removesuffix(".margins.json").rsplit(".", 2)
+        of = found.setdefault(name, {}).setdefault(f"{path.parent.name}.{run}", {})
+        for key, values in json.loads(path.read_text()).items():
+            of[key] = of.get(key, []) + values
     for name, of in found.items():
         rows += [{"part": "mix", **row} for row in compared(name, of, args.mix_versus)]
     for row in rows:
@@ -251,7 +259,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(PARTS))
     parser.add_argument("--runs", default="head,16:2e-4")
     parser.add_argument("--share", type=float, default=1.0, help="share of the mixture to learn from")
-    parser.add_argument("--most", type=int, default=0, help="groups of an evaluation set to measure with; 0 is all")
+    parser.add_argument("--chunks", default="0,1,2", help="chunks of an evaluation set to measure with; these are all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--score-flags", default="--precision bf16")
     parser.add_argument("--versus", default="minilm.head")
