@@ -1,0 +1,26 @@
+"""A judge as LangChain's cross encoder, for its rerankers:
+
+    CrossEncoderReranker(model=JudgeCrossEncoder("judge"), top_n=3)
+"""
+
+from __future__ import annotations
+
+from langchain_core.cross_encoders import BaseCrossEncoder
+
+from .._data import FilePath
+from .._model import RewardModel
+from ._judge import open_judge, scores
+
+__all__ = ["JudgeCrossEncoder"]
+
+
+class JudgeCrossEncoder(BaseCrossEncoder):
+    """Scores pairs of query and text."""
+
+    def __init__(self, judge: RewardModel | FilePath | None = None, *, key: str | None = None) -> None:
+        """Loads a judge: one of yours, a directory or name, or the address of `kudos serve` with its key."""
+        self._judge = open_judge(judge, key)
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        """The raw score of each pair."""
+        return scores(self._judge, [query for query, _ in text_pairs], [text for _, text in text_pairs])
