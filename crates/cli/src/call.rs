@@ -81,7 +81,7 @@ impl Drop for Restore {
 pub fn job(words: Vec<OsString>, joins: bool) -> anyhow::Result<crate::Job> {
     let cli = parse(words).map_err(|error| crate::commands::Usage(in_short(&error)))?;
     match &cli.command {
-        crate::Command::Score(args) if args.shard.is_some() => crate::Job::begin(args, &cli.global(false), joins),
+        crate::Command::Score(args) if args.is_sharded() => crate::Job::begin(args, &cli.global(false), joins),
         _ => Err(crate::commands::Usage("expected `score` with --shard".to_owned()).into()),
     }
 }

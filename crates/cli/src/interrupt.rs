@@ -35,6 +35,9 @@ pub fn check() -> anyhow::Result<()> {
 
 /// The same for a job whose parts stay.
 pub fn check_job() -> anyhow::Result<()> {
-    anyhow::ensure!(flow().is_continue(), "interrupted: the units that are done stay, and the same command does the others");
+    anyhow::ensure!(
+        flow().is_continue(),
+        "interrupted: the units that are done stay, and the same command does the others"
+    );
     Ok(())
 }

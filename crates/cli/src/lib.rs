@@ -30,8 +30,8 @@ mod program;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    Global, best, check, collect, convert, convert_judge, eval, generate, merge, pairs, pull, quantize, quickstart, rank, score,
-    serve, train, verify,
+    Global, best, check, collect, convert, convert_judge, eval, generate, merge, pairs, pull, quantize, quickstart,
+    rank, score, serve, train, verify,
 };
 use std::ffi::OsString;
 
@@ -39,8 +39,8 @@ pub use boxed::NAME as BOXED_JUDGE;
 pub use call::{Called, Caller, call, flags, heard, job};
 pub use commands::columns::Added;
 pub use commands::report::hashes;
-pub use commands::shard::{Done, Job};
 pub use commands::score::{inputs, score_columns};
+pub use commands::shard::{Done, Job};
 pub use commands::{Usage, load_judge_for as load_judge, resolve};
 pub use program::set_program;
 

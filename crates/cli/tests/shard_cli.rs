@@ -129,13 +129,15 @@ fn several_files_stand_one_after_another() {
     let dir = dir.path();
     score(dir, &["a.jsonl", "b.csv", "-o", "job", "--shard", "1/1", "--unit-size", "16"]);
     let joined = collected(dir, "job", "all.jsonl");
-    let lines: Vec<Value> = joined.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let lines: Vec<Value> =
+        joined.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
     let mut expected = Vec::new();
     for input in ["a.jsonl", "b.csv"] {
         let printed = scored(dir, &[input]).stdout;
         expected.extend(printed.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok()));
     }
-    let facts = |rows: &[Value]| rows.iter().map(|row| json!([row["score"], row["tokens"], row["prompt"]])).collect::<Vec<_>>();
+    let facts =
+        |rows: &[Value]| rows.iter().map(|row| json!([row["score"], row["tokens"], row["prompt"]])).collect::<Vec<_>>();
     assert_eq!((facts(&lines), lines.len()), (facts(&expected), 68));
     assert!(lines[0].get("note").is_none() && lines[60].get("half").is_none() && lines[60]["note"] == "caf\u{e9}");
     let said = String::from_utf8(run(dir, &["collect", "job", "-o", "again.jsonl"]).stderr).unwrap();
@@ -189,7 +191,10 @@ fn damaged_and_missing_parts_are_done_again_and_nothing_else() {
     let time = |name: &str| std::fs::metadata(job.join(name)).unwrap().modified().unwrap();
     let untouched = time(names[3]);
     let said = error(dir, &["collect", "job", "-o", "got.jsonl"]);
-    assert!(said.contains("expected 4 parts, 3 are missing (2 of them damaged): units 0, 1, 2; run `kudos score a.jsonl"), "{said}");
+    assert!(
+        said.contains("expected 4 parts, 3 are missing (2 of them damaged): units 0, 1, 2; run `kudos score a.jsonl"),
+        "{said}"
+    );
     assert!(said.contains("--shard 1/1`") && !dir.join("got.jsonl").exists(), "{said}");
     let again = scored(dir, &args);
     assert!(again.status.success() && String::from_utf8(again.stderr).unwrap().contains("done again"));
@@ -264,7 +269,14 @@ fn a_full_disk_is_an_error_and_no_half_part() {
     let program = assert_cmd::cargo::cargo_bin("kudos");
     let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"";
     let args = words(&["a.jsonl", "-o", "job", "--shard", "1/1", "--unit-size", "512"], &judge);
-    let output = std::process::Command::new("sh").current_dir(dir).arg("-c").arg(script).arg(program).args(&args).output().unwrap();
+    let output = std::process::Command::new("sh")
+        .current_dir(dir)
+        .arg("-c")
+        .arg(script)
+        .arg(program)
+        .args(&args)
+        .output()
+        .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("part-00000.parquet: expected to write the output") && said.contains("free space"), "{said}");

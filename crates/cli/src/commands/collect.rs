@@ -4,7 +4,7 @@ use super::Global;
 use super::shard::{CONTROL_TOKENS, summarise};
 use crate::display::Progress;
 use crate::interrupt;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use kudos::data::{Encoding, FIRST_ROWS, OutputFormat, PartFault, Writer};
 use kudos::shard::{Facts, Manifest, ShardError, remove_leftovers};
 use serde_json::{Map, Value};
@@ -73,7 +73,9 @@ fn all_facts(manifest: &Manifest, dir: &Path) -> anyhow::Result<Vec<Facts>> {
     for unit in 0..manifest.units.len() {
         match manifest.open_part(dir, unit) {
             Ok((_, found)) => facts.push(found),
-            Err(PartFault::Read(reason)) => return Err(ShardError::Read { path: manifest.part(dir, unit), reason }.into()),
+            Err(PartFault::Read(reason)) => {
+                return Err(ShardError::Read { path: manifest.part(dir, unit), reason }.into());
+            }
             Err(fault) => {
                 damaged += usize::from(matches!(fault, PartFault::Damaged(_)));
                 missing.push(unit);

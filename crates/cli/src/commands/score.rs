@@ -74,6 +74,13 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Whether it is a job in shares.
+    pub fn is_sharded(&self) -> bool {
+        self.shard.is_some()
+    }
+}
+
 /// Rows read, scored and written at a time.
 pub(super) const WINDOW: usize = 512;
 

@@ -15,9 +15,7 @@ use kudos::data::{DataError, Options, PartFault, Record, Row, RowProblem, part_b
 use kudos::files::sha256;
 use kudos::models::{Input, Rated, Scored, Scorer};
 use kudos::nn::Precision;
-use kudos::shard::{
-    Claim, Facts, Limits, Manifest, PartProblem, Plan, ShardError, UnitReader, plan, remove_leftovers,
-};
+use kudos::shard::{Claim, Facts, Limits, Manifest, PartProblem, Plan, ShardError, UnitReader, plan, remove_leftovers};
 use kudos::text::{Encoded, Encoder};
 use serde_json::{Map, Value, json};
 use std::mem::discriminant;
@@ -255,7 +253,7 @@ fn hashes_of(inputs: &[PathBuf]) -> anyhow::Result<Vec<String>> {
 /// The columns of the inputs.
 fn input_columns(manifest: &Manifest) -> std::collections::HashSet<String> {
     let mut names = manifest.columns.names();
-    manifest.added.iter().for_each(|(_, name)| drop(names.remove(name)));
+    names.retain(|name| manifest.added.iter().all(|(_, added)| added != name));
     names
 }
 
@@ -269,7 +267,10 @@ fn planned(
 ) -> anyhow::Result<Manifest> {
     for path in &args.data {
         if rank::is_ranking_database(path).unwrap_or(false) {
-            bail!("{}: expected a file of rows, found a database of kudos rank; `kudos rank export` writes one", path.display());
+            bail!(
+                "{}: expected a file of rows, found a database of kudos rank; `kudos rank export` writes one",
+                path.display()
+            );
         }
     }
     let mut progress = Progress::new(None, "rows read", global.quiet);
@@ -354,7 +355,12 @@ struct Rows {
 
 impl Reading<'_> {
     /// Sends units one by one, those that other processes are at last; until the end, an error, or nobody listens.
-    fn feed(mut self, units: &mut UnitReader, missing: Vec<usize>, sender: &SyncSender<anyhow::Result<(usize, Prepared)>>) {
+    fn feed(
+        mut self,
+        units: &mut UnitReader,
+        missing: Vec<usize>,
+        sender: &SyncSender<anyhow::Result<(usize, Prepared)>>,
+    ) {
         let mut later = Vec::new();
         for unit in missing {
             match self.prepare(units, unit, false) {
@@ -499,21 +505,21 @@ fn count(facts: &mut Facts, row: &Row, rated: &[Rated], control: usize) {
 /// Says what was met in all parts, as `kudos score` does of a file.
 pub fn summarise(manifest: &Manifest, parts: &[Facts]) {
     let sum = |of: fn(&Facts) -> u64| parts.iter().map(of).sum::<u64>();
-    let [rows, responses, tokens, truncated] =
-        [|f: &Facts| f.rows, |f| f.responses, |f| f.tokens, |f| f.truncated].map(sum);
+    let (rows, responses) = (sum(|facts| facts.rows), sum(|facts| facts.responses));
+    let (tokens, truncated) = (sum(|facts| facts.tokens), sum(|facts| facts.truncated));
     say!("{responses} responses in {rows} rows ({tokens} tokens), of {} units", parts.len());
     if truncated > 0 {
         say!("{truncated} rows hold a text that was cut to the token limit (column `truncated`)");
     }
     let place = |facts: &Facts, line: u64| format!("{}:{line}", manifest.inputs[manifest.units[facts.unit].input].name);
-    let (control, tokens) = (sum(|facts| facts.control.0), sum(|facts| facts.control.1));
+    let (control, control_tokens) = (sum(|facts| facts.control.0), sum(|facts| facts.control.1));
     if control > 0 {
         let lines = parts.iter().flat_map(|facts| facts.control_lines.iter().map(|line| place(facts, *line)));
         let first: Vec<String> = lines.take(NAMED).collect();
         let more = if control as usize > first.len() { ", …" } else { "" };
         say!(
             "{control} rows hold {} (column `{CONTROL_TOKENS}`): {}{more}; --literal reads them as plain text",
-            of_control(tokens as usize),
+            of_control(control_tokens as usize),
             first.join(", ")
         );
     }

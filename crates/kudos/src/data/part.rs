@@ -68,7 +68,8 @@ impl Part {
             io::ErrorKind::NotFound => PartFault::Missing,
             _ => PartFault::Read(error),
         })?;
-        let footer = guarded(|| ParquetRecordBatchReaderBuilder::try_new(file.try_clone()?)).map_err(PartFault::Damaged)?;
+        let footer =
+            guarded(|| ParquetRecordBatchReaderBuilder::try_new(file.try_clone()?)).map_err(PartFault::Damaged)?;
         let pairs = footer.metadata().file_metadata().key_value_metadata();
         let value = |key: &str| pairs?.iter().find(|pair| pair.key == key)?.value.clone();
         let (Some(facts), Some(data)) = (value(FACTS), value(DATA)) else {
@@ -104,9 +105,9 @@ fn hash_of_start(path: &Path, data: &str) -> io::Result<bool> {
     else {
         return Ok(false);
     };
-    let mut hash = Sha256::new();
-    let read = io::copy(&mut File::open(path)?.take(length), &mut hash)?;
-    Ok(read == length && hex(&hash.finalize()) == expected)
+    let mut bytes = Vec::new();
+    File::open(path)?.take(length).read_to_end(&mut bytes)?;
+    Ok(bytes.len() as u64 == length && hex(&Sha256::digest(&bytes)) == expected)
 }
 
 fn hex(bytes: &[u8]) -> String {

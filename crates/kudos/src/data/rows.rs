@@ -15,8 +15,8 @@ use super::xlsx::{WorkbookFault, Xlsx};
 use arrow_schema::Schema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::io::{BufReader, Cursor, Seek, SeekFrom};
 use std::fs::File;
+use std::io::{BufReader, Cursor, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -105,7 +105,15 @@ impl Rows {
         let columnar = columnar.map_err(|found| damaged(at(&name.into(), first + 1), "a Parquet file", found))?;
         let (format, digest) = (Format::Columnar(columnar), FileDigest::default());
         let notes = Vec::new();
-        Ok(Rows { file: name.into(), format, digest, expected: "a complete file", count: first, in_place: false, notes })
+        Ok(Rows {
+            file: name.into(),
+            format,
+            digest,
+            expected: "a complete file",
+            count: first,
+            in_place: false,
+            notes,
+        })
     }
 
     /// The rows of Arrow batches; `name` stands for them in messages.

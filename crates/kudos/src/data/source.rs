@@ -142,7 +142,8 @@ pub(super) fn recognise(
     name.expected = expected;
     let compressed = magic.starts_with(GZIP) || magic.starts_with(ZSTD);
     let (magic, decoded) = peek(decoded).map_err(name.failure(1))?;
-    let in_place = seekable.is_some() && !compressed && ![UTF16_LE, UTF16_BE].iter().any(|mark| magic.starts_with(mark));
+    let in_place =
+        seekable.is_some() && !compressed && ![UTF16_LE, UTF16_BE].iter().any(|mark| magic.starts_with(mark));
     let body = name.body(&magic, decoded, seekable.filter(|_| !compressed))?;
     Ok(Source { file: name.file, body, digest, expected, in_place })
 }

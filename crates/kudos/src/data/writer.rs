@@ -7,7 +7,6 @@
 use super::content::describe;
 use super::error::DataError;
 use super::integer;
-use super::schema::Schema;
 use super::sink::{Compression, Sink};
 use super::table::{CellType, Conflict, present};
 use arrow_array::RecordBatch;
@@ -143,7 +142,7 @@ impl Writer {
     }
 
     /// Says which columns all rows have together, so that the first ones need not show them.
-    pub fn expect(&mut self, schema: &Schema) {
+    pub fn expect(&mut self, schema: &super::Schema) {
         if let Output::Table(table) = &mut self.output {
             table.known = match table.typed {
                 true => schema.types().map(|(name, kind)| (name.to_owned(), kind.clone())).collect(),

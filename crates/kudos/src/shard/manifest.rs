@@ -215,7 +215,11 @@ impl Manifest {
     /// The difference, if there is one.
     pub fn check_inputs<T: AsRef<str>>(&self, hashes: &[T]) -> Result<(), Difference> {
         if hashes.len() != self.inputs.len() {
-            return Err(Difference(format!("the job there has {} inputs, this call {}", self.inputs.len(), hashes.len())));
+            return Err(Difference(format!(
+                "the job there has {} inputs, this call {}",
+                self.inputs.len(),
+                hashes.len()
+            )));
         }
         let changed = self.inputs.iter().zip(hashes).find(|(input, hash)| input.sha256 != hash.as_ref());
         match changed {
@@ -234,7 +238,16 @@ impl Manifest {
 
     fn hash(&self) -> String {
         let inputs: Vec<_> = self.inputs.iter().map(|input| (&input.sha256, input.rows)).collect();
-        let all = json!([self.format, self.kudos, self.judge_files, self.settings, inputs, self.added, self.columns, self.units]);
+        let all = json!([
+            self.format,
+            self.kudos,
+            self.judge_files,
+            self.settings,
+            inputs,
+            self.added,
+            self.columns,
+            self.units
+        ]);
         Sha256::digest(all.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -271,7 +284,8 @@ mod tests {
     use super::*;
 
     fn job(judge: &str, precision: &str) -> Manifest {
-        let files = BTreeMap::from([("config.json".to_owned(), "1".to_owned()), ("model".to_owned(), judge.to_owned())]);
+        let files =
+            BTreeMap::from([("config.json".to_owned(), "1".to_owned()), ("model".to_owned(), judge.to_owned())]);
         let settings = json!({"literal": false, "precision": precision}).as_object().unwrap().clone();
         Manifest::new("judge".to_owned(), files, settings)
     }
@@ -290,7 +304,10 @@ mod tests {
         assert_eq!(said(&job("2", "bf16")), "the job there has the precision f32, this call bf16");
         let inputs = |hashes: &[&str]| there.check_inputs(hashes).unwrap_err().to_string();
         assert_eq!(there.check_inputs(&["0123456789abcdef"]), Ok(()));
-        assert_eq!(inputs(&["fedcba9876543210"]), "the job there has another a.csv (SHA-256 0123456789ab…, now fedcba987654…)");
+        assert_eq!(
+            inputs(&["fedcba9876543210"]),
+            "the job there has another a.csv (SHA-256 0123456789ab…, now fedcba987654…)"
+        );
         assert_eq!(inputs(&[]), "the job there has 1 inputs, this call 0");
     }
 
@@ -309,6 +326,8 @@ mod tests {
         let error = Manifest::check_empty(&path).unwrap_err().to_string();
         assert!(error.contains("found thesis.tex and no manifest.json"), "{error}");
         std::fs::write(path.join(Manifest::NAME), "{}").unwrap();
-        assert!(Manifest::read(&path).unwrap_err().to_string().contains("manifest.json: expected the manifest of a job"));
+        assert!(
+            Manifest::read(&path).unwrap_err().to_string().contains("manifest.json: expected the manifest of a job")
+        );
     }
 }

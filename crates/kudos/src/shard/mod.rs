@@ -54,7 +54,9 @@ pub enum ShardError {
         found: &'static str,
     },
     /// An input was changed while the job was going on.
-    #[error("{file}: expected the rows of the beginning of the job, found others from row {row} on: the file was changed")]
+    #[error(
+        "{file}: expected the rows of the beginning of the job, found others from row {row} on: the file was changed"
+    )]
     Changed {
         /// The input as the user named it.
         file: String,
