@@ -35,26 +35,12 @@ pub fn remove_leftovers(directory: &Path) -> io::Result<()> {
 /// # Errors
 /// When the rename fails.
 pub fn publish(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
-    open_to_all(&file)?;
-    file.persist(path).map(drop).map_err(|e| e.error)
-}
-
-/// As [`publish`], where there is no such file yet.
-///
-/// # Errors
-/// When there is one, with the kind [`io::ErrorKind::AlreadyExists`], and when the rename fails.
-pub fn publish_new(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
-    open_to_all(&file)?;
-    file.persist_noclobber(path).map(drop).map_err(|e| e.error)
-}
-
-fn open_to_all(file: &tempfile::NamedTempFile) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
     }
-    Ok(())
+    file.persist(path).map(drop).map_err(|e| e.error)
 }
 
 /// Writes `bytes` to `path` in one step.

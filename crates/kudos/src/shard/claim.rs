@@ -1,4 +1,4 @@
-//! One process at one unit: a locked temporary file, which becomes the part.
+//! One process at one unit: a locked temporary file, which becomes the part. The manifest is written so, too.
 //!
 //! A lock ends with its process, however that dies. So a temporary file without a lock is left over, and one with a lock says
 //! that its unit is being done. Where a file system has no locks, units may be done twice, and what is left over stays.
@@ -46,10 +46,26 @@ impl Claim {
     ///
     /// # Errors
     /// If the disk is full or fails. There is no part then.
-    pub fn write(mut self, bytes: &[u8]) -> io::Result<()> {
+    pub fn write(self, bytes: &[u8]) -> io::Result<()> {
+        self.write_then(bytes, |file, path| file.persist(path).map_err(|error| error.error))
+    }
+
+    /// As [`Self::write`], where there is no such file yet.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; and if there is one, with the kind [`io::ErrorKind::AlreadyExists`].
+    pub(super) fn write_new(self, bytes: &[u8]) -> io::Result<()> {
+        self.write_then(bytes, |file, path| file.persist_noclobber(path).map_err(|error| error.error))
+    }
+
+    fn write_then(
+        mut self,
+        bytes: &[u8],
+        publish: impl FnOnce(NamedTempFile, &Path) -> io::Result<File>,
+    ) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.file.as_file().sync_all()?;
-        self.file.persist(&self.path).map_err(|error| error.error)?;
+        publish(self.file, &self.path)?;
         // A file system that cannot sync a directory has written the name by itself.
         let _ = self.path.parent().map(|dir| File::open(dir)?.sync_all());
         Ok(())

@@ -1,14 +1,13 @@
 //! `manifest.json`: what a job is, so that whoever goes on with it does the same, and nobody goes on with another one.
 
 use super::units::Unit;
-use super::{ShardError, unwritable};
+use super::{Claim, ShardError, unwritable};
 use crate::data::{Part, PartFault, Schema};
-use crate::files;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// What a job is.
@@ -136,14 +135,9 @@ impl Manifest {
         self.id = self.hash();
         std::fs::create_dir_all(dir).map_err(unwritable(dir))?;
         let path = dir.join(Self::NAME);
-        let mut file = files::temporary(&path).map_err(unwritable(&path))?;
-        let written = serde_json::to_vec_pretty(&self).map_err(io::Error::from).and_then(|mut text| {
-            text.push(b'\n');
-            file.write_all(&text)?;
-            file.as_file().sync_all()
-        });
-        written.map_err(unwritable(&path))?;
-        match files::publish_new(file, &path) {
+        let text = format!("{:#}\n", json!(self));
+        let claim = Claim::take(&path, true).map_err(unwritable(&path))?;
+        match claim.map_or(Ok(()), |claim| claim.write_new(text.as_bytes())) {
             Ok(()) => Ok(self),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match Self::read(dir)? {
                 Some(there) => there.same_as(self, dir),
