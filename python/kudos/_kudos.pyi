@@ -5,6 +5,7 @@ from typing import Any, Literal, final
 
 __all__ = [
     "BOXED_JUDGE",
+    "Job",
     "Judge",
     "__version__",
     "call",
@@ -66,6 +67,24 @@ class Judge:
         list[tuple[int, str]],
         list[str],
     ]: ...
+
+@final
+class Job:
+    @staticmethod
+    def begin(
+        words: Sequence[str | PathLike[str]],
+        *,
+        threads: int,
+        joins: bool,
+        say: Callable[[str], object],
+        progress: Callable[[int, int | None], object] | None,
+    ) -> Job: ...
+    @property
+    def rows(self) -> list[int]: ...
+    def missing(self, say: Callable[[str], object]) -> list[int]: ...
+    def score(
+        self, unit: int, beside: bool, say: Callable[[str], object]
+    ) -> Literal["now", "before", "elsewhere"]: ...
 
 def call(
     words: Sequence[str | PathLike[str]],

@@ -73,6 +73,19 @@ impl Drop for Restore {
     }
 }
 
+/// The job of the command line `kudos score … --shard I/N`. What it says goes to the caller that hears this thread. One that
+/// `joins` takes the inputs for those of the job, which whoever began it has seen to.
+///
+/// # Errors
+/// If the words are no such command line, and as the command has them.
+pub fn job(words: Vec<OsString>, joins: bool) -> anyhow::Result<crate::Job> {
+    let cli = parse(words).map_err(|error| crate::commands::Usage(in_short(&error)))?;
+    match &cli.command {
+        crate::Command::Score(args) if args.is_sharded() => crate::Job::begin(args, &cli.global(false), joins),
+        _ => Err(crate::commands::Usage("expected `score` with --shard".to_owned()).into()),
+    }
+}
+
 fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
     let words = std::iter::once("kudos".into()).chain(words);
     Cli::from_arg_matches(&help::grouped(Cli::command()).try_get_matches_from(words)?)

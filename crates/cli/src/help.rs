@@ -22,7 +22,7 @@ const MACHINE: &str = "Machine";
 const ORDER: [&str; 12] = [IN, ASKED, PAGE, ADDRESS, OUT, LEARNING, LAYERS, MEASURED, TEXTS, SERVER, LIMITS, MACHINE];
 
 /// Every flag, by its name on the command line.
-const GROUPS: [(&str, &[&str]); 11] = [
+const GROUPS: [(&str, &[&str]); 12] = [
     (
         IN,
         &[
@@ -122,6 +122,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
         ],
     ),
     (IN, &["add", "database"]),
+    (OUT, &["shard", "unit-size"]),
     (ASKED, &["flags", "name", "next", "overlap", "people", "repeats"]),
     (PAGE, &["host", "no-open", "port", "terminal", "token"]),
     (MEASURED, &["bootstrap", "early-stop", "eval-every", "eval-fraction", "folds"]),

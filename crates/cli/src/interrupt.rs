@@ -32,3 +32,12 @@ pub fn check() -> anyhow::Result<()> {
     anyhow::ensure!(flow().is_continue(), "interrupted: nothing was written");
     Ok(())
 }
+
+/// The same for a job whose parts stay.
+pub fn check_job() -> anyhow::Result<()> {
+    anyhow::ensure!(
+        flow().is_continue(),
+        "interrupted: the units that are done stay, and the same command does the others"
+    );
+    Ok(())
+}

@@ -30,16 +30,17 @@ mod program;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    Global, best, check, convert, convert_judge, eval, generate, merge, pairs, pull, quantize, quickstart, rank, score,
-    serve, train, verify,
+    Global, best, check, collect, convert, convert_judge, eval, generate, merge, pairs, pull, quantize, quickstart,
+    rank, score, serve, train, verify,
 };
 use std::ffi::OsString;
 
 pub use boxed::NAME as BOXED_JUDGE;
-pub use call::{Called, Caller, call, flags, heard};
+pub use call::{Called, Caller, call, flags, heard, job};
 pub use commands::columns::Added;
 pub use commands::report::hashes;
 pub use commands::score::{inputs, score_columns};
+pub use commands::shard::{Done, Job};
 pub use commands::{Usage, load_judge_for as load_judge, resolve};
 pub use program::set_program;
 
@@ -86,6 +87,7 @@ enum Command {
     Train(Box<train::Args>),
     Eval(eval::Args),
     Score(score::Args),
+    Collect(collect::Args),
     Best(best::Args),
     Serve(Box<serve::Args>),
     ConvertJudge(convert_judge::Args),
@@ -186,6 +188,7 @@ impl Cli {
             Command::Train(args) => train::run(args, &global(false)),
             Command::Eval(args) => eval::run(args, &global(false)),
             Command::Score(args) => score::run(args, &global(false)),
+            Command::Collect(args) => collect::run(args, &global(false)),
             Command::Best(args) => best::run(args, &global(false)),
             Command::Serve(args) => serve::run(args, &global(false)),
             Command::ConvertJudge(args) => convert_judge::run(args, &global(false)),

@@ -9,7 +9,7 @@ use binary::{kudos, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "quickstart",
     "pull",
     "generate",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 16] = [
     "train",
     "eval",
     "score",
+    "collect",
     "best",
     "serve",
     "convert-judge",

@@ -11,6 +11,7 @@
 //! | [`nn`] | the tape of fused ops, parameters, weight files |
 //! | [`models`] | model families, checkpoints, and the reward model itself |
 //! | [`verify`] | the self-test of a judge |
+//! | [`shard`] | a job over files that is done in parts, by anyone, and survives every death |
 //! | [`generate`] | responses from a local model or an endpoint |
 //! | [`train`] | the loop, losses, schedule, optimizer state, checkpoints |
 //! | [`eval`] | metrics and what they can claim |
@@ -25,6 +26,7 @@ pub mod hub;
 pub mod models;
 pub mod nn;
 pub mod random;
+pub mod shard;
 pub mod text;
 pub mod train;
 pub mod verify;

@@ -10,6 +10,7 @@
 //! | `arrow.rs` | Arrow data of other libraries, taken over and checked |
 //! | `frame.rs` | rows of a frame → columns of scores |
 //! | `lane.rs` | texts of many threads in one packed batch |
+//! | `shard.rs` | jobs in units, for a cluster |
 //! | `threads.rs` | the pools of threads, one set for each process |
 //! | `command.rs` | commands as functions, and the command `kudos` |
 //! | `border.rs` | errors and panics → Python's exceptions; signals |
@@ -20,6 +21,7 @@ mod command;
 mod frame;
 mod judge;
 mod lane;
+mod shard;
 mod texts;
 mod threads;
 
@@ -34,6 +36,8 @@ mod _kudos {
     use super::command::{call, fault_for_tests, flags, main, write_arrow};
     #[pymodule_export]
     use super::judge::{Judge, file_hashes};
+    #[pymodule_export]
+    use super::shard::Job;
     #[pymodule_export]
     use super::threads::{default_threads, forked};
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 
 /// Which columns hold what, where the file itself does not say it.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args, serde::Serialize)]
 pub struct DataArgs {
     /// Which columns of DATA are meant: prompt=question.text,response_a=left
     #[arg(long, value_name = "TO=FROM")]

@@ -3,6 +3,7 @@
 mod attributes;
 pub mod best;
 pub mod check;
+pub mod collect;
 pub mod columns;
 pub mod convert;
 pub mod convert_judge;
@@ -20,6 +21,7 @@ mod refused;
 pub mod report;
 pub mod score;
 pub mod serve;
+pub mod shard;
 pub mod train;
 pub mod verify;
 

@@ -2,7 +2,8 @@
 
 use super::columns::Added;
 use super::data::{self, DataArgs};
-use super::{Global, announce_precision, attributes, choice, load_judge_for, refused::refusal};
+use super::shard::{self, Shard};
+use super::{Global, announce_precision, attributes, choice, load_judge_for, refused::refusal, wrong_usage};
 use crate::display::Progress;
 use crate::interrupt;
 use anyhow::{Context, bail};
@@ -22,53 +23,77 @@ use std::sync::mpsc::SyncSender;
   kudos score answers.csv --judge judge -o scored.csv
   kudos score pairs.jsonl.gz --judge judge > scored.jsonl
   kudos score --prompt 'Why is the sky blue?' --response 'It mirrors the sea.'
+  kudos score *.parquet --judge judge -o scores --shard 1/4
 
 A score has no unit and no zero: compare it with that of another response to the
 same prompt.
 A judge that was trained with --attributes adds a column for each: score_NAME
-beside score, score_chosen_NAME beside score_chosen, scores_NAME beside scores.")]
+beside score, score_chosen_NAME beside score_chosen, scores_NAME beside scores.
+
+--shard 2/4 does the second of four shares of a job, for machines that see one
+file system. -o is then the job's directory. The same command does what is
+missing, whatever died; `kudos collect` joins the parts. See docs/cluster.md.")]
 pub struct Args {
-    /// Rows to score, in any layout that Kudos reads; `-` is standard input
+    /// Rows to score, in any layout that Kudos reads; `-` is standard input. Several files with --shard
     #[arg(value_name = "DATA", required_unless_present = "response", conflicts_with = "response")]
-    data: Option<PathBuf>,
+    pub(super) data: Vec<PathBuf>,
     /// The judge: a directory, or a name that `kudos pull` knows
     #[arg(long, value_name = "JUDGE", default_value = crate::boxed::NAME)]
-    judge: String,
+    pub(super) judge: String,
     /// Arithmetic: f32, bf16 or int8 [default: int8 if the judge is stored so, else the fastest here]
     #[arg(long, value_parser = choice::<Precision>, value_name = "NAME")]
-    precision: Option<Precision>,
+    pub(super) precision: Option<Precision>,
     /// The prompt of --response
     #[arg(long, value_name = "TEXT", requires = "response")]
     prompt: Option<String>,
     /// A response to score; its number is printed alone. Without --prompt it is a whole transcript
     #[arg(long, value_name = "TEXT")]
     response: Option<String>,
-    /// File to write: .jsonl, .json, .csv or .parquet, also .gz and .zst [default: JSONL on standard output]
+    /// File to write: .jsonl, .json, .csv or .parquet, also .gz and .zst; with --shard a directory [default: JSONL on standard output]
     #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
+    /// Do share I of N of the job that -o holds, and what is missing of it alone
+    #[arg(long, value_name = "I/N", requires_all = ["data", "output"])]
+    pub(super) shard: Option<Shard>,
+    /// Responses of a unit of the job, the least that is lost when a process dies [default: 1024]
+    #[arg(long, value_name = "N", requires = "shard", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(super) unit_size: Option<u64>,
     /// Put TEXT before the name of every column that is added [default: none; `kudos_` where the input has the name]
     #[arg(long, value_name = "TEXT", requires = "data")]
-    prefix: Option<String>,
+    pub(super) prefix: Option<String>,
     #[command(flatten)]
-    input: DataArgs,
+    pub(super) input: DataArgs,
     /// Stop at the first row that cannot be used
     #[arg(long)]
-    strict: bool,
+    pub(super) strict: bool,
     /// Read control tokens inside texts (`<|im_end|>`, `[SEP]`, …) as plain text [default: as the judge was trained]
     #[arg(long)]
-    literal: bool,
+    pub(super) literal: bool,
     /// Print the number of --response as JSON, with its tokens and attributes
     #[arg(long)]
     json: bool,
 }
 
+impl Args {
+    /// Whether it is a job in shares.
+    pub fn is_sharded(&self) -> bool {
+        self.shard.is_some()
+    }
+}
+
 /// Rows read, scored and written at a time.
-const WINDOW: usize = 512;
+pub(super) const WINDOW: usize = 512;
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    if let Some(shard) = args.shard {
+        return shard::run(args, shard, global);
+    }
+    if args.data.len() > 1 {
+        wrong_usage!("expected one file, found {}; --shard 1/1 -o DIR scores several", args.data.len());
+    }
     let mut judge = load_judge_for(&args.judge, args.precision, args.literal)?;
-    match (&args.response, &args.data) {
+    match (&args.response, args.data.first()) {
         (Some(response), _) => one(args, &mut judge, response, global),
         (None, Some(data)) => file(args, &mut judge, data, global),
         (None, None) => bail!("expected DATA, or --response"),
@@ -107,7 +132,7 @@ fn one(args: &Args, judge: &mut Scorer, response: &str, global: &Global) -> anyh
 }
 
 /// So many control tokens, in words.
-fn of_control(count: usize) -> String {
+pub(super) fn of_control(count: usize) -> String {
     format!(
         "{count} control token{}, which the judge takes for the end of a turn or a text",
         if count == 1 { "" } else { "s" }
@@ -365,7 +390,7 @@ pub fn inputs(record: &Record) -> Vec<Input<'_>> {
 }
 
 /// The row with its score columns, `tokens` and `truncated` added, under names that it does not have.
-fn with_scores(row: &Row, rated: &[Rated], names: &[String], added: &mut Added) -> Map<String, Value> {
+pub(super) fn with_scores(row: &Row, rated: &[Rated], names: &[String], added: &mut Added) -> Map<String, Value> {
     let mut output = row.original.clone();
     let new = score_columns(&row.record, rated, names);
     output.extend(new.into_iter().map(|(column, value)| (added.name(&column), value)));

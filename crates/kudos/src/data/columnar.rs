@@ -58,6 +58,27 @@ impl Columnar {
         Ok(Self::new("a Parquet file", Box::new(batches), &schema))
     }
 
+    /// The rows of a Parquet file from row `first` (from 0) on, at most so many. Row groups without any of them are not read.
+    pub fn parquet_rows(file: File, first: u64, rows: u64) -> Result<Self, String> {
+        let batches = guarded(|| {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+            let (mut groups, mut before, mut at) = (Vec::new(), 0, 0);
+            for (index, group) in builder.metadata().row_groups().iter().enumerate() {
+                let next = at + group.num_rows().max(0) as u64;
+                if next <= first {
+                    before = next;
+                } else if at < first.saturating_add(rows) {
+                    groups.push(index);
+                }
+                at = next;
+            }
+            let builder = builder.with_row_groups(groups).with_batch_size(BATCH_ROWS);
+            builder.with_offset((first - before) as usize).with_limit(rows as usize).build()
+        })?;
+        let schema = arrow_array::RecordBatchReader::schema(&batches);
+        Ok(Columnar { row: first, ..Self::new("a Parquet file", Box::new(batches), &schema) })
+    }
+
     /// Reads the schema of an Arrow stream or file; the error is the decoder's words.
     pub fn arrow(input: Bytes) -> Result<Self, String> {
         let (messages, schema) = guarded(|| ArrowMessages::open(input))?;
@@ -144,7 +165,7 @@ thread_local! {
 
 /// Runs a decoder. On a corrupt file it may panic instead of returning an error (fuzzing finds such
 /// files within seconds), and a data file must never end the program or print a backtrace.
-fn guarded<T, E: std::fmt::Display>(decode: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+pub(super) fn guarded<T, E: std::fmt::Display>(decode: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     static QUIET_HOOK: Once = Once::new();
     QUIET_HOOK.call_once(|| {
         let others = std::panic::take_hook();

@@ -10,6 +10,7 @@ use super::error::ProblemKind;
 use super::jsonl::RawRow;
 use super::separator::{LONGEST_HEADER, found_separator, named_separator, refused};
 use super::source::{Bytes, Refusal, fill, take_line};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::io::{self, Cursor, Read};
 
@@ -92,6 +93,19 @@ impl Csv {
         self.note.take()
     }
 
+    /// Bytes read so far, the header among them, and how the records after them are read.
+    pub fn stand(&self) -> (u64, u64, CsvState) {
+        let Splitter { line, after_cr, .. } = self.records.splitter;
+        (self.records.consumed, line, CsvState { after_cr, encoding: self.encoding })
+    }
+
+    /// Reads on in an input that stands before a record.
+    pub fn jump(&mut self, input: Bytes, line: u64, state: CsvState) {
+        self.records.input = input;
+        (self.records.splitter.line, self.records.splitter.after_cr) = (line, state.after_cr);
+        self.encoding = state.encoding;
+    }
+
     pub fn next(&mut self) -> Result<Option<RawRow>, CsvFault> {
         if !self.records.read()? {
             return Ok(None);
@@ -116,6 +130,14 @@ impl Csv {
     }
 }
 
+/// What earlier records decide of how a later one is read.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct CsvState {
+    /// The byte before it is a carriage return, so that a line feed is no line of its own.
+    after_cr: bool,
+    encoding: Encoding,
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     /// Before a record: blank lines are passed over.
@@ -132,11 +154,13 @@ enum State {
 struct Records {
     input: Bytes,
     splitter: Splitter,
+    /// Bytes of the input that are read.
+    consumed: u64,
 }
 
 impl Records {
     fn new(input: Bytes, line: u64, limit: usize, separator: u8) -> Self {
-        Records { input, splitter: Splitter::new(line, limit, separator) }
+        Records { input, splitter: Splitter::new(line, limit, separator), consumed: 0 }
     }
 
     /// Reads the next record; false at the end of the file.
@@ -149,6 +173,7 @@ impl Records {
             }
             let (used, ended) = self.splitter.feed_all(chunk);
             self.input.consume(used);
+            self.consumed += used as u64;
             if ended {
                 return Ok(true);
             }

@@ -5,6 +5,7 @@
 //! at the first record that is not ASCII. Nothing here replaces what it cannot read.
 
 use super::error::ProblemKind;
+use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 
 const BUFFER: usize = 1 << 16;
@@ -139,7 +140,8 @@ fn windows_1252(bytes: &[u8]) -> Result<String, usize> {
 }
 
 /// What the records of a CSV file are written in.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Encoding {
     /// All records so far are ASCII.
     Undecided,

@@ -20,11 +20,23 @@ pub(super) struct Jsonl {
     input: Bytes,
     line: u64,
     row: Capped,
+    /// Bytes of the input that are read.
+    consumed: u64,
 }
 
 impl Jsonl {
     pub fn new(input: Bytes, line: u64, limit: usize) -> Self {
-        Jsonl { input, line, row: Capped::new(limit) }
+        Jsonl { input, line, row: Capped::new(limit), consumed: 0 }
+    }
+
+    /// Bytes read so far, which end where a line does.
+    pub fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    /// Reads on in an input that stands at the beginning of this line.
+    pub fn jump(&mut self, input: Bytes, line: u64) {
+        (self.input, self.line) = (input, line);
     }
 
     pub fn line(&self) -> u64 {
@@ -70,7 +82,9 @@ impl Jsonl {
             let end = chunk.iter().position(|b| *b == b'\n');
             let length = end.unwrap_or(chunk.len());
             self.row.push(&chunk[..length]);
-            self.input.consume(length + usize::from(end.is_some()));
+            let used = length + usize::from(end.is_some());
+            self.input.consume(used);
+            self.consumed += used as u64;
             if end.is_some() {
                 self.line += 1;
                 return Ok(true);

@@ -10,12 +10,14 @@ use super::error::{DataError, ProblemKind, RowProblem};
 use super::layouts::{Outcome, Part, Plan, Refusal, own_row};
 use super::mapping::{Mapping, Source};
 use super::record::{Kind, Location, Record};
-use super::rows::Rows;
+use super::rows::{Rows, TextPlace};
 use super::source::{self, Source as Input};
 use super::verdict;
 use arrow_schema::Schema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -132,6 +134,20 @@ pub struct Reader {
     layout: Option<String>,
     /// Rows that hold no judgement, and the first reason.
     passed_over: (u64, Option<&'static str>),
+    /// Rows of the file after which it reads no further.
+    end: Option<u64>,
+    /// Whether what it reads from has no rows after these.
+    is_range: bool,
+}
+
+/// Where a row of a file begins: enough to read on from there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Place {
+    /// Rows before it, usable or not.
+    pub row: u64,
+    /// Where it lies, in texts that one can jump in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextPlace>,
 }
 
 impl Reader {
@@ -184,9 +200,83 @@ impl Reader {
             waiting: VecDeque::new(),
             layout: None,
             passed_over: (0, None),
+            end: None,
+            is_range: false,
         };
         reader.recognise_header()?;
         Ok(reader)
+    }
+
+    /// Opens a file at the rows after `from`, and reads so many of its rows.
+    ///
+    /// # Errors
+    /// As [`Reader::open`], and if the file is another one than that where the place was found.
+    pub fn open_at(path: &Path, options: &Options, from: &Place, rows: u64) -> Result<Reader, DataError> {
+        let file: Arc<str> = path.to_string_lossy().into();
+        let fail = |reason| DataError::Open { file: file.clone(), reason };
+        let mut raw = File::open(path).map_err(fail)?;
+        let mut magic = [0; 4];
+        let is_parquet = raw.read_exact(&mut magic).is_ok() && &magic == b"PAR1";
+        if !is_parquet {
+            let mut reader = Self::open(path, options)?;
+            reader.go_to(path, from, rows)?;
+            return Ok(reader);
+        }
+        let mut reader = Self::of_rows(Rows::of_parquet(&file, raw, from.row, rows)?, options)?;
+        (reader.end, reader.is_range) = (Some(from.row + rows), true);
+        Ok(reader)
+    }
+
+    /// Goes on to a later place of the file, and reads so many rows there. How rows are read is learnt from the first ones, so
+    /// some of these are read in any case.
+    ///
+    /// # Errors
+    /// As reading on has them, and if the file is another one than that where the place was found.
+    pub fn go_to(&mut self, path: &Path, from: &Place, rows: u64) -> Result<(), DataError> {
+        (self.done, self.end) = (false, Some(from.row.saturating_add(rows)));
+        while self.rows.count() < from.row {
+            if let (Some(place), Some(_)) = (&from.text, &self.plan) {
+                let file = self.file().clone();
+                let jumped = self.rows.jump(path, place, from.row);
+                return jumped.map_err(|reason| DataError::Open { file, reason });
+            }
+            match self.rows.next()? {
+                None => break,
+                Some((location, Ok(fields))) if self.plan.is_none() => match self.row(location, fields) {
+                    Ok(_) | Err(DataError::Row(_)) => self.waiting.clear(),
+                    Err(error) => return Err(error),
+                },
+                Some(_) => {}
+            }
+        }
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// Where the next row of the file begins; `None` while a row has further records to give. The byte of a text is counted from
+    /// where its first row or its header stands; [`Self::consumed`] says how many there are in all.
+    pub fn place(&self) -> Option<Place> {
+        self.waiting.is_empty().then(|| Place { row: self.rows.count(), text: self.rows.place() })
+    }
+
+    /// Bytes read so far of a text that one can jump in.
+    pub fn consumed(&self) -> Option<u64> {
+        self.rows.consumed()
+    }
+
+    /// Whether the first row that cannot be used is an error.
+    pub fn is_strict(&self) -> bool {
+        self.options.strict
+    }
+
+    /// Whether it can [go on](Self::go_to) to a later place of the file.
+    pub fn goes_forward(&self) -> bool {
+        !self.is_range
+    }
+
+    /// Rows of the file that were read or passed so far, usable or not.
+    pub fn rows_read(&self) -> u64 {
+        self.rows.count()
     }
 
     /// The file as the user named it.
@@ -362,6 +452,9 @@ impl Reader {
         loop {
             if let Some(row) = self.waiting.pop_front() {
                 return Ok(Some(row));
+            }
+            if self.end.is_some_and(|end| self.rows.count() >= end) {
+                return Ok(None);
             }
             let Some((location, fields)) = self.rows.next()? else {
                 return Ok(None);

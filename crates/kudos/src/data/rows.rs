@@ -4,7 +4,7 @@
 //! row is in the row; an error ends the file.
 
 use super::columnar::{Batches, Columnar};
-use super::csv::{Csv, CsvFault, TypeCell};
+use super::csv::{Csv, CsvFault, CsvState, TypeCell};
 use super::document::{self, Document, DocumentFault, Json, LONGEST_DOCUMENT};
 use super::error::{DataError, RowProblem};
 use super::jsonl::{ArrayFault, JsonArray, Jsonl, RawRow};
@@ -13,8 +13,10 @@ use super::separator::named_separator;
 use super::source::{self, Body, FileDigest, Source, put_back, take_line};
 use super::xlsx::{WorkbookFault, Xlsx};
 use arrow_schema::Schema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{BufReader, Cursor, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,8 +31,21 @@ pub(crate) struct Rows {
     format: Format,
     digest: FileDigest,
     expected: &'static str,
-    any: bool,
+    /// Rows read so far, usable or not.
+    count: u64,
+    /// Whether one can jump in it.
+    in_place: bool,
     notes: Vec<String>,
+}
+
+/// Where a row of a text begins, and what those before it decide of how it is read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TextPlace {
+    /// Bytes before it.
+    pub byte: u64,
+    line: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    csv: Option<CsvState>,
 }
 
 /// Where a row stands, and its columns, or what is wrong with it.
@@ -50,7 +65,7 @@ enum Format {
 impl Rows {
     /// The rows of a source; one of more than `limit` bytes is unusable.
     pub(super) fn new(source: Source, limit: usize) -> Result<Rows, DataError> {
-        let Source { file, body, digest, expected } = source;
+        let Source { file, body, digest, expected, in_place } = source;
         let mut notes = Vec::new();
         let format = match body {
             Body::Json { input, line } => {
@@ -81,14 +96,32 @@ impl Rows {
                 Format::Xlsx(Box::new(xlsx.map_err(|fault| workbook_error(fault, at(&file, 1)))?))
             }
         };
-        Ok(Rows { file, format, digest, expected, any: false, notes })
+        Ok(Rows { file, format, digest, expected, count: 0, in_place, notes })
+    }
+
+    /// The rows of a Parquet file from row `first` (from 0) on, at most so many. They have no hash.
+    pub fn of_parquet(name: &str, file: File, first: u64, rows: u64) -> Result<Rows, DataError> {
+        let columnar = Columnar::parquet_rows(file, first, rows);
+        let columnar = columnar.map_err(|found| damaged(at(&name.into(), first + 1), "a Parquet file", found))?;
+        let (format, digest) = (Format::Columnar(columnar), FileDigest::default());
+        let notes = Vec::new();
+        Ok(Rows {
+            file: name.into(),
+            format,
+            digest,
+            expected: "a complete file",
+            count: first,
+            in_place: false,
+            notes,
+        })
     }
 
     /// The rows of Arrow batches; `name` stands for them in messages.
     pub fn of_batches(name: &str, batches: Batches, schema: &Schema) -> Rows {
         let format = Format::Columnar(Columnar::batches(batches, schema));
         let digest = FileDigest::default();
-        Rows { file: name.into(), format, digest, expected: "Arrow data", any: false, notes: Vec::new() }
+        let (count, in_place, notes) = (0, false, Vec::new());
+        Rows { file: name.into(), format, digest, expected: "Arrow data", count, in_place, notes }
     }
 
     /// Opens a table, whatever its columns.
@@ -112,9 +145,9 @@ impl Rows {
             }
             body => return Rows::new(Source { body, ..source }, limit),
         };
-        let Source { file, digest, expected, .. } = source;
+        let Source { file, digest, expected, in_place, .. } = source;
         let format = Format::Lines(Jsonl::new(input, line, limit), column);
-        Ok(Rows { file, format, digest, expected, any: false, notes: Vec::new() })
+        Ok(Rows { file, format, digest, expected, count: 0, in_place, notes: Vec::new() })
     }
 
     /// The file as the user named it.
@@ -125,6 +158,44 @@ impl Rows {
     /// SHA-256 of the file as it lies on disk, once all rows have been read.
     pub fn sha256(&self) -> String {
         self.digest.hex()
+    }
+
+    /// Rows read so far, usable or not.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Where the next row begins, in texts that one can jump in. Its byte is counted from where their first row or their header
+    /// stands; [`Self::consumed`] says how many there are in all.
+    pub fn place(&self) -> Option<TextPlace> {
+        match &self.format {
+            _ if !self.in_place => None,
+            Format::Jsonl(lines) => Some(TextPlace { byte: lines.consumed(), line: lines.line(), csv: None }),
+            Format::Csv(csv) => {
+                let (byte, line, state) = csv.stand();
+                Some(TextPlace { byte, line, csv: Some(state) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Bytes read so far, in texts that one can jump in.
+    pub fn consumed(&self) -> Option<u64> {
+        self.place().map(|place| place.byte)
+    }
+
+    /// Goes to a place in the file, before which stand `count` rows. Its byte is counted from the beginning of the file.
+    pub fn jump(&mut self, path: &Path, place: &TextPlace, count: u64) -> std::io::Result<()> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(place.byte))?;
+        let input = Box::new(BufReader::with_capacity(1 << 16, file));
+        match (&mut self.format, place.csv) {
+            (Format::Jsonl(lines), None) => lines.jump(input, place.line),
+            (Format::Csv(csv), Some(state)) => csv.jump(input, place.line, state),
+            _ => return Err(std::io::Error::other("a file of another format than before")),
+        }
+        self.count = count;
+        Ok(())
     }
 
     /// What is to be said once of how the file was read, without its name. More may come until the last row has been read.
@@ -177,12 +248,12 @@ impl Rows {
     /// The next row: its place and its columns. A file without any row is an error.
     pub fn next(&mut self) -> Result<Option<PlacedRow>, DataError> {
         if let Some((line, fields)) = self.next_raw()? {
-            self.any = true;
+            self.count += 1;
             let location = at(&self.file, line);
             let fields = fields.map_err(|kind| RowProblem { location: location.clone(), kind });
             return Ok(Some((location, fields)));
         }
-        if self.any {
+        if self.count > 0 {
             return Ok(None);
         }
         let found = match self.format {

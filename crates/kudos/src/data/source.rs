@@ -23,6 +23,8 @@ pub(super) struct Source {
     pub digest: FileDigest,
     /// What a decoder promises, for the message when it breaks off.
     pub expected: &'static str,
+    /// Whether the text is the bytes of a file as they lie there, so that one can jump in it.
+    pub in_place: bool,
 }
 
 /// The formats, with what their readers need.
@@ -140,8 +142,10 @@ pub(super) fn recognise(
     name.expected = expected;
     let compressed = magic.starts_with(GZIP) || magic.starts_with(ZSTD);
     let (magic, decoded) = peek(decoded).map_err(name.failure(1))?;
+    let in_place =
+        seekable.is_some() && !compressed && ![UTF16_LE, UTF16_BE].iter().any(|mark| magic.starts_with(mark));
     let body = name.body(&magic, decoded, seekable.filter(|_| !compressed))?;
-    Ok(Source { file: name.file, body, digest, expected })
+    Ok(Source { file: name.file, body, digest, expected, in_place })
 }
 
 fn decompress(magic: &[u8], raw: Peeked) -> io::Result<(&'static str, Box<dyn Read + Send>)> {

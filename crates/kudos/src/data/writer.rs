@@ -85,6 +85,8 @@ struct Table {
     columns: Vec<(String, CellType)>,
     /// CSV has names and no types.
     typed: bool,
+    /// Columns of all rows, where they are known before.
+    known: Vec<(String, CellType)>,
     pending: Vec<Map<String, Value>>,
 }
 
@@ -137,6 +139,16 @@ impl Writer {
             Encoding::Parquet => Output::Table(Table::new(sink, true)),
         };
         Ok(Writer { file, rows: 0, output })
+    }
+
+    /// Says which columns all rows have together, so that the first ones need not show them.
+    pub fn expect(&mut self, schema: &super::Schema) {
+        if let Output::Table(table) = &mut self.output {
+            table.known = match table.typed {
+                true => schema.types().map(|(name, kind)| (name.to_owned(), kind.clone())).collect(),
+                false => schema.titles().map(|name| (name.to_owned(), CellType::Null)).collect(),
+            };
+        }
     }
 
     /// Writes one row.
@@ -192,11 +204,11 @@ fn finish_lines(mut sink: Sink, array: bool, empty: bool) -> io::Result<()> {
 
 impl Table {
     fn new(sink: Sink, typed: bool) -> Self {
-        Table { stage: Stage::Open(sink), columns: Vec::new(), typed, pending: Vec::new() }
+        Table { stage: Stage::Open(sink), columns: Vec::new(), typed, known: Vec::new(), pending: Vec::new() }
     }
 
     fn broken() -> Self {
-        Table { stage: Stage::Broken, columns: Vec::new(), typed: false, pending: Vec::new() }
+        Table { stage: Stage::Broken, columns: Vec::new(), typed: false, known: Vec::new(), pending: Vec::new() }
     }
 
     fn write(&mut self, row: &Map<String, Value>) -> Result<(), Fault> {
@@ -218,7 +230,8 @@ impl Table {
             let at = self.columns.iter().position(|(known, _)| known == name);
             let known = at.map(|at| self.columns[at].1.clone());
             let kind = if self.typed { CellType::of(value) } else { Ok(CellType::Null) };
-            let widened = kind.and_then(|kind| known.clone().unwrap_or(CellType::Null).union(kind));
+            let first = || self.expected(name);
+            let widened = kind.and_then(|kind| known.clone().unwrap_or_else(first).union(kind));
             match (at, widened) {
                 (Some(at), Ok(kind)) if open => self.columns[at].1 = kind,
                 (None, Ok(kind)) if open => self.columns.push((name.clone(), kind)),
@@ -227,6 +240,12 @@ impl Table {
             }
         }
         Ok(())
+    }
+
+    /// What is known of a column before its first value.
+    fn expected(&self, name: &str) -> CellType {
+        let known = self.known.iter().find(|(known, _)| self.typed && known == name);
+        known.map_or(CellType::Null, |(_, kind)| kind.clone())
     }
 
     fn write_pending(&mut self) -> Result<(), Fault> {
@@ -246,6 +265,11 @@ impl Table {
         let Stage::Open(sink) = std::mem::replace(&mut self.stage, Stage::Broken) else {
             return Ok(());
         };
+        for (name, kind) in std::mem::take(&mut self.known) {
+            if !self.columns.is_empty() && self.columns.iter().all(|(known, _)| *known != name) {
+                self.columns.push((name, kind));
+            }
+        }
         if !self.typed {
             let mut csv = csv::Writer::from_writer(sink);
             if !self.columns.is_empty() {
