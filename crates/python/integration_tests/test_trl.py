@@ -64,6 +64,8 @@ def run(kind: Any, config: Any, rows: Any, function: Any, tokenizer: Any, scratc
     settings: dict[str, Any] = {"num_generations": 4, "max_completion_length": 8}
     if config is OnlineDPOConfig:
         settings = {"max_new_tokens": 8, "max_length": 128}
+    if config is RLOOConfig:
+        settings["beta"] = 0.0  # otherwise it looks for a reference model by name
     args = config(
         output_dir=str(scratch),
         max_steps=2,

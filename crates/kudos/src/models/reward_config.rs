@@ -136,6 +136,8 @@ impl RewardConfig {
     }
 }
 
+const IDENTITY: &str = "torch.nn.modules.linear.Identity";
+
 /// The `config.json` of a judge made from a base: one label, raw scores everywhere; or the names of its attributes, in
 /// the order of the outputs.
 pub fn config_of_new_judge(config: &Config, attributes: &[String]) -> Map<String, Value> {
@@ -154,7 +156,9 @@ pub fn config_of_new_judge(config: &Config, attributes: &[String]) -> Map<String
         ("id2label", id2label.into()),
         ("label2id", label2id.into()),
         ("problem_type", if attributes.is_empty() { Value::Null } else { json!("regression") }),
-        ("sentence_transformers", json!({"activation_fn": "torch.nn.modules.linear.Identity"})),
+        // Raw scores from sentence-transformers, too: since version 4, and before.
+        ("sentence_transformers", json!({"activation_fn": IDENTITY})),
+        ("sbert_ce_default_activation_function", json!(IDENTITY)),
     ] {
         json.insert(key.into(), value);
     }
@@ -164,6 +168,20 @@ pub fn config_of_new_judge(config: &Config, attributes: &[String]) -> Map<String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sentence_transformers_is_told_to_give_raw_scores() {
+        let sigmoid = "torch.nn.modules.activation.Sigmoid";
+        let base = json!({"model_type": "bert", "vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1,
+            "num_attention_heads": 1, "intermediate_size": 4, "max_position_embeddings": 8, "type_vocab_size": 2,
+            "hidden_act": "gelu", "layer_norm_eps": 1e-12,
+            "sentence_transformers": {"activation_fn": sigmoid}, "sbert_ce_default_activation_function": sigmoid});
+        let base = Config::check(Path::new("config.json"), base.as_object().unwrap().clone()).unwrap();
+        let config = config_of_new_judge(&base, &[]);
+        let identity = "torch.nn.modules.linear.Identity";
+        assert_eq!(config["sentence_transformers"], json!({"activation_fn": identity}));
+        assert_eq!(config["sbert_ce_default_activation_function"], identity);
+    }
 
     #[test]
     fn a_score_beats_a_typical_one_by_its_distance() {
