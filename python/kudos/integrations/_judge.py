@@ -86,12 +86,12 @@ class Remote:
         rows = _rows(prompts, responses)
         return [one for start in range(0, len(rows), _TEXTS) for one in self._some(rows[start : start + _TEXTS])]
 
-    def _some(self, rows: list[dict[str, Text]]) -> list[Scored]:
+    def _some(self, rows: list[dict[str, Any]]) -> list[Scored]:
         faults = list(map(_unsendable, rows))
         pairs = [row for row, fault in zip(rows, faults) if fault is None]
         asked = {"pairs": pairs, **({"judge": self.judge} if self.judge else {})}
         results = iter(self._ask("/v1/score", asked)["results"] if pairs else [])
-        found = [{"error": fault} if fault else next(results) for fault in faults]
+        found: list[dict[str, Any]] = [{"error": fault} if fault else next(results) for fault in faults]
         for fault in (one["error"] for one in found if "error" in one):
             log.warning("a response was not scored: %s", fault)
         return [Scored(_float32(one.get("score")), one.get("truncated", False), one.get("error", "")) for one in found]
@@ -118,7 +118,7 @@ class Remote:
         raise JudgeError(f"{self.url}{route} gave no answer in {self.tries} tries: {fault}")
 
 
-def _rows(prompts: Sequence[Text], responses: Sequence[Text]) -> list[dict[str, Text]]:
+def _rows(prompts: Sequence[Text], responses: Sequence[Text]) -> list[dict[str, Any]]:
     if len(prompts) != len(responses):
         raise DataError(
             f"expected a prompt for each response, found {len(prompts)} prompts and {len(responses)} responses"
@@ -126,7 +126,7 @@ def _rows(prompts: Sequence[Text], responses: Sequence[Text]) -> list[dict[str, 
     return [{"prompt": prompt, "response": response} for prompt, response in zip(prompts, responses)]
 
 
-def _unsendable(row: dict[str, Text]) -> str | None:
+def _unsendable(row: dict[str, Any]) -> str | None:
     """Why a row cannot be sent: half of a surrogate pair is no text, and a server refuses all that comes with it."""
     try:
         json.dumps(row, ensure_ascii=False).encode()

@@ -42,11 +42,11 @@ def _prompt(state: TaskState) -> Text:
     while before and before[-1].role == "assistant":
         before.pop()
     if not before:
-        return state.input_text
+        return str(state.input_text)
     return _text(before)
 
 
 def _text(messages: Sequence[ChatMessage]) -> Text:
     if len(messages) == 1 and messages[0].role == "user":
-        return messages[0].text
+        return str(messages[0].text)
     return [{"role": message.role, "content": message.text} for message in messages]

@@ -38,7 +38,8 @@ class JudgeRerank(BaseNodePostprocessor):
     ) -> None:
         """Loads a judge: one of yours, a directory or name, or the address of `kudos serve` with its key."""
         opened = open_judge(judge, key)
-        super().__init__(judge=opened.name, top_n=top_n, keep_retrieval_score=keep_retrieval_score, **settings)
+        settings |= {"judge": opened.name, "top_n": top_n, "keep_retrieval_score": keep_retrieval_score}
+        super().__init__(**settings)
         self._judge = opened
 
     @classmethod

@@ -44,7 +44,9 @@ class _Named:
         self.judge = judge
         self.__name__ = name
 
-    def _rewards(self, started: float, prompts: Sequence[Text], found: list[Scored], log: LogMetric | None) -> Any:
+    def _rewards(
+        self, started: float, prompts: Sequence[Text], found: Sequence[Scored], log: LogMetric | None
+    ) -> list[float | None]:
         if log and found:
             log(f"{self.__name__}/spread", spread(prompts, found))
             log(f"{self.__name__}/truncated", sum(one.truncated for one in found) / len(found))
