@@ -14,6 +14,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from .._data import FilePath, Text
@@ -54,7 +55,7 @@ class Local:
 
     def __init__(self, model: RewardModel) -> None:
         self.model = model
-        self.name = model.path.name
+        self.name = Path(model._name).resolve().name
 
     def scored(self, prompts: Sequence[Text], responses: Sequence[Text]) -> list[Scored]:
         """A result for each response. One that fails costs the others nothing."""
