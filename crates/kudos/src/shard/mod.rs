@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
     /// An input cannot be read, or a row of it with `strict`.
-    #[error(transparent)]
+    #[error("{0}")]
     Data(#[from] DataError),
     /// The directory holds other things.
     #[error("{dir}: expected a new or empty directory, or that of the same job, found {found} and no {NAME}", NAME = Manifest::NAME)]
