@@ -60,7 +60,7 @@ impl Optimizer {
     }
 
     /// Brings the state in order after the moments were read from a checkpoint.
-    pub(super) fn restored(&mut self, parameters: &Parameters, step: u64) {
+    pub(crate) fn restored(&mut self, parameters: &Parameters, step: u64) {
         self.step = step;
         self.live = LiveRows::default();
         let Some(spec) = parameters.specs().iter().find(|spec| spec.sparse) else { return };
