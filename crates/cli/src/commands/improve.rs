@@ -62,9 +62,6 @@ pub struct Args {
     /// Course of the learning rate: linear, cosine or constant [default: linear]
     #[arg(long, value_parser = choice::<LearningRateSchedule>, value_name = "NAME")]
     schedule: Option<LearningRateSchedule>,
-    /// Norm to which larger gradients are scaled down; 0 is off [default: 1]
-    #[arg(long, value_name = "X")]
-    max_grad_norm: Option<f64>,
     /// Weight of the KL divergence from the start model in the loss [default: 0]
     #[arg(long, value_name = "X")]
     kl: Option<f64>,
@@ -127,7 +124,6 @@ impl Args {
             batch_size: self.batch_size,
             learning_rate: self.learning_rate,
             schedule: self.schedule,
-            max_grad_norm: self.max_grad_norm,
             kl: self.kl,
             max_kl: self.max_kl,
             max_new_tokens: self.max_new_tokens,

@@ -10,12 +10,13 @@
 //! k3 = r − 1 − ln r with r = p_start / p (Schulman 2020): its mean over tokens drawn from p is the KL divergence of p from
 //! p_start, each token's is at least 0, and it varies little. Its gradient is that of TRL's GRPO.
 
+use super::optimizer::PolicyOptimizer;
 use crate::models::{Decoder, NextWords};
-use crate::nn::{Batch, Gradients, Mode, Sequence, Tape};
+use crate::nn::{Batch, Gradients, Mode, Role, Sequence, Tape, Var};
 use std::sync::Arc;
 
 /// Tokens packed into one forward and backward; a prompt with one response may have more.
-pub(super) const PACKED_TOKENS: usize = 1024;
+pub(super) const PACKED_TOKENS: usize = 2048;
 
 /// A response to learn from.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +49,25 @@ pub struct Desk {
     batch: Batch,
 }
 
+/// Finds a reason not to move.
+pub type Refuses<'a> = &'a dyn Fn(&Learnt) -> Result<(), String>;
+
+/// How a policy moves.
+pub struct Step<'a> {
+    /// Takes the gradients: each layer's by itself, where all lessons of a step fit one packed batch.
+    pub gradients: &'a mut Gradients,
+    /// The state of AdamW.
+    pub optimizer: &'a mut PolicyOptimizer,
+    /// Learning rate.
+    pub rate: f32,
+    /// Asked before anything moves.
+    pub refuses: Refuses<'a>,
+}
+
+fn check_norm(norm: f64) -> Result<(), String> {
+    if norm.is_finite() { Ok(()) } else { Err(format!("the norm of the gradient is {norm}, expected a finite number")) }
+}
+
 /// How the loss is put together.
 #[derive(Clone, Copy, Debug)]
 pub struct Objective {
@@ -70,19 +90,87 @@ impl Desk {
         let total: usize = lessons.iter().map(|lesson| lesson.response.len()).sum();
         let mut learnt = Learnt { tokens: total, ..Learnt::default() };
         for lessons in packs(lessons, PACKED_TOKENS) {
-            let (next, weights) = pack(lessons, &mut self.batch);
-            let before = self.losses(start, &next, objective.temperature);
             let mode = if gradients.is_some() { Mode::Train } else { Mode::Score };
-            self.tape.start(mode, policy.storage());
-            let result = policy.word_losses(&mut self.tape, &self.batch, &next, objective.temperature);
-            self.tape.forward(result, policy.weights(), &self.batch);
-            let losses = self.tape.value(result);
-            let seed = learnt.add([losses, &before], &weights, objective.kl, total as f64);
+            let (result, seed) = self.forward([policy, start], lessons, (objective, mode), &mut learnt);
             if let Some(gradients) = gradients.as_deref_mut() {
                 self.tape.backward(result, &seed, policy.weights(), gradients, &self.batch);
             }
         }
         learnt
+    }
+
+    /// Learns from lessons: the policy moves, unless `refuses` finds a reason in what it was before. Gives what was learnt, and
+    /// the norm of the gradient.
+    ///
+    /// # Errors
+    /// The reason. A gradient that is no number is one too: then the policy is lost.
+    pub fn step(
+        &mut self,
+        (policy, start): (&mut Decoder, &Decoder),
+        lessons: &[Lesson],
+        objective: Objective,
+        step: Step,
+    ) -> Result<(Learnt, f64), String> {
+        step.gradients.start();
+        if step.gradients.is_by_layer() {
+            let (learnt, norm) = self.by_layer((policy, start), lessons, objective, step)?;
+            return check_norm(norm).map(|()| (learnt, norm));
+        }
+        let Step { gradients, optimizer, rate, refuses } = step;
+        let learnt = self.learn([policy, start], lessons, objective, Some(gradients));
+        gradients.finish();
+        refuses(&learnt)?;
+        let norm = gradients.norm();
+        check_norm(norm)?;
+        optimizer.begin();
+        optimizer.advance(policy, gradients, rate, |_| true);
+        Ok((learnt, norm))
+    }
+
+    /// One packed batch, whose layers move as soon as their gradients are there.
+    fn by_layer(
+        &mut self,
+        (policy, start): (&mut Decoder, &Decoder),
+        lessons: &[Lesson],
+        objective: Objective,
+        Step { gradients, optimizer, rate, refuses }: Step,
+    ) -> Result<(Learnt, f64), String> {
+        let tokens = lessons.iter().map(|lesson| lesson.response.len()).sum();
+        let mut learnt = Learnt { tokens, ..Learnt::default() };
+        let (result, seed) = self.forward([policy, start], lessons, (objective, Mode::Train), &mut learnt);
+        refuses(&learnt)?;
+        optimizer.begin();
+        let mut squares = 0.0;
+        self.tape.begin_backward(result, &seed);
+        for layer in (0..policy.config.layers).rev() {
+            self.tape.backward_to(Some(layer), policy.weights(), gradients, &self.batch);
+            squares += gradients.finish_layer();
+            optimizer.advance(policy, gradients, rate, |role| role == Role::Layer(layer));
+            gradients.next_layer();
+        }
+        self.tape.backward_to(None, policy.weights(), gradients, &self.batch);
+        gradients.finish(); // It leaves no gradient where the layers' was.
+        squares += gradients.norm().powi(2);
+        optimizer.advance(policy, gradients, rate, |role| !matches!(role, Role::Layer(_)));
+        Ok((learnt, squares.sqrt()))
+    }
+
+    /// Both models over one batch of lessons; gives the result on the tape, and the weight of each token in the loss.
+    fn forward(
+        &mut self,
+        [policy, start]: [&Decoder; 2],
+        lessons: &[Lesson],
+        (objective, mode): (Objective, Mode),
+        learnt: &mut Learnt,
+    ) -> (Var, Vec<f32>) {
+        let (next, weights) = pack(lessons, &mut self.batch);
+        let before = self.losses(start, &next, objective.temperature);
+        self.tape.start(mode, policy.storage());
+        let result = policy.word_losses(&mut self.tape, &self.batch, &next, objective.temperature);
+        self.tape.forward(result, policy.weights(), &self.batch);
+        let losses = self.tape.value(result);
+        let seed = learnt.add([losses, &before], &weights, objective.kl);
+        (result, seed)
     }
 
     /// −ln p of the next words of the batch.
@@ -108,7 +196,8 @@ impl Desk {
 
 impl Learnt {
     /// Takes in −ln p of the policy and of the start model; gives the weight of each token's −ln p in the loss.
-    fn add(&mut self, [own, start]: [&[f32]; 2], weights: &[f64], kl: f64, total: f64) -> Vec<f32> {
+    fn add(&mut self, [own, start]: [&[f32]; 2], weights: &[f64], kl: f64) -> Vec<f32> {
+        let total = self.tokens as f64;
         let mut seed = Vec::with_capacity(own.len());
         for ((own, start), weight) in own.iter().zip(start).zip(weights) {
             let (own, start) = (f64::from(*own), f64::from(*start));
@@ -204,11 +293,11 @@ mod tests {
     #[test]
     fn k3_is_zero_at_the_start_and_its_slope_that_of_the_penalty() {
         let of = |own: f32, kl: f64| {
-            let mut learnt = Learnt::default();
-            let seed = learnt.add([&[own], &[1.5]], &[0.0], kl, 1.0);
+            let mut learnt = Learnt { tokens: 1, ..Learnt::default() };
+            let seed = learnt.add([&[own], &[1.5]], &[0.0], kl);
             (learnt, f64::from(seed[0]))
         };
-        assert_eq!(of(1.5, 0.3), (Learnt { entropy: 1.5, ..Learnt::default() }, 0.0));
+        assert_eq!(of(1.5, 0.3), (Learnt { entropy: 1.5, tokens: 1, ..Learnt::default() }, 0.0));
         let slope = (of(2.01, 0.3).0.loss - of(1.99, 0.3).0.loss) / f64::from(2.01f32 - 1.99);
         assert!((of(2.0, 0.3).1 - slope).abs() < 1e-4, "{slope}");
         assert!(of(1.0, 0.3).0.kl > 0.0 && of(2.0, 0.3).0.kl > 0.0);

@@ -37,7 +37,7 @@ pub struct StepMetrics {
     pub empty: f64,
     /// Responses that the judge could not score.
     pub unscored: usize,
-    /// Euclidean norm of the gradient, before clipping.
+    /// Euclidean norm of the gradient.
     pub grad_norm: f64,
     /// Learning rate of the update.
     pub learning_rate: f64,

@@ -10,6 +10,7 @@
 //! | `sample.rs` | the policy draws responses |
 //! | `reward.rs` | judged responses, and what each is worth |
 //! | `learn.rs` | the loss, its gradient, and the distance from the start model |
+//! | `optimizer.rs` | AdamW over one layer at a time |
 //! | `step.rs` | one step |
 //! | `state.rs` | what a run continues from |
 //! | `log.rs` | `run/metrics.jsonl`; how responses look |
@@ -23,6 +24,7 @@ mod learn;
 mod log;
 mod measure;
 mod memory;
+mod optimizer;
 mod output;
 mod report;
 mod reward;
@@ -32,10 +34,11 @@ mod state;
 mod step;
 
 pub use error::ImproveError;
-pub use learn::{Desk, Learnt, Lesson, Objective};
+pub use learn::{Desk, Learnt, Lesson, Objective, Refuses, Step};
 pub use log::{StepMetrics, Writing};
 pub use measure::{Answer, Change, Measurement, Sample};
 pub use memory::MemoryPlan;
+pub use optimizer::PolicyOptimizer;
 pub use output::{clear_model, holds_model};
 pub use report::{About, Report};
 pub use reward::{advantages, best};
@@ -48,7 +51,6 @@ use crate::generate::{LocalSettings, Prompt, Wording};
 use crate::models::{Decoder, DecoderHead, RewardModel, Workspace};
 use crate::nn::{Gradients, Precision};
 use crate::random::Stream;
-use crate::train::Optimizer;
 use report::Done;
 use sample::{Sampled, Wanted, sample};
 use std::ops::ControlFlow;
@@ -117,7 +119,7 @@ pub struct Improver {
     policy: Decoder,
     writer: Decoder,
     start: Decoder,
-    optimizer: Optimizer,
+    optimizer: PolicyOptimizer,
     gradients: Gradients,
     state: State,
     desk: Desk,
@@ -149,7 +151,14 @@ impl Improver {
         policy.pack_for_training(precision);
         let mut start = Decoder::load_to_read(&job.start, precision)?;
         start.prepare_turns(capacity);
-        let memory = memory::fit(&mut policy, &start, &settings, &longest)?;
+        let by_layer = memory::fits_one_batch(&policy, &settings, &longest);
+        let gradients =
+            if by_layer { Gradients::by_layer(policy.parameters()) } else { Gradients::new(policy.parameters()) };
+        let optimizer = PolicyOptimizer::new(&policy, precision);
+        let held = optimizer.bytes() + 4 * gradients.values().len() as u64;
+        let memory = memory::fit(&mut policy, (&start, held), &settings, &longest)?;
+        policy.forget();
+        let writer = policy.writer(precision)?;
         let run = job.dir.join("run");
         std::fs::create_dir_all(&run).map_err(ImproveError::io(&run))?;
         for directory in [&job.dir, &run] {
@@ -157,9 +166,9 @@ impl Improver {
         }
         Ok(Self {
             memory,
-            writer: policy.writer(precision)?,
-            optimizer: Optimizer::new(policy.parameters(), 0.0),
-            gradients: Gradients::new(policy.parameters()),
+            writer,
+            optimizer,
+            gradients,
             state: State::default(),
             desk: Desk::default(),
             workspace: Workspace::default(),
@@ -200,7 +209,7 @@ impl Improver {
             self.go_back()?;
         }
         output::write_model(&self.job.dir, &self.job.start, &self.policy, self.wording.stops())?;
-        let after = match self.measure(self.state.step, watch)? {
+        let after = match self.measure(false, watch)? {
             ControlFlow::Continue(after) => after,
             ControlFlow::Break(()) => return Err(self.interrupted()),
         };
@@ -256,23 +265,21 @@ impl Improver {
         if let Some(fresh) = &moved {
             self.writer.follow(fresh);
         }
-        let measured = self.measure_with(moved.is_some(), watch)?;
+        let measured = self.measure(moved.is_some(), watch)?;
         let ControlFlow::Continue(measured) = measured else { return Err(self.interrupted()) };
         state::write_before(&self.job.dir, &self.identity(), &measured)?;
         let _ = watch(Event::Before(&measured));
         Ok(measured)
     }
 
-    fn measure(&mut self, _step: u64, watch: &mut Watch) -> Result<ControlFlow<(), Measurement>, ImproveError> {
-        self.measure_with(false, watch)
-    }
-
     /// Draws and judges responses to the held-out prompts, each time with the same random numbers. `ready` says that the
     /// writer is not to follow the policy.
-    fn measure_with(&mut self, ready: bool, watch: &mut Watch) -> Result<ControlFlow<(), Measurement>, ImproveError> {
+    fn measure(&mut self, ready: bool, watch: &mut Watch) -> Result<ControlFlow<(), Measurement>, ImproveError> {
         if self.held_out.is_empty() {
             return Ok(ControlFlow::Continue(Measurement::default()));
         }
+        self.desk = Desk::default();
+        self.policy.forget();
         if !ready {
             self.writer.follow(&self.policy);
         }
@@ -317,6 +324,7 @@ impl Improver {
             response: one.ids.clone(),
             weight: 0.0,
         };
+        self.policy.pack_for_training(self.settings.precision);
         let each = prompts.iter().zip(groups);
         let lessons: Vec<Lesson> =
             each.flat_map(|(prompt, group)| group.iter().map(move |one| lesson(prompt, one))).collect();
@@ -331,7 +339,6 @@ impl Improver {
         }
         let fresh = Decoder::load_flat(&self.job.start, DecoderHead::Words)?;
         self.policy.trained_mut().0.values.copy_from_slice(&fresh.parameters().values);
-        self.policy.repack();
         self.state = State { seconds: self.state.seconds, ..State::default() };
         Ok(())
     }
@@ -340,7 +347,6 @@ impl Improver {
         let (path, identity) = (state::checkpoint(&self.job.dir), self.identity());
         let (parameters, _) = self.policy.trained_mut();
         self.state = state::read(&path, parameters, &mut self.optimizer, &identity)?;
-        self.policy.repack();
         Ok(())
     }
 

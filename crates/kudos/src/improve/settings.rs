@@ -27,7 +27,6 @@ pub struct Asked {
     pub batch_size: Option<usize>,
     pub learning_rate: Option<f64>,
     pub schedule: Option<LearningRateSchedule>,
-    pub max_grad_norm: Option<f64>,
     pub kl: Option<f64>,
     pub max_kl: Option<f64>,
     pub max_new_tokens: Option<usize>,
@@ -53,8 +52,6 @@ pub struct Settings {
     pub learning_rate: f64,
     /// How it moves.
     pub schedule: LearningRateSchedule,
-    /// Norm that gradients are scaled down to; 0 is off.
-    pub max_grad_norm: f64,
     /// Weight of the KL divergence from the start model in the loss.
     pub kl: f64,
     /// KL divergence a token at which the run stops.
@@ -91,7 +88,6 @@ impl Asked {
                 Algorithm::BestOfN => 1e-4,
             }),
             schedule: self.schedule.unwrap_or(LearningRateSchedule::Linear),
-            max_grad_norm: self.max_grad_norm.unwrap_or(1.0),
             kl: self.kl.unwrap_or(0.0),
             max_kl: self.max_kl.unwrap_or(1.0),
             max_new_tokens: self.max_new_tokens.unwrap_or(64),
@@ -125,12 +121,6 @@ impl Settings {
                 positive(self.learning_rate),
                 "a number above 0".into(),
                 self.learning_rate.to_string(),
-            ),
-            (
-                "--max-grad-norm",
-                from_zero(self.max_grad_norm),
-                "a number from 0".into(),
-                self.max_grad_norm.to_string(),
             ),
             ("--kl", from_zero(self.kl), "a number from 0".into(), self.kl.to_string()),
             ("--max-kl", positive(self.max_kl), "a number above 0".into(), self.max_kl.to_string()),

@@ -1,13 +1,12 @@
 //! One step: prompts → responses → scores → advantages → gradients → weights.
 
-use super::learn::{Lesson, Objective};
+use super::learn::{Learnt, Lesson, Objective, Step};
 use super::log::{StepMetrics, Writing};
 use super::reward::{Judged, advantages, best, judge};
 use super::sample::{Response, Sampled, Wanted, sample};
-use super::{Algorithm, DEGENERATE_STEPS, Event, ImproveError, Improver, Watch, lap};
+use super::{Algorithm, DEGENERATE_STEPS, Desk, Event, ImproveError, Improver, Watch, lap};
 use crate::data::Content;
 use crate::random::Stream;
-use crate::train::clip_scale;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -81,6 +80,9 @@ impl Improver {
             temperature: self.settings.temperature,
             random: Stream::named(self.settings.seed, "responses").fork(self.state.step),
         };
+        // What only learning needs gives its memory to the copy that writes.
+        self.desk = Desk::default();
+        self.policy.forget();
         self.writer.follow(&self.policy);
         let sampled = sample(&mut self.writer, &self.wording, prompts, &wanted, &mut || watch(Event::Drawing));
         self.writer.forget();
@@ -97,32 +99,35 @@ impl Improver {
         let settings = &self.settings;
         let worth: Vec<Vec<f64>> = judged.scores.iter().map(|scores| worth(settings.algorithm, scores)).collect();
         let lessons = lessons(prompts, groups, &worth);
-        self.gradients.start();
         let objective = Objective { kl: settings.kl, temperature: settings.temperature };
-        let learnt = self.desk.learn([&self.policy, &self.start], &lessons, objective, Some(&mut self.gradients));
-        self.gradients.finish();
-        let norm = self.gradients.norm();
-        if !(learnt.loss.is_finite() && learnt.kl.is_finite() && norm.is_finite()) {
-            return Err(format!("the loss is {} and the gradient's norm {norm}: expected finite numbers", learnt.loss));
-        }
-        let far = learnt.kl > settings.max_kl;
-        if far && self.state.far {
-            let (kl, most) = (learnt.kl, settings.max_kl);
-            return Err(format!(
-                "the KL divergence from the start model is {kl:.2} nats a token, beyond --max-kl {most}"
-            ));
-        }
         let learning_rate = settings.learning_rate * settings.schedule.factor(self.state.step, 0, settings.steps);
-        let (parameters, packed) = self.policy.trained_mut();
-        let scale = clip_scale(norm, settings.max_grad_norm);
-        self.optimizer.step(parameters, packed, &self.gradients, learning_rate as f32, scale);
-        self.state.far = far;
+        let (most, was_far) = (settings.max_kl, self.state.far);
+        let refuses = |learnt: &Learnt| refuses(learnt, most, was_far);
+        let rate = learning_rate as f32;
+        self.policy.pack_for_training(settings.precision);
+        let step = Step { gradients: &mut self.gradients, optimizer: &mut self.optimizer, rate, refuses: &refuses };
+        let (learnt, norm) = self.desk.step((&mut self.policy, &self.start), &lessons, objective, step)?;
+        self.state.far = learnt.kl > most;
         self.state.step += 1;
         let all: Vec<f64> = worth.concat();
         let advantage = all.iter().map(|worth| worth.abs()).sum::<f64>() / all.len().max(1) as f64;
         let metrics = StepMetrics::of(groups, judged, learnt);
         Ok(StepMetrics { step: self.state.step, advantage, grad_norm: norm, learning_rate, ..metrics })
     }
+}
+
+/// Why the policy must not move on: it is no number, or too far from the start model for the second time.
+fn refuses(learnt: &Learnt, max_kl: f64, was_far: bool) -> Result<(), String> {
+    let Learnt { loss, kl, .. } = learnt;
+    if !(loss.is_finite() && kl.is_finite()) {
+        return Err(format!("the loss is {loss} and the KL divergence {kl}: expected finite numbers"));
+    }
+    if *kl > max_kl && was_far {
+        return Err(format!(
+            "the KL divergence from the start model is {kl:.2} nats a token, beyond --max-kl {max_kl}"
+        ));
+    }
+    Ok(())
 }
 
 fn worth(algorithm: Algorithm, scores: &[Option<f64>]) -> Vec<f64> {

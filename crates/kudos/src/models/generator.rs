@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// A loaded decoder.
+#[derive(Clone)]
 pub struct Decoder {
     /// What its config says.
     pub config: DecoderConfig,

@@ -44,18 +44,14 @@ impl Decoder {
         if asked == Precision::Bf16 && asked.runs_here() && fits { asked } else { Precision::F32 }
     }
 
-    /// Packs the layers for training, in a precision that [`Self::training_precision`] gave; there is nothing to pack in f32.
+    /// Packs the layers as they are now for training, in a precision that [`Self::training_precision`] gave. There is nothing
+    /// to pack in f32.
     pub fn pack_for_training(&mut self, precision: Precision) {
         self.precision = precision;
         self.packed = match precision {
             Precision::Bf16 => Packed::for_training(&self.network.products(None), &self.parameters.values),
             _ => Packed::default(),
         };
-    }
-
-    /// Brings the packed layers up to date, after the values have moved.
-    pub fn repack(&mut self) {
-        self.packed.refresh(&self.parameters.values);
     }
 
     /// Computes so many layers again on the way back instead of keeping what is in them.
@@ -84,7 +80,7 @@ impl Decoder {
         tape.word_losses(rows.full, spec, next.words.clone())
     }
 
-    /// A copy that writes over a cache.
+    /// A copy that writes over a cache, once it follows the policy.
     ///
     /// # Errors
     /// [`WeightError::TooLarge`] for impossible sizes.
@@ -92,9 +88,7 @@ impl Decoder {
         let (mut parameters, network, head) = decoder::declare(&self.config, DecoderHead::Words, Place::Packed)?;
         parameters.allocate();
         let (config, turns) = (self.config.clone(), self.turns.clone());
-        let mut writer = Decoder { config, parameters, packed: Packed::default(), network, head, turns, precision };
-        writer.follow(self);
-        Ok(writer)
+        Ok(Decoder { config, parameters, packed: Packed::default(), network, head, turns, precision })
     }
 
     /// Gives its packed weights' memory back, until it follows again.

@@ -104,24 +104,13 @@ pub(super) fn write(
     identity: &str,
 ) -> Result<(), TrainError> {
     let state = serde_json::to_string(state).expect("counters are plain data");
-    write_checkpoint(path, parameters, optimizer, &state, identity)
-}
-
-/// As [`write`], with counters of any kind.
-pub(crate) fn write_checkpoint(
-    path: &Path,
-    parameters: &Parameters,
-    optimizer: &Optimizer,
-    state: &str,
-    identity: &str,
-) -> Result<(), TrainError> {
     let [weights, moments] = trained_specs(parameters);
     let buffers: [(&str, &[ParameterSpec], &[f32]); 3] = [
         (WEIGHTS, &weights, &parameters.values),
         (FIRST, &moments, &optimizer.first),
         (SECOND, &moments, &optimizer.second),
     ];
-    let metadata = [("state", state), ("run", identity)];
+    let metadata = [("state", state.as_str()), ("run", identity)];
     Ok(weights::write_tensors(path, &buffers, &metadata)?)
 }
 
@@ -132,20 +121,6 @@ pub(super) fn read(
     optimizer: &mut Optimizer,
     identity: &str,
 ) -> Result<State, TrainError> {
-    let state = read_checkpoint(path, parameters, optimizer, identity)?;
-    let other = |error: serde_json::Error| TrainError::OtherRun { path: path.into(), reason: error.to_string() };
-    let state: State = serde_json::from_str(&state).map_err(other)?;
-    optimizer.restored(parameters, state.step);
-    Ok(state)
-}
-
-/// Restores what [`write_checkpoint`] wrote, if it is the same run, and gives its counters.
-pub(crate) fn read_checkpoint(
-    path: &Path,
-    parameters: &mut Parameters,
-    optimizer: &mut Optimizer,
-    identity: &str,
-) -> Result<String, TrainError> {
     let checkpoint = Checkpoint::open_file(path)?;
     let other = |reason: String| TrainError::OtherRun { path: path.into(), reason };
     let metadata = |key: &str| checkpoint.metadata.get(key).ok_or_else(|| other(format!("it holds no `{key}`")));
@@ -153,11 +128,12 @@ pub(crate) fn read_checkpoint(
     if found != identity {
         return Err(other(difference(found, identity)));
     }
-    let state = metadata("state")?.clone();
+    let state: State = serde_json::from_str(metadata("state")?).map_err(|e| other(e.to_string()))?;
     let [weights, moments] = trained_specs(parameters);
     read_all(&checkpoint, &weights, WEIGHTS, &mut parameters.values)?;
     read_all(&checkpoint, &moments, FIRST, &mut optimizer.first)?;
     read_all(&checkpoint, &moments, SECOND, &mut optimizer.second)?;
+    optimizer.restored(parameters, state.step);
     Ok(state)
 }
 
@@ -203,7 +179,7 @@ fn read_all(
 }
 
 /// Names the first setting in which two runs differ.
-fn difference(found: &str, expected: &str) -> String {
+pub(crate) fn difference(found: &str, expected: &str) -> String {
     let parse = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
     let (found, expected) = (parse(found), parse(expected));
     let differs = expected.iter().find(|(key, value)| found.get(*key) != Some(value));
