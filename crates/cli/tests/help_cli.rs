@@ -9,10 +9,11 @@ use binary::{kudos, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "quickstart",
     "pull",
     "generate",
+    "improve",
     "rank",
     "check",
     "convert",

@@ -84,7 +84,7 @@ pub(super) fn fit(
         policy.recompute(recomputed);
         let activations = 4 * desk.needed(policy, &lessons) as u64;
         let plan = MemoryPlan { learning: packed + activations, recomputed, ..fixed };
-        let fits = settings.memory.map_or(activations <= values.max(SMALL), |limit| plan.total() <= limit);
+        let fits = settings.memory.map_or(activations <= (3 * values / 2).max(SMALL), |limit| plan.total() <= limit);
         if fits {
             return Ok(plan);
         }
