@@ -28,6 +28,7 @@ const GROUPS: [(&str, &[&str]); 12] = [
         &[
             "adapter",
             "base",
+            "check-judge",
             "columns",
             "dir",
             "eval",
@@ -83,6 +84,7 @@ const GROUPS: [(&str, &[&str]); 12] = [
         LEARNING,
         &[
             "accumulate",
+            "algorithm",
             "attributes",
             "attribute-weights",
             "batch-size",
@@ -90,9 +92,11 @@ const GROUPS: [(&str, &[&str]); 12] = [
             "ensemble",
             "epochs",
             "group-size",
+            "kl",
             "learning-rate",
             "loss",
             "max-grad-norm",
+            "max-kl",
             "max-steps",
             "memory",
             "no-shuffle",
@@ -125,12 +129,12 @@ const GROUPS: [(&str, &[&str]); 12] = [
     (OUT, &["shard", "unit-size"]),
     (ASKED, &["flags", "name", "next", "overlap", "people", "repeats"]),
     (PAGE, &["host", "no-open", "port", "terminal", "token"]),
-    (MEASURED, &["bootstrap", "early-stop", "eval-every", "eval-fraction", "folds"]),
+    (MEASURED, &["bootstrap", "early-stop", "eval-every", "eval-fraction", "folds", "held-out", "held-out-samples"]),
     (MACHINE, &["help", "precision", "sequences", "threads", "version"]),
 ];
 
 /// Flags that mean something else, and so stand elsewhere, in one command.
-const EXCEPTIONS: [(&str, &str, &[&str]); 8] = [
+const EXCEPTIONS: [(&str, &str, &[&str]); 11] = [
     ("rank", ASKED, &["attributes", "judge"]),
     ("eval", MEASURED, &["seed"]),
     (
@@ -138,6 +142,9 @@ const EXCEPTIONS: [(&str, &str, &[&str]); 8] = [
         TEXTS,
         &["distinct", "max-new-tokens", "min-p", "repetition-penalty", "seed", "stop", "temperature", "top-k", "top-p"],
     ),
+    ("improve", LEARNING, &["steps"]),
+    ("improve", MEASURED, &["eval"]),
+    ("improve", TEXTS, &["max-new-tokens", "n", "temperature"]),
     ("serve", IN, &["config"]),
     ("serve", ADDRESS, &["api-key-file", "host", "insecure", "port"]),
     ("serve", OUT, &["log"]),

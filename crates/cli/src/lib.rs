@@ -30,8 +30,8 @@ mod program;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    Global, best, check, collect, convert, convert_judge, eval, generate, merge, pairs, pull, quantize, quickstart,
-    rank, score, serve, train, verify,
+    Global, best, check, collect, convert, convert_judge, eval, generate, improve, merge, pairs, pull, quantize,
+    quickstart, rank, score, serve, train, verify,
 };
 use std::ffi::OsString;
 
@@ -80,6 +80,7 @@ enum Command {
     Quickstart(quickstart::Args),
     Pull(WithJson<pull::Args>),
     Generate(Box<generate::Args>),
+    Improve(Box<improve::Args>),
     Rank(Box<rank::Args>),
     Check(WithJson<check::Args>),
     Convert(convert::Args),
@@ -181,6 +182,7 @@ impl Cli {
             Command::Quickstart(args) => quickstart::run(args, &global(false)),
             Command::Pull(with) => pull::run(&with.args, &global(with.json)),
             Command::Generate(args) => generate::run(args, &global(false)),
+            Command::Improve(args) => improve::run(args, &global(false)),
             Command::Rank(args) => rank::run(args, &global(false)),
             Command::Check(with) => check::run(&with.args, &global(with.json)),
             Command::Convert(args) => convert::run(args, &global(false)),

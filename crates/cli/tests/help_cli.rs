@@ -13,6 +13,7 @@ const COMMANDS: [&str; 17] = [
     "quickstart",
     "pull",
     "generate",
+    "improve",
     "rank",
     "check",
     "convert",

@@ -24,6 +24,15 @@ pub fn zeroed<T: bytemuck::Pod>(len: usize) -> Vec<T> {
     unsafe { Vec::from_raw_parts(start.cast(), len, len) }
 }
 
+/// As [`zeroed`], with all pages touched by all threads. Memory that is read before it is written would else be mapped twice,
+/// the second time with a halt of the other threads.
+pub fn touched<T: bytemuck::Pod + Send>(len: usize) -> Vec<T> {
+    use rayon::prelude::*;
+    let mut values = zeroed(len);
+    values.par_chunks_mut(1 << 16).for_each(|values: &mut [T]| values.fill(std::hint::black_box(T::zeroed())));
+    values
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! AdamW in one pass over a tensor (Loshchilov and Hutter 2019; the update of `torch.optim.AdamW`).
 
+use crate::bf16::Bf16;
 use crate::parallel::{ROWS, area};
 use rayon::prelude::*;
 
@@ -96,6 +97,66 @@ dispatch! {
             *p = keep.mul_add(*p, -size * (*m / denominator));
         }
     }
+}
+
+/// The arrays of a tensor whose moments are kept in bf16, of equal length.
+pub struct HalfTensor<'a> {
+    /// Weights, updated.
+    pub values: &'a mut [f32],
+    /// First moment, updated.
+    pub first: &'a mut [Bf16],
+    /// Second moment, updated.
+    pub second: &'a mut [Bf16],
+    /// Gradient.
+    pub gradient: &'a [f32],
+}
+
+/// As [`adamw`], with moments that are rounded to bf16 at random, up or down by how near they are: a second moment moves by a
+/// thousandth a step, which rounding to the nearest would lose. `noise` tells one tensor and step from another; nothing else
+/// decides the bits, so a step has the same with any threads.
+///
+/// # Panics
+/// When the arrays are not of equal length.
+pub fn adamw_half(tensor: HalfTensor, adam: AdamW, noise: u32) {
+    let HalfTensor { values, first, second, gradient } = tensor;
+    let lens = [values.len(), first.len(), second.len(), gradient.len()];
+    assert!(lens.iter().all(|len| *len == lens[0]), "the arrays of a tensor have the lengths {lens:?}");
+    let chunks = values.par_chunks_mut(CHUNK).zip(first.par_chunks_mut(CHUNK));
+    let chunks = chunks.zip(second.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK))).enumerate();
+    chunks.for_each(|(chunk, ((values, first), (second, gradient)))| {
+        let [first, second] = [first, second].map(bytemuck::cast_slice_mut::<Bf16, u16>);
+        update_half(values, first, second, gradient, adam, noise ^ (chunk as u32).wrapping_mul(0x9e37_79b1));
+    });
+}
+
+dispatch! {
+    fn update_half(values: &mut [f32], first: &mut [u16], second: &mut [u16], gradient: &[f32], adam: AdamW, noise: u32) {
+        let AdamW { beta1, beta2, epsilon, gradient_scale, .. } = adam;
+        let power = adam.step.min(i32::MAX as u64) as i32;
+        let correction1 = 1.0 - f64::from(beta1).powi(power);
+        let correction2 = (1.0 - f64::from(beta2).powi(power)).sqrt() as f32;
+        let size = (f64::from(adam.learning_rate) / correction1) as f32;
+        let keep = 1.0 - adam.learning_rate * adam.weight_decay;
+        for (i, (((p, first), second), g)) in values.iter_mut().zip(first).zip(second).zip(gradient).enumerate() {
+            let g = g * gradient_scale;
+            let [m, v] = [*first, *second].map(|bits| f32::from_bits(u32::from(bits) << 16));
+            let m = (1.0 - beta1).mul_add(g - m, m);
+            let v = (1.0 - beta2).mul_add(g * g, beta2 * v);
+            let denominator = v.sqrt() / correction2 + epsilon;
+            *p = keep.mul_add(*p, -size * (m / denominator));
+            let bits = scramble((i as u32) ^ noise);
+            *first = (m.to_bits().wrapping_add(bits & 0xffff) >> 16) as u16;
+            *second = (v.to_bits().wrapping_add(bits >> 16) >> 16) as u16;
+        }
+    }
+}
+
+/// 32 bits that look random (Wellons' `lowbias32`).
+#[inline(always)]
+fn scramble(x: u32) -> u32 {
+    let x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    let x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x ^ (x >> 16)
 }
 
 /// Plain twin of [`adamw`] in f64, as the paper has it.
@@ -208,6 +269,37 @@ mod tests {
         assert!(refused(&mut || adamw_rows(other.tensor(), adam(1, 0.0), 3, &[true, false])));
         let mut whole = super::tests::state(&[true, false], 3, 1);
         assert!(refused(&mut || adamw_rows(whole.tensor(), adam(1, 0.0), 3, &[true; 3])));
+    }
+
+    /// Moments in bf16 are those of f32 on average, and the weights that they move stay near.
+    #[test]
+    fn moments_in_bf16_are_right_on_average() {
+        const LEN: usize = 20_000;
+        let (mut values, mut exact) = (vec![1.0; LEN], vec![1.0; LEN]);
+        let (mut first, mut second) = (vec![Bf16(0); LEN], vec![Bf16(0); LEN]);
+        let (mut m, mut v) = (vec![0.0; LEN], vec![0.0; LEN]);
+        let gradient: Vec<f32> = crate::gemm::tests::values(LEN, 5).iter().map(|g| g + 0.5).collect();
+        for step in 1..=400 {
+            let adam = AdamW { learning_rate: 1e-3, ..adam(step, 0.0) };
+            let half = |values, first, second| HalfTensor { values, first, second, gradient: &gradient };
+            if step == 7 {
+                let mut again = (values.clone(), first.clone(), second.clone());
+                with_threads(1, || adamw_half(half(&mut again.0, &mut again.1, &mut again.2), adam, step as u32));
+                with_threads(3, || adamw_half(half(&mut values, &mut first, &mut second), adam, step as u32));
+                assert!(again == (values.clone(), first.clone(), second.clone()), "the same bits with any threads");
+            } else {
+                adamw_half(half(&mut values, &mut first, &mut second), adam, step as u32);
+            }
+            adamw(Tensor { values: &mut exact, first: &mut m, second: &mut v, gradient: &gradient }, adam);
+        }
+        let mean = |halves: &[Bf16]| {
+            halves.iter().map(|half| f64::from(f32::from_bits(u32::from(half.0) << 16))).sum::<f64>() / LEN as f64
+        };
+        let of = |exact: &[f32]| exact.iter().map(|v| f64::from(*v)).sum::<f64>() / LEN as f64;
+        assert!((mean(&first) / of(&m) - 1.0).abs() < 1e-3, "{} for {}", mean(&first), of(&m));
+        assert!((mean(&second) / of(&v) - 1.0).abs() < 1e-3, "{} for {}", mean(&second), of(&v));
+        let far = values.iter().zip(&exact).fold(0f32, |far, (a, b)| far.max((a - b).abs()));
+        assert!(far < 0.02, "weights that moved by 0.4 are {far} apart");
     }
 
     /// torch.optim.AdamW([1., -2.], lr=.1, betas=(.9, .999), eps=1e-8, weight_decay=.01), gradients (p², 1) for three steps.

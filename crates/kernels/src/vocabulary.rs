@@ -3,8 +3,8 @@
 //! Logits are made for a slice of words and a block of rows at a time. On the way forward only each row's log-sum-exp is
 //! kept; on the way back the logits are made again. Slices lie at fixed words, so a row's bits depend on it alone.
 
-use crate::activation::{soft_cap, soft_cap_backward};
-use crate::gemm::{NarrowWeight, Scratch, Store, linear, linear_input_gradient};
+use crate::activation::{add_bias, bias_backward, soft_cap, soft_cap_backward};
+use crate::gemm::{NarrowWeight, Scratch, Store, linear, linear_input_gradient, linear_weight_gradient};
 use crate::math::exp;
 use crate::parallel::{Shared, for_each};
 use crate::reduce::{largest, sum_by};
@@ -29,10 +29,14 @@ pub enum Weight<'a> {
 pub struct Head<'a> {
     /// The weight.
     pub weight: Weight<'a>,
+    /// Added to the logits, `[words]`; empty for a head without.
+    pub bias: &'a [f32],
     /// Columns of a hidden state.
     pub width: usize,
     /// Logits become `cap · tanh(logit / cap)`.
     pub soft_cap: Option<f32>,
+    /// Multiplies the logits after that: 1 / temperature.
+    pub factor: f32,
 }
 
 /// The word that each row should give, and how much that counts.
@@ -58,6 +62,7 @@ impl Head<'_> {
             Weight::Plain(weight) => weight.len().is_multiple_of(self.width),
             Weight::Narrow(weight) => weight.inputs() == self.width,
         };
+        assert!(self.bias.is_empty() || self.bias.len() == self.words(), "a bias for each word, or none");
         assert!(fits && self.words() > 0, "a head of rows of {} values", self.width);
         let rows = labels.words.len();
         assert!(hidden == rows * self.width && labels.weights.len() == rows, "a label and a weight for each row");
@@ -70,7 +75,7 @@ impl Head<'_> {
         (0..words).step_by(SLICE).map(move |first| first..words.min(first + SLICE))
     }
 
-    /// Logits `[rows, words.len()]` of some words.
+    /// Logits `[rows, words.len()]` of some words, not yet multiplied by the factor.
     fn logits<'a>(&self, memory: &'a mut Vec<f32>, hidden: &[f32], words: Range<usize>) -> &'a mut [f32] {
         let rows = hidden.len() / self.width;
         memory.resize(rows * words.len(), 0.0);
@@ -78,8 +83,11 @@ impl Head<'_> {
             Weight::Plain(weight) => {
                 let own = &weight[words.start * self.width..words.end * self.width];
                 linear(memory, hidden, own, rows, self.width, words.len());
+                if !self.bias.is_empty() {
+                    add_bias(memory, &mut [], &self.bias[words], None);
+                }
             }
-            Weight::Narrow(weight) => weight.run_outputs(words, memory, hidden, &[]),
+            Weight::Narrow(weight) => weight.run_outputs(words, memory, hidden, self.bias),
         }
         if let Some(cap) = self.soft_cap {
             soft_cap(memory, cap);
@@ -125,6 +133,7 @@ pub fn cross_entropy(losses: &mut [f32], log_sums: &mut [f32], hidden: &[f32], h
         let mut seen = vec![Seen::NOTHING; hidden.len() / head.width];
         for words in head.slices() {
             let logits = head.logits(&mut memory, hidden, words.clone());
+            multiply(logits, head.factor);
             let (own, shared) = (&*logits, Shared::new(&mut seen));
             for_each(own.len() / words.len(), |row| {
                 // SAFETY: each task owns its row.
@@ -152,42 +161,94 @@ dispatch! {
     }
 }
 
-/// Gradient of the sum of [`cross_entropy`]'s losses, into the hidden states: `d_hidden: [rows, width]`.
+/// Where the gradients of a head go.
+pub struct HeadGradients<'a> {
+    /// Of the hidden states, `[rows, width]`.
+    pub hidden: &'a mut [f32],
+    /// Whether these replace what is there.
+    pub hidden_store: Store,
+    /// Of the weight, `[words, width]`, and of the bias; `None` for a head that is not trained.
+    pub own: Option<([&'a mut [f32]; 2], Store)>,
+}
+
+/// Gradients of the sum of [`cross_entropy`]'s losses: of the hidden states, and of the head where it is trained.
 ///
 /// # Panics
-/// As [`cross_entropy`].
-pub fn cross_entropy_backward(
-    d_hidden: &mut [f32],
-    store: Store,
-    [hidden, log_sums]: [&[f32]; 2],
-    head: &Head,
-    labels: Labels,
-) {
+/// As [`cross_entropy`], and for a narrow head that is to be trained.
+pub fn cross_entropy_backward(into: HeadGradients, [hidden, log_sums]: [&[f32]; 2], head: &Head, labels: Labels) {
+    let HeadGradients { hidden: d_hidden, hidden_store, mut own } = into;
     head.check(hidden.len(), labels);
     assert!(d_hidden.len() == hidden.len() && log_sums.len() == labels.words.len(), "a gradient of each row");
-    if store == Store::Replace {
+    if let Some(([weight, bias], _)) = &own {
+        let fits = weight.len() == head.words() * head.width && bias.len() == head.bias.len();
+        assert!(fits && matches!(head.weight, Weight::Plain(_)), "a gradient for each value of a head that is trained");
+    }
+    if hidden_store == Store::Replace {
         d_hidden.fill(0.0);
     }
-    let (mut memory, mut capped, mut scratch) = (Vec::new(), Vec::new(), Scratch::default());
-    let blocks = hidden.chunks(BLOCK * head.width).zip(d_hidden.chunks_mut(BLOCK * head.width));
-    for (block, (hidden, d_hidden)) in blocks.enumerate() {
+    let mut way = Back { capped: Vec::new(), memory: Vec::new(), scratch: Scratch::default() };
+    for (block, (hidden, d_hidden)) in
+        hidden.chunks(BLOCK * head.width).zip(d_hidden.chunks_mut(BLOCK * head.width)).enumerate()
+    {
+        let rows = block * BLOCK..block * BLOCK + hidden.len() / head.width;
+        let labels = Labels { words: &labels.words[rows.clone()], weights: &labels.weights[rows.clone()] };
         for words in head.slices() {
-            let logits = head.logits(&mut memory, hidden, words.clone());
-            capped.clear();
-            capped.extend(head.soft_cap.iter().flat_map(|_| logits.iter()));
-            let rows = Shared::new(logits);
-            for_each(hidden.len() / head.width, |row| {
-                // SAFETY: each task owns its row.
-                let logits = unsafe { rows.slice(row * words.len(), words.len()) };
-                let row = block * BLOCK + row;
-                let label = (labels.words[row] as usize).checked_sub(words.start);
-                probabilities(logits, label, log_sums[row], labels.weights[row]);
-            });
-            if let Some(cap) = head.soft_cap {
-                soft_cap_backward(&mut memory, &capped, cap);
+            way.slice(head, [hidden, &log_sums[rows.clone()]], labels, words.clone());
+            if let Some(([weight, bias], store)) = &mut own {
+                let store = if block > 0 { Store::Add } else { *store };
+                way.add_own([weight, bias], store, hidden, (words.clone(), head.width));
             }
-            head.add_gradient(d_hidden, &memory, words, &mut scratch);
+            head.add_gradient(d_hidden, &way.memory, words, &mut way.scratch);
         }
+    }
+}
+
+/// The memory of the way back.
+struct Back {
+    capped: Vec<f32>,
+    /// Logits of a slice, then their gradients.
+    memory: Vec<f32>,
+    scratch: Scratch,
+}
+
+impl Back {
+    /// Makes the logits of a slice again, and their gradients of them.
+    fn slice(&mut self, head: &Head, [hidden, log_sums]: [&[f32]; 2], labels: Labels, words: Range<usize>) {
+        let logits = head.logits(&mut self.memory, hidden, words.clone());
+        self.capped.clear();
+        self.capped.extend(head.soft_cap.iter().flat_map(|_| logits.iter()));
+        multiply(logits, head.factor);
+        let rows = Shared::new(logits);
+        for_each(labels.words.len(), |row| {
+            // SAFETY: each task owns its row.
+            let logits = unsafe { rows.slice(row * words.len(), words.len()) };
+            let label = (labels.words[row] as usize).checked_sub(words.start);
+            probabilities(logits, label, log_sums[row], labels.weights[row] * head.factor);
+        });
+        if let Some(cap) = head.soft_cap {
+            soft_cap_backward(&mut self.memory, &self.capped, cap);
+        }
+    }
+
+    /// The gradients of a slice of the head itself.
+    fn add_own(
+        &self,
+        [weight, bias]: [&mut [f32]; 2],
+        store: Store,
+        hidden: &[f32],
+        (words, width): (Range<usize>, usize),
+    ) {
+        let own = &mut weight[words.start * width..words.end * width];
+        linear_weight_gradient(own, store, &self.memory, hidden, hidden.len() / width, width, words.len());
+        if !bias.is_empty() {
+            bias_backward(&mut bias[words], store, &self.memory);
+        }
+    }
+}
+
+fn multiply(logits: &mut [f32], factor: f32) {
+    if factor != 1.0 {
+        logits.iter_mut().for_each(|logit| *logit *= factor);
     }
 }
 
@@ -203,20 +264,40 @@ dispatch! {
     }
 }
 
-/// Plain twin of [`cross_entropy`] and its gradient, of one row in f64: the loss of weight 1, and its gradient.
-pub fn reference(hidden: &[f64], weight: &[f64], cap: Option<f64>, label: usize) -> (f64, Vec<f64>) {
-    let width = hidden.len();
-    let product = |row: &[f64]| row.iter().zip(hidden).map(|(w, h)| w * h).sum::<f64>();
-    let raw: Vec<f64> = weight.chunks_exact(width).map(product).collect();
-    let bent = |v: f64| cap.map_or(v, |cap| cap * (v / cap).tanh());
-    let steepness = |v: f64| cap.map_or(1.0, |cap| 1.0 - (v / cap).tanh().powi(2));
+/// What [`reference`] is about: one row, and a head in f64.
+#[derive(Clone, Copy)]
+pub struct Reference<'a> {
+    /// `[width]`.
+    pub hidden: &'a [f64],
+    /// `[words, width]`.
+    pub weight: &'a [f64],
+    /// `[words]`, or empty.
+    pub bias: &'a [f64],
+    /// As in [`Head`].
+    pub soft_cap: Option<f64>,
+    /// As in [`Head`].
+    pub factor: f64,
+}
+
+/// Plain twin of [`cross_entropy`] and its gradient, of one row in f64: the loss of weight 1, and its gradients in the
+/// hidden state and in the products with the words, to which the gradients of bias and weight are proportional.
+pub fn reference(of: Reference, label: usize) -> (f64, [Vec<f64>; 2]) {
+    let Reference { hidden, weight, bias, soft_cap: cap, factor } = of;
+    let product = |(word, row): (usize, &[f64])| {
+        row.iter().zip(hidden).map(|(w, h)| w * h).sum::<f64>() + bias.get(word).copied().unwrap_or(0.0)
+    };
+    let raw: Vec<f64> = weight.chunks_exact(hidden.len()).enumerate().map(product).collect();
+    let bent = |v: f64| factor * cap.map_or(v, |cap| cap * (v / cap).tanh());
+    let steepness = |v: f64| factor * cap.map_or(1.0, |cap| 1.0 - (v / cap).tanh().powi(2));
     let total: f64 = raw.iter().map(|v| bent(*v).exp()).sum();
-    let mut gradient = vec![0.0; width];
-    for (word, value) in raw.iter().enumerate() {
-        let d = (bent(*value).exp() / total - f64::from(u8::from(word == label))) * steepness(*value);
-        gradient.iter_mut().zip(&weight[word * width..]).for_each(|(g, w)| *g += d * w);
+    let slope =
+        |(word, v): (usize, &f64)| (bent(*v).exp() / total - f64::from(u8::from(word == label))) * steepness(*v);
+    let products: Vec<f64> = raw.iter().enumerate().map(slope).collect();
+    let mut gradient = vec![0.0; hidden.len()];
+    for (d, row) in products.iter().zip(weight.chunks_exact(hidden.len())) {
+        gradient.iter_mut().zip(row).for_each(|(g, w)| *g += d * w);
     }
-    (total.ln() - bent(raw[label]), gradient)
+    (total.ln() - bent(raw[label]), [gradient, products])
 }
 
 #[cfg(test)]
@@ -231,11 +312,16 @@ mod tests {
         values.iter().map(|v| f64::from(*v)).collect()
     }
 
-    fn run(hidden: &[f32], head: &Head, labels: Labels) -> (Vec<f32>, Vec<f32>) {
+    /// Losses, and the gradients of hidden states, weight and bias.
+    fn run(hidden: &[f32], head: &Head, labels: Labels) -> (Vec<f32>, [Vec<f32>; 3]) {
         let rows = labels.words.len();
-        let (mut losses, mut log_sums, mut d) = (vec![9.0; rows], vec![9.0; rows], vec![9.0; hidden.len()]);
+        let (mut losses, mut log_sums) = (vec![9.0; rows], vec![9.0; rows]);
+        let mut d = [hidden.len(), head.words() * head.width, head.bias.len()].map(|len| vec![9.0; len]);
         cross_entropy(&mut losses, &mut log_sums, hidden, head, labels);
-        cross_entropy_backward(&mut d, Store::Replace, [hidden, &log_sums], head, labels);
+        let [d_hidden, weight, bias] = d.each_mut().map(Vec::as_mut_slice);
+        let own = matches!(head.weight, Weight::Plain(_)).then_some(([weight, bias], Store::Replace));
+        let into = HeadGradients { hidden: d_hidden, hidden_store: Store::Replace, own };
+        cross_entropy_backward(into, [hidden, &log_sums], head, labels);
         (losses, d)
     }
 
@@ -254,24 +340,37 @@ mod tests {
     proptest! {
         #![proptest_config(crate::simd::tests::cases(24))]
         #[test]
-        fn both_ways_match_the_reference(rows in 1usize..9, width in 1usize..40, words in prop_oneof![1usize..100, 2040usize..2060, 4090usize..4200], cap in proptest::option::of(1.0f32..4.0), seed: u64) {
+        fn both_ways_match_the_reference(rows in 1usize..9, width in 1usize..40, words in prop_oneof![1usize..100, 2040usize..2060, 4090usize..4200], cap in proptest::option::of(1.0f32..4.0), factor in prop_oneof![Just(1.0f32), 0.5f32..2.0], biased: bool, seed: u64) {
             let hidden: Vec<f32> = values(rows * width, seed).iter().map(|v| 6.0 * v).collect();
             let (weight, weights) = (values(words * width, seed ^ 1), values(rows, seed ^ 2));
+            let bias = if biased { values(words, seed ^ 3) } else { Vec::new() };
             let labels: Vec<u32> = (0..rows).map(|i| (seed.wrapping_mul(i as u64 | 1) % words as u64) as u32).collect();
             let labels = Labels { words: &labels, weights: &weights };
             let narrow = [Width::Bf16, Width::Int8].map(|kept| NarrowWeight::pack(&weight, width, words, kept));
             for weight in [Weight::Plain(&weight), Weight::Narrow(&narrow[0]), Weight::Narrow(&narrow[1])] {
-                let head = Head { weight, width, soft_cap: cap };
-                let (losses, d) = run(&hidden, &head, labels);
-                let all = unpacked(&head);
+                let head = Head { weight, bias: &bias, width, soft_cap: cap, factor };
+                let (losses, [d, d_weight, d_bias]) = run(&hidden, &head, labels);
+                let (all, wide_bias) = (unpacked(&head), wide(&bias));
+                let (mut e_weight, mut e_bias) = (vec![0.0; words * width], vec![0.0; words]);
                 for row in 0..rows {
                     let own = row * width..(row + 1) * width;
-                    let (loss, gradient) = reference(&wide(&hidden[own.clone()]), &all, cap.map(f64::from), labels.words[row] as usize);
-                    let factor = f64::from(weights[row]);
-                    prop_assert!((f64::from(losses[row]) - factor * loss).abs() < 1e-5 * (1.0 + loss), "{} for {}", losses[row], factor * loss);
+                    let state = wide(&hidden[own.clone()]);
+                    let of = Reference { hidden: &state, weight: &all, bias: &wide_bias, soft_cap: cap.map(f64::from), factor: f64::from(factor) };
+                    let (loss, [gradient, products]) = reference(of, labels.words[row] as usize);
+                    let weight = f64::from(weights[row]);
+                    prop_assert!((f64::from(losses[row]) - weight * loss).abs() < 1e-5 * (1.0 + loss), "{} for {}", losses[row], weight * loss);
                     for (d, e) in d[own].iter().zip(gradient) {
-                        prop_assert!((f64::from(*d) - factor * e).abs() < 1e-5, "{d} for {}", factor * e);
+                        prop_assert!((f64::from(*d) - weight * e).abs() < 2e-5, "{d} for {}", weight * e);
                     }
+                    for (word, product) in products.iter().enumerate() {
+                        e_bias[word] += weight * product;
+                        (0..width).for_each(|i| e_weight[word * width + i] += weight * product * state[i]);
+                    }
+                }
+                if let Weight::Plain(_) = head.weight {
+                    let close = |(d, e): (&f32, &f64)| (f64::from(*d) - e).abs() < 1e-4;
+                    prop_assert!(d_weight.iter().zip(&e_weight).all(close), "the gradient of the weight");
+                    prop_assert!(d_bias.iter().zip(&e_bias).all(close), "the gradient of the bias");
                 }
             }
         }
@@ -279,16 +378,22 @@ mod tests {
 
     #[test]
     fn the_references_gradient_is_its_slope() {
-        let (hidden, weight) = (wide(&values(7, 1)), wide(&values(7 * 20, 2)));
-        for cap in [None, Some(0.7)] {
-            let (_, gradient) = reference(&hidden, &weight, cap, 3);
-            for (i, found) in gradient.into_iter().enumerate() {
-                let loss = |by: f64| {
-                    let mut hidden = hidden.clone();
-                    hidden[i] += by;
-                    reference(&hidden, &weight, cap, 3).0
+        let (hidden, weight, bias) = (wide(&values(7, 1)), wide(&values(7 * 20, 2)), wide(&values(20, 3)));
+        for (cap, factor) in [(None, 1.0), (Some(0.7), 1.0), (Some(0.7), 1.6)] {
+            let loss = |hidden: &[f64], bias: &[f64]| {
+                reference(Reference { hidden, weight: &weight, bias, soft_cap: cap, factor }, 3)
+            };
+            let (_, gradients) = loss(&hidden, &bias);
+            let slope = |which: usize, i: usize| {
+                let moved = |by: f64| {
+                    let mut both = [hidden.clone(), bias.clone()];
+                    both[which][i] += by;
+                    loss(&both[0], &both[1]).0
                 };
-                assert!((found - (loss(1e-5) - loss(-1e-5)) / 2e-5).abs() < 1e-8);
+                (moved(1e-5) - moved(-1e-5)) / 2e-5
+            };
+            for (which, gradient) in gradients.iter().enumerate() {
+                gradient.iter().enumerate().for_each(|(i, found)| assert!((found - slope(which, i)).abs() < 1e-8));
             }
         }
     }
@@ -300,15 +405,16 @@ mod tests {
         let labels: Vec<u32> = (0..rows as u32).map(|i| i * 8).collect();
         let narrow = NarrowWeight::pack(&weight, width, words, Width::Bf16);
         for weight in [Weight::Plain(&weight), Weight::Narrow(&narrow)] {
-            let head = Head { weight, width, soft_cap: None };
+            let head = Head { weight, bias: &[], width, soft_cap: None, factor: 1.0 };
             let run = |range: Range<usize>, threads| {
                 let labels = Labels { words: &labels[range.clone()], weights: &weights[range.clone()] };
                 with_threads(threads, || run(&hidden[range.start * width..range.end * width], &head, labels))
             };
             let all = run(0..rows, 2);
-            for (range, threads) in [(0..1, 1), (5..18, 3), (500..600, 1), (0..600, 1)] {
-                let some = run(range.clone(), threads);
-                assert!(some.0 == all.0[range.clone()] && some.1 == all.1[range.start * width..range.end * width]);
+            assert_eq!(run(0..rows, 1), all, "the gradient of the head, too");
+            for (range, threads) in [(0..1, 1), (5..18, 3), (500..600, 1)] {
+                let (losses, [d, ..]) = run(range.clone(), threads);
+                assert!(losses == all.0[range.clone()] && d == all.1[0][range.start * width..range.end * width]);
             }
         }
     }
@@ -316,8 +422,8 @@ mod tests {
     #[test]
     fn large_logits_stay_finite_and_words_beyond_the_vocabulary_are_refused() {
         let weight = [1.0, -1.0, 0.5];
-        let head = Head { weight: Weight::Plain(&weight), width: 1, soft_cap: None };
-        let (losses, d) = run(&[1e4, -1e4], &head, Labels { words: &[0, 0], weights: &[1.0, 1.0] });
+        let head = Head { weight: Weight::Plain(&weight), bias: &[], width: 1, soft_cap: None, factor: 1.0 };
+        let (losses, [d, ..]) = run(&[1e4, -1e4], &head, Labels { words: &[0, 0], weights: &[1.0, 1.0] });
         assert_eq!(losses, [0.0, 2e4]);
         assert!(d[0].abs() < 1e-6 && (d[1] + 2.0).abs() < 1e-6, "{d:?}");
         let refused = |words: &[u32], weights: &[f32]| {

@@ -15,6 +15,7 @@
 //! | [`generate`] | responses from a local model or an endpoint |
 //! | [`train`] | the loop, losses, schedule, optimizer state, checkpoints |
 //! | [`eval`] | metrics and what they can claim |
+//! | [`improve`] | a generator made better by its judge |
 
 pub mod data;
 pub mod eval;
@@ -23,6 +24,7 @@ pub mod generate;
 #[cfg(feature = "hub")]
 mod http;
 pub mod hub;
+pub mod improve;
 pub mod models;
 pub mod nn;
 pub mod random;

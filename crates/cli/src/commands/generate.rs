@@ -148,7 +148,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         wrong_usage!("-o -: expected a file, because finished responses are kept beside it");
     }
     let list = read_prompts(&args.prompts)?;
-    report(&list, global);
+    report_prompts(&list, global);
     if args.restart {
         Journal::discard(&args.output)?;
     }
@@ -186,7 +186,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(list: &PromptList, global: &Global) {
+/// Says which rows have no prompt, and how many repeat one.
+pub(super) fn report_prompts(list: &PromptList, global: &Global) {
     for problem in &list.problems {
         say!("not a prompt: {problem}");
     }
@@ -272,7 +273,7 @@ pub fn responses(model: &str, prompt: &Content, n: usize) -> anyhow::Result<Vec<
 }
 
 /// The directory or .gguf file of a model; a directory that holds one .gguf file and no config is that file.
-fn model_path(name: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn model_path(name: &str) -> anyhow::Result<PathBuf> {
     let given = Path::new(name);
     let path = if given.is_file() { given.to_path_buf() } else { resolve(name)? };
     if !path.is_dir() || path.join("config.json").exists() {

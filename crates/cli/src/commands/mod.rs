@@ -11,6 +11,7 @@ pub mod data;
 pub mod eval;
 pub mod folds;
 pub mod generate;
+pub mod improve;
 pub mod merge;
 pub mod pairs;
 pub mod pull;

@@ -209,7 +209,7 @@ fn truncation(name: &str) -> Result<kudos::text::Truncation, String> {
 }
 
 /// A number of bytes: 800MB, 6GB, 6GiB.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {

@@ -216,7 +216,8 @@ impl Product<'_> {
                     let rows = |tile: usize| tile * self.rows / tiles..(tile + 1) * self.rows / tiles;
                     let next = all.get((panel + 1) * panel_len..).filter(|next| !next.is_empty());
                     let ahead = next.map_or(Ahead::NONE, Ahead::of);
-                    self.rows_of(own, panel, rows(0), Beside { ahead, keep: Some(wide) });
+                    let keep = (tiles > 1).then_some(&mut *wide);
+                    self.rows_of(own, panel, rows(0), Beside { ahead, keep });
                     (1..tiles).for_each(|tile| self.rows_of(&*wide, panel, rows(tile), Beside::NOTHING));
                 });
             }

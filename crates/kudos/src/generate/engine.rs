@@ -19,29 +19,29 @@ use std::sync::Arc;
 const PIECE: usize = 512;
 
 /// Whether a stop string has come among these ids.
-pub(super) type IsOver<'a> = Box<dyn FnMut(&[u32]) -> bool + Send + 'a>;
+pub(crate) type IsOver<'a> = Box<dyn FnMut(&[u32]) -> bool + Send + 'a>;
 
 /// A response to draw.
-pub(super) struct Draw<'a> {
+pub(crate) struct Draw<'a> {
     /// What the caller knows it by.
-    pub(super) key: usize,
+    pub(crate) key: usize,
     /// Ids of the prompt; responses to one prompt share them.
-    pub(super) prompt: Arc<[u32]>,
+    pub(crate) prompt: Arc<[u32]>,
     /// Its way to choose.
-    pub(super) sampler: Sampler,
+    pub(crate) sampler: Sampler,
     /// Its random numbers.
-    pub(super) random: Stream,
+    pub(crate) random: Stream,
     /// Ids that end it.
-    pub(super) stops: &'a [u32],
+    pub(crate) stops: &'a [u32],
     /// Most tokens it may have.
-    pub(super) most: usize,
+    pub(crate) most: usize,
     /// Whether a stop string has come; asked after each token.
-    pub(super) is_over: Option<IsOver<'a>>,
+    pub(crate) is_over: Option<IsOver<'a>>,
 }
 
 /// How a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// By one of its ids, which is the last of the ids.
     StopId,
     /// By a stop string.
@@ -54,10 +54,10 @@ pub(super) enum End {
 
 /// A response that ended.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Drawn {
-    pub(super) key: usize,
-    pub(super) ids: Vec<u32>,
-    pub(super) end: End,
+pub(crate) struct Drawn {
+    pub(crate) key: usize,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) end: End,
 }
 
 /// A text that is being written.
@@ -79,7 +79,7 @@ struct Ready {
 }
 
 /// A decoder with its cache, writing.
-pub(super) struct Engine<'m, 'a> {
+pub(crate) struct Engine<'m, 'a> {
     model: &'m Decoder,
     cache: KvCache,
     tape: Tape,
@@ -96,7 +96,7 @@ pub(super) struct Engine<'m, 'a> {
 
 impl<'m, 'a> Engine<'m, 'a> {
     /// `cache` has as many slots as texts are to be written at once.
-    pub(super) fn new(model: &'m Decoder, cache: KvCache) -> Self {
+    pub(crate) fn new(model: &'m Decoder, cache: KvCache) -> Self {
         let (slots, shape) = cache.shape();
         Self {
             model,
@@ -112,18 +112,18 @@ impl<'m, 'a> Engine<'m, 'a> {
     }
 
     /// Whether another response can start.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         !self.free.is_empty()
     }
 
     /// Whether nothing is being written.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.texts.is_empty()
     }
 
     /// Starts a response: its prompt is computed unless it lies ready, and its first token drawn. The prompt is
     /// not empty and shorter than the cache's slots.
-    pub(super) fn start(&mut self, draw: Draw<'a>) {
+    pub(crate) fn start(&mut self, draw: Draw<'a>) {
         let (slot, ready) = self.prepare(&draw.prompt);
         let mut seen = Seen::default();
         seen.extend(draw.prompt.iter().copied());
@@ -178,7 +178,7 @@ impl<'m, 'a> Engine<'m, 'a> {
     }
 
     /// Draws one more token of every text; returns how many were drawn.
-    pub(super) fn step(&mut self) -> usize {
+    pub(crate) fn step(&mut self) -> usize {
         let going: Vec<&mut Text> = self.texts.iter_mut().filter(|text| text.end.is_none()).collect();
         if going.is_empty() {
             return 0;
@@ -196,7 +196,7 @@ impl<'m, 'a> Engine<'m, 'a> {
     }
 
     /// Takes out the texts that ended, in the order in which they started; their slots are free.
-    pub(super) fn finished(&mut self) -> Vec<Drawn> {
+    pub(crate) fn finished(&mut self) -> Vec<Drawn> {
         let (ended, going) = std::mem::take(&mut self.texts).into_iter().partition(|text| text.end.is_some());
         self.texts = going;
         let ended: Vec<Text> = ended;

@@ -53,8 +53,15 @@ pub struct LocalSettings {
 /// A decoder with its tokenizer.
 pub struct LocalModel {
     model: Decoder,
+    wording: Wording,
+}
+
+/// What the ids of a model mean: its tokenizer, its chat template, and the tokens that end a response.
+pub struct Wording {
     prompter: Prompter,
     stops: Vec<u32>,
+    /// The most tokens of a prompt and its response together.
+    context: usize,
 }
 
 /// A prompt as the model gets it, or why it cannot.
@@ -66,36 +73,24 @@ impl LocalModel {
     /// # Errors
     /// [`GenerateError`] for a model that cannot be read or cannot generate.
     pub fn load(path: &Path, precision: Precision) -> Result<Self, GenerateError> {
-        let prompter = match path.is_dir() {
-            true => Prompter::load(path)?,
-            false => {
-                let file = Gguf::open(path).map_err(GgufModelError::from)?;
-                Prompter::from_gguf(gguf::vocabulary(&file)?)?
-            }
-        };
+        let prompter = Wording::prompter(path)?;
         let model = Decoder::load(path, DecoderHead::Words, precision)?;
-        let (tokens, vocabulary) = (prompter.vocab_size(), model.config.vocabulary);
-        if tokens > vocabulary {
-            return Err(GenerateError::Vocabulary { tokens, vocabulary });
-        }
-        let mut stops = prompter.stop_token_ids().to_vec();
-        stops.extend(model.config.eos.iter().filter(|id| !prompter.stop_token_ids().contains(id)));
-        Ok(Self { model, prompter, stops })
+        Ok(Self { wording: Wording::new(prompter, &model)?, model })
     }
 
     /// Whether prompts can be put through a chat template.
     pub fn has_chat_template(&self) -> bool {
-        self.prompter.has_chat_template()
+        self.wording.has_chat_template()
     }
 
     /// The tokens that end a response, as [`Generated::stopped_by`] names them.
     pub fn ends(&self) -> Vec<String> {
-        self.stops.iter().map(|id| name_of(&self.prompter, *id)).collect()
+        self.wording.ends()
     }
 
     /// What a user should know about its tokenizer, one line each.
     pub fn notes(&self) -> &[String] {
-        self.prompter.notes()
+        self.wording.notes()
     }
 
     /// How its weights are kept.
@@ -117,21 +112,81 @@ impl LocalModel {
         work: impl IntoIterator<Item = Task<'a>>,
         mut on_event: impl FnMut(Event) -> ControlFlow<(), Vec<Task<'a>>>,
     ) -> ControlFlow<()> {
-        let encoded: Vec<Encoded> = prompts.iter().map(|prompt| self.encode(prompt, settings)).collect();
+        let encoded: Vec<Encoded> = prompts.iter().map(|prompt| self.wording.encode(prompt, settings)).collect();
         let mut work = work.into_iter().peekable();
         let Some(most) = work.peek().map(|task| task.max_new_tokens) else { return ControlFlow::Continue(()) };
         let longest = encoded.iter().flatten().map(|ids| ids.len()).max().unwrap_or(1);
         let cache = self.model.cache(settings.sequences.max(1), (longest + most).min(self.context()));
-        let Self { model, prompter, stops } = self;
+        let Self { model, wording: Wording { prompter, stops, .. } } = self;
         let run = Run { prompter, stops, encoded: &encoded };
         run.drive(Engine::new(model, cache), work, &mut on_event)
     }
+}
+
+impl Wording {
+    /// The tokenizer of a model directory or a `.gguf` file.
+    ///
+    /// # Errors
+    /// As [`LocalModel::load`].
+    pub fn prompter(path: &Path) -> Result<Prompter, GenerateError> {
+        if path.is_dir() {
+            return Ok(Prompter::load(path)?);
+        }
+        let file = Gguf::open(path).map_err(GgufModelError::from)?;
+        Ok(Prompter::from_gguf(gguf::vocabulary(&file)?)?)
+    }
+
+    /// The tokenizer as that of a decoder.
+    ///
+    /// # Errors
+    /// [`GenerateError::Vocabulary`].
+    pub fn new(prompter: Prompter, model: &Decoder) -> Result<Self, GenerateError> {
+        let (tokens, vocabulary) = (prompter.vocab_size(), model.config.vocabulary);
+        if tokens > vocabulary {
+            return Err(GenerateError::Vocabulary { tokens, vocabulary });
+        }
+        let mut stops = prompter.stop_token_ids().to_vec();
+        stops.extend(model.config.eos.iter().filter(|id| !prompter.stop_token_ids().contains(id)));
+        Ok(Self { prompter, stops, context: model.config.positions })
+    }
+
+    /// Whether prompts can be put through a chat template.
+    pub fn has_chat_template(&self) -> bool {
+        self.prompter.has_chat_template()
+    }
+
+    /// The tokens that end a response, by their texts.
+    pub fn ends(&self) -> Vec<String> {
+        self.stops.iter().map(|id| name_of(&self.prompter, *id)).collect()
+    }
+
+    /// The ids of these tokens.
+    pub fn stops(&self) -> &[u32] {
+        &self.stops
+    }
+
+    /// What a user should know about the tokenizer, one line each.
+    pub fn notes(&self) -> &[String] {
+        self.prompter.notes()
+    }
+
+    /// The text of a response without the token that ended it.
+    ///
+    /// # Errors
+    /// Ids that make no text.
+    pub fn text(&self, ids: &[u32]) -> Result<String, TextError> {
+        let ids = ids.split_last().filter(|(last, _)| self.stops.contains(last)).map_or(ids, |(_, before)| before);
+        self.prompter.decode(ids, true)
+    }
 
     /// The ids of a prompt. A prompt that leaves no room for a response is none.
-    fn encode(&self, prompt: &Prompt, settings: &LocalSettings) -> Encoded {
+    ///
+    /// # Errors
+    /// Where it stands and why it cannot be answered.
+    pub fn encode(&self, prompt: &Prompt, settings: &LocalSettings) -> Encoded {
         let place = &prompt.place;
         let ids = self.ids(&prompt.content, settings).map_err(|error| format!("{place}: {error}"))?;
-        let context = self.context();
+        let context = self.context;
         match ids.len() {
             0 => Err(format!("{place}: the prompt has no token; expected at least one")),
             n if n >= context => Err(format!(

@@ -20,10 +20,11 @@ mod stop;
 
 pub use diversity::{Distinct, Diversity, NEAR, distinct_n, duplicates, similarity};
 pub use endpoint::{Endpoint, EndpointError, EndpointSettings, Event, MAX_CONCURRENCY};
+pub(crate) use engine::{Draw, End, Engine};
 pub use identity::fingerprint;
 pub use job::{Attempt, FinishReason, Generated, Prompt, Sampling, Task, shortest};
 pub use journal::{Journal, JournalError, write_output};
-pub use local::{GenerateError, LocalModel, LocalSettings};
+pub use local::{GenerateError, LocalModel, LocalSettings, Wording};
 pub use prompts::{PromptError, PromptList, read_prompts};
 pub use sampler::{Sampler, Seen};
 pub use schedule::{Decision, MAX_RETRIES, Schedule, Wanted, decide, seed_of};

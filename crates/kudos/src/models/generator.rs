@@ -19,15 +19,36 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// A loaded decoder.
+#[derive(Clone)]
 pub struct Decoder {
     /// What its config says.
     pub config: DecoderConfig,
-    parameters: Parameters,
-    packed: Packed,
-    network: Network,
-    head: LinearSpec,
-    turns: Vec<Arc<RotaryTable>>,
-    precision: Precision,
+    pub(super) parameters: Parameters,
+    pub(super) packed: Packed,
+    pub(super) network: Network,
+    pub(super) head: LinearSpec,
+    pub(super) turns: Vec<Arc<RotaryTable>>,
+    pub(super) precision: Precision,
+}
+
+/// What a decoder's values are kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// To be changed: all in the flat buffer.
+    Flat,
+    /// To write texts over a cache: narrow, for products of f32 with few rows.
+    ToWrite(Precision),
+    /// To read whole texts: in bf16 for products of bf16, or as [`Self::ToWrite`].
+    ToRead(Precision),
+}
+
+impl Kept {
+    fn precision(self) -> Precision {
+        match self {
+            Kept::Flat => Precision::F32,
+            Kept::ToWrite(precision) | Kept::ToRead(precision) => precision,
+        }
+    }
 }
 
 /// Which rows of the last states become logits.
@@ -45,7 +66,7 @@ impl Decoder {
     /// # Errors
     /// [`LoadError`] for a config or tensors that do not describe exactly this model.
     pub fn load(path: &Path, head: DecoderHead, precision: Precision) -> Result<Self, LoadError> {
-        Self::load_as(path, head, Some(precision))
+        Self::load_as(path, head, Kept::ToWrite(precision))
     }
 
     /// As [`Self::load`], with all values in the flat buffer in f32: a program over it has a way back.
@@ -53,15 +74,14 @@ impl Decoder {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_flat(path: &Path, head: DecoderHead) -> Result<Self, LoadError> {
-        Self::load_as(path, head, None)
+        Self::load_as(path, head, Kept::Flat)
     }
 
-    /// `None` keeps all values in the flat buffer.
-    fn load_as(path: &Path, head: DecoderHead, packed: Option<Precision>) -> Result<Self, LoadError> {
+    pub(super) fn load_as(path: &Path, head: DecoderHead, kept: Kept) -> Result<Self, LoadError> {
         let Stored { path, json, tensors } = Stored::open(path)?;
         let config = DecoderConfig::of(&path, json)?;
         config.check_head(&path, head)?;
-        let place = if packed.is_some() { Place::Packed } else { Place::Flat };
+        let place = if kept == Kept::Flat { Place::Flat } else { Place::Packed };
         let (mut parameters, network, out) = decoder::declare(&config, head, place)?;
         let names = decoder::tensor_names(&config, head);
         let reader = Reader::match_all(&parameters, names, tensors.as_ref(), |_, _| false)?;
@@ -69,24 +89,31 @@ impl Decoder {
         let mut decoder = Self {
             packed: Packed::default(),
             turns: Vec::new(),
-            precision: packed.unwrap_or(Precision::F32),
+            precision: kept.precision(),
             config,
             parameters,
             network,
             head: out,
         };
-        if let Some(precision) = packed {
-            let pack = |weight: &[f32], spec: &LinearSpec| {
-                PackedLayer::for_decoding(weight, spec.inputs, spec.outputs, precision)
-            };
+        if kept != Kept::Flat {
+            let pack = |weight: &[f32], spec: &LinearSpec| decoder.pack(weight, spec, kept);
             decoder.packed = reader.pack(&decoder.parameters, &decoder.matrices(), false, pack)?;
         }
         reader.fill(&mut decoder.parameters, None)?;
         Ok(decoder)
     }
 
+    /// A matrix as it is kept.
+    fn pack(&self, weight: &[f32], spec: &LinearSpec, kept: Kept) -> PackedLayer {
+        let of_words = [self.network.embedding.words, self.head.weight].contains(&spec.weight);
+        match kept {
+            Kept::ToRead(Precision::Bf16) if !of_words => PackedLayer::for_scoring(weight, spec, Precision::Bf16),
+            kept => PackedLayer::for_decoding(weight, spec.inputs, spec.outputs, kept.precision()),
+        }
+    }
+
     /// The matrices of the layers, the table of words, and the head's where it is another.
-    fn matrices(&self) -> Vec<LinearSpec> {
+    pub(super) fn matrices(&self) -> Vec<LinearSpec> {
         let DecoderConfig { hidden, vocabulary, .. } = self.config;
         let weight = self.network.embedding.words;
         let words = LinearSpec { weight, bias: Span { start: 0, len: 0 }, inputs: hidden, outputs: vocabulary };

@@ -278,7 +278,8 @@ impl Model {
     }
 }
 
-fn attention_fits(layer: &Layer) -> bool {
+/// Whether the kernels of bf16 know heads of that size.
+pub(super) fn attention_fits(layer: &Layer) -> bool {
     match layer.attention.is_bidirectional() {
         true => kernels::attention::bf16::fits(layer.attention.head_dim),
         false => packed::fits(layer.attention.head_dim, size_of::<Bf16>()),

@@ -85,6 +85,7 @@ impl Network {
             if self.frozen_below == Some(index) {
                 tape.detach();
             }
+            tape.mark();
             let first = self.frozen_below.unwrap_or(0);
             let again = (first..first + self.recomputed).contains(&index);
             if again {

@@ -16,6 +16,8 @@ pub struct Gradients {
     /// What has been written in this step.
     written: Vec<Span>,
     rows: Option<Rows>,
+    /// Where the place begins that all layers share; none, if each has its own.
+    layers: Option<usize>,
 }
 
 /// The table whose gradient is zero but for the rows of the step's tokens.
@@ -36,7 +38,52 @@ impl Gradients {
             Some(Rows { span: trained.place(spec.span)?, width: spec.shape[1], touched: Vec::new() })
         };
         let rows = sparse.and_then(rows);
-        Self { values: vec![0.0; trained.len()], trained, written: Vec::new(), rows }
+        Self { values: vec![0.0; trained.len()], trained, written: Vec::new(), rows, layers: None }
+    }
+
+    /// As [`Self::new`], with one place for all layers, of which each is used up ([`Self::finish_layer`], [`Self::next_layer`])
+    /// before another is written.
+    pub fn by_layer(parameters: &Parameters) -> Self {
+        let (trained, layers) = Trained::by_layer(parameters.specs());
+        let sparse = parameters.specs().iter().find(|spec| spec.sparse && spec.trained);
+        let rows = |spec: &ParameterSpec| {
+            Some(Rows { span: trained.place(spec.span)?, width: spec.shape[1], touched: Vec::new() })
+        };
+        let rows = sparse.and_then(rows);
+        Self { values: vec![0.0; trained.len()], trained, written: Vec::new(), rows, layers: Some(layers) }
+    }
+
+    /// Whether all layers share one place.
+    pub fn is_by_layer(&self) -> bool {
+        self.layers.is_some()
+    }
+
+    /// Ends the gradient of a layer: parameters that nothing wrote have none. Gives the sum of its squares.
+    ///
+    /// # Panics
+    /// When each layer has a place of its own.
+    pub fn finish_layer(&mut self) -> f64 {
+        let start = self.layers.expect("layers share a place");
+        let mut written: Vec<Span> = self.written.iter().copied().filter(|span| span.start >= start).collect();
+        written.sort_by_key(|span| span.start);
+        let mut end = start;
+        for span in &written {
+            self.values[end..span.start].fill(0.0);
+            end = span.start + span.len;
+        }
+        self.values[end..].fill(0.0);
+        sum_of_squares(&self.values[start..])
+    }
+
+    /// Makes the place of the layers free for the next one.
+    pub fn next_layer(&mut self) {
+        let start = self.layers.unwrap_or(usize::MAX);
+        self.written.retain(|span| span.start < start);
+    }
+
+    /// The gradient of a parameter; `None` where it is not trained.
+    pub fn of(&self, span: Span) -> Option<&[f32]> {
+        Some(&self.values[self.trained.place(span)?.range()])
     }
 
     /// Begins a step.

@@ -22,7 +22,7 @@ pub use gradients::Gradients;
 pub use kernels::activation::Activation;
 pub use ops::{
     Asker, AttentionSpec, DistancesSpec, EmbedSpec, HeadNormSpec, LinearSpec, LowRank, LowRankPart, Mask, NormKind,
-    NormSpec,
+    NormSpec, WordsSpec,
 };
 pub use packed::{Packed, PackedLayer, Precision};
 pub use parameters::{Form, Initial, ParameterSpec, Parameters, Place, Role, Span};

@@ -137,14 +137,15 @@ impl Packed {
         packed
     }
 
-    /// Layers that were packed one by one.
+    /// Layers that were packed one by one. Narrow ones beside bf16 ones are tables and heads, which know f32 values alone.
     ///
     /// # Panics
-    /// When some of them read f32 values and others bf16 ones.
+    /// When of the others some read f32 values and some bf16 ones.
     pub fn new(mut layers: Vec<(LinearSpec, PackedLayer)>) -> Self {
         layers.sort_by_key(|(spec, _)| spec.weight.start);
-        let storage = layers.first().map_or(Storage::F32, |(_, layer)| layer.storage());
-        assert!(layers.iter().all(|(_, layer)| layer.storage() == storage), "all layers read values of one kind");
+        let mut kinds = layers.iter().filter(|(_, layer)| !matches!(layer, PackedLayer::Narrow(_)));
+        let storage = kinds.next().map_or(Storage::F32, |(_, layer)| layer.storage());
+        assert!(kinds.all(|(_, layer)| layer.storage() == storage), "all layers read values of one kind");
         Self { storage, layers, words: None }
     }
 

@@ -170,6 +170,10 @@ pub struct Tape {
     detached: usize,
     /// Whether a [`Tape::detach`] will follow.
     detaching: bool,
+    /// Where the layers begin.
+    marks: Vec<usize>,
+    /// Ops that the way back has not reached.
+    ahead: usize,
     /// Runs of ops that are computed again on the way back instead of being kept.
     recomputed: Vec<Range<usize>>,
     /// The segment that each value was made in.
@@ -198,6 +202,12 @@ impl Tape {
         self.shapes.clear();
         (self.detached, self.detaching) = (0, false);
         self.recomputed.clear();
+        self.marks.clear();
+    }
+
+    /// The next layer begins here: the way back can halt before what is pushed until now ([`Self::backward_to`]).
+    pub fn mark(&mut self) {
+        self.marks.push(self.ops.len());
     }
 
     /// What is pushed from here to [`Self::end_recomputed`] is not kept for the way back but computed again there, from
@@ -332,13 +342,32 @@ impl Tape {
     /// # Panics
     /// When the program was started in another mode.
     pub fn backward(&mut self, result: Var, seed: &[f32], weights: Weights, gradients: &mut Gradients, batch: &Batch) {
+        self.begin_backward(result, seed);
+        self.backward_to(None, weights, gradients, batch);
+    }
+
+    /// Begins the way back of Σ `seed`·`result`, which goes on in parts by [`Self::backward_to`].
+    ///
+    /// # Panics
+    /// When the program was started in another mode.
+    pub fn begin_backward(&mut self, result: Var, seed: &[f32]) {
         assert!(self.mode == Mode::Train, "a program to score has no way back");
         self.written.clear();
         self.written.resize(self.shapes.len(), false);
         let [gradient] = self.arena.buffers([Buffer::Gradient(result)]);
         gradient.copy_from_slice(seed);
         self.written[result.0] = true;
-        for (tick, op) in self.ops.iter().enumerate().skip(self.detached).rev() {
+        self.ahead = self.ops.len();
+    }
+
+    /// Goes back to the beginning of a marked layer, or of all. The parameters of what lies behind it may then move.
+    ///
+    /// # Panics
+    /// When no layer of that number was marked.
+    pub fn backward_to(&mut self, layer: Option<usize>, weights: Weights, gradients: &mut Gradients, batch: &Batch) {
+        let end = layer.map_or(0, |layer| self.marks[layer]).max(self.detached);
+        let reached = std::mem::replace(&mut self.ahead, end);
+        for (tick, op) in self.ops.iter().enumerate().take(reached).skip(end).rev() {
             if let Some(segment) = self.recomputed.iter().find(|segment| segment.end == tick + 1 && !segment.is_empty())
             {
                 let (arena, quantized) = (&mut self.arena, &mut self.quantized);

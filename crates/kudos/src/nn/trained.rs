@@ -1,6 +1,6 @@
 //! Where the trained parameters lie in buffers that hold them alone: gradients, moments, checkpoints.
 
-use super::parameters::{ParameterSpec, Span};
+use super::parameters::{ParameterSpec, Role, Span};
 use std::ops::Range;
 
 /// The places of the trained parameters, end to end in the order of their declaration.
@@ -32,6 +32,32 @@ impl Trained {
             trained.len += spec.span.len;
         }
         trained
+    }
+
+    /// As [`Self::of`], with one place for all layers, which is as long as the largest and lies behind the rest. Gives where that
+    /// begins.
+    pub(super) fn by_layer(specs: &[ParameterSpec]) -> (Self, usize) {
+        let is_layer = |spec: &&ParameterSpec| matches!(spec.role, Role::Layer(_));
+        let trained = || specs.iter().filter(|spec| spec.trained);
+        let layers = trained().filter(|spec| !is_layer(spec)).map(|spec| spec.span.len).sum();
+        let (mut own, mut rest, mut role) = (Self { len: layers, ..Self::default() }, 0, None);
+        let mut within = layers;
+        for spec in trained() {
+            let next = if is_layer(&spec) { &mut within } else { &mut rest };
+            if role != Some(spec.role) && is_layer(&spec) {
+                *next = layers;
+            }
+            role = Some(spec.role);
+            let (flat, start) = (spec.span.range(), *next);
+            *next += spec.span.len;
+            own.len = own.len.max(*next);
+            let joins = |run: &&mut Run| run.flat.end == flat.start && run.start + run.flat.len() == start;
+            match own.runs.last_mut().filter(joins) {
+                Some(run) => run.flat.end = flat.end,
+                None => own.runs.push(Run { flat, start }),
+            }
+        }
+        (own, layers)
     }
 
     /// Number of trained values.
@@ -88,6 +114,32 @@ mod tests {
         let part = Span { start: 20, len: 3 };
         assert_eq!(some.place(part), Some(Span { start: 8, len: 3 }), "a part of a tensor");
         assert_eq!(some.place(Span { start: 1 << 41, len: 6 }), None, "what is packed is not trained");
+    }
+
+    #[test]
+    fn layers_take_turns_in_one_place() {
+        let mut parameters = Parameters::default();
+        let mut declare = |role, len: usize| {
+            parameters.begin(role);
+            parameters.declare(format!("{role:?} {len}"), &[len], Initial::Zero).unwrap()
+        };
+        let spans = [
+            declare(Role::Embedding, 5),
+            declare(Role::Layer(0), 3),
+            declare(Role::Layer(0), 4),
+            declare(Role::Layer(1), 2),
+            declare(Role::Layer(1), 6),
+            declare(Role::Output, 1),
+        ];
+        let (trained, layers) = Trained::by_layer(parameters.specs());
+        assert_eq!((trained.len(), layers), (14, 6));
+        let starts: Vec<usize> = spans.iter().map(|span| trained.place(*span).unwrap().start).collect();
+        assert_eq!(starts, [0, 6, 9, 6, 8, 5]);
+        assert_eq!(
+            trained.place(Span::join(&spans[1..3])),
+            Some(Span { start: 6, len: 7 }),
+            "a product of two tensors"
+        );
     }
 
     #[test]

@@ -94,20 +94,24 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 }
 
 /// The open log.
-pub(super) struct Log {
+pub(crate) struct Log {
     out: BufWriter<File>,
     path: PathBuf,
 }
 
 impl Log {
-    pub(super) fn open(dir: &Path) -> Result<Self, TrainError> {
+    pub(crate) fn open(dir: &Path) -> Result<Self, TrainError> {
         let path = path(dir);
         let file = File::options().create(true).append(true).open(&path).map_err(TrainError::io(&path))?;
         Ok(Self { out: BufWriter::new(file), path })
     }
 
-    /// Writes one line and hands it to the system at once, so that the run can be watched.
-    pub(super) fn append(&mut self, step: &StepMetrics, evaluation: Option<&Evaluation>) -> Result<(), TrainError> {
+    /// Writes the line of a step.
+    pub(super) fn append_step(
+        &mut self,
+        step: &StepMetrics,
+        evaluation: Option<&Evaluation>,
+    ) -> Result<(), TrainError> {
         #[derive(Serialize)]
         struct Line<'a> {
             #[serde(flatten)]
@@ -115,17 +119,22 @@ impl Log {
             #[serde(flatten)]
             evaluation: Option<&'a Evaluation>,
         }
-        let line = serde_json::to_string(&Line { step, evaluation }).expect("metrics are plain data");
+        self.append(&Line { step, evaluation })
+    }
+
+    /// Writes one line and hands it to the system at once, so that the run can be watched.
+    pub(crate) fn append(&mut self, metrics: &impl Serialize) -> Result<(), TrainError> {
+        let line = serde_json::to_string(metrics).expect("metrics are plain data");
         writeln!(self.out, "{line}").and_then(|()| self.out.flush()).map_err(TrainError::io(&self.path))
     }
 
-    pub(super) fn flush(&mut self) -> Result<(), TrainError> {
+    pub(crate) fn flush(&mut self) -> Result<(), TrainError> {
         self.out.get_ref().sync_all().map_err(TrainError::io(&self.path))
     }
 }
 
 /// Drops the lines after `step`, and a last line that was cut: they will be written again.
-pub(super) fn truncate(dir: &Path, step: u64) -> Result<(), TrainError> {
+pub(crate) fn truncate(dir: &Path, step: u64) -> Result<(), TrainError> {
     #[derive(serde::Deserialize)]
     struct Line {
         step: u64,

@@ -36,11 +36,13 @@ pub use folds::{FOLD_FILES, FoldError, FoldOptions, FoldProgress, FoldResult, Fo
 pub use head::{Head, fit_head};
 pub use judge::{JudgeFiles, clear_judge, holds_judge, write_judge};
 pub use log::{Evaluation, StepMetrics};
+pub(crate) use log::{Log, truncate as truncate_log};
 pub use loss::{Judged, Loss, group_loss};
 pub use lower::write_lower_base;
 pub use memory::{Bytes, MemoryPlan};
 pub use optimizer::{LearningRateSchedule, Optimizer, clip_scale};
 pub use plan::{Given, Plan, plan};
+pub(crate) use run_state::difference;
 pub use run_state::{Best, State, resumed_day, resumed_settings};
 pub use settings::{Asked, Extent, HeldOutData, Recipe, Settings, SettingsError, Start};
 pub use start::{Opened, Starts, compare_starts, open_anew, open_head, renew_top_layers};
@@ -282,7 +284,7 @@ impl Trainer {
             if let Some(evaluation) = &evaluation {
                 let _ = watch(Event::Evaluated(evaluation));
             }
-            log.append(&metrics, evaluation.as_ref())?;
+            log.append_step(&metrics, evaluation.as_ref())?;
             if stop || self.is_due(self.settings.save_every) {
                 log.flush()?;
                 self.save()?;

@@ -1,6 +1,7 @@
 //! Optimizer state and the learning-rate schedule.
 
 use crate::nn::{Gradients, Packed, Parameters, Role, Trained};
+use kernels::memory::touched;
 use kernels::optimizer::{AdamW, Tensor, adamw, adamw_rows};
 
 /// AdamW's moments, as long as what is trained.
@@ -48,7 +49,7 @@ impl Optimizer {
     /// Fresh state for these parameters.
     pub fn new(parameters: &Parameters, weight_decay: f32) -> Self {
         let trained = parameters.trained();
-        let (first, second) = (vec![0.0; trained.len()], vec![0.0; trained.len()]);
+        let (first, second) = (touched(trained.len()), touched(trained.len()));
         let rates = vec![1.0; parameters.specs().len()];
         Self { first, second, step: 0, weight_decay, rates, trained, live: LiveRows::default() }
     }

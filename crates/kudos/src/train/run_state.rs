@@ -179,7 +179,7 @@ fn read_all(
 }
 
 /// Names the first setting in which two runs differ.
-fn difference(found: &str, expected: &str) -> String {
+pub(crate) fn difference(found: &str, expected: &str) -> String {
     let parse = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
     let (found, expected) = (parse(found), parse(expected));
     let differs = expected.iter().find(|(key, value)| found.get(*key) != Some(value));

@@ -11,6 +11,7 @@ mod linear;
 mod low_rank;
 mod norm;
 mod pool;
+mod words;
 
 use super::tape::{Backward, Forward, Var};
 pub use attention::{Asker, AttentionSpec, HeadNormSpec, Mask};
@@ -19,6 +20,7 @@ pub use embed::EmbedSpec;
 pub use linear::LinearSpec;
 pub use low_rank::{LowRank, LowRankPart};
 pub use norm::{NormKind, NormSpec};
+pub use words::WordsSpec;
 
 /// The closed set of ops.
 pub(super) enum Op {
@@ -35,6 +37,7 @@ pub(super) enum Op {
     Add(add::Add),
     Rows(pool::Rows),
     Mean(pool::Mean),
+    WordLosses(words::WordLosses),
 }
 
 /// Runs a method of whichever op it is.
@@ -54,6 +57,7 @@ macro_rules! each_op {
             Op::Add(op) => op.$method($pass),
             Op::Rows(op) => op.$method($pass),
             Op::Mean(op) => op.$method($pass),
+            Op::WordLosses(op) => op.$method($pass),
         }
     };
 }
