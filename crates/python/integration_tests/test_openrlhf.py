@@ -15,6 +15,7 @@ from openrlhf.trainer.ppo_utils import Experience
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 
 import kudos
+from kudos.integrations.openrlhf import reward_function
 from kudos.integrations._templates import prompt_of, response_of
 
 from conftest import ANSWERS, PROMPTS
@@ -148,3 +149,12 @@ def test_tokens_that_end_a_response_come_off(ends: str) -> None:
 def test_a_prompt_in_another_template_is_refused() -> None:
     with pytest.raises(kudos.DataError, match="in the template"):
         prompt_of("Why?", "User: {}", False)
+
+
+def test_lists_that_do_not_fit_are_refused(trained: Path) -> None:
+    function = reward_function(str(trained))
+    assert function(["Why? So.", "Why? Oh."], ["Why?", "Why?"], ["", ""])["rewards"].shape == (2,)
+    assert function([], [], [])["rewards"].shape == (0,)
+    for queries, prompts in ((["Why? So."], []), (["Why? So."], ["Why?"] * 2), (["So."], ["Why?"])):
+        with pytest.raises(kudos.DataError):
+            function(queries, prompts, [])

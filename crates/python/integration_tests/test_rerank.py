@@ -81,9 +81,14 @@ def test_arguments_that_would_change_scores_are_refused(ours: CrossEncoder) -> N
         ours.predict(PAIRS, prompt="query: ")
     with pytest.raises(kudos.KudosError, match="batchsize=3"):
         ours.rank(PROMPTS[0], ANSWERS, batchsize=3)
-    with pytest.raises(kudos.DataError) as caught:
-        ours.predict([("p", "r"), ("p", None)])
-    assert caught.value.row == 1
+
+
+@pytest.mark.parametrize("second", [("p", None), ("p", 7), ("p",), "pr", ("p", "r", "s")])
+def test_what_is_no_pair_of_texts_is_named(second: Any, ours: CrossEncoder, judge: kudos.RewardModel) -> None:
+    for function in (ours.predict, JudgeCrossEncoder(judge).score):
+        with pytest.raises(kudos.DataError) as caught:
+            function([("p", "r"), second])
+        assert caught.value.row == 1
 
 
 def test_langchain_reranks(judge: kudos.RewardModel, url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,18 @@ def test_a_judge_that_the_server_does_not_have(url: str) -> None:
     function: Any = reward(f"{url}?judge=another")
     with pytest.raises(kudos.JudgeError, match="another"):
         asyncio.run(function(["p"], ["r"]))
+
+
+def test_a_judge_that_was_replaced_meanwhile(trained: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    function: Any = reward(str(copy))
+    before, sent = function(["p"], ["r"]), pickle.dumps(function)
+    (copy / "reward.json").write_text((copy / "reward.json").read_text() + " ")
+    assert function(["p"], ["r"]) == before, "what is loaded goes on"
+    with pytest.raises(kudos.JudgeError, match="another"):
+        pickle.loads(sent)
+    shutil.rmtree(copy)
+    assert function(["p"], ["r"]) == before
+    with pytest.raises(kudos.JudgeError, match="copy"):
+        reward(str(copy))

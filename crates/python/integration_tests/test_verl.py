@@ -111,3 +111,23 @@ def test_the_function_goes_to_processes_of_the_remote_manager(
     samples = [sample(tokenizer, answer, {"prompt": prompt}) for prompt, answer in PAIRS[:4]]
     found = scores_of(config(trained, "remote"), tokenizer, samples)
     assert found == judge.score(*map(list, zip(*PAIRS[:4]))).tolist()
+
+
+def test_rows_of_the_example_reach_the_judge(
+    judge: kudos.RewardModel, trained: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    import subprocess
+    import sys
+
+    import pandas
+
+    rlhf = Path(__file__).parents[3] / "examples/rlhf"
+    prompts = (rlhf / "prompts.txt").read_text().splitlines()
+    subprocess.run(
+        [sys.executable, rlhf / "prepare_verl.py", rlhf / "prompts.txt", tmp_path / "train.parquet"], check=True
+    )
+    rows = pandas.read_parquet(tmp_path / "train.parquet")
+    assert len(rows) == len(prompts)
+    samples = [sample(tokenizer, ANSWERS[0], info) for info in rows["extra_info"][:4]]
+    expected = judge.score([[{"role": "user", "content": prompt}] for prompt in prompts[:4]], [ANSWERS[0]] * 4)
+    assert scores_of(config(trained), tokenizer, samples) == expected.tolist()

@@ -127,6 +127,14 @@ def _rows(prompts: Sequence[Text], responses: Sequence[Text]) -> list[dict[str, 
     return [{"prompt": prompt, "response": response} for prompt, response in zip(prompts, responses)]
 
 
+def pairs_apart(pairs: Sequence[Any]) -> tuple[list[Text], list[Text]]:
+    """Prompts and responses of pairs."""
+    for row, pair in enumerate(pairs):
+        if isinstance(pair, str) or len(pair) != 2:
+            raise DataError(f"row {row}: expected a pair of prompt and response, found {pair!r}", row=row)
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
 def _unsendable(row: dict[str, Any]) -> str | None:
     """Why a row cannot be sent: half of a surrogate pair is no text, and a server refuses all that comes with it."""
     try:

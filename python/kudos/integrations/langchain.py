@@ -9,7 +9,7 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 
 from .._data import FilePath
 from .._model import RewardModel
-from ._judge import open_judge, scores
+from ._judge import open_judge, pairs_apart, scores
 
 __all__ = ["JudgeCrossEncoder"]
 
@@ -23,4 +23,4 @@ class JudgeCrossEncoder(BaseCrossEncoder):
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
         """The raw score of each pair."""
-        return scores(self._judge, [query for query, _ in text_pairs], [text for _, text in text_pairs])
+        return scores(self._judge, *pairs_apart(text_pairs))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..errors import DataError
 from ._judge import log, opened, scores
 from ._templates import prompt_of, response_of
 
@@ -34,6 +35,8 @@ def reward_function(
         import torch
 
         try:
+            if len(queries) != len(prompts):
+                raise DataError(f"expected a query for each prompt, found {len(queries)} and {len(prompts)}")
             asked = [prompt_of(prompt, template, keep_system) for prompt in prompts]
             answered = [response_of(query, prompt) for query, prompt in zip(queries, prompts)]
             rewards = torch.tensor(scores(opened(judge), asked, answered), dtype=torch.float32)

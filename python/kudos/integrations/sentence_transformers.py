@@ -12,7 +12,7 @@ from typing import Any
 from .._data import FilePath
 from .._model import RewardModel
 from ..errors import KudosError
-from ._judge import open_judge, scores
+from ._judge import open_judge, pairs_apart, scores
 
 __all__ = ["CrossEncoder"]
 
@@ -48,7 +48,7 @@ class CrossEncoder:
         pairs = [inputs] if single else inputs
         import numpy
 
-        raw = scores(self._judge, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        raw = scores(self._judge, *pairs_apart(pairs))
         found: Any = numpy.array(raw, numpy.float32)
         as_array = convert_to_numpy and not convert_to_tensor
         if activation_fn or not as_array:
