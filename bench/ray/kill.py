@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -24,13 +25,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ray
+os.environ["RAY_worker_niceness"] = "0"  # of a busy machine, its share
+
+import ray  # noqa: E402
 from ray.cluster_utils import Cluster
 
 import kudos.ray
 from kudos import _kudos
 
-ROWS, UNIT = 1280, 32
+ROWS, UNIT = 480, 12
 #: A node that is gone is noticed within three seconds, so that a run is short.
 HEALTH = {
     "health_check_initial_delay_ms": 1000,
@@ -43,15 +46,16 @@ HEALTH = {
 class Logged(kudos.ray._Worker):
     """A worker that writes down what it begins and what it has done."""
 
+    path: str
+
     def score(self, unit: int, beside: bool) -> str:
         self.log("begin", unit)
         answer = super().score(unit, beside)
         self.log(answer, unit)
         return answer
 
-    @staticmethod
-    def log(what: str, unit: int) -> None:
-        with open(os.environ["KILL_LOG"], "a") as log:
+    def log(self, what: str, unit: int) -> None:
+        with open(self.path, "a") as log:
             log.write(f"{what} {unit} {os.getpid()}\n")
 
 
@@ -59,24 +63,69 @@ def write_rows(path: Path) -> None:
     chance = random.Random(1)
     with path.open("w") as file:
         for row in range(ROWS):
-            words = " ".join(chance.choice("the a sum is two plus half of it not more than".split()) for _ in range(chance.randint(5, 120)))
+            words = " ".join(chance.choice("the a sum is two plus half of it not more than".split()) for _ in range(chance.randint(5, 60)))
             file.write(json.dumps({"id": row, "prompt": f"What is {row} squared?", "response": words}) + "\n")
 
 
-def drive(address: str, file: str, output: str, log: str) -> kudos.ray.Summary:
+def drive(address: str, folder: Path) -> None:
     """The driver: connects, and does what is missing."""
-    environment = {"env_vars": {"KILL_LOG": log, "PYTHONPATH": os.pathsep.join(sys.path)}}
-    ray.init(address=address, log_to_driver=False, runtime_env=environment)
+    ray.init(address=address, log_to_driver=False)
+    Logged.path = str(folder / "log")
     kudos.ray._Worker = Logged  # type: ignore[misc]
-    try:
-        return kudos.ray.score(file, output, num_cpus=1, unit_size=UNIT)
-    finally:
-        ray.shutdown()
+    kudos.ray.score(folder / "rows.jsonl", folder / "job", num_cpus=1, unit_size=UNIT)
 
 
-def driver(folder: Path, address: str) -> subprocess.Popen[bytes]:
-    words = [sys.executable, __file__, "--drive", address, str(folder / "rows.jsonl"), str(folder / "job"), str(folder / "log")]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+class Drivers:
+    """Starts drivers as children of a process that has all modules and no threads: that is quick."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("fork")
+        self.pipe, theirs = context.Pipe()
+        context.Process(target=self.serve, args=(theirs,), daemon=True).start()
+
+    @staticmethod
+    def serve(pipe: Any) -> None:
+        while True:
+            what, *arguments = pipe.recv()
+            if what == "status":
+                pipe.send(os.waitpid(arguments[0], os.WNOHANG))
+                continue
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    drive(*arguments)
+                    status = 0
+                finally:
+                    sys.stderr.flush()
+                    os._exit(status)
+            pipe.send(child)
+
+    def ask(self, *words: Any) -> Any:
+        self.pipe.send(words)
+        return self.pipe.recv()
+
+
+class Driver:
+    """A driver that runs."""
+
+    def __init__(self, drivers: Drivers, address: str, folder: Path) -> None:
+        self.drivers, self.status = drivers, None
+        self.pid = drivers.ask("start", address, folder)
+
+    def poll(self) -> int | None:
+        if self.status is None:
+            pid, status = self.drivers.ask("status", self.pid)
+            self.status = status if pid else None
+        return self.status
+
+    def wait(self) -> int:
+        while (status := self.poll()) is None:
+            time.sleep(0.02)
+        return status
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
 
 
 def parts(folder: Path) -> dict[str, bytes]:
@@ -90,27 +139,33 @@ def workers() -> list[int]:
 class Trial:
     """One job and one death."""
 
-    def __init__(self, cluster: Cluster, nodes: list[Any], folder: Path) -> None:
-        self.cluster, self.nodes, self.folder = cluster, nodes, folder
+    def __init__(self, drivers: Drivers, cluster: Cluster, nodes: list[Any], folder: Path) -> None:
+        self.drivers, self.cluster, self.nodes, self.folder = drivers, cluster, nodes, folder
         shutil.rmtree(folder / "job", ignore_errors=True)
         (folder / "log").write_text("")
 
     def run(self, what: str, after: float) -> dict[str, Any]:
         """Kills `what` so many seconds after the first unit was begun."""
-        running = driver(self.folder, self.cluster.address)
+        running = self.driver()
         while not self.log() and running.poll() is None:
             time.sleep(0.01)
-        time.sleep(after)
+        began = time.monotonic()
+        while time.monotonic() < began + after and running.poll() is None:
+            time.sleep(0.01)
+        seconds = time.monotonic() - began
         there = len(parts(self.folder / "job"))
         hit = running.poll() is None and bool(getattr(self, f"kill_{what}")(running))
         died = running.wait()
         if what == "driver":
-            running = driver(self.folder, self.cluster.address)
+            running = self.driver()
             died = running.wait()
-        assert died == 0, running.stderr.read().decode()[-2000:] if running.stderr else died
+        assert died == 0, f"the driver ended with status {died}"
         begun = collections.Counter(unit for word, unit, _ in self.log() if word == "begin")
         twice = sum(count - 1 for count in begun.values())
-        return {"hit": hit, "there": there, "twice": twice}
+        return {"hit": hit, "there": there, "twice": twice, "seconds": seconds}
+
+    def driver(self) -> Driver:
+        return Driver(self.drivers, self.cluster.address, self.folder)
 
     def log(self) -> list[list[str]]:
         return [line.split() for line in (self.folder / "log").read_text().splitlines()]
@@ -136,44 +191,46 @@ def main() -> None:
     asked = argparse.ArgumentParser()
     asked.add_argument("--times", type=int, default=20)
     asked.add_argument("--what", nargs="*", default=["worker", "node", "driver"])
-    asked.add_argument("--drive", nargs=4)
     asked = asked.parse_args()
-    if asked.drive:
-        drive(*asked.drive)
-        return
+    drivers = Drivers()
     folder = Path(tempfile.mkdtemp(prefix="kudos-kill-"))
     write_rows(folder / "rows.jsonl")
     command = lambda *words: _kudos.call([str(word) for word in words], threads=2, say=lambda _: None, progress=None)  # noqa: E731
     command("score", folder / "rows.jsonl", "-o", folder / "plain.jsonl")
     command("score", folder / "rows.jsonl", "-o", folder / "whole", "--shard", "1/1", "--unit-size", UNIT)
     whole, plain = parts(folder / "whole"), (folder / "plain.jsonl").read_bytes()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": HEALTH})
+    print(f"the file: {len(whole)} units", file=sys.stderr, flush=True)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": HEALTH})
     nodes = [cluster.add_node(num_cpus=1)]
-    trial = Trial(cluster, nodes, folder)
-    quiet = driver(folder, cluster.address)
+    trial = Trial(drivers, cluster, nodes, folder)
+    quiet = trial.driver()
     while not trial.log():
         time.sleep(0.01)
     began = time.monotonic()
     assert quiet.wait() == 0
     length = time.monotonic() - began
+    print(f"an undisturbed run: {length:.1f} s after its first unit", file=sys.stderr, flush=True)
     random.seed(22)
-    print("| killed | times | at work when killed | units there then | jobs complete, bytes equal | rows joined equal | units begun twice: most, sum |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("| killed | times | units there then | all parts there, bytes equal | rows joined equal | units begun twice: most, sum |")
+    print("|---|---|---|---|---|---|", flush=True)
     for what in asked.what:
         found, equal, joined = [], 0, 0
-        for number in range(asked.times):
-            trial = Trial(cluster, nodes, folder)
+        while sum(result["hit"] for result in found) < asked.times:
+            trial = Trial(drivers, cluster, nodes, folder)
             result = trial.run(what, random.uniform(0, length))
+            print(f"{what} {len(found) + 1}: {result}", file=sys.stderr, flush=True)
+            if not result["hit"]:  # The job was done before: the machine has become faster.
+                length = min(length, result["seconds"])
             found.append(result)
-            equal += parts(folder / "job") == whole
+            equal += result["hit"] and parts(folder / "job") == whole
             command("collect", folder / "job", "-o", folder / "joined.jsonl")
-            joined += (folder / "joined.jsonl").read_bytes() == plain
-            print(f"{what} {number + 1}: {result}", file=sys.stderr, flush=True)
-            while len([node for node in cluster.list_all_nodes()]) < 2:
+            joined += result["hit"] and (folder / "joined.jsonl").read_bytes() == plain
+            while len(nodes) < 1:
                 time.sleep(0.2)
-        hits, there, twice = sum(r["hit"] for r in found), [r["there"] for r in found], [r["twice"] for r in found]
+        found = [result for result in found if result["hit"]]
+        there, twice = [r["there"] for r in found], [r["twice"] for r in found]
         print(
-            f"| {what} | {asked.times} | {hits} | {min(there)} to {max(there)} of {len(whole)} | {equal} | {joined} "
+            f"| {what} | {len(found)} | {min(there)} to {max(there)} of {len(whole)} | {equal} | {joined} "
             f"| {max(twice)}, {sum(twice)} |",
             flush=True,
         )

@@ -57,7 +57,7 @@ def main() -> None:
     asked = asked.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kudos-rate-"))
     write_rows(folder / "rows.jsonl", asked.rows)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
     judge = [f"--judge={asked.judge}"] if asked.judge else []

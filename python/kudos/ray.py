@@ -58,7 +58,7 @@ class ScoreSettings(TypedDict, total=False):
     #: Read control tokens inside texts as plain text.
     literal: bool
     precision: Literal["f32", "bf16", "int8"]
-    #: Responses of a unit: the least that is lost when a process dies.
+    #: Responses of a unit, which is what the death of a process may cost.
     unit_size: int
 
 

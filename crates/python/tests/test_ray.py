@@ -27,8 +27,8 @@ import kudos.ray  # noqa: E402
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    os.environ["RAY_worker_niceness"] = "0"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
     yield cluster
@@ -52,6 +52,12 @@ def command(*words: object) -> None:
 
 def parts(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("part-*"))}
+
+
+def test_settings_are_the_flags_of_the_command() -> None:
+    own = {name.replace("_", "-") for name in kudos.ray.ScoreSettings.__annotations__}
+    elsewhere = {"help", "json", "judge", "output", "prompt", "response", "shard"}
+    assert own == {name for name, _ in _kudos.flags("score")} - elsewhere
 
 
 def test_a_job_begun_by_the_command_is_finished_by_ray_and_the_other_way_round(

@@ -55,7 +55,7 @@ pub struct Args {
     /// Do share I of N of the job that -o holds, and what is missing of it alone
     #[arg(long, value_name = "I/N", requires_all = ["data", "output"])]
     pub(super) shard: Option<Shard>,
-    /// Responses of a unit of the job, the least that is lost when a process dies [default: 1024]
+    /// Responses of a unit of the job, which is what the death of a process may cost [default: 1024]
     #[arg(long, value_name = "N", requires = "shard", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(super) unit_size: Option<u64>,
     /// Put TEXT before the name of every column that is added [default: none; `kudos_` where the input has the name]
