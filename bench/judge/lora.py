@@ -2,13 +2,15 @@
 
     python bench/judge/lora.py parts --data DATA --work DIR
     python bench/judge/lora.py grid --kudos KUDOS --work DIR --sets hh_harmless,arena_bench --runs head,16:2e-4 NAME=BASE...
-    python bench/judge/lora.py mix --kudos KUDOS --work DIR [--share 0.25] --runs head,16:2e-4 NAME=BASE...
+    python bench/judge/lora.py mix --kudos KUDOS --data DATA --work DIR [--share 0.5] --runs head,16:2e-4 NAME=BASE...
+    python bench/judge/lora.py mix --kudos KUDOS --data DATA --work DIR --runs asis --score-flags "" box=
     python bench/judge/lora.py table --work DIR [--versus minilm.head]
 
 `parts` writes, of each set, four fifths of the prompts to learn from and the held-out fifth, cut by characters as `bases.py` cuts them, and
 a mixture of all sets, whole. A run is `head`, the head alone on the frozen base; RANK:RATE, LoRA that starts from that head; or `default`,
-the default recipe, which holds out a fifth of its own. `head` has to stand before the others. LoRA is kept as its last step leaves it:
-nothing is chosen on what is measured with. `table` compares all with one of them, on the same pairs, by resampled prompts.
+the default recipe, which holds out a fifth of its own. `head` has to stand before the others. BASE@15 keeps the lower 15 layers. `box=` is
+the judge in the box. LoRA is kept as its last step leaves it: nothing is chosen on what is measured with. `table` compares all with one
+of them, on the same pairs, by resampled prompts.
 `grid` and `mix` go on where they were stopped.
 """
 
@@ -258,12 +260,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--sets", default=",".join(PARTS))
     parser.add_argument("--runs", default="head,16:2e-4")
-    parser.add_argument("--share", type=float, default=1.0, help="share of the mixture to learn from")
+    parser.add_argument("--share", type=float, default=0.5, help="share of the mixture to learn from")
     parser.add_argument("--chunks", default="0,1,2", help="chunks of an evaluation set to measure with; these are all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--score-flags", default="--precision bf16")
     parser.add_argument("--versus", default="minilm.head")
-    parser.add_argument("--mix-versus", default="minilm.1.0.head")
+    parser.add_argument("--mix-versus", default="minilm.0.5.head")
     parser.add_argument("--json", type=Path)
     parser.add_argument("names", nargs="*")
     args = parser.parse_intermixed_args()
