@@ -290,7 +290,7 @@ pub fn reference(of: Reference, label: usize) -> (f64, [Vec<f64>; 2]) {
     let bent = |v: f64| factor * cap.map_or(v, |cap| cap * (v / cap).tanh());
     let steepness = |v: f64| factor * cap.map_or(1.0, |cap| 1.0 - (v / cap).tanh().powi(2));
     let total: f64 = raw.iter().map(|v| bent(*v).exp()).sum();
-    let slope =
+    let change =
         |(word, v): (usize, &f64)| (bent(*v).exp() / total - f64::from(u8::from(word == label))) * steepness(*v);
     let products: Vec<f64> = raw.iter().enumerate().map(change).collect();
     let mut gradient = vec![0.0; hidden.len()];
