@@ -131,6 +131,16 @@ def parts(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("part-*"))}
 
 
+def add_node(cluster: Cluster, nodes: list[Any]) -> None:
+    """A node, however long a busy machine takes to start it."""
+    while True:
+        try:
+            nodes.append(cluster.add_node(num_cpus=1))
+            return
+        except Exception as error:
+            print(f"a node did not start: {error}", file=sys.stderr, flush=True)
+
+
 class Trial:
     """One job and one death."""
 
@@ -154,7 +164,7 @@ class Trial:
         while (died := running.poll()) is None:
             time.sleep(0.02)
             if not self.nodes and time.monotonic() > killed + 4:
-                self.nodes.append(self.cluster.add_node(num_cpus=1))
+                add_node(self.cluster, self.nodes)
         if what == "driver":
             running = self.driver()
             died = running.wait()
@@ -225,7 +235,7 @@ def main() -> None:
             found.append(result)
             print(f"{what} {len(found)}: {json.dumps(result)}", file=sys.stderr, flush=True)
             if not nodes:
-                nodes.append(cluster.add_node(num_cpus=1))
+                add_node(cluster, nodes)
         found = [result for result in found if result["hit"]]
         there, twice = [r["there"] for r in found], [r["twice"] for r in found]
         equal, joined = sum(r["equal"] for r in found), sum(r["joined"] for r in found)
