@@ -180,15 +180,18 @@ class _Pool:
         self.asked: dict[Any, tuple[Any, int | None]] = {}
         self.looked = 0.0
         self.room = 0
+        #: Whether there was room once. If all nodes die, others may come.
+        self.started = False
 
     def grow(self, units: int) -> None:
         """Starts workers where the cluster has room, and there are units for them."""
         if time.monotonic() - self.looked > _LOOK or not self.room:
             self.looked, self.room = time.monotonic(), _room(self.ray, self.num_cpus)
-            if not self.room and not self.asked:
+            if not self.room and not self.started:
                 raise KudosError(f"num_cpus={self.num_cpus}: expected a node with so many processors, found none")
         most = min(units, self.room if self.most is None else min(self.room, self.most))
         while len(self.idle) + len(self.asked) < most:
+            self.started = True
             worker = self.worker.remote()
             self.asked[worker.load.remote(self.words, self.num_cpus)] = (worker, None)
 
@@ -199,6 +202,9 @@ class _Pool:
 
     def answers(self) -> list[tuple[int, str]]:
         """Waits a moment for answers: units, each with how it was done, or `died`."""
+        if not self.asked:
+            time.sleep(_LOOK / 10)
+            return []
         done, _ = self.ray.wait(list(self.asked), num_returns=1, timeout=_LOOK)
         answers = []
         for reference in done:
