@@ -244,7 +244,7 @@ fn the_average_is_the_mean_of_the_members_weights() {
 fn a_killed_ensemble_resumes_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let (base, data) = (base(), golden().join("pairs.jsonl").display().to_string());
-    let more = ["--max-steps", "150", "--ensemble", "2", "--save-every", "10", "--eval-every", "20"];
+    let more = ["--max-steps", "500", "--ensemble", "2", "--save-every", "50", "--eval-every", "100"];
     ok(dir.path(), &train(&data, &base, "whole", &more));
     let args = train(&data, &base, "killed", &more);
     let mut child = command(dir.path(), &args).stderr(Stdio::null()).spawn().unwrap();
