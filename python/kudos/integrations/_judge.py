@@ -48,6 +48,7 @@ class Judge(Protocol):
 
     def scored(self, prompts: Sequence[Text], responses: Sequence[Text]) -> list[Scored]:
         """A result for each response, in order."""
+        ...
 
 
 class Local:

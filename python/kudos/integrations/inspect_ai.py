@@ -3,6 +3,9 @@
     Task(dataset=..., solver=generate(), scorer=judge_score("judge"))
 """
 
+# The library is installed where it is used, and where `.ci/integrations` checks this.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import asyncio

@@ -3,6 +3,9 @@
     CrossEncoderReranker(model=JudgeCrossEncoder("judge"), top_n=3)
 """
 
+# The library is installed where it is used, and where `.ci/integrations` checks this.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from langchain_core.cross_encoders import BaseCrossEncoder

@@ -3,6 +3,9 @@
     index.as_query_engine(node_postprocessors=[JudgeRerank("judge", top_n=3)])
 """
 
+# The library is installed where it is used, and where `.ci/integrations` checks this.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from typing import Any

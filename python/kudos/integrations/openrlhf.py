@@ -5,6 +5,9 @@
 OpenRLHF asks for one sample at a time, from many threads. They are scored together.
 """
 
+# The library is installed where it is used, and where `.ci/integrations` checks this.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import argparse

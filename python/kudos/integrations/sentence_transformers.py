@@ -4,6 +4,8 @@
     CrossEncoder("judge").rank("Why is the sky blue?", ["It scatters.", "It is painted."])
 """
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -37,10 +39,7 @@ class CrossEncoder:
         convert_to_tensor: bool = False,
         **how: Any,
     ) -> Any:
-        """The score of a pair, or of each of many: float32, an array or a tensor.
-
-        `activation_fn` is applied to a tensor of all scores, so it needs torch. Softmax of one output changes nothing.
-        """
+        """The score of a pair, or of each of many: float32. `activation_fn` gets a tensor, so it needs torch."""
         for name, value in how.items():
             if name not in _HOW and not (name in ("prompt", "prompt_name") and value is None):
                 raise KudosError(f"{name}={value!r}: a judge scores as it was trained; leave it out")
