@@ -209,7 +209,7 @@ fn what_cannot_be_done_is_refused_in_a_sentence() {
     with(&[("--model", "missing")], &out, 1, "missing");
     with(&[("--model", encoder)], &out, 1, "expected a decoder");
     with(&[], &["-o", "refused", "--judge", "model"], 1, "cannot load the judge model");
-    with(&[], &["-o", "refused", "--memory", "1MB"], 1, "--memory: the limit is 1.0 MB");
+    with(&[], &["-o", "refused", "--memory", "0.1MB"], 1, "--memory: the limit is 0.1 MB");
     with(&[], &["-o", "refused", "--system", "w5"], 1, "no chat template");
     let itself = error(dir, &["-o", "model"], 1);
     assert!(itself.contains("already holds a model"), "{itself}");
