@@ -85,6 +85,7 @@ class TrainSettings(DataSettings, total=False):
     rslora: bool
     literal: bool
     teacher: str
+    template: str
     attributes: Sequence[str]
     attribute_weights: str
 
