@@ -200,7 +200,7 @@ fn prompts(args: &Args, global: &Global) -> anyhow::Result<(Vec<Prompt>, Vec<Pro
         }
         return Ok((prompts, eval.prompts));
     }
-    let wanted = args.held_out.unwrap_or((prompts.len() / 5).max(2).min(HELD_OUT));
+    let wanted = args.held_out.unwrap_or((prompts.len() / 5).clamp(2, HELD_OUT));
     ensure!(
         wanted < prompts.len(),
         "{}: expected more than {wanted} prompts, found {}: {wanted} are held out; add prompts, or set --held-out",

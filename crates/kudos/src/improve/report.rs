@@ -8,6 +8,9 @@ use crate::eval::excerpt;
 use serde::Serialize;
 use std::fmt::Write;
 
+/// A share of the responses.
+type Share = fn(&Writing) -> f64;
+
 /// What the report is about, beside the measurements.
 pub struct About<'a> {
     /// The start model, as the user named it.
@@ -194,7 +197,7 @@ impl Report {
         }
         if let Some([before, after]) = self.writing {
             let _ = writeln!(table, "| tokens of a response | {:.1} | {:.1} | |", before.length, after.length);
-            let shares: [(&str, fn(&Writing) -> f64); 3] = [
+            let shares: [(&str, Share); 3] = [
                 ("cut at the limit", |one| one.truncated),
                 ("repeat another of their prompt", |one| one.duplicates),
                 ("empty", |one| one.empty),

@@ -146,10 +146,10 @@ impl Cut<'_> {
     /// Ends the unit where it is large enough, behind the row that was read last.
     fn end_unit(&mut self, reader: &Reader) {
         let Open { responses, digest, .. } = &self.open;
-        if *responses >= self.limits.responses || digest.bytes >= self.limits.bytes {
-            if let Some(place) = reader.place() {
-                self.close(place);
-            }
+        if (*responses >= self.limits.responses || digest.bytes >= self.limits.bytes)
+            && let Some(place) = reader.place()
+        {
+            self.close(place);
         }
     }
 
