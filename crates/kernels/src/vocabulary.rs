@@ -264,7 +264,7 @@ dispatch! {
     }
 }
 
-/// What [`reference`] is about: one row, and a head in f64.
+/// What [`reference()`] is about: one row, and a head in f64.
 #[derive(Clone, Copy)]
 pub struct Reference<'a> {
     /// `[width]`.

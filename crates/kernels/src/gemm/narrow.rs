@@ -250,6 +250,7 @@ impl Product<'_> {
 /// The panel that will be read next: asked for from memory while another is multiplied, so that the one does not wait for
 /// the other. Each step of a tile asks for `step` bytes more; 0 is nothing.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "plain code asks for no memory ahead"))]
 struct Ahead {
     start: *const u8,
     step: usize,
@@ -264,6 +265,7 @@ impl Ahead {
 }
 
 /// What the first tile of a panel does besides: it is bound by its multiplications, so this costs little there.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "plain code asks for no memory ahead"))]
 pub(super) struct Beside<'a> {
     ahead: Ahead,
     /// Takes the panel, widened, for the tiles that follow.
