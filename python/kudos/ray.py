@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import _kudos
 from ._data import FilePath
-from ._functions import _flags, _name
+from ._functions import DataSettings, _flags, _name
 from ._model import RewardModel
 from ._progress import Progress, listener
 from .errors import KudosError
@@ -38,21 +38,9 @@ _LOOK = 2.0
 _DEATHS = 8
 
 
-class ScoreSettings(TypedDict, total=False):
+class ScoreSettings(DataSettings, total=False):
     """Settings of `score`. Each key is the flag of that name, with a dash for each underscore."""
 
-    #: Which columns are meant: `{"prompt": "question.text"}`.
-    columns: Mapping[str, str] | Sequence[str]
-    #: What labels mean: `{"a": "1", "b": "0"}`.
-    labels: Mapping[str, str] | Sequence[str]
-    #: The column of ratings: higher is better.
-    rating: str
-    #: The column of ranks: 1 is best.
-    rank: str
-    #: The column that says whose ranking a row belongs to.
-    group_by: str
-    #: Stop at the first row that cannot be used.
-    strict: bool
     #: What stands before the name of every column that is added.
     prefix: str
     #: Read control tokens inside texts as plain text.

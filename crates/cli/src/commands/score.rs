@@ -266,29 +266,27 @@ fn add_row(window: &mut Window, row: Result<Row, DataError>, encoder: &Encoder, 
                 Ok(encoded) => window.encoded.extend(encoded),
                 Err(error) => {
                     let problem = RowProblem { location: row.location.clone(), kind: refusal(error)? };
-                    return window.refuse(problem, strict);
+                    return refuse(&mut window.problems, problem, strict);
                 }
             }
             let control = texts.iter().map(|(prompt, response)| encoder.control_tokens(*prompt, response)).sum();
             window.control.push(control);
             window.rows.push(row);
         }
-        Err(DataError::Row(problem)) => window.refuse(problem, strict)?,
+        Err(DataError::Row(problem)) => refuse(&mut window.problems, problem, strict)?,
         Err(error) => return Err(error.into()),
     }
     Ok(())
 }
 
-impl Window {
-    /// A row that is not scored, or with `strict` an error.
-    fn refuse(&mut self, problem: RowProblem, strict: bool) -> anyhow::Result<()> {
-        if strict {
-            return Err(DataError::Row(problem).into());
-        }
-        say!("not scored: {problem}");
-        self.problems.push(problem);
-        Ok(())
+/// A row that is not scored, or with `strict` an error.
+pub(super) fn refuse(problems: &mut Vec<RowProblem>, problem: RowProblem, strict: bool) -> anyhow::Result<()> {
+    if strict {
+        return Err(DataError::Row(problem).into());
     }
+    say!("not scored: {problem}");
+    problems.push(problem);
+    Ok(())
 }
 
 impl Control {

@@ -402,7 +402,7 @@ impl Reading<'_> {
                 read.push(row);
                 anyhow::Ok(())
             }
-            Err(problem) => window.refuse(problem, self.strict),
+            Err(problem) => super::score::refuse(&mut window.problems, problem, self.strict),
         })?;
         window.encode(read, self.encoder, self.strict)?;
         // Some of them were met before others were encoded.
@@ -427,20 +427,10 @@ impl Rows {
                 }
                 Err(error) => {
                     let problem = RowProblem { location: row.location.clone(), kind: refusal(error)? };
-                    self.refuse(problem, strict)?;
+                    super::score::refuse(&mut self.problems, problem, strict)?;
                 }
             }
         }
-        Ok(())
-    }
-
-    /// A row that is not scored, or with `strict` an error.
-    fn refuse(&mut self, problem: RowProblem, strict: bool) -> anyhow::Result<()> {
-        if strict {
-            return Err(DataError::Row(problem).into());
-        }
-        say!("not scored: {problem}");
-        self.problems.push(problem);
         Ok(())
     }
 }
